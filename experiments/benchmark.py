@@ -1,0 +1,175 @@
+"""Measures: `python -m experiments.benchmark speed|accuracy|memory`.
+
+`speed` times a training step of one network as we, Flax and PyTorch run it, in one
+process and in turn, and prints ratios. `accuracy` trains the same network here and in
+PyTorch on Fashion-MNIST. `memory` trains an LSTM and a vanilla RNN where what matters
+lies many steps back, and draws how far their gradients reach.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+import numpy as np
+
+from experiments.comparisons import Accuracy, Memory, accuracy, memory
+from experiments.config import explain
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """Times a training step (forward, backward, clipping, Adam) of each library."""
+
+    batch: int = 128
+    steps: int = 28
+    """T, steps of a sequence."""
+    inputs: int = 28
+    """F, features of a step."""
+    features: int = 128
+    """D, hidden width."""
+    rounds: int = 30
+    """Each library is timed once a round, in turn."""
+    repeat: int = 5
+    """Training steps timed together."""
+
+
+def speed(options: Speed) -> dict[str, float]:
+    """Images a second by library: medians of rounds taken in turn."""
+    rng = np.random.default_rng(0)
+    shape = (options.batch, options.steps, options.inputs)
+    xs = rng.standard_normal(shape, np.float32)
+    labels = rng.integers(0, 10, options.batch, np.int32)
+    candidates = {
+        "lstm_jax": _ours(options, xs, labels),
+        "flax nn.RNN, LSTMCell": _flax(options, xs, labels, "LSTMCell"),
+        "flax nn.RNN, OptimizedLSTMCell": _flax(
+            options, xs, labels, "OptimizedLSTMCell"
+        ),
+    }
+    try:
+        candidates["torch nn.LSTM"] = _torch(options, xs, labels)
+    except ImportError:
+        print("PyTorch is not installed; it is left out")
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for run in candidates.values():
+        run(2)  # compile, and warm up
+    for _ in range(options.rounds):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run(options.repeat)
+            times[name].append((time.perf_counter() - start) / options.repeat)
+    rates = {k: options.batch / float(np.median(v)) for k, v in times.items()}
+    ours = times["lstm_jax"]
+    print(
+        f"training step, B={options.batch} T={options.steps} F={options.inputs} "
+        f"D={options.features}, float32; {options.rounds} rounds in turn"
+    )
+    for name, rate in rates.items():
+        ratio = float(np.median(np.divide(times[name], ours)))
+        print(f"  {name:<32}{rate:>10,.0f} images/s   ours is {ratio:.2f} x as fast")
+    return rates
+
+
+def _jax_step(init: Callable, apply: Callable, xs, labels) -> Callable[[int], None]:
+    """A timed training step of a JAX network: `run(n)` takes n of them."""
+    import jax
+    import optax
+
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    params = init(jax.random.key(0))
+    state = [params, tx.init(params)]
+
+    def loss(params):
+        logits = apply(params, xs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    def step(params, opt_state):
+        grads = jax.grad(loss)(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    step = jax.jit(step, donate_argnums=(0, 1))
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            state[:] = step(*state)
+        jax.block_until_ready(state)
+
+    return run
+
+
+def _ours(options: Speed, xs, labels):
+    from lstm_jax import lstm
+    from lstm_jax.models import SequenceClassifier, sequences
+
+    model = SequenceClassifier(sequences.rows(), (lstm(options.features),), 10)
+    images = xs[..., None]  # [B, T, F, 1]: each step is a row
+    return _jax_step(lambda key: model.init(key, images), model.apply, images, labels)
+
+
+def _flax(options: Speed, xs, labels, cell: str):
+    import flax.linen as nn
+
+    class Classifier(nn.Module):
+        @nn.compact
+        def __call__(self, xs):
+            ys = nn.RNN(getattr(nn, cell)(options.features))(xs)
+            return nn.Dense(10)(ys[:, -1])
+
+    model = Classifier()
+    return _jax_step(lambda key: model.init(key, xs), model.apply, xs, labels)
+
+
+def _torch(options: Speed, xs, labels):
+    import torch
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = torch.nn.LSTM(
+                options.inputs, options.features, batch_first=True
+            )
+            self.head = torch.nn.Linear(options.features, 10)
+
+        def forward(self, xs):
+            return self.head(self.lstm(xs)[0][:, -1])
+
+    model = Classifier()
+    adam = torch.optim.Adam(model.parameters(), 1e-3)
+    xs, labels = torch.from_numpy(xs), torch.from_numpy(labels).long()
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(model(xs), labels).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            adam.step()
+
+    return run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line."""
+    import tyro
+
+    Choice = (
+        Annotated[Speed, tyro.conf.subcommand("speed")]
+        | Annotated[Accuracy, tyro.conf.subcommand("accuracy")]
+        | Annotated[Memory, tyro.conf.subcommand("memory")]
+    )
+    options = tyro.cli(Choice, args=arguments, prog="python -m experiments.benchmark")
+    try:
+        {Speed: speed, Accuracy: accuracy, Memory: memory}[type(options)](options)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(explain(error), file=sys.stderr)
+        return 2
+    return 0
+
+
+# `from experiments import benchmark` is the timing itself.
+benchmark = speed
+
+if __name__ == "__main__":
+    sys.exit(main())

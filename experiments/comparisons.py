@@ -1,0 +1,260 @@
+"""Trainings side by side: an LSTM and a vanilla RNN, and an LSTM here and in PyTorch."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """LSTM against vanilla RNN on digits with rows of noise below them."""
+
+    noise_rows: tuple[int, ...] = (0, 56, 120)
+    """Rows of noise, each a task of its own; a digit itself has 8 rows."""
+    seeds: int = 3
+    epochs: float = 40
+    features: int = 64
+    out: Path = Path("runs/memory")
+    """Folder of the runs, the table (.json) and the plot (.png)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """The same network on Fashion-MNIST rows, here and in PyTorch."""
+
+    manual_dir: str | None = None
+    """Folder with the four idx files, where there is no network."""
+    seeds: int = 3
+    epochs: float = 6
+    out: Path = Path("runs/accuracy")
+
+
+def accuracy(options: Accuracy) -> list[dict[str, Any]]:
+    """Trains with the same batches, schedule and clipping, and prints a table.
+
+    Each library draws its weights as it is used to: PyTorch uniformly, we Glorot,
+    orthogonal and with a forget bias of 1; `lstm_jax, init=torch` draws as PyTorch.
+    """
+    from experiments.train import train
+
+    rows = []
+    for seed in range(options.seeds):
+        for init in ("glorot", "torch"):
+            start = time.perf_counter()
+            run = train(
+                "fashion-rows",
+                run_dir=str(options.out / f"{init}-{seed}"),
+                overwrite=True,
+                seed=seed,
+                epochs=options.epochs,
+                select="last",
+                data__manual_dir=options.manual_dir,
+                model__init=init,
+                model__forget_bias=1.0 if init == "glorot" else 0.0,
+                log_every=400,
+            )
+            name = "lstm_jax" if init == "glorot" else "lstm_jax, init=torch"
+            score = run.report["test"]["accuracy"]
+            rows.append(_row(name, seed, score, time.perf_counter() - start))
+        start = time.perf_counter()
+        score = _train_torch(run.config)
+        rows.append(_row("torch", seed, score, time.perf_counter() - start))
+    for name in dict.fromkeys(row["name"] for row in rows):
+        scores = [row["accuracy"] for row in rows if row["name"] == name]
+        seconds = [row["seconds"] for row in rows if row["name"] == name]
+        each = " ".join(f"{score:.4f}" for score in scores)
+        print(
+            f"  {name:<22} mean {np.mean(scores):.4f}   seeds {each}   "
+            f"{np.mean(seconds):.0f} s a run"
+        )
+    (options.out / "accuracy.json").write_text(json.dumps(rows, indent=2))
+    return rows
+
+
+def _row(name: str, seed: int, score: float, seconds: float) -> dict[str, Any]:
+    print(f"{name}, seed {seed}: {score:.4f} after {seconds:.0f} s", flush=True)
+    return {"name": name, "seed": seed, "accuracy": score, "seconds": seconds}
+
+
+def _train_torch(config) -> float:
+    """Test accuracy of `nn.LSTM` and `nn.Linear` under the settings of a run."""
+    import torch
+
+    from experiments import build
+    from lstm_jax import data, training
+
+    dataset = build.load_data(config)
+    about = build.facts(config, dataset)
+    split, test = dataset.splits["train"], dataset.splits["test"]
+    steps = round(
+        config.epochs * data.steps_per_epoch(len(split.inputs), config.batch_size)
+    )
+    o = config.optimizer
+    schedule = training.make_schedule(o.schedule, o.learning_rate, steps)
+    rates = np.asarray([schedule(step) for step in range(steps)])
+    offset, scale = np.float32(about.pixel_offset), np.float32(about.pixel_scale)
+
+    def rows(images):  # [B, H, W, 1] -> [B, T, F]
+        images = (images.astype(np.float32) - offset) * scale
+        return torch.from_numpy(images.reshape(*images.shape[:2], -1))
+
+    torch.manual_seed(config.seed)
+    h, w, c = about.image_shape
+    lstm = torch.nn.LSTM(w * c, config.model.features, batch_first=True)
+    head = torch.nn.Linear(config.model.features, about.outputs)
+    weights = [*lstm.parameters(), *head.parameters()]
+    adam = torch.optim.Adam(weights)
+    for step in range(steps):
+        batch = data.train_batch(split, config.batch_size, seed=config.seed, step=step)
+        adam.param_groups[0]["lr"] = float(rates[step])
+        adam.zero_grad()
+        logits = head(lstm(rows(batch["inputs"]))[0][:, -1])
+        targets = torch.from_numpy(batch["targets"]).long()
+        torch.nn.functional.cross_entropy(logits, targets).backward()
+        torch.nn.utils.clip_grad_norm_(weights, o.clip)
+        adam.step()
+    with torch.no_grad():
+        logits = head(lstm(rows(test.inputs))[0][:, -1])
+    return float((logits.argmax(-1).numpy() == test.targets).mean())
+
+
+def memory(options: Memory) -> list[dict[str, Any]]:
+    """Trains both cells on each task; prints a table, draws gradients over time."""
+    from experiments.train import train
+
+    rows, curves = [], {}
+    for noise in options.noise_rows:
+        for cell in ("lstm", "rnn"):
+            scores, seconds = [], []
+            for seed in range(options.seeds):
+                start = time.perf_counter()
+                run = train(
+                    "digits",
+                    run_dir=str(options.out / f"{cell}-{noise}-{seed}"),
+                    overwrite=True,
+                    seed=seed,
+                    epochs=options.epochs,
+                    baselines=False,
+                    log_every=1_000_000,
+                    data__noise_rows=noise,
+                    data__shift=0,
+                    model__cell=cell,
+                    model__features=options.features,
+                    model__order="rows",
+                    model__bidirectional=False,
+                    model__pooling="last",
+                    optimizer__learning_rate=2e-3,
+                )
+                scores.append(run.report["test"]["accuracy"])
+                seconds.append(time.perf_counter() - start)
+            before, after, steps = _gradients(run)
+            curves[f"{cell}, {noise} rows of noise"] = after
+            if noise == max(options.noise_rows):
+                curves[f"{cell}, untrained"] = before
+            rows.append(
+                {
+                    "cell": cell,
+                    "steps": steps,
+                    "accuracy": float(np.mean(scores)),
+                    "lowest": float(np.min(scores)),
+                    "parameters": run.report["model"]["parameters"],
+                    "flops_per_image": _flops(run, steps),
+                    "seconds": float(np.mean(seconds)),
+                    "reach": float(after[0] / after[-2]) if steps > 1 else None,
+                }
+            )
+    _print_table(rows)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "memory.json").write_text(json.dumps(rows, indent=2))
+    _draw(curves).savefig(options.out / "memory.png", dpi=110)
+    print(f"written: {options.out / 'memory.json'}, {options.out / 'memory.png'}")
+    return rows
+
+
+def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
+    """Gradient norms over time, untrained and trained, and T."""
+    import jax
+    import jax.numpy as jnp
+
+    from experiments import build
+    from lstm_jax.inspect import carry_gradients, gradient_norms
+
+    dataset = build.load_data(run.config)
+    about = build.facts(run.config, dataset)
+    test = dataset.splits["test"]
+    images = jnp.asarray(test.inputs[:128], jnp.float32)
+    images = (images - np.float32(about.pixel_offset)) * np.float32(about.pixel_scale)
+    xs = build.order(run.config.model, tuple(about.image_shape)).read(images)
+    xs = xs.swapaxes(0, 1)  # [T, B, F]
+    cell = build.cell(run.config.model)
+
+    def norms(params):
+        def loss(ys):
+            logits = ys[-1] @ params["head"]["kernel"] + params["head"]["bias"]
+            picked = jax.nn.log_softmax(logits)[jnp.arange(128), test.targets[:128]]
+            return -picked.sum()
+
+        grads = carry_gradients(cell, params["layer_0"], xs, loss)
+        return np.asarray(gradient_norms(grads))
+
+    key = jax.random.split(jax.random.key(run.config.seed))[0]
+    untrained = build.init_params(run.config, about, key)
+    return norms(untrained), norms(run.params), len(xs)
+
+
+def _flops(run, steps: int) -> int:
+    """Of the matrix products for one image, forward: a multiply and an add each."""
+    layer, head = run.params["layer_0"], run.params["head"]["kernel"]
+    return int(2 * steps * (layer["w_x"].size + layer["w_h"].size) + 2 * head.size)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    titles = ("cell", "steps", "accuracy", "lowest", "parameters", "FLOPs/image", "s")
+    for title in titles:
+        table.add_column(title, justify="left" if title == "cell" else "right")
+    for row in rows:
+        table.add_row(
+            row["cell"],
+            str(row["steps"]),
+            f"{row['accuracy']:.1%}",
+            f"{row['lowest']:.1%}",
+            f"{row['parameters']:,}",
+            f"{row['flops_per_image']:,}",
+            f"{row['seconds']:.0f}",
+        )
+    Console().print(table)
+
+
+def _draw(curves: dict[str, np.ndarray]):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    longest = max(map(len, curves.values()))
+    for name, norms in curves.items():
+        if len(norms) != longest:
+            continue
+        color = "#0072b2" if name.startswith("lstm") else "#d55e00"
+        distance = np.arange(len(norms))[::-1]
+        # At distance 0 nothing goes on through the carry.
+        axes.semilogy(
+            distance[:-1],
+            np.maximum(norms[:-1], 1e-30),
+            "--" if "untrained" in name else "-",
+            color=color,
+            label=name,
+        )
+    axes.set_xlabel("distance in time from the answer, steps")
+    axes.set_ylabel("norm of ∂loss / ∂carry")
+    axes.set_title("How far back a gradient reaches")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure

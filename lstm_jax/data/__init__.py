@@ -1,0 +1,28 @@
+"""Images and targets as numpy batches: sets by name, or a person's own pictures."""
+
+from lstm_jax.data.batches import (
+    batch_indices,
+    eval_batches,
+    normalization,
+    prefetch,
+    steps_per_epoch,
+    train_batch,
+)
+from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.images import image_paths, read_image
+from lstm_jax.data.source import load
+
+__all__ = [
+    "DataError",
+    "Dataset",
+    "Split",
+    "batch_indices",
+    "eval_batches",
+    "image_paths",
+    "load",
+    "normalization",
+    "prefetch",
+    "read_image",
+    "steps_per_epoch",
+    "train_batch",
+]

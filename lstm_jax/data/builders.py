@@ -1,0 +1,349 @@
+"""Data sets by name, each through its tfds builder, without TensorFlow."""
+
+import contextlib
+import difflib
+import errno
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.data.cache import cached, written_beside
+from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split, deal
+from lstm_jax.data.images import decode
+
+OWN = ("digits", "digits_angle")
+STOCK = tuple("mnist fashion_mnist kmnist emnist cifar10 cifar100 svhn_cropped".split())
+_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+_LARGEST = 8 << 30  # bytes of decoded images
+_FALLBACK_SIZE = 32
+
+
+def load_named(
+    source: str,
+    root: Path,
+    *,
+    manual_dir: Path | None,
+    size: int | None,
+    validation: float,
+    seed: int,
+) -> Dataset:
+    """Load a tfds image set: features `image` and `label` (or `target`).
+
+    Args:
+      source: `name` or `name/config`; `-` and `_` in the name are the same.
+      root: the cache folder.
+      manual_dir: folder of files fetched by hand.
+      size: square side to resize to, pixels; None keeps the size.
+      validation: share carved out of train where the set has no validation split.
+      seed: of that draw.
+
+    Raises:
+      DataError: unknown set, no network, a set of another kind, or one that cannot be
+        prepared without TensorFlow.
+    """
+    name, _, config = source.strip().partition("/")
+    name = name.lower().replace("-", "_")
+    label = f"{name}/{config}" if config else name
+    home = root / "tfds" / label.replace("/", "@")
+    origin = _origin(home)
+    if origin is None or _differs(origin, manual_dir):
+        _prepare(name, config, label, home, manual_dir)
+        origin = _origin(home)
+    arrays, facts = cached(
+        root,
+        f"{label}-{size}" if size else label,
+        [_FORMAT, origin, size],
+        lambda folder: _decode_all(name, config, label, home, size, folder),
+    )
+    splits = {
+        split: Split(arrays[f"{split}_inputs"], arrays[f"{split}_targets"])
+        for split in SPLITS
+        if f"{split}_inputs" in arrays
+    }
+    notes = [*origin["notes"], *facts["notes"]]
+    splits, more = _complete(label, splits, validation, seed)
+    return Dataset(label, splits, tuple(facts["classes"]), (*notes, *more))
+
+
+def _complete(
+    label: str, splits: dict[str, Split], validation: float, seed: int
+) -> tuple[dict[str, Split], list[str]]:
+    """Carve the splits that a set does not have out of its "train"."""
+    notes = []
+    targets = splits["train"].targets
+    if "test" not in splits:
+        notes.append(f"{label} has no labelled test split: 20 % of train is held out")
+    absent = {name for name in SPLITS if name not in splits}
+    assigned = {name: np.arange(len(s.inputs)) for name, s in splits.items()}
+    dealt = deal(targets, assigned, validation=validation, seed=seed)
+    source = splits["train"]
+    for name in {"train", *absent} if absent else ():
+        splits[name] = Split(source.inputs[dealt[name]], targets[dealt[name]])
+    empty = [name for name in SPLITS if not len(splits[name].inputs)]
+    if empty:
+        raise DataError(
+            f"{label}: {len(targets)} training examples are too few to carve "
+            f"{' and '.join(empty)} out of them"
+        )
+    return {name: splits[name] for name in SPLITS}, notes
+
+
+def _origin(home: Path) -> dict | None:
+    """What is known of a prepared set; None when it is not prepared."""
+    try:
+        return json.loads((home / "origin.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _differs(origin: dict, manual_dir: Path | None) -> bool:
+    """Whether the files by hand are others than those the set was prepared from."""
+    if manual_dir is None or not origin["manual"]:
+        return False
+    files = {name: manual_dir / name for name in origin["manual"]}
+    if not all(path.is_file() for path in files.values()):
+        return False
+    return _stamp(files) != origin["manual"]
+
+
+def _stamp(files: dict[str, Path]) -> dict[str, list[int]]:
+    stats = {name: path.stat() for name, path in sorted(files.items())}
+    return {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
+
+
+def _builder(name: str, config: str, label: str, data_dir: Path) -> Any:
+    """The tfds builder of a name, over `data_dir`, its features checked."""
+    tfds = _import_tfds()
+    if name in OWN:
+        from lstm_jax.data.digits import BUILDERS
+
+        if config:
+            raise DataError(f"{label}: {name} has no configs; say {name}")
+        return BUILDERS[name](data_dir=data_dir, file_format="array_record")
+    known = tfds.list_builders(with_community_datasets=False)
+    if name not in known:
+        near = difflib.get_close_matches(name, [*OWN, *known], n=4)
+        hint = f"Near it: {', '.join(near)}" if near else f"For example: {_examples()}"
+        raise DataError(
+            f"{label}: no data set of that name, and no such folder or CSV. {hint}"
+        )
+    try:
+        builder_cls = tfds.builder_cls(name)
+        configs = list(builder_cls.builder_configs)
+        if config and config not in configs:
+            near = difflib.get_close_matches(config, configs, n=4) or configs[:8]
+            raise DataError(
+                f"{label}: {name} has no config {config!r}; "
+                + (f"near it: {', '.join(near)}" if configs else f"say {name}")
+            )
+        options = {"config": config} if config else {}
+        builder = builder_cls(data_dir=data_dir, file_format="array_record", **options)
+        features = builder.info.features
+    except DataError:
+        raise
+    except Exception as error:  # builders differ; whatever one raises is told
+        raise _cannot(label, error) from error
+    _check_features(label, features)
+    return builder
+
+
+def _check_features(label: str, features: Any) -> None:
+    tfds = _import_tfds()
+    by_name = dict(features.items()) if hasattr(features, "items") else {}
+    image, kind = by_name.get("image"), by_name.get("label")
+    if not isinstance(image, tfds.features.Image) or not isinstance(
+        kind, tfds.features.ClassLabel
+    ):
+        raise DataError(
+            f"{label}: not a set of images and classes; its features are "
+            f"{', '.join(by_name) or features}, wanted are image and label. "
+            f"For example: {_examples()}"
+        )
+    if image.np_dtype == np.float32:
+        raise DataError(f"{label}: its images are floating point; wanted are 8 bit")
+
+
+def _examples() -> str:
+    return ", ".join((*OWN, *STOCK))
+
+
+def _prepare(
+    name: str, config: str, label: str, home: Path, manual_dir: Path | None
+) -> None:
+    """Make a set's array_record files in `home`, or leave nothing."""
+    tfds = _import_tfds()
+    from lstm_jax.data.preparing import without_tensorflow
+
+    with written_beside(home) as beside:
+        work = beside / "downloads"
+        work.mkdir()
+        chatter = contextlib.redirect_stdout(io.StringIO())
+        with chatter, without_tensorflow(manual_dir, work) as trace:
+            builder = _builder(name, config, label, beside)
+            options = tfds.download.DownloadConfig(
+                manual_dir=manual_dir, extract_dir=work / "extracted"
+            )
+            try:
+                builder.download_and_prepare(download_dir=work, download_config=options)
+            except Exception as error:  # builders differ; each cause is told apart
+                if isinstance(error, OSError) and error.errno in (
+                    errno.ENOSPC,
+                    errno.EDQUOT,
+                ):
+                    raise
+                if len(trace.arrived) < len(trace.missing) and _of_network(error):
+                    raise DataError(
+                        _by_hand(label, trace.missing, manual_dir, error)
+                    ) from error
+                by_hand = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None)
+                if by_hand and isinstance(error, (AssertionError, FileNotFoundError)):
+                    raise DataError(
+                        f"{label}: its files are not free to download. "
+                        f"{_one_line(by_hand)} Then give the folder that holds them "
+                        "as --data.manual-dir=DIR"
+                    ) from error
+                raise _cannot(label, error) from error
+        shutil.rmtree(work, ignore_errors=True)
+        origin = {
+            "made": uuid.uuid4().hex,
+            "version": str(builder.version),
+            "manual": _stamp(trace.manual),
+            "notes": trace.notes,
+        }
+        (beside / "origin.json").write_text(json.dumps(origin))
+
+
+def _by_hand(
+    label: str, missing: dict[str, str], manual_dir: Path | None, error: Exception
+) -> str:
+    looked = f" (not all of them are in {manual_dir})" if manual_dir else ""
+    lines = [f"  {file}  {url}" for url, file in missing.items()]
+    return (
+        f"{label}: cannot be downloaded: {_one_line(_root_cause(error))}\n"
+        f"Fetch by hand, into one folder{looked}, and give it as "
+        "--data.manual-dir=DIR:\n" + "\n".join(lines)
+    )
+
+
+def _of_network(error: BaseException) -> bool:
+    from tensorflow_datasets.core.download.util import DownloadError
+
+    return isinstance(error, (OSError, DownloadError))
+
+
+def _cannot(label: str, error: BaseException) -> DataError:
+    """Why a set cannot be prepared, told by the first cause of the failure."""
+    cause = _root_cause(error)
+    if isinstance(cause, ImportError):
+        module = (cause.name or "").partition(".")[0]
+        if module == "tensorflow" or not module:
+            return DataError(
+                f"{label}: cannot be prepared without TensorFlow, which this library "
+                f"does not use. Sets that can: {_examples()}; or export its pictures "
+                "to folders, one per class"
+            )
+        return DataError(
+            f"{label}: preparing it needs the package {module}; pip install {module}"
+        )
+    reason = _one_line(cause) or type(cause).__name__
+    archive = re.search(r"Error while extracting (.+?) to ", str(error))
+    if archive:
+        reason = f"{Path(archive[1]).name} is damaged ({reason}); fetch it again"
+    return DataError(f"{label}: cannot be prepared: {reason}")
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None or (
+        error.__context__ is not None and not error.__suppress_context__
+    ):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _one_line(text: object) -> str:
+    return re.sub(r"\s+", " ", str(text)).strip()[:400]
+
+
+def _decode_all(
+    name: str, config: str, label: str, home: Path, size: int | None, folder: Path
+) -> dict:
+    """Decode the prepared splits into NAME_inputs.npy and NAME_targets.npy."""
+    tfds = _import_tfds()
+    builder = _builder(name, config, label, home)
+    features, notes = builder.info.features, []
+    height, width, channels = features["image"].shape
+    if size:
+        height = width = size
+    elif height is None or width is None:
+        height = width = _FALLBACK_SIZE
+        notes.append(
+            f"pictures of several sizes: all resized to {height}x{width} "
+            "(--data.size=N for another)"
+        )
+    shape = (height, width, 1 if channels == 1 else 3)
+    numbers = {s: i.num_examples for s, i in builder.info.splits.items()}
+    if "train" not in numbers:
+        raise DataError(f"{label}: has no train split, only {', '.join(numbers)}")
+    total = sum(numbers.get(s, 0) for s in SPLITS) * int(np.prod(shape))
+    if total > _LARGEST:
+        raise DataError(
+            f"{label}: {total / 2**30:.0f} GiB of images at {height}x{width}, over the "
+            f"{_LARGEST >> 30} GiB that are held decoded; give a smaller --data.size"
+        )
+    other = [s for s in numbers if s not in SPLITS]
+    if other:
+        notes.append(f"not used: the split {', '.join(other)}")
+    if name == "emnist":
+        notes.append("emnist stores its images transposed: turned upright here")
+    skip = {"image": tfds.decode.SkipDecoding()}
+    for split in SPLITS:
+        if not numbers.get(split):
+            continue
+        n = numbers[split]
+        path = folder / f"{split}_inputs.npy"
+        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *shape))
+        targets = []
+        key = "label" if "label" in features else "target"
+        stored = builder.as_data_source(split, decoders=skip)
+        for start in range(0, n, 256):  # reading in blocks is four times as fast
+            block = range(start, min(start + 256, n))
+            for i, example in zip(block, stored.__getitems__(block), strict=True):
+                file = io.BytesIO(example["image"])
+                image = decode(file, shape, f"{label} {split} {i}")
+                inputs[i] = image.swapaxes(0, 1) if name == "emnist" else image
+                targets.append(example[key])
+        inputs.flush()
+        dtype = np.int32 if key == "label" else np.float32
+        targets = np.asarray(targets, dtype)
+        if key == "label" and (targets < 0).any():  # a contest's unlabelled split
+            del inputs
+            path.unlink()
+            continue
+        np.save(folder / f"{split}_targets.npy", targets)
+    classes = features["label"].names if "label" in features else []
+    return {"classes": list(classes), "notes": notes}
+
+
+def _import_tfds() -> Any:
+    """tfds, imported late (it takes half a second) and kept from chattering."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f"data sets by name need tensorflow-datasets ({error}); "
+            "pip install tensorflow-datasets importlib_resources"
+        ) from error
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    with contextlib.suppress(AttributeError, ValueError):
+        if not os.isatty(sys.stderr.fileno()):
+            tfds.disable_progress_bar()
+    return tfds

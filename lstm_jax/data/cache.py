@@ -1,0 +1,122 @@
+"""Decoded arrays on disk: made once, written beside and renamed, loaded at once."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.data.dataset import DataError
+
+_IN_MEMORY = 1 << 30  # bytes; a larger array is mapped from the disk
+
+
+@contextlib.contextmanager
+def cache_root(data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, list[str]]]:
+    """The folder to cache in: `data_dir`, $LSTM_JAX_DATA, or ~/.cache/lstm_jax.
+
+    Yields:
+      (folder, notes). Where the default cannot be written, a temporary folder that is
+      gone afterwards, and a note.
+
+    Raises:
+      DataError: a folder that was asked for cannot be written.
+    """
+    asked = data_dir or os.environ.get("LSTM_JAX_DATA")
+    folder = Path(asked or "~/.cache/lstm_jax").expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if asked:
+            raise DataError(
+                f"{folder}: cannot be written ({reason}); "
+                "give another folder as --data.data-dir=DIR"
+            ) from error
+        with tempfile.TemporaryDirectory() as temporary:
+            note = f"{folder} cannot be written ({reason}): nothing is kept for later"
+            yield Path(temporary), [note]
+        return
+    yield folder, []
+
+
+@contextlib.contextmanager
+def written_beside(target: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `target` when the block ends well.
+
+    Raises:
+      DataError: the disk is full. Whatever goes wrong, nothing half-written stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
+    old = beside.with_name(beside.name + ".old")
+    try:
+        beside.mkdir()
+        yield beside
+        with contextlib.suppress(FileNotFoundError):
+            target.rename(old)
+        # If another process was quicker, its folder holds the same and stays.
+        try:
+            beside.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"no space left to write {target}; make room, or give another folder "
+                "as --data.data-dir=DIR"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def cached(
+    root: Path, slot: str, key: Any, build: Callable[[Path], dict]
+) -> tuple[dict[str, np.ndarray], dict]:
+    """Arrays and facts of a data set, from the cache or else built into it.
+
+    Args:
+      root: the cache folder.
+      slot: readable name; a slot holds one entry, that of its latest key.
+      key: JSON value of everything that the content depends on.
+      build: writes NAME.npy files into the folder it is given, returns JSON facts.
+
+    Returns:
+      ({NAME: array}, facts). Arrays over 1 GiB are mapped, read-only.
+    """
+    slot = re.sub(r"[^\w.-]+", "_", slot)
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    entry = root / "arrays" / f"{slot}={digest}"
+    try:
+        return _read(entry)
+    except (OSError, ValueError, EOFError, KeyError):  # absent or damaged: make it
+        pass
+    with written_beside(entry) as folder:
+        facts = build(folder)
+        (folder / "facts.json").write_text(json.dumps(facts))
+    for other in entry.parent.glob(f"{slot}=*"):
+        if other != entry:
+            shutil.rmtree(other, ignore_errors=True)
+    return _read(entry)
+
+
+def _read(entry: Path) -> tuple[dict[str, np.ndarray], dict]:
+    facts = json.loads((entry / "facts.json").read_text())
+    arrays = {}
+    for path in entry.glob("*.npy"):
+        mode = "r" if path.stat().st_size > _IN_MEMORY else None
+        arrays[path.stem] = np.load(path, mmap_mode=mode)
+    return arrays, facts

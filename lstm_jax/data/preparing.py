@@ -1,0 +1,300 @@
+"""Run a tfds builder's preparation where there is no TensorFlow, and no patience.
+
+Stock builders use TensorFlow for two things only: to open files and to encode image
+arrays. Both are lent plain Python here, for as long as the preparation takes.
+"""
+
+import contextlib
+import glob
+import gzip
+import importlib.util
+import io
+import os
+import shutil
+import socket
+import sys
+import threading
+import urllib.parse
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+
+_PATIENCE = 3.0  # seconds for a host to answer
+
+
+class Trace(NamedTuple):
+    """What a preparation asked for.
+
+    Attributes:
+      missing: {URL: file name} that were in no folder and had to be downloaded.
+      arrived: those URLs of them that were.
+      manual: {file name: path} that were taken from the manual folder.
+      notes: lines for the person.
+    """
+
+    missing: dict[str, str]
+    arrived: set[str]
+    manual: dict[str, Path]
+    notes: list[str]
+
+
+class Offline(OSError):
+    """A host that gave no answer in time."""
+
+
+@contextlib.contextmanager
+def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Trace]:
+    """Lend tfds what it needs to prepare any image set; tells what it asked for.
+
+    Args:
+      manual_dir: files fetched by hand; accepted with another checksum (repacked),
+        and without their `.gz`.
+      workspace: temporary folder to pack such files again.
+
+    Yields:
+      The Trace, filled while the block runs.
+    """
+    from tensorflow_datasets.core.download import (
+        checksums,
+        download_manager,
+        downloader,
+    )
+    from tensorflow_datasets.core.features import image_feature
+    from tensorflow_datasets.core.utils import lazy_imports_utils
+    from tensorflow_datasets.image_classification import mnist
+
+    trace = Trace({}, set(), {}, [])
+    manager = download_manager.DownloadManager
+    start_download, open_url = manager._download, downloader._open_url
+    validate = manager._register_or_validate_checksums
+    worker = downloader._Downloader()
+    unreachable: list[OSError] = []
+    over = threading.Event()
+
+    def in_manual_dir(self: Any, info: checksums.UrlInfo | None) -> Any:
+        if manual_dir is None or info is None or not info.filename:
+            return None
+        path = manual_dir / info.filename
+        if path.is_file():
+            trace.manual[path.name] = path
+        elif path.suffix == ".gz" and path.with_suffix("").is_file():
+            trace.manual[path.stem] = path.with_suffix("")
+            path = workspace / info.filename
+            with gzip.open(path, "wb", compresslevel=1) as packed:
+                packed.write(trace.manual[path.stem].read_bytes())
+        else:
+            return None
+        return type(self._download_dir)(path)
+
+    def download(self: Any, resource: Any) -> Any:
+        info = self._url_infos.get(resource.url)
+        trace.missing[resource.url] = _file_name(resource.url, info)
+
+        def arrive(path: Any) -> Any:
+            trace.arrived.add(resource.url)
+            return path
+
+        return start_download(self, resource).then(arrive)
+
+    def check(self: Any, url: str, url_info: Any, path: Any) -> None:
+        if Path(path).parent == workspace or Path(path) in trace.manual.values():
+            known = self._url_infos.get(url)
+            if known and known != url_info and Path(path).parent != workspace:
+                trace.notes.append(
+                    f"{path} is not byte for byte the published file; used as it is"
+                )
+            self._recorded_url_infos[url] = url_info
+        else:
+            validate(self, url, url_info, path)
+
+    @contextlib.contextmanager
+    def answer(url: str, **kwargs: Any) -> Iterator[tuple[Any, Iterator[bytes]]]:
+        try:
+            if unreachable:
+                raise unreachable[0]
+            _reach(url)
+        except OSError as error:
+            unreachable.append(error)
+            raise
+        with open_url(url, timeout=(_PATIENCE, 20), **kwargs) as (response, chunks):
+            yield response, until_over(chunks)
+
+    def until_over(chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            if over.is_set():
+                raise Offline("given up, since another file failed")
+            yield chunk
+
+    def end_downloads() -> None:
+        # None may go on to write into a workspace that is being removed.
+        over.set()
+        worker._executor.shutdown(wait=True, cancel_futures=True)
+
+    def name_files(self: Any, *args: Any, **kwargs: Any) -> None:
+        create(self, *args, **kwargs)
+        for url, info in self._url_infos.items():  # so that each can be put by hand
+            info.filename = info.filename or _file_name(url, info)
+
+    create = manager.__init__
+    lazy = vars(lazy_imports_utils.tensorflow)
+    with contextlib.ExitStack() as stack:
+        swap = lambda *args: stack.enter_context(mock.patch.object(*args))  # noqa: E731
+        swap(manager, "__init__", name_files)
+        swap(download_manager, "get_downloader", lambda *a, **k: worker)
+        swap(manager, "_get_manually_downloaded_path", in_manual_dir)
+        swap(manager, "_download", download)
+        swap(manager, "_register_or_validate_checksums", check)
+        swap(downloader, "_open_url", answer)
+        swap(downloader, "MAX_RETRIES", 0)
+        swap(image_feature._ImageEncoder, "_encode_image", _encode_image)
+        swap(mnist.MNIST, "_generate_examples", _idx_examples)
+        files = dict(_FILES, error_callback=None, success_callback=None)
+        stack.enter_context(mock.patch.dict(lazy, files))
+        installed = importlib.util.find_spec("tensorflow") is not None
+        if installed and "tensorflow" not in sys.modules:
+            finders = [_NoTensorFlow, *sys.meta_path]
+            stack.enter_context(mock.patch.object(sys, "meta_path", finders))
+        stack.callback(end_downloads)
+        yield trace
+
+
+class _NoTensorFlow:
+    """An import finder and loader: TensorFlow is seen to be there, and refused."""
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
+        if name == "tensorflow":
+            return importlib.util.spec_from_loader(name, cls)
+        return None
+
+    @staticmethod
+    def create_module(spec: Any) -> None:
+        raise ModuleNotFoundError("TensorFlow is not used here", name=spec.name)
+
+    @staticmethod
+    def exec_module(module: Any) -> None:
+        raise ModuleNotFoundError("TensorFlow is not used here", name="tensorflow")
+
+
+def read_idx(path: str | os.PathLike) -> np.ndarray:
+    """Read an idx file of bytes, packed by gzip or not: uint8, shaped by its header."""
+    data = Path(path).read_bytes()
+    try:
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{os.path.basename(path)}: damaged gzip ({error})") from error
+    ndim = data[3] if len(data) > 3 else 0
+    start = 4 + 4 * ndim
+    if data[:3] != b"\0\0\x08" or len(data) < start:
+        raise ValueError(f"{os.path.basename(path)}: not an idx file of bytes")
+    shape = tuple(np.frombuffer(data, ">u4", ndim, 4).tolist())
+    if len(data) - start != np.prod(shape):
+        raise ValueError(
+            f"{os.path.basename(path)}: its head tells of {shape}, "
+            f"{np.prod(shape)} bytes, but {len(data) - start} follow"
+        )
+    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _idx_examples(
+    self: Any, num_examples: int, data_path: Any, label_path: Any
+) -> Iterator:
+    del num_examples  # the files know
+    images, labels = read_idx(data_path), read_idx(label_path)
+    if len(images) != len(labels):
+        raise ValueError(f"{len(images)} images, but {len(labels)} labels")
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        yield i, {"image": image[..., None], "label": int(label)}
+
+
+def _encode_image(self: Any, array: np.ndarray) -> bytes:
+    """Stands in for the encoder of tfds's Image feature."""
+    if array.dtype != self.np_dtype or array.ndim != 3:
+        raise ValueError(
+            f"an image of {array.dtype} {array.shape}; wanted {self.np_dtype}"
+        )
+    if any(w not in (None, n) for w, n in zip(self.shape, array.shape, strict=True)):
+        raise ValueError(f"an image of shape {array.shape}; wanted {self.shape}")
+    file = io.BytesIO()
+    squeezed = array[..., 0] if array.shape[-1] == 1 else array
+    options = {"quality": 95} if self.encoding_format == "jpeg" else {}
+    Image.fromarray(squeezed).save(file, self.encoding_format, **options)
+    return file.getvalue()
+
+
+def _file_name(url: str, info: Any) -> str:
+    known = info.filename if info else None
+    return known or os.path.basename(urllib.parse.urlparse(url).path) or "download"
+
+
+def _reach(url: str) -> None:
+    """Raise Offline unless the host (or the proxy to it) takes a connection in time."""
+    parsed = urllib.parse.urlparse(url)
+    proxy = urllib.request.getproxies().get(parsed.scheme)
+    if proxy and not urllib.request.proxy_bypass(parsed.hostname or ""):
+        parsed = urllib.parse.urlparse(proxy if "//" in proxy else f"//{proxy}")
+    port = parsed.port or {"http": 80, "ftp": 21}.get(parsed.scheme, 443)
+    outcome: list[Exception | None] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((parsed.hostname, port), 1.0).close()
+            outcome.append(None)
+        except OSError as error:
+            outcome.append(error)
+
+    # A thread, because looking up a name has no time limit of its own.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    if not outcome or outcome[0] is not None:
+        reason = outcome[0] if outcome else f"no answer in {_PATIENCE:g} seconds"
+        raise Offline(f"{parsed.hostname} cannot be reached: {reason}")
+
+
+def _open(path: str | os.PathLike, mode: str = "r") -> Any:
+    return open(path, mode, encoding=None if "b" in mode else "utf-8")
+
+
+def _as_text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+class _Unimplemented(Exception):
+    """What TensorFlow's file system raises for an address it cannot open."""
+
+
+def _copy(source: str, target: str, overwrite: bool = False) -> None:
+    if "://" in str(source):
+        raise _Unimplemented(source)
+    shutil.copyfile(source, target)
+
+
+_FILES = {
+    "io": SimpleNamespace(
+        gfile=SimpleNamespace(
+            GFile=_open,
+            copy=_copy,
+            exists=os.path.exists,
+            glob=lambda pattern: sorted(glob.glob(os.fspath(pattern))),
+            isdir=os.path.isdir,
+            listdir=lambda path: sorted(os.listdir(path)),
+            makedirs=lambda path: os.makedirs(path, exist_ok=True),
+            walk=os.walk,
+        )
+    ),
+    "compat": SimpleNamespace(
+        as_text=_as_text,
+        as_bytes=lambda value: value.encode() if isinstance(value, str) else value,
+    ),
+    "errors": SimpleNamespace(
+        UnimplementedError=_Unimplemented, NotFoundError=FileNotFoundError
+    ),
+}

@@ -1,0 +1,84 @@
+"""One door to every data set: `load`."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from lstm_jax.data.builders import OWN, STOCK, load_named
+from lstm_jax.data.cache import cache_root
+from lstm_jax.data.dataset import DataError, Dataset
+from lstm_jax.data.folders import load_pictures
+
+
+def load(
+    source: str | os.PathLike,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    manual_dir: str | os.PathLike | None = None,
+    size: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """Load a data set by name, or a person's own folder or CSV of pictures.
+
+    Args:
+      source: a tfds name such as "digits", "fashion_mnist" or "emnist/balanced"; or a
+        folder CLASS/picture, or of splits train/CLASS/picture; or a CSV with the
+        columns path,label[,group][,split]. A name wins over a folder called the same:
+        say "./mnist" for the folder.
+      data_dir: where decoded arrays are kept; else $LSTM_JAX_DATA, else
+        ~/.cache/lstm_jax.
+      manual_dir: folder of a data set's files that were fetched by hand.
+      size: square side to resize to, pixels. None keeps a common size.
+      validation: share carved out of train, in (0, 1), where nothing else is given.
+      seed: of that draw, at least 0.
+
+    Returns:
+      The Dataset: uint8 images, splits "train", "validation" and "test".
+
+    Raises:
+      DataError: whatever keeps it from loading, and what to do.
+    """
+    if not 0 < validation < 1:
+        raise DataError(f"validation is a share between 0 and 1; got {validation}")
+    if size is not None and (size != int(size) or size < 1):
+        raise DataError(f"size is a whole number of pixels, at least 1; got {size}")
+    if seed < 0:
+        raise DataError(f"seed is at least 0; got {seed}")
+    text = os.fspath(source).strip()
+    if not text:
+        raise DataError("no data set named: give a name, a folder or a CSV")
+    if manual_dir is not None:
+        manual_dir = Path(manual_dir).expanduser().absolute()
+        if not manual_dir.is_dir():
+            raise DataError(f"--data.manual-dir={manual_dir}: no such folder")
+    path = _own_pictures(source, text)
+    with cache_root(data_dir) as (root, notes):
+        options = dict(size=size, validation=validation, seed=seed)
+        if path is not None:
+            dataset = load_pictures(path, root, **options)
+        else:
+            dataset = load_named(text, root, manual_dir=manual_dir, **options)
+        if notes:  # the temporary folder goes away: keep nothing mapped from it
+            splits = dataset.splits.items()
+            whole = {k: type(s)(*(np.array(a) for a in s)) for k, s in splits}
+            dataset = dataset._replace(splits=whole, notes=(*notes, *dataset.notes))
+        return dataset
+
+
+def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
+    """The path that a source means, None where it is a name."""
+    path = Path(text).expanduser()
+    named = text.partition("/")[0].lower().replace("-", "_") in OWN + STOCK
+    plainly = (
+        not isinstance(source, str)
+        or text.startswith((".", "~", os.sep))
+        or text.endswith(os.sep)
+        or path.suffix.lower() in (".csv", ".tsv", ".txt", ".zip", ".json")
+    )
+    if plainly or (not named and path.exists()):
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        return path.absolute()
+    return None

@@ -1,0 +1,135 @@
+"""Image → sequence → recurrent layers → one answer for each image."""
+
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cell import Cell
+from lstm_jax.models.sequences import Order
+from lstm_jax.unroll import bidirectional, unroll
+
+
+class SequenceClassifier(nn.Module):
+    """Reads an image in some order, and answers with K numbers.
+
+        xs = order.read(images);  ys = layers(xs);  outputs = W pool(ys) + b
+
+    The outputs are logits of classes, or values of a regression.
+
+    Attributes:
+      order: how an image becomes a sequence, from `lstm_jax.models.sequences`.
+      cells: one cell a layer, bottom first.
+      outputs: K, width of the head.
+      bidirectional: each layer runs forward and backward, and has 2D features.
+      pooling: "last" takes the last valid step (for the backward direction the
+        first, where it ends), "mean" and "max" run over the valid steps.
+      dropout: probability to drop a feature between layers and before the head.
+      engine: as in `unroll`.
+      dtype: to compute in; the head and the outputs are float32.
+    """
+
+    order: Order
+    cells: tuple[Cell, ...]
+    outputs: int
+    bidirectional: bool = False
+    pooling: Literal["last", "mean", "max"] = "last"
+    dropout: float = 0.0
+    engine: str = "auto"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        lengths: jax.Array | None = None,
+        mask: jax.Array | None = None,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Answers a batch of images.
+
+        Args:
+          images: `[B, H, W, C]`, normalised.
+          lengths: int `[B]`, steps of each sequence to read; default all.
+          mask: bool `[B, T]`, steps to read; default all.
+          keys: `[B]`, one key an example, so that dropout is the same whatever the
+            number of devices; None means evaluation.
+
+        Returns:
+          `[B, K]`, float32.
+        """
+        if self.pooling not in ("last", "mean", "max"):
+            raise ValueError(
+                f"SequenceClassifier: pooling={self.pooling!r}; choose last, mean, max"
+            )
+        xs = self.order.read(images).swapaxes(0, 1)  # [T, B, F]
+        valid = _valid(xs, lengths, mask)
+        options = dict(mask=valid, engine=self.engine, dtype=self.dtype)
+        for layer, cell in enumerate(self.cells):
+            if layer and keys is not None:
+                xs = _dropout(xs, self.dropout, _fold(keys, layer), axis=1)
+            features = xs.shape[2:]
+            params = self.param(f"layer_{layer}", cell.init, features)
+            if self.bidirectional:
+                back = self.param(f"layer_{layer}_backward", cell.init, features)
+                xs = bidirectional((cell, cell), (params, back), xs, **options).ys
+            else:
+                xs = unroll(cell, params, xs, **options).ys
+        pooled = self._pool(xs, valid).astype(jnp.float32)  # [B, D or 2D]
+        if keys is not None:
+            pooled = _dropout(pooled, self.dropout, keys, axis=0)
+        return nn.Dense(self.outputs, name="head")(pooled)
+
+    def _pool(self, ys: jax.Array, valid: jax.Array | None) -> jax.Array:
+        """`[T, B, D] -> [B, D]`."""
+        if self.pooling == "last":
+            last = _take(ys, valid, last=True)
+            if not self.bidirectional:
+                return last
+            forward = last[..., : ys.shape[-1] // 2]
+            backward = _take(ys, valid, last=False)[..., ys.shape[-1] // 2 :]
+            return jnp.concatenate([forward, backward], axis=-1)
+        if self.pooling == "mean":
+            # Outputs of masked steps are zero.
+            steps = ys.shape[0] if valid is None else valid.sum(0)[:, None]
+            return ys.sum(0) / jnp.maximum(steps, 1).astype(ys.dtype)
+        if valid is None:
+            return ys.max(0)
+        least = jnp.where(valid[..., None], ys, jnp.finfo(ys.dtype).min).max(0)
+        return jnp.where(valid.any(0)[:, None], least, jnp.zeros_like(least))
+
+
+def _valid(xs, lengths, mask) -> jax.Array | None:
+    """One mask `[T, B]` of batch-major `lengths [B]` and `mask [B, T]`."""
+    valid = None if mask is None else jnp.asarray(mask, bool).swapaxes(0, 1)
+    if lengths is None:
+        return valid
+    within = jnp.arange(xs.shape[0])[:, None] < jnp.asarray(lengths)
+    return within if valid is None else valid & within
+
+
+def _take(ys: jax.Array, valid: jax.Array | None, *, last: bool) -> jax.Array:
+    """The last or the first valid step of `ys [T, B, D]`; zero where none is."""
+    if valid is None:
+        return ys[-1 if last else 0]
+    steps = valid.shape[0]
+    at = steps - 1 - valid[::-1].argmax(0) if last else valid.argmax(0)  # [B]
+    return jnp.take_along_axis(ys, at[None, :, None], axis=0)[0]
+
+
+def _fold(keys: jax.Array, data: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, data))(keys)
+
+
+def _dropout(xs: jax.Array, rate: float, keys: jax.Array, *, axis: int) -> jax.Array:
+    """Inverted dropout with one key for each example, along batch axis `axis`."""
+    if rate == 0.0:
+        return xs
+
+    def drop(key, x):
+        keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+        return jnp.where(keep, x / jnp.asarray(1.0 - rate, x.dtype), jnp.zeros_like(x))
+
+    return jax.vmap(drop, in_axes=(0, axis), out_axes=axis)(keys, xs)

@@ -1,0 +1,120 @@
+"""Orders: how an image becomes a sequence, and where it can, an image again.
+
+An order is a pair of pure functions over `[B, H, W, C]` images and batch-major
+`[B, T, F]` sequences. All but `both_axes` lose nothing and double nothing.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Order(NamedTuple):
+    """`read: [B, H, W, C] -> [B, T, F]`, and `write(xs, (H, W, C))`, its inverse."""
+
+    read: Callable[[jax.Array], jax.Array]
+    write: Callable[[jax.Array, tuple[int, int, int]], jax.Array]
+
+
+def rows() -> Order:
+    """Rows from top to bottom: T = H, F = W C."""
+
+    def read(images):
+        b, h, w, c = images.shape
+        return images.reshape(b, h, w * c)
+
+    def write(xs, image_shape):
+        return xs.reshape(xs.shape[0], *image_shape)
+
+    return Order(read, write)
+
+
+def columns() -> Order:
+    """Columns from left to right: T = W, F = H C."""
+
+    def read(images):
+        return rows().read(images.swapaxes(1, 2))
+
+    def write(xs, image_shape):
+        h, w, c = image_shape
+        return rows().write(xs, (w, h, c)).swapaxes(1, 2)
+
+    return Order(read, write)
+
+
+def both_axes() -> Order:
+    """Row t beside column t, of a square image: T = H = W, F = 2 H C."""
+
+    def read(images):
+        if images.shape[1] != images.shape[2]:
+            raise ValueError(
+                f"both_axes: images are {images.shape[1]}x{images.shape[2]}, but rows "
+                "and columns side by side need a square; resize, or read by rows()"
+            )
+        pair = [rows().read(images), columns().read(images)]
+        return jnp.concatenate(pair, axis=-1)
+
+    def write(xs, image_shape):
+        return rows().write(xs[..., : xs.shape[-1] // 2], image_shape)
+
+    return Order(read, write)
+
+
+def pixels() -> Order:
+    """Pixels in the order of reading: T = H W, F = C."""
+
+    def read(images):
+        b, h, w, c = images.shape
+        return images.reshape(b, h * w, c)
+
+    return Order(read, rows().write)
+
+
+def permuted(seed: int = 0) -> Order:
+    """Pixels in one random order, the same for all images: T = H W, F = C.
+
+    Results compare only where the permutation is the same; published ones differ.
+    Drawn by NumPy's legacy generator, whose stream is frozen.
+    """
+
+    def permutation(size: int) -> np.ndarray:
+        return np.random.RandomState(seed).permutation(size)
+
+    def read(images):
+        xs = pixels().read(images)
+        return xs[:, permutation(xs.shape[1])]
+
+    def write(xs, image_shape):
+        inverse = np.argsort(permutation(xs.shape[1]))
+        return pixels().write(xs[:, inverse], image_shape)
+
+    return Order(read, write)
+
+
+def patches(size: int) -> Order:
+    """Square patches, left to right and top to bottom: T = H W / size², F = size² C."""
+
+    def grid(h: int, w: int) -> tuple[int, int]:
+        if size < 1 or h % size or w % size:
+            raise ValueError(
+                f"patches: images of {h}x{w} cannot be cut into squares of {size}; "
+                "choose a size that divides both sides"
+            )
+        return h // size, w // size
+
+    def read(images):
+        b, h, w, c = images.shape
+        n, m = grid(h, w)
+        cut = images.reshape(b, n, size, m, size, c).swapaxes(2, 3)
+        return cut.reshape(b, n * m, size * size * c)
+
+    def write(xs, image_shape):
+        h, w, c = image_shape
+        n, m = grid(h, w)
+        cut = xs.reshape(-1, n, m, size, size, c).swapaxes(2, 3)
+        return cut.reshape(-1, h, w, c)
+
+    return Order(read, write)

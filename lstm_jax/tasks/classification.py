@@ -1,0 +1,330 @@
+"""One class out of K: cross-entropy, accuracy, ROC and the confusion matrix."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
+
+
+def classification(
+    classes: Sequence[str], *, label_smoothing: float = 0.0, top_k: int = 5
+) -> Task:
+    """One class out of K, from logits.
+
+    loss = -sum_k q_k log softmax(outputs)_k, with q = (1 - a) one_hot(target) + a / K
+    and a = `label_smoothing`. The metric "loss" has a = 0, so that runs with different
+    smoothing, and training and validation, compare.
+
+    Args:
+      classes: the K names, in the order of the class indices.
+      label_smoothing: a, in [0, 1).
+      top_k: with K > top_k, the metric "top{top_k}_accuracy" is reported as well.
+
+    Returns:
+      A Task; targets are int [B], predictions are probabilities [B, K].
+
+    Raises:
+      ValueError: fewer than two classes, a name twice, a number out of its range.
+
+    Reference: Szegedy et al. 2016, Rethinking the Inception Architecture, section 7.
+    """
+    classes = tuple(str(name) for name in classes)
+    width = len(classes)
+    if width < 2:
+        raise ValueError(
+            f"classification: got {width} class(es) {list(classes)}, wanted 2 or more"
+        )
+    if len(set(classes)) < width:
+        twice = sorted({name for name in classes if classes.count(name) > 1})
+        raise ValueError(f"classification: class names appear twice: {twice[:5]}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(
+            f"classification: label_smoothing={label_smoothing} is not in [0, 1); "
+            "0.1 is usual, 0 turns it off"
+        )
+    if top_k < 1:
+        raise ValueError(f"classification: top_k={top_k}, wanted 1 or more")
+    top_name = f"top{top_k}_accuracy" if width > top_k else None
+
+    def check(outputs, batch):
+        check_outputs(
+            "classification",
+            outputs,
+            batch["targets"],
+            batch["mask"],
+            width=width,
+            targets_ndim=1,
+        )
+        return outputs.astype(jnp.float32)
+
+    def loss(outputs, batch):
+        logits = check(outputs, batch)
+        if not label_smoothing:
+            values = optax.softmax_cross_entropy_with_integer_labels(
+                logits, batch["targets"]
+            )
+        else:
+            labels = jax.nn.one_hot(batch["targets"], width, dtype=jnp.float32)
+            labels = optax.smooth_labels(labels, label_smoothing)
+            values = optax.softmax_cross_entropy(logits, labels)
+        return masked(values, batch["mask"])
+
+    def metrics(outputs, batch):
+        logits = check(outputs, batch)
+        targets, mask = batch["targets"], batch["mask"]
+        values = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        result = {
+            "loss": masked(values, mask),
+            "accuracy": masked(jnp.argmax(logits, -1) == targets, mask),
+        }
+        if top_name:
+            _, best = jax.lax.top_k(logits, top_k)  # [B, top_k]
+            hits = jnp.any(best == targets[:, None], -1)
+            result[top_name] = masked(hits, mask)
+        return result
+
+    def predict(outputs):
+        return jax.nn.softmax(outputs.astype(jnp.float32), -1)
+
+    def report(predictions, targets):
+        predictions, targets = _check(predictions, targets, classes)
+        return _report(predictions, targets, classes, top_k, top_name)
+
+    def figures(predictions, targets):
+        predictions, targets = _check(predictions, targets, classes)
+        return {
+            "confusion_matrix": _confusion_figure(predictions, targets, classes),
+            "roc": _roc_figure(predictions, targets, classes),
+        }
+
+    return Task(
+        name="classification",
+        outputs=width,
+        loss=loss,
+        metrics=metrics,
+        predict=predict,
+        monitor="accuracy",
+        mode="max",
+        report=report,
+        figures=figures,
+    )
+
+
+def _check(predictions, targets, classes):
+    """Probabilities [N, K] and class indices [N], or a ValueError."""
+    width = len(classes)
+    predictions, targets = check_predictions(
+        "classification", predictions, targets, width=width
+    )
+    if predictions.min() < 0 or np.abs(predictions.sum(-1) - 1).max() > 1e-2:
+        raise ValueError(
+            "classification: predictions are not probabilities (rows of numbers >= 0 "
+            "that sum to 1); pass the outputs through task.predict first"
+        )
+    if targets.ndim != 1 or targets.dtype.kind not in "iu":
+        raise ValueError(
+            f"classification: targets have shape {targets.shape} and dtype "
+            f"{targets.dtype}, wanted integers [N]"
+        )
+    if targets.min() < 0 or targets.max() >= width:
+        raise ValueError(
+            f"classification: targets run from {targets.min()} to {targets.max()}, "
+            f"wanted 0 to {width - 1} for {width} classes"
+        )
+    return predictions, targets
+
+
+def _report(predictions, targets, classes, top_k, top_name):
+    """Everything a test set says, as plain numbers; None where it says nothing."""
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+    labels = np.arange(len(classes))
+    chosen = predictions.argmax(-1)
+    p_true = predictions[np.arange(len(targets)), targets]
+    scores = precision_recall_fscore_support(
+        targets, chosen, labels=labels, zero_division=0
+    )
+    aucs = [_auc(predictions, targets, k) for k in labels]
+    known = [auc for auc in aucs if auc is not None]
+    result = {
+        "task": "classification",
+        "examples": len(targets),
+        "accuracy": float(np.mean(chosen == targets)),
+        # a probability that underflowed counts as the smallest float32, about 87 nats
+        "loss": float(-np.log(p_true.clip(np.finfo(np.float32).tiny)).mean()),
+    }
+    if top_name:
+        # stable, so that ties go to the lower class, as in the compiled metric
+        best = np.argsort(-predictions, -1, kind="stable")[:, :top_k]
+        result[top_name] = float(np.mean((best == targets[:, None]).any(-1)))
+    names = ("precision", "recall", "f1")
+    for average in ("macro", "weighted"):
+        values = precision_recall_fscore_support(
+            targets, chosen, labels=labels, average=average, zero_division=0
+        )
+        result[average] = {
+            name: float(value) for name, value in zip(names, values[:3], strict=True)
+        }
+    result["macro"]["roc_auc"] = float(np.mean(known)) if known else None
+    result["per_class"] = [
+        {
+            "name": classes[k],
+            **{name: float(scores[i][k]) for i, name in enumerate(names)},
+            "support": int(scores[3][k]),
+            "roc_auc": aucs[k],
+        }
+        for k in labels
+    ]
+    result["classes"] = list(classes)
+    matrix = confusion_matrix(targets, chosen, labels=labels)
+    result["confusion_matrix"] = matrix.tolist()  # rows are the true classes
+    return result
+
+
+def _auc(predictions, targets, k):
+    """ROC AUC of class k against the rest; None with only one of the two present."""
+    from sklearn.metrics import roc_auc_score
+
+    positive = targets == k
+    if positive.all() or not positive.any():
+        return None
+    return float(roc_auc_score(positive, predictions[:, k]))
+
+
+def _confusion_figure(predictions, targets, classes):
+    """Rows are the true classes; colour is the share of the row, numbers are counts."""
+    from matplotlib.colors import PowerNorm
+    from sklearn.metrics import confusion_matrix
+
+    from lstm_jax.tasks.plots import INK, figure, safe
+
+    width = len(classes)
+    chosen = predictions.argmax(-1)
+    counts = confusion_matrix(targets, chosen, labels=np.arange(width))
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = float(np.clip(3.2 + 0.48 * width, 5.2, 11.5))
+    fig = figure(side + 1.6, side + 0.2)
+    ax = fig.add_subplot()
+    # the square root of the share: a mistake of 2 % is seen beside a diagonal of 98 %
+    image = ax.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+    every = int(np.ceil(width / 40))
+    ticks = np.arange(0, width, every)
+    names = [safe(classes[k], 16) for k in ticks]
+    size = 10 if width <= 20 else 8
+    turned = max(map(len, names)) > (4 if width <= 12 else 2)
+    ax.set_xticks(
+        ticks,
+        names,
+        fontsize=size,
+        rotation=(90 if width > 20 else 45) if turned else 0,
+        ha="right" if turned and width <= 20 else "center",
+        rotation_mode="anchor" if turned and width <= 20 else "default",
+    )
+    ax.set_yticks(ticks, names, fontsize=size)
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
+    right = int(np.trace(counts))
+    ax.set_title(
+        f"Confusion matrix: {right:,} of {len(targets):,} right "
+        f"({100 * right / len(targets):.1f} %)"
+    )
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    if width <= 20:
+        ax.set_xticks(np.arange(1, width) - 0.5, minor=True)
+        ax.set_yticks(np.arange(1, width) - 0.5, minor=True)
+        ax.grid(which="minor", color="white", linewidth=1.2)
+        ax.tick_params(which="minor", length=0)
+        digits = len(str(counts.max()))
+        size = 11 if width <= 12 and digits <= 4 else 9 if digits <= 4 else 7
+        for (row, column), count in np.ndenumerate(counts):
+            dark = shares[row, column] > 0.3
+            color = "white" if dark else INK if count else "#b5bcc4"
+            ax.text(
+                column,
+                row,
+                str(count),
+                ha="center",
+                va="center",
+                color=color,
+                fontsize=size,
+            )
+    bar = fig.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
+    bar.set_ticks([0, 0.05, 0.25, 0.5, 1], labels=["0", "5 %", "25 %", "50 %", "100 %"])
+    bar.set_label("share of the true class")
+    bar.outline.set_visible(False)
+    return fig
+
+
+def _roc_figure(predictions, targets, classes):
+    """Each class against the rest, and their mean; the ten hardest have a name."""
+    from sklearn.metrics import roc_curve
+
+    from lstm_jax.tasks.plots import COLORS, INK, figure, safe, tidy
+
+    aucs = {k: _auc(predictions, targets, k) for k in range(len(classes))}
+    known = {k: auc for k, auc in aucs.items() if auc is not None}
+    named = sorted(known) if len(known) <= len(COLORS) else sorted(known, key=known.get)
+    named = named[: len(COLORS)]
+    fig = figure(8.6, 5.8)
+    ax = fig.add_subplot()
+    tidy(ax)
+    ax.plot([0, 1], [0, 1], color="#9aa3ad", linewidth=1, linestyle=":")
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    ax.set_xlabel("false positive rate")
+    ax.set_ylabel("true positive rate")
+    ax.set_title("ROC: each class against the rest")
+    if not known:
+        ax.text(0.5, 0.55, "only one class in the targets:\nno curve", ha="center")
+        return fig
+    macro = float(np.mean(list(known.values())))
+    axes = [ax]
+    if macro > 0.9:  # the usual case: everything happens in the corner
+        corner = ax.inset_axes([0.42, 0.12, 0.53, 0.53])
+        corner.set(xlim=(-0.004, 0.2), ylim=(0.8, 1.004))
+        corner.set_xticks([0, 0.1, 0.2])
+        corner.set_yticks([0.8, 0.9, 1.0])
+        corner.tick_params(labelsize=9, length=2)
+        corner.set_title("the corner, enlarged", fontsize=9)
+        corner.grid(color="#e3e7eb", linewidth=0.8)
+        corner.set_axisbelow(True)
+        axes.append(corner)
+    grid = np.linspace(0, 1, 1001)
+    mean = np.zeros_like(grid)
+    handles, labels = [], []
+    for k in named + [k for k in known if k not in named]:
+        false, true, _ = roc_curve(targets == k, predictions[:, k])
+        mean += np.interp(grid, false, true) / len(known)
+        order = named.index(k) if k in named else None
+        for each in axes:
+            (line,) = each.plot(
+                false,
+                true,
+                color="#c3cad1" if order is None else COLORS[order],
+                linestyle="-" if order is None or order % 2 == 0 else (0, (5, 1.5)),
+                linewidth=0.5 if order is None else 1.5,
+                zorder=2 if order is None else 3,
+            )
+        if order is not None:
+            handles.append(line)
+            labels.append(f"{known[k]:.4f}  {safe(classes[k], 20)}")
+    for each in axes:
+        each.plot(np.r_[0, grid], np.r_[0, mean], color=INK, linewidth=3, zorder=2.5)
+    title = f"AUC\n{macro:.4f}  mean (macro), black"
+    if len(known) > len(named):
+        title += f"\nthe {len(named)} hardest of {len(known)}:"
+    legend = ax.legend(
+        handles,
+        labels,
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        frameon=False,
+        alignment="left",
+    )
+    legend.get_title().set_linespacing(1.5)
+    return fig

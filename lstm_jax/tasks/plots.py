@@ -1,0 +1,210 @@
+"""How figures look, and the curves of a run; Matplotlib without any global state."""
+
+import math
+from numbers import Real
+
+INK = "#1f2933"
+BLUE = "#0072b2"
+ORANGE = "#d55e00"
+# ten that stay apart with any common colour blindness; dashes help from there on
+COLORS = (
+    "#332288",
+    "#cc6677",
+    "#117733",
+    "#ddaa33",
+    "#88ccee",
+    "#882255",
+    "#44aa99",
+    "#aa4499",
+    "#999933",
+    "#777777",
+)
+
+# columns of a history that say where or how fast, not how well
+_NOT_METRICS = ("step", "split", "learning_rate", "gradient_norm", "images_per_second")
+
+
+def figure(width: float, height: float):
+    """An empty figure of `width` x `height` inches, at 100 dots per inch."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)  # inches
+    return Figure(figsize=(width, height), dpi=100, layout=layout)
+
+
+def tidy(ax):
+    """A pair of axes with a quiet grid and no box."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color("#9aa3ad")
+    ax.tick_params(colors=INK, length=3)
+    ax.grid(color="#e3e7eb", linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def safe(text: str, length: int) -> str:
+    """At most `length` letters that Matplotlib does not read as a formula."""
+    text = " ".join(str(text).split())
+    text = text if len(text) <= length else text[: length - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def curves(history: list[dict]):
+    """Training against validation, over the steps of a run.
+
+    Args:
+      history: rows {"step", "split": "train" | "validation", "loss", ...}; a row may
+        hold "accuracy" or "mae" and other metrics, and "learning_rate" and
+        "gradient_norm". None and NaN are left out.
+
+    Returns:
+      A Figure: the loss and up to two other metrics, and below them, smaller, the
+      learning rate and the gradient norm. The best validation step (highest accuracy,
+      else lowest mae, else lowest loss; the earlier one of equals) has a star.
+    """
+    metrics = [name for name in _columns(history) if name not in _NOT_METRICS]
+    metrics.sort(key=lambda name: (name != "loss", name not in ("accuracy", "mae")))
+    metrics = metrics[:3]
+    small = [
+        name for name in ("learning_rate", "gradient_norm") if name in _columns(history)
+    ]
+    if not metrics:
+        fig = figure(6, 3)
+        fig.text(0.5, 0.5, "nothing was logged", ha="center", va="center")
+        return fig
+    best = _best(history)
+    fig = figure(max(7.6, 1.0 + 4.4 * len(metrics)), 6.4 if small else 4.2)
+    title = "Training"
+    if best:
+        name, step, value = best
+        title += f": best validation {_words(name)} {value:.4g} at step {step:,}"
+    fig.suptitle(title, color=INK)
+    rows = fig.add_gridspec(
+        1 + bool(small), 1, height_ratios=(2.3, 1)[: 1 + bool(small)]
+    )
+    top = rows[0].subgridspec(1, len(metrics))
+    for column, name in enumerate(metrics):
+        _metric_panel(fig.add_subplot(top[column]), history, name, best)
+    if small:
+        bottom = rows[1].subgridspec(1, len(small))
+        for column, name in enumerate(small):
+            ax = fig.add_subplot(bottom[column])
+            tidy(ax)
+            steps, values = _series(history, name, "train")
+            ax.plot(steps, values, color="#5b6770", linewidth=1.2)
+            ax.set_title(_words(name), fontsize=10, loc="left")
+            ax.set_xlabel("step", fontsize=9)
+            ax.tick_params(labelsize=9)
+            if name == "gradient_norm":
+                _log_if_wide(ax, values)
+    return fig
+
+
+def _metric_panel(ax, history, name, best):
+    tidy(ax)
+    everything = []
+    for split, color in (("train", BLUE), ("validation", ORANGE)):
+        steps, values = _series(history, name, split)
+        if not values:
+            continue
+        everything += values
+        if split == "train" and len(values) > 40:
+            ax.plot(steps, values, color=color, linewidth=0.8, alpha=0.3)
+            ax.plot(steps, _smooth(values), color=color, linewidth=2, label=split)
+        else:
+            marker = "o" if split == "validation" or len(values) < 3 else None
+            few = len(values) <= 40
+            ax.plot(
+                steps,
+                values,
+                color=color,
+                linewidth=2,
+                marker=marker if few else None,
+                markersize=4,
+                linestyle="-" if split == "train" else (0, (5, 1)),
+                label=split,
+            )
+    if best:
+        steps, values = _series(history, name, "validation")
+        if best[1] in steps:
+            value = values[steps.index(best[1])]
+            ax.plot(
+                best[1],
+                value,
+                marker="*",
+                markersize=15,
+                color="#f0c808",
+                markeredgecolor=INK,
+                linestyle="none",
+                zorder=5,
+                clip_on=False,
+                label=f"best step: {value:.4g}",
+            )
+    ax.set_title(_words(name), loc="left")
+    ax.set_xlabel("step")
+    ax.set_ylabel(_words(name))
+    if "accuracy" not in name:
+        _log_if_wide(ax, everything)
+    ax.legend(frameon=False)
+
+
+def _columns(history):
+    """Names of the numeric columns, in the order in which they appear."""
+    names = {}
+    for row in history:
+        names.update({name: None for name, value in row.items() if _is_number(value)})
+    return [name for name in names if name not in ("step", "split")]
+
+
+def _is_number(value):
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and math.isfinite(value)
+
+
+def _series(history, name, split):
+    """Steps and values of one column, where it holds a number."""
+    pairs = [
+        (row["step"], row[name])
+        for row in history
+        if row.get("split") == split and _is_number(row.get(name))
+    ]
+    pairs.sort(key=lambda pair: pair[0])
+    return [step for step, _ in pairs], [value for _, value in pairs]
+
+
+def _best(history):
+    """(metric, step, value) of the best validation row, or None."""
+    for name, pick in (("accuracy", max), ("mae", min), ("loss", min)):
+        steps, values = _series(history, name, "validation")
+        if values:
+            value = pick(values)
+            return name, steps[values.index(value)], value
+    return None
+
+
+def _smooth(values):
+    """A mean over the tenth of the run around each point, so that nothing lags."""
+    half = len(values) // 20
+    smoothed = []
+    for k in range(len(values)):
+        reach = min(half, k, len(values) - 1 - k)  # even on both sides, at the ends too
+        window = values[k - reach : k + reach + 1]
+        smoothed.append(sum(window) / len(window))
+    return smoothed
+
+
+def _log_if_wide(ax, values):
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    if not values or min(values) <= 0 or max(values) <= 30 * min(values):
+        return
+    ax.set_yscale("log")
+    decades = math.log10(max(values) / min(values))
+    subs = (1, 3) if decades < 3 else (1,)
+    ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=7))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _words(name):
+    return {"mae": "mean absolute error"}.get(name, name.replace("_", " "))

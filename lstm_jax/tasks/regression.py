@@ -1,0 +1,270 @@
+"""K real numbers: squared or Huber error, and errors in the target's own unit."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
+
+PANELS = 4  # a figure shows this many outputs, side by side
+
+
+def regression(
+    outputs: int = 1,
+    *,
+    loss: str = "mse",
+    huber_delta: float = 1.0,
+    unit: str = "",
+    offset=0.0,
+    scale=1.0,
+) -> Task:
+    """K real numbers; the network predicts z = (target - offset) / scale.
+
+    mse: e^2.  huber: e^2 / 2 for |e| <= delta, else delta (|e| - delta / 2).
+    Here e = output - z, and the loss is the mean over K: a number without unit. All
+    else ("mae", the report, the figures) is in the target's unit.
+
+    Args:
+      outputs: K.
+      loss: "mse" | "huber".
+      huber_delta: where Huber's error turns linear, in units of `scale`.
+      unit: the target's unit, for labels: "degrees".
+      offset: the targets' mean, say; a number or [K].
+      scale: their standard deviation, say; positive, a number or [K].
+
+    Returns:
+      A Task; targets are float [B, K], predictions are values [B, K].
+
+    Raises:
+      ValueError: an unknown loss, or a number out of its range.
+
+    Reference: Huber 1964, Robust Estimation of a Location Parameter.
+    """
+    if outputs < 1:
+        raise ValueError(f"regression: outputs={outputs}, wanted 1 or more")
+    if loss not in ("mse", "huber"):
+        raise ValueError(f'regression: loss="{loss}", wanted "mse" or "huber"')
+    if not (huber_delta > 0 and math.isfinite(huber_delta)):
+        raise ValueError(
+            f"regression: huber_delta={huber_delta}, wanted a positive number"
+        )
+    width = outputs
+    offset = _per_output("offset", offset, width)
+    scale = _per_output("scale", scale, width)
+    if (scale <= 0).any():
+        raise ValueError(
+            f"regression: scale={scale.tolist()}, wanted positive numbers; a target "
+            "that never changes has no scale: use 1"
+        )
+
+    def error(values, z):  # [B, K]
+        if loss == "mse":
+            return optax.squared_error(values, z)
+        return optax.huber_loss(values, z, delta=huber_delta)
+
+    def check(values, batch):
+        check_outputs(
+            "regression",
+            values,
+            batch["targets"],
+            batch["mask"],
+            width=width,
+            targets_ndim=2,
+        )
+        return values.astype(jnp.float32), batch["targets"].astype(jnp.float32)
+
+    def loss_of(values, batch):
+        values, targets = check(values, batch)
+        z = (targets - offset) / scale
+        return masked(jnp.mean(error(values, z), -1), batch["mask"])
+
+    def metrics(values, batch):
+        values, targets = check(values, batch)
+        mae = jnp.mean(jnp.abs(predict(values) - targets), -1)
+        return {"loss": loss_of(values, batch), "mae": masked(mae, batch["mask"])}
+
+    def predict(values):
+        return values.astype(jnp.float32) * scale + offset
+
+    def report(predictions, targets):
+        predictions, targets = _check(predictions, targets, width)
+        e = (predictions - targets) / scale
+        if loss == "mse":
+            value = np.mean(e**2)
+        else:
+            linear = huber_delta * (np.abs(e) - huber_delta / 2)
+            value = np.mean(np.where(np.abs(e) <= huber_delta, e**2 / 2, linear))
+        return _report(predictions, targets, float(value), unit)
+
+    def figures(predictions, targets):
+        predictions, targets = _check(predictions, targets, width)
+        return {
+            "predictions": _predictions_figure(predictions, targets, unit),
+            "residuals": _residuals_figure(predictions, targets, unit),
+        }
+
+    return Task(
+        name="regression",
+        outputs=width,
+        loss=loss_of,
+        metrics=metrics,
+        predict=predict,
+        monitor="mae",
+        mode="min",
+        report=report,
+        figures=figures,
+    )
+
+
+def _per_output(name, value, width):
+    """A number or [K] as float32 [K]."""
+    array = np.asarray(value, np.float32)
+    if array.shape not in ((), (width,)) or not np.isfinite(array).all():
+        raise ValueError(
+            f"regression: {name} has shape {array.shape}, wanted one finite number or "
+            f"[{width}] of them"
+        )
+    return np.broadcast_to(array, (width,))
+
+
+def _check(predictions, targets, width):
+    """Predictions and targets [N, K] as float64, or a ValueError."""
+    predictions, targets = check_predictions(
+        "regression", predictions, targets, width=width
+    )
+    if targets.shape != predictions.shape or not np.isfinite(targets).all():
+        raise ValueError(
+            f"regression: targets have shape {targets.shape}, wanted finite numbers of "
+            f"shape {predictions.shape}"
+        )
+    return predictions, targets.astype(np.float64)
+
+
+def _report(predictions, targets, loss, unit):
+    """Errors in the target's unit, over all outputs and for each."""
+    each = [_errors(p, t) for p, t in zip(predictions.T, targets.T, strict=True)]
+    known = [row["r2"] for row in each if row["r2"] is not None]
+    errors = predictions - targets
+    return {
+        "task": "regression",
+        "examples": len(targets),
+        "unit": unit,
+        "loss": loss,
+        "mae": float(np.mean(np.abs(errors))),
+        "rmse": float(np.sqrt(np.mean(errors**2))),
+        "r2": float(np.mean(known)) if known else None,
+        "bias": float(np.mean(errors)),
+        "per_output": each,
+    }
+
+
+def _errors(predictions, targets):
+    """The errors of one output [N]; R^2 is None where the targets never change."""
+    from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
+
+    changes = len(targets) > 1 and np.ptp(targets) > 0
+    return {
+        "mae": float(mean_absolute_error(targets, predictions)),
+        "rmse": float(np.sqrt(mean_squared_error(targets, predictions))),
+        "r2": float(r2_score(targets, predictions)) if changes else None,
+        "bias": float(np.mean(predictions - targets)),
+    }
+
+
+def _with_unit(text, unit):
+    from lstm_jax.tasks.plots import safe
+
+    return f"{text} ({safe(unit, 24)})" if unit else text
+
+
+def _number(value, unit):
+    from lstm_jax.tasks.plots import safe
+
+    return f"{value:.3g} {safe(unit, 24)}".rstrip()
+
+
+def _panel_title(errors, k, width, unit):
+    name = f"output {k}: " if width > 1 else ""
+    r2 = "" if errors["r2"] is None else f", R² {errors['r2']:.3f}"
+    return f"{name}MAE {_number(errors['mae'], unit)}{r2}"
+
+
+def _predictions_figure(predictions, targets, unit):
+    """Predicted against true, with the diagonal of a perfect answer."""
+    from lstm_jax.tasks.plots import BLUE, INK, figure, tidy
+
+    width = predictions.shape[1]
+    shown = min(width, PANELS)
+    fig = figure(0.8 + 4.9 * shown, 5.8)
+    title = "Predicted against true"
+    fig.suptitle(title if shown == width else f"{title}: the first {shown} of {width}")
+    alpha = float(np.clip(60 / np.sqrt(len(targets)) / 4, 0.12, 0.8))
+    for k in range(shown):
+        ax = fig.add_subplot(1, shown, k + 1)
+        tidy(ax)
+        true, predicted = targets[:, k], predictions[:, k]
+        low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
+        pad = 0.04 * (high - low) or 1.0
+        span = (low - pad, high + pad)
+        ax.plot(span, span, color=INK, linewidth=1.2, label="a perfect answer")
+        ax.scatter(true, predicted, s=14, color=BLUE, alpha=alpha, linewidths=0)
+        ax.set(xlim=span, ylim=span, aspect="equal")
+        ax.set_xlabel(_with_unit("true", unit))
+        ax.set_ylabel(_with_unit("predicted", unit))
+        errors = _errors(predicted, true)
+        ax.set_title(_panel_title(errors, k, width, unit), fontsize=10)
+        ax.legend(loc="upper left", frameon=False)
+    return fig
+
+
+def _residuals_figure(predictions, targets, unit):
+    """Predicted minus true: against the true value, and how often."""
+    from lstm_jax.tasks.plots import BLUE, INK, ORANGE, figure, tidy
+
+    width = predictions.shape[1]
+    shown = min(width, PANELS)
+    fig = figure(8.6, 1.0 + 3.4 * shown)
+    title = "Residuals: predicted minus true"
+    fig.suptitle(title if shown == width else f"{title}, the first {shown} of {width}")
+    grid = fig.add_gridspec(shown, 2, width_ratios=(2.2, 1))
+    alpha = float(np.clip(60 / np.sqrt(len(targets)) / 4, 0.12, 0.8))
+    for k in range(shown):
+        true, errors = targets[:, k], predictions[:, k] - targets[:, k]
+        left = fig.add_subplot(grid[k, 0])
+        right = fig.add_subplot(grid[k, 1], sharey=left)
+        bias = float(errors.mean())
+        reach = 1.08 * np.abs(errors).max() or 1.0
+        for ax in (left, right):
+            tidy(ax)
+            ax.axhline(0, color=INK, linewidth=1.2)
+        left.scatter(true, errors, s=14, color=BLUE, alpha=alpha, linewidths=0)
+        left.axhline(
+            bias,
+            color=ORANGE,
+            linewidth=1.6,
+            linestyle=(0, (5, 2)),
+            label=f"mean {_number(bias, unit)}",
+        )
+        left.set_ylim(-reach, reach)
+        left.set_xlabel(_with_unit("true", unit))
+        name = f"output {k}: residual" if width > 1 else "residual"
+        left.set_ylabel(_with_unit(name, unit))
+        left.legend(loc="upper left", frameon=False)
+        bins = int(np.clip(np.sqrt(len(errors)), 8, 41))
+        right.hist(
+            errors,
+            bins=np.linspace(-reach, reach, bins + 1),
+            orientation="horizontal",
+            color=BLUE,
+            alpha=0.75,
+            edgecolor="white",
+            linewidth=0.6,
+        )
+        right.axhline(bias, color=ORANGE, linewidth=1.6, linestyle=(0, (5, 2)))
+        right.set_xlabel("examples")
+        right.tick_params(labelleft=False)
+        rmse = float(np.sqrt(np.mean(errors**2)))
+        right.set_title(f"RMSE {_number(rmse, unit)}", fontsize=10)
+    return fig

@@ -1,0 +1,76 @@
+"""The contract of a task: losses and metrics are masked (sum, count)."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+
+class Task(NamedTuple):
+    """What the outputs of a network mean, as pure functions.
+
+    A batch is a dict with `targets` [B] or [B, K] and `mask` [B], 0 for padding.
+    `loss`, `metrics` and `predict` run inside a compiled step; `report` and `figures`
+    run once, on NumPy arrays of a whole split.
+    """
+
+    name: str  # "classification" | "regression"
+    outputs: int  # K, the width of the head
+    loss: Callable  # (outputs [B, K], batch) -> (sum, count), what training minimises
+    metrics: Callable  # (outputs [B, K], batch) -> {name: (sum, count)}, with "loss"
+    predict: Callable  # (outputs [B, K]) -> probabilities or values [B, K]
+    monitor: str  # the validation metric that says which step is best
+    mode: str  # "max" | "min"
+    report: Callable  # (predictions [N, K], targets) -> dict that JSON can hold
+    figures: Callable  # (predictions [N, K], targets) -> {name: Figure}
+
+
+def masked(values, mask):
+    """Sum and count of the values whose mask is not 0.
+
+    Args:
+      values: [B], one number per example.
+      mask: [B], bool or float; a fraction is a weight.
+
+    Returns:
+      (sum, count), float32 scalars; the caller divides once. A value under mask 0 has
+      no effect, not even a NaN.
+    """
+    weights = mask.astype(jnp.float32)
+    values = values.astype(jnp.float32)
+    return jnp.sum(jnp.where(weights != 0, values * weights, 0.0)), jnp.sum(weights)
+
+
+def check_outputs(task: str, outputs, targets, mask, *, width: int, targets_ndim: int):
+    """Refuses shapes that would broadcast into a wrong loss."""
+    wanted = (outputs.shape[0], width)[:targets_ndim]
+    if outputs.shape[1:] != (width,):
+        raise ValueError(
+            f"{task}: outputs have shape {outputs.shape}, wanted [B, {width}]; "
+            f"give the head {width} outputs"
+        )
+    if targets.shape != wanted or mask.shape != wanted[:1]:
+        raise ValueError(
+            f"{task}: targets {targets.shape} and mask {mask.shape} do not fit outputs "
+            f"{outputs.shape}; wanted targets {wanted} and mask {wanted[:1]}"
+        )
+
+
+def check_predictions(task: str, predictions, targets, *, width: int):
+    """Predictions [N, K] as float64 and targets, or a ValueError that says why not."""
+    predictions = np.asarray(predictions, np.float64)
+    targets = np.asarray(targets)
+    if predictions.shape != (len(targets), width) or not len(targets):
+        raise ValueError(
+            f"{task}: predictions have shape {predictions.shape} for {len(targets)} "
+            f"targets; wanted [N, {width}] with N >= 1, the same for both"
+        )
+    bad = int(np.sum(~np.isfinite(predictions).all(-1)))
+    if bad:
+        raise ValueError(
+            f"{task}: {bad} of {len(predictions)} predictions hold NaN or infinity; "
+            "the parameters have diverged: use an earlier checkpoint or train again "
+            "with a lower learning rate"
+        )
+    return predictions, targets

@@ -1,0 +1,173 @@
+"""Learning-rate schedules and optimizers, as chains of optax transformations."""
+
+import difflib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+
+SCHEDULES = ("constant", "cosine", "exponential", "step")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+CLIPS = ("global_norm", "value", "adaptive")
+
+
+def make_schedule(
+    name: str,
+    learning_rate: float,
+    steps: int,
+    *,
+    warmup_steps: int = 0,
+    end_fraction: float = 0.0,
+    decay_rate: float = 0.1,
+    boundaries: Sequence[int] | None = None,
+) -> optax.Schedule:
+    """The learning rate at each step.
+
+    With t counted from 0, w = warmup_steps and u = (t - w) / (steps - w):
+
+      warm-up, t < w   learning_rate (t + 1) / (w + 1)
+      constant         learning_rate
+      cosine           learning_rate (e + (1 - e)(1 + cos(pi u)) / 2), e = end_fraction
+      exponential      learning_rate max(decay_rate^u, end_fraction)
+      step             learning_rate decay_rate^(number of boundaries <= t)
+
+    Args:
+      name: "constant", "cosine", "exponential" or "step".
+      learning_rate: the highest rate, reached when the warm-up ends.
+      steps: length of the whole run.
+      warmup_steps: length of the linear warm-up, less than `steps`.
+      end_fraction: the lowest rate as a fraction of `learning_rate`, in [0, 1]
+        (cosine and exponential).
+      decay_rate: factor over the whole run (exponential) or at each boundary (step).
+      boundaries: steps at which the rate drops (step); by default at one half and
+        at three quarters of what follows the warm-up.
+
+    Returns:
+      A function from the step to the rate, float32 [].
+
+    Raises:
+      ValueError: an unknown name, a negative number, a duration that does not fit.
+    """
+    _known("schedule", name, SCHEDULES)
+    _not_negative(
+        learning_rate=learning_rate,
+        warmup_steps=warmup_steps,
+        end_fraction=end_fraction,
+        decay_rate=decay_rate,
+    )
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}, want at least 1")
+    if warmup_steps >= steps:
+        raise ValueError(
+            f"warmup_steps: got {warmup_steps}, want less than steps={steps}"
+        )
+    if end_fraction > 1:
+        raise ValueError(f"end_fraction: got {end_fraction}, want at most 1")
+    rest = steps - warmup_steps
+    if boundaries is None:
+        boundaries = [warmup_steps + rest // 2, warmup_steps + 3 * rest // 4]
+    elif min(boundaries, default=steps) <= warmup_steps:
+        raise ValueError(
+            f"boundaries: got {list(boundaries)}, want steps after "
+            f"warmup_steps={warmup_steps}"
+        )
+
+    def schedule(count):
+        t = jnp.asarray(count, jnp.float32)
+        u = jnp.clip((t - warmup_steps) / rest, 0.0, 1.0)
+        if name == "constant":
+            factor = jnp.ones_like(t)
+        elif name == "cosine":
+            factor = (1.0 + jnp.cos(jnp.pi * u)) / 2.0
+            factor = end_fraction + (1.0 - end_fraction) * factor
+        elif name == "exponential":
+            factor = jnp.maximum(jnp.power(decay_rate, u), end_fraction)
+        else:
+            passed = t[..., None] >= jnp.asarray(boundaries, jnp.float32)
+            factor = jnp.prod(jnp.where(passed, decay_rate, 1.0), axis=-1)
+        warm = (t + 1.0) / (warmup_steps + 1.0)
+        return learning_rate * jnp.where(t < warmup_steps, warm, factor)
+
+    return schedule
+
+
+def make_optimizer(
+    name: str,
+    schedule: optax.ScalarOrSchedule,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    weight_decay: float = 0.0,
+    clip: float | None = None,
+    clip_by: str = "global_norm",
+) -> optax.GradientTransformation:
+    """Clip, precondition, decay weights, scale by the learning rate; in this order.
+
+      update = -learning_rate (precondition(clip(gradient)) + weight_decay weights)
+
+    Args:
+      name: "sgd", "adam", "adamw" or "rmsprop". With decoupled decay "adam" and
+        "adamw" are one method; both names are understood.
+      schedule: the learning rate, or a function of the step.
+      momentum: of "sgd" only; in [0, 1).
+      nesterov: look ahead with the momentum ("sgd", "adam", "adamw").
+      weight_decay: decoupled from the gradient; only leaves of rank 2 and more decay,
+        so biases and scales never do.
+      clip: the limit, greater than 0; None leaves gradients alone.
+      clip_by: "global_norm" (of all leaves together), "value" (of each number) or
+        "adaptive" (of each unit, relative to the norm of its weights).
+
+    Returns:
+      An optax transformation.
+
+    Raises:
+      ValueError: an unknown name or a number out of range.
+    """
+    _known("optimizer", name, OPTIMIZERS)
+    _known("clip_by", clip_by, CLIPS)
+    _not_negative(momentum=momentum, weight_decay=weight_decay)
+    if not callable(schedule):
+        _not_negative(learning_rate=schedule)
+    if momentum >= 1:
+        raise ValueError(f"momentum: got {momentum}, want less than 1")
+    chain = []
+    if clip is not None:
+        if not clip > 0:
+            raise ValueError(f"clip: got {clip}, want more than 0, or None for no clip")
+        if clip_by == "global_norm":
+            chain.append(optax.clip_by_global_norm(clip))
+        elif clip_by == "value":
+            chain.append(optax.clip(clip))
+        else:
+            chain.append(optax.adaptive_grad_clip(clip))
+    if name == "sgd":
+        if momentum:
+            chain.append(optax.trace(momentum, nesterov=nesterov))
+    elif name == "rmsprop":
+        chain.append(optax.scale_by_rms())
+    else:
+        chain.append(optax.scale_by_adam(nesterov=nesterov))
+    if weight_decay:
+        chain.append(optax.add_decayed_weights(weight_decay, mask=_decays))
+    chain.append(optax.scale_by_learning_rate(schedule))
+    return optax.chain(*chain)
+
+
+def _decays(params):
+    """True for the leaves that decay: matrices and kernels."""
+    return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
+
+
+def _known(what: str, name: str, names: Sequence[str]) -> None:
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"{what}: got {name!r}, want one of {', '.join(names)}{hint}")
+
+
+def _not_negative(**numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number >= 0:  # nan too
+            raise ValueError(f"{name}: got {number}, want 0 or more")

@@ -1,0 +1,139 @@
+"""Orders that follow from (seed, epoch, step); padding that counts nothing twice."""
+
+import numpy as np
+import pytest
+
+from lstm_jax.data import (
+    DataError,
+    Dataset,
+    Split,
+    batch_indices,
+    eval_batches,
+    normalization,
+    prefetch,
+    steps_per_epoch,
+    train_batch,
+)
+
+
+def split_of(n):
+    images = np.arange(n * 4, dtype=np.uint8).reshape(n, 2, 2, 1)
+    return Split(images, np.arange(n, dtype=np.int32))
+
+
+def test_an_epoch_is_a_permutation_and_epochs_differ():
+    epochs = [
+        np.concatenate([batch_indices(12, 4, seed=3, step=s) for s in range(e, e + 3)])
+        for e in (0, 3)
+    ]
+    for order in epochs:
+        assert sorted(order.tolist()) == list(range(12)) and order.dtype == np.int64
+    assert epochs[0].tolist() != epochs[1].tolist()
+
+
+def test_a_step_needs_no_history():
+    straight = [batch_indices(10, 3, seed=0, step=s).tolist() for s in range(20)]
+    jumped = {s: batch_indices(10, 3, seed=0, step=s).tolist() for s in (17, 2, 19, 5)}
+    assert all(straight[s] == rows for s, rows in jumped.items())
+    assert batch_indices(10, 3, seed=1, step=0).tolist() != straight[0]
+    # Written down, so that a change of the order cannot pass unseen.
+    assert straight[0] == np.random.default_rng([0, 0]).permutation(10)[:3].tolist()
+
+
+def test_changing_a_batch_leaves_the_order_alone():
+    first = batch_indices(10, 5, seed=0, step=0)
+    kept = first.copy()
+    first[:] = 0
+    assert batch_indices(10, 5, seed=0, step=0).tolist() == kept.tolist()
+
+
+def test_train_batch_takes_the_rows():
+    split = split_of(8)
+    batch = train_batch(split, 4, seed=0, step=1)
+    rows = batch_indices(8, 4, seed=0, step=1)
+    np.testing.assert_array_equal(batch["inputs"], split.inputs[rows])
+    np.testing.assert_array_equal(batch["targets"], rows)
+    assert batch["mask"].dtype == np.float32 and batch["mask"].tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 20])
+def test_evaluation_counts_every_example_once(batch_size):
+    split = split_of(7)
+    seen = []
+    for batch in eval_batches(split, batch_size):
+        assert all(len(value) == batch_size for value in batch.values())
+        real = batch["mask"] == 1
+        seen += batch["targets"][real].tolist()
+        assert (batch["inputs"][~real] == split.inputs[0]).all()
+    assert seen == list(range(7))
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "words"),
+    [
+        (7, 8, "batch size 8 is larger than .* 7 examples; the largest that fits is 7"),
+        (7, 0, "batch size 0 is not positive"),
+        (7, -2, "batch size -2 is not positive"),
+    ],
+)
+def test_batch_sizes_that_do_not_fit(n, batch_size, words):
+    for call in (
+        lambda: steps_per_epoch(n, batch_size),
+        lambda: batch_indices(n, batch_size, seed=0, step=0),
+        lambda: train_batch(split_of(n), batch_size, seed=0, step=0),
+    ):
+        with pytest.raises(DataError, match=words):
+            call()
+
+
+def test_other_wrong_numbers():
+    assert steps_per_epoch(10, 3) == 3 and steps_per_epoch(3, 3) == 1
+    with pytest.raises(DataError, match="batch size 0 is not positive"):
+        eval_batches(split_of(3), 0)  # at the call, not at the first batch
+    with pytest.raises(DataError, match="got seed -1, step 0"):
+        batch_indices(4, 2, seed=-1, step=0)
+    with pytest.raises(DataError, match="depth is at least 1; got 0"):
+        prefetch(iter([]), int, depth=0)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 9])
+def test_prefetch_keeps_the_order_and_runs_ahead(depth):
+    put = []
+    out = prefetch(iter(range(5)), lambda x: put.append(x) or 10 * x, depth=depth)
+    assert next(out) == 0 and put == list(range(min(depth, 5)))
+    assert list(out) == [10, 20, 30, 40] and put == [0, 1, 2, 3, 4]
+    assert list(prefetch(iter([]), int, depth=depth)) == []
+
+
+def test_normalization_reaches_its_range():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5000, 3, 2, 3), dtype=np.uint8)
+    images[..., 1] = 7
+    images[0, 0, 0] = [0, 7, 255]
+    images[1, 0, 0] = [255, 7, 0]
+    for how, low, high in (("unit", 0, 1), ("symmetric", -1, 1)):
+        offset, scale = normalization(images, how)
+        out = (images - offset) * scale
+        assert offset.dtype == scale.dtype == np.float32 and offset.shape == (3,)
+        np.testing.assert_allclose([out.min(), out.max()], [low, high], atol=1e-6)
+    offset, scale = normalization(images, "standard")
+    out = (images - offset).astype(np.float64) * scale
+    # float32 constants over 30,000 pixels
+    np.testing.assert_allclose(out.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(out.std((0, 1, 2)), [1, 0, 1], atol=1e-5)
+    assert scale[1] == 1
+
+
+def test_normalization_errors():
+    images = np.zeros((1, 2, 2, 1), np.uint8)
+    with pytest.raises(
+        DataError, match="'standart' is none .* did you mean 'standard'"
+    ):
+        normalization(images, "standart")
+    with pytest.raises(DataError, match="standard needs at least one image; got 0"):
+        normalization(images[:0], "standard")
+
+
+def test_image_shape_is_that_of_train():
+    data = Dataset("x", {"train": split_of(3)}, (), ())
+    assert data.image_shape == (2, 2, 1)

@@ -1,0 +1,80 @@
+"""Who may import whom, what an import costs, and how much there is to read."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "lstm_jax"
+LEVELS = {
+    "cell": -1,
+    "initializers": 0,
+    "cells": 1,
+    "engines": 2,
+    "unroll": 3,
+    "models": 4,
+    "inspect": 4,
+}
+ALONE = {"tasks", "data", "training"}  # these rooms know no recurrent network
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_arrows_point_down():
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 20
+    for path in files:
+        here = room(path)
+        if here == "__init__":
+            continue
+        for name in imports(path):
+            assert not name.startswith(("experiments", "tests")), (path, name)
+            if not name.startswith("lstm_jax."):
+                continue
+            there = name.split(".")[1]
+            if there == here:
+                continue
+            assert here not in ALONE, f"{path.name} imports {name}"
+            assert LEVELS[there] < LEVELS[here], f"{path.name} imports {name}"
+
+
+def test_flax_lives_in_models_only():
+    for path in PACKAGE.rglob("*.py"):
+        if any(name.split(".")[0] == "flax" for name in imports(path)):
+            assert room(path) == "models" or path.name == "record.py", path
+
+
+def test_importing_the_library_costs_jax_and_nothing_else():
+    code = """
+import sys, lstm_jax
+heavy = "tensorflow tensorflow_datasets optax flax orbax sklearn matplotlib rich tyro"
+print([name for name in heavy.split() if name in sys.modules])
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "[]"
+
+
+def test_the_newcomers_reading_is_short():
+    files = [
+        PACKAGE / "cell.py",
+        PACKAGE / "cells" / "lstm.py",
+        PACKAGE / "unroll.py",
+        ROOT / "experiments" / "train.py",
+    ]
+    assert sum(len(path.read_text().splitlines()) for path in files) < 900
