@@ -104,7 +104,9 @@ def _ours(options: Speed, xs, labels):
     from lstm_jax import lstm
     from lstm_jax.models import SequenceClassifier, sequences
 
-    model = SequenceClassifier(sequences.rows(), (lstm(options.features),), 10)
+    model = SequenceClassifier(
+        sequences.rows(), (lstm(options.features),), 10, engine="vjp"
+    )
     images = xs[..., None]  # [B, T, F, 1]: each step is a row
     return _jax_step(lambda key: model.init(key, images), model.apply, images, labels)
 

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.config import Config, Model, UsageError
-from lstm_jax import Cell, data, initializers, lstm, rnn, tasks
+from lstm_jax import Cell, data, initializers, lstm, rnn, tasks, training
 from lstm_jax.models import SequenceClassifier, sequences
 
 ACTIVATIONS = {
@@ -156,6 +157,32 @@ def apply_fn(config: Config, about: Facts):
         return network.apply({"params": params}, images, keys=keys)
 
     return apply
+
+
+def schedule(config: Config, steps: int) -> optax.Schedule:
+    """The learning rate of a run of `steps`, its warm-up half of them at most."""
+    o = config.optimizer
+    return training.make_schedule(
+        o.schedule,
+        o.learning_rate,
+        steps,
+        warmup_steps=min(o.warmup_steps, steps // 2),
+        decay_rate=o.decay_rate,
+    )
+
+
+def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
+    """The update rule of a run."""
+    o = config.optimizer
+    return training.make_optimizer(
+        o.name,
+        rate,
+        momentum=o.momentum,
+        nesterov=o.nesterov,
+        weight_decay=o.weight_decay,
+        clip=o.clip or None,
+        clip_by=o.clip_by,
+    )
 
 
 def init_params(config: Config, about: Facts, key: jax.Array) -> Any:

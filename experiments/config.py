@@ -58,7 +58,8 @@ class Model:
     forget_bias: float = 1.0
     activation: Literal["tanh", "relu", "leaky_relu"] = "tanh"
     """Of the vanilla rnn."""
-    engine: str = "auto"
+    engine: Literal["auto", "scan", "vjp"] = "vjp"
+    """How the time loop runs: vjp has the faster backward pass."""
 
 
 @dataclass(frozen=True)
@@ -371,6 +372,13 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
         name = arguments.pop(0)
     base = preset(name)
     # `--data=photos` is short for `--data.source=photos`.
+    known = {name.replace("_", "-") for name in flat(dataclasses.asdict(base))}
+    for argument in arguments:
+        flag = argument.partition("=")[0].removeprefix("--").replace("_", "-")
+        full = [f"--{key}" for key in known if key.endswith(f".{flag}")]
+        if argument.startswith("--") and full and flag not in known:
+            if not _names_data(argument):
+                raise UsageError(f"unknown option --{flag}; did you mean {full[0]}?")
     arguments = [
         "--data.source" + a.removeprefix("--data") if _names_data(a) else a
         for a in arguments

@@ -43,16 +43,21 @@ def _load(run: str, written: float):
     from experiments import build
     from lstm_jax import training
 
-    key = jax.random.key(0)
     saved = read_run(Path(run))
     config, about = from_dict(saved["config"]), build.Facts(**saved["data"])
     task = build.task(config, about)
-    template = jax.eval_shape(lambda: build.init_params(config, about, key))
+
+    def blank():
+        key = jax.random.key(0)
+        params = build.init_params(config, about, key)
+        tx = build.optimizer(config, build.schedule(config, steps=1))
+        return training.TrainState(np.int32(0), params, tx.init(params), key)
+
     with training.Checkpoints(
         Path(run, "checkpoints"), monitor=task.monitor, mode=task.mode
     ) as checkpoints:
         step = checkpoints.best_step() if config.select == "best" else None
-        params = checkpoints.restore_params(template, step)
+        params = checkpoints.restore(jax.eval_shape(blank), step).params
     apply = build.apply_fn(config, about)
     compiled = jax.jit(lambda images: task.predict(apply(params, images)))
 

@@ -29,6 +29,7 @@ FREE = {
     "accelerator",
     "parallel",
     "log_every",
+    "select",
     "baselines",
     "data.dir",
     "data.manual_dir",
@@ -119,24 +120,8 @@ def _train(name: str, config: Config) -> Run:
         return task.metrics(outputs, batch), task.predict(outputs)
 
     # Optimizer and state.
-    o = config.optimizer
-    warmup_steps = min(o.warmup_steps, steps // 2)
-    schedule = training.make_schedule(
-        o.schedule,
-        o.learning_rate,
-        steps,
-        warmup_steps=warmup_steps,
-        decay_rate=o.decay_rate,
-    )
-    tx = training.make_optimizer(
-        o.name,
-        schedule,
-        momentum=o.momentum,
-        nesterov=o.nesterov,
-        weight_decay=o.weight_decay,
-        clip=o.clip or None,
-        clip_by=o.clip_by,
-    )
+    schedule = build.schedule(config, steps)
+    tx = build.optimizer(config, schedule)
     step = training.make_train_step(loss_fn, tx, mesh, config.parallel)
     eval_step = training.make_eval_step(eval_fn, mesh)
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
@@ -177,8 +162,8 @@ def _train(name: str, config: Config) -> Run:
     ):
         for line in dataset.notes:
             display.note(line)
-        if warmup_steps < o.warmup_steps:
-            display.note(f"a short run: its warm-up is cut to {warmup_steps} steps")
+        if config.optimizer.warmup_steps > steps // 2:
+            display.note(f"a short run: its warm-up is cut to {steps // 2} steps")
         sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
         count = sum(leaf.size for leaf in jax.tree.leaves(params))
         display.note(

@@ -1,5 +1,7 @@
 """`unroll` against the NumPy loop: cells x masks x directions."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -208,3 +210,88 @@ def test_messages_say_what_came_and_what_is_wanted():
         cell.init(jax.random.key(0), (8, 8, 1))
     with pytest.raises(ValueError, match="no cells"):
         stack()
+
+
+ENGINE_CELLS = {
+    "lstm": lstm(D),
+    "rnn-tanh": rnn(D),
+    "stack": stack(lstm(D), rnn(6), lstm(4)),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("valid", VALID)
+@pytest.mark.parametrize("name", ENGINE_CELLS)
+def test_engine_vjp_equals_scan(name, valid, reverse, together, monkeypatch):
+    monkeypatch.setattr("lstm_jax.engines.vjp.projects_together", lambda key: together)
+    cell, (options, _) = ENGINE_CELLS[name], VALID[valid]
+    params = cell.init(jax.random.key(0), (F,), jnp.float64)
+    xs = jax.random.normal(jax.random.key(1), (T, B, F), jnp.float64)
+    carry = cell.carry(params, (B,), (F,), jnp.float64)
+    carry = jax.tree.map(lambda c: c + 0.3, carry)
+
+    def loss(engine, params, xs, carry):
+        out = unroll(cell, params, xs, carry, reverse=reverse, engine=engine, **options)
+        weights = jnp.cos(jnp.arange(out.ys.size, dtype=jnp.float64))
+        last = sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(out.carry))
+        return (out.ys.ravel() * weights).sum() + last, out
+
+    runs = [
+        jax.jit(jax.value_and_grad(partial(loss, engine), (0, 1, 2), has_aux=True))(
+            params, xs, carry
+        )
+        for engine in ("scan", "vjp")
+    ]
+    # The same sums in another order, in float64.
+    assert_same = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-11)
+    jax.tree.map(assert_same, *runs)
+
+
+def test_engine_vjp_sums_weight_gradients_outside_of_the_loop():
+    """The backward loop carries no weight gradient, and half precision stays exact."""
+    cell = lstm(32)
+    params = cell.init(jax.random.key(0), (F,))
+    half = jax.tree.map(lambda p: p.astype(jnp.bfloat16), params)
+    xs = jax.random.normal(jax.random.key(1), (400, 8, F))
+    weights = jax.random.normal(jax.random.key(2), (400, 8, 32))
+
+    def grad(engine, params, xs):
+        def loss(params):
+            ys = unroll(cell, params, xs, engine=engine).ys
+            return (ys.astype(jnp.float32) * weights).sum()
+
+        return jax.grad(loss)(params)["w_h"].astype(jnp.float32)
+
+    rounded = jax.tree.map(lambda p: p.astype(jnp.float32), half)
+    exact = grad("scan", rounded, xs.astype(jnp.bfloat16).astype(jnp.float32))
+    errors = {
+        engine: float(
+            jnp.linalg.norm(grad(engine, half, xs.astype(jnp.bfloat16)) - exact)
+            / jnp.linalg.norm(exact)
+        )
+        for engine in ("scan", "vjp")
+    }
+    assert errors["vjp"] < 0.5 * errors["scan"], errors
+
+
+def test_engine_vjp_under_vmap_and_twice():
+    cell = rnn(D)
+    params = cell.init(jax.random.key(0), (F,))
+    xs = jax.random.normal(jax.random.key(1), (T, B, F))
+
+    def loss(engine, params, xs):
+        return (unroll(cell, params, xs, engine=engine).ys ** 2).sum()
+
+    def twice(engine):
+        inner = jax.grad(partial(loss, engine))
+        outer = jax.grad(lambda p, x: sum((g**2).sum() for g in inner(p, x).values()))
+        return jax.vmap(outer, in_axes=(None, 1))(params, xs)
+
+    for got, want in zip(
+        *map(jax.tree.leaves, map(twice, ("vjp", "scan"))), strict=True
+    ):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)  # float32
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: loss("vjp", params, x), (xs,), (xs,))

@@ -39,8 +39,7 @@ def scan(
     Returns:
       `(ys [T, *B, ...], final carry)`.
     """
-    # One key serves all steps at once only, so randomness wants them together.
-    together = key is not None or jax.default_backend() != "cpu"
+    together = projects_together(key)
     inputs = cell.project(params, xs, key=key) if together else xs
 
     def body(carry, inputs_t):
@@ -49,15 +48,26 @@ def scan(
             u_t = cell.project(params, u_t)
         new, y_t = step(cell, params, carry, u_t)
         new = jax.tree.map(lambda n, c: n.astype(c.dtype), new, carry)
-        if m_t is not None:
-            new = jax.tree.map(lambda n, c: _where(m_t, n, c), new, carry)
-            y_t = _where(m_t, y_t, jnp.zeros_like(y_t))
-        return new, y_t
+        return select(m_t, new, carry), select(m_t, y_t, jnp.zeros_like(y_t))
 
     carry, ys = lax.scan(body, carry, (inputs, mask), reverse=reverse, unroll=unroll)
     return ys, carry
 
 
-def _where(mask: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """Selects by a mask of the leading axes: `mask [*B]`, `a, b [*B, ...]`."""
-    return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+def projects_together(key: jax.Array | None) -> bool:
+    """Whether all inputs are projected before the loop, not each in its step.
+
+    One key serves all steps only when they are projected together.
+    """
+    return key is not None or jax.default_backend() != "cpu"
+
+
+def select(mask: jax.Array | None, a: Any, b: Any) -> Any:
+    """`a` where `mask [*B]` is True, else `b`; trees of leaves `[*B, ...]`."""
+    if mask is None:
+        return a
+
+    def where(a, b):
+        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+
+    return jax.tree.map(where, a, b)
