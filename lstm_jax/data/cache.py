@@ -41,7 +41,7 @@ def cache_root(data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, list[
         if asked:
             raise DataError(
                 f"{folder}: cannot be written ({reason}); "
-                "give another folder as --data.data-dir=DIR"
+                "give another folder as --data.dir=DIR"
             ) from error
         with tempfile.TemporaryDirectory() as temporary:
             note = f"{folder} cannot be written ({reason}): nothing is kept for later"
@@ -75,7 +75,7 @@ def written_beside(target: Path) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DataError(
                 f"no space left to write {target}; make room, or give another folder "
-                "as --data.data-dir=DIR"
+                "as --data.dir=DIR"
             ) from error
         raise
     finally:

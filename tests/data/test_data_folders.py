@@ -291,7 +291,7 @@ def test_the_environment_names_the_cache(tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     fill(tmp_path / "p", {"a": 5, "b": 5})
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match="cannot be written .*--data.data-dir=DIR"):
+    with pytest.raises(DataError, match="cannot be written .*--data.dir=DIR"):
         load(tmp_path / "p", data_dir=tmp_path / "file")
     monkeypatch.delenv("LSTM_JAX_DATA", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "file"))

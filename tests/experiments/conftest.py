@@ -1,0 +1,159 @@
+"""Small runs, each test in a folder of its own; prepared data is shared."""
+
+import contextlib
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+SMALL = dict(accelerator="cpu", steps=20, batch_size=16, baselines=False)
+SMALL_MODEL = dict(model__features=8, model__layers=1)
+SMALL_FLAGS = (
+    "--accelerator=cpu --steps=20 --batch-size=16 --no-baselines "
+    "--model.features=8 --model.layers=1"
+).split()
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """One folder for all workers of a session."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prepared_data(shared_folder):
+    """No test reads or writes the data of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_JAX_DATA", str(shared_folder / "prepared"))
+        patch.setenv("PYTHONPATH", str(ROOT))
+        yield
+
+
+@pytest.fixture(scope="session")
+def compiled_once(shared_folder):
+    """Compiled programs are kept while a fixture or a test trains: most are alike."""
+
+    @contextlib.contextmanager
+    def kept():
+        options = {
+            "jax_compilation_cache_dir": str(shared_folder / "xla"),
+            "jax_persistent_cache_min_compile_time_secs": 0.0,
+        }
+        before = {name: getattr(jax.config, name) for name in options}
+        for name, value in options.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()
+
+    return kept
+
+
+@pytest.fixture(autouse=True)
+def quick(compiled_once):
+    with compiled_once():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path_factory, monkeypatch):
+    """A run without a --run-dir goes below the working folder."""
+    folder = tmp_path_factory.mktemp("work")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def run_python():
+    """`python ARGUMENTS…` in a process of its own, finished."""
+
+    def run(*arguments, timeout=120, **environment):
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            env=os.environ | environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture
+def command(capsys):
+    """A command line in this process: `(exit code, stdout, stderr)`."""
+
+    def run(name, *arguments):
+        # The attribute `train` of the package is the function, not the module.
+        module = importlib.import_module(f"experiments.{name}")
+        capsys.readouterr()
+        try:
+            code = module.main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # what tyro does
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory, compiled_once):
+    """A finished run on digits, with checkpoints at 10 and 20 and baselines."""
+    from experiments import train
+
+    options = SMALL | SMALL_MODEL | dict(baselines=True, eval_every=10)
+    directory = tmp_path_factory.mktemp("finished") / "digits"
+    with compiled_once():
+        return train("digits", run_dir=directory, **options)
+
+
+@pytest.fixture
+def copied_run(digits_run, tmp_path):
+    """A copy of the finished run to spoil, and the flags that go on in it."""
+    directory = tmp_path / "copy"
+    shutil.copytree(digits_run.directory, directory)
+    return directory, [*SMALL_FLAGS, "--eval-every=10", f"--run-dir={directory}"]
+
+
+def draw(path: Path, label: str, rng, size=(12, 12), mode="L"):
+    """A picture with a bright bar, "across" or "down"."""
+    width, height = size
+    pixels = rng.integers(0, 60, (height, width)).astype(np.uint8)
+    if label == "across":
+        at = rng.integers(1, height - 2)
+        pixels[at : at + 2] = 255
+    else:
+        at = rng.integers(1, width - 2)
+        pixels[:, at : at + 2] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory):
+    """A person's folder: sizes, colours and formats mixed, and one truncated file."""
+    folder = tmp_path_factory.mktemp("photos") / "photos"
+    rng = np.random.default_rng(0)
+    sizes, modes = [(12, 12), (20, 14), (9, 16)], ["L", "RGB", "RGBA", "P"]
+    for label in ("across", "down"):
+        for i in range(24):
+            mode = modes[i % 4]
+            suffix = "jpg" if i % 2 and mode == "RGB" else "png"
+            draw(folder / label / f"{i:02}.{suffix}", label, rng, sizes[i % 3], mode)
+    whole = (folder / "across" / "00.png").read_bytes()
+    (folder / "across" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    return folder

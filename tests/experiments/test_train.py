@@ -1,0 +1,196 @@
+"""Training as a person starts it: from the command line, and from a notebook."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL
+from matplotlib.figure import Figure
+
+HEAVY = "jax jaxlib flax optax orbax tensorflow_datasets sklearn matplotlib numpy"
+
+
+def test_a_run_leaves_its_whole_record(digits_run):
+    directory = digits_run.directory
+    names = {path.name for path in directory.iterdir()}
+    assert names == set(
+        "config.json metrics.jsonl metrics.csv curves.png confusion_matrix.png roc.png "
+        "checkpoints report.json".split()
+    )
+    report = json.loads((directory / "report.json").read_text())
+    assert report == json.loads(json.dumps(digits_run.report))
+    test = report["test"]
+    assert test["examples"] == 360 and 0 <= test["accuracy"] <= 1
+    assert np.trace(test["confusion_matrix"]) == round(360 * test["accuracy"])
+    assert test["loss"] < 3
+    assert report["train"]["steps"] == 20 and report["train"]["images"] == 1293
+    assert report["train"]["images_per_second"] > 0
+    assert report["train"]["checkpoint"] in (10, 20)
+    # What a support-vector machine reaches on digits is well known.
+    assert report["baselines"]["svc"]["accuracy"] > 0.97
+    assert report["baselines"]["nearest_neighbour"]["accuracy"] > 0.97
+    assert report["environment"]["platform"] == "cpu"
+    saved = json.loads((directory / "config.json").read_text())
+    assert saved["preset"] == "digits"
+    assert saved["config"]["model"]["features"] == 8
+    assert saved["data"]["image_shape"] == [8, 8, 1]
+    rows = [json.loads(line) for line in open(directory / "metrics.jsonl")]
+    assert rows == digits_run.history
+    assert [(r["step"], r["split"]) for r in rows] == [
+        (10, "validation"),
+        (20, "train"),
+        (20, "validation"),
+    ]
+    assert rows[1]["learning_rate"] < 4e-3 and rows[1]["gradient_norm"] > 0
+    table = list(csv.DictReader(open(directory / "metrics.csv")))
+    assert [float(r["loss"]) for r in table] == [r["loss"] for r in rows]
+
+
+def test_the_number_of_parameters_is_counted_by_hand(digits_run):
+    # Rows beside columns: F = 16, D = 8, two directions; a head on 2 D.
+    layer = 4 * 8 * (16 + 8 + 1)
+    assert digits_run.report["model"]["parameters"] == 2 * layer + 16 * 10 + 10
+
+
+def test_a_notebook_gets_figures_and_answers(digits_run, tmp_path):
+    from PIL import Image
+
+    assert isinstance(digits_run.curves(), Figure)
+    assert isinstance(digits_run.confusion(), Figure)
+    assert "accuracy" in repr(digits_run)
+    path = tmp_path / "one.png"
+    Image.new("L", (30, 20), 128).save(path)
+    (answer,) = digits_run.predict(path)
+    assert answer["label"] in "0123456789"
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_test_accuracy_is_that_of_the_returned_params(digits_run):
+    import jax
+
+    from experiments import build
+
+    dataset = build.load_data(digits_run.config)
+    about = build.facts(digits_run.config, dataset)
+    apply = build.apply_fn(digits_run.config, about)
+    test = dataset.splits["test"]
+    labels = np.asarray(jax.jit(apply)(digits_run.params, test.inputs)).argmax(-1)
+    accuracy = float((labels == test.targets).mean())
+    assert accuracy == pytest.approx(digits_run.report["test"]["accuracy"])
+
+
+def test_the_command_line_without_a_preset_and_again(run_python, own_folder):
+    done = run_python("-m", "experiments.train", *SMALL_FLAGS)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((own_folder / "runs/digits/report.json").read_text())
+    assert f"{report['test']['accuracy']:.4f}" in done.stdout
+    assert "1,293 training, 144 validation and 360 test" in done.stdout
+    assert "a short run: its warm-up is cut to 10 steps" in done.stdout
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_the_same_line_after_the_end_only_tests_again(command, copied_run):
+    directory, flags = copied_run
+    before = (directory / "metrics.jsonl").read_bytes()
+    old = json.loads((directory / "report.json").read_text())
+    code, out, _ = command("train", "digits", *flags)
+    assert code == 0 and "resuming at step 20 of 20" in out
+    assert (directory / "metrics.jsonl").read_bytes() == before
+    report = json.loads((directory / "report.json").read_text())
+    assert report["test"] == old["test"]
+    assert report["baselines"] == {}  # --no-baselines is no other configuration
+
+
+def test_overwrite_starts_anew(command, copied_run):
+    directory, flags = copied_run
+    (directory / "mine.txt").write_text("")
+    code, out, _ = command("train", *flags, "--overwrite", "--seed=1")
+    assert code == 0 and "resuming" not in out
+    assert not (directory / "mine.txt").exists()
+    saved = json.loads((directory / "config.json").read_text())
+    assert saved["config"]["seed"] == 1
+
+
+def test_regression_reports_errors_in_degrees(command, own_folder):
+    code, out, _ = command("train", "digits-angle", *SMALL_FLAGS)
+    directory = own_folder / "runs/digits-angle"
+    assert code == 0 and "MAE (degrees)" in out and "R2" in out
+    test = json.loads((directory / "report.json").read_text())["test"]
+    # Angles are uniform on -45 … 45: always saying 0 is 22.5 degrees off.
+    assert 10 < test["mae"] < 30 and test["r2"] < 1
+    assert {"predictions.png", "residuals.png", "curves.png"} <= {
+        path.name for path in directory.iterdir()
+    }
+
+
+def test_options_go_through_the_whole_run(command, own_folder):
+    """A flag of each part; none is left behind on the way."""
+    code, out, err = command(
+        "train",
+        "digits",
+        *SMALL_FLAGS,
+        *"--data.noise-rows=4 --data.size=10 --data.normalize=symmetric".split(),
+        *"--model.cell=rnn --model.layers=2 --model.order=pixels".split(),
+        *"--model.no-bidirectional --model.dropout=0.1 --model.init=torch".split(),
+        *"--optimizer.name=rmsprop --optimizer.schedule=step --select=last".split(),
+        *"--precision=bfloat16 --task.label-smoothing=0.1 --run-dir=x/y".split(),
+    )
+    assert code == 0, err
+    assert "pictures of 14x10x1" in out
+    report = json.loads((own_folder / "x/y/report.json").read_text())
+    assert report["train"]["checkpoint"] == 20
+    layers = 8 * (1 + 8 + 1) + 8 * (8 + 8 + 1)
+    assert report["model"]["parameters"] >= layers + 8 * 10 + 10
+
+
+@pytest.mark.parametrize("name", ["train", "predict", "benchmark"])
+def test_help_is_instant_for_it_imports_nothing_heavy(run_python, name):
+    heavy = HEAVY.split() if name != "benchmark" else HEAVY.replace("numpy", "").split()
+    done = run_python(
+        "-c",
+        f"""
+import runpy, sys
+sys.argv = ["{name}", "--help"]
+try:
+    runpy.run_module("experiments.{name}", run_name="__main__")
+except SystemExit as stop:
+    print("code", stop.code, [x for x in {heavy} if x in sys.modules])
+""",
+    )
+    assert done.stdout.splitlines()[-1] == "code 0 []", done.stdout + done.stderr
+    if name == "train":
+        from experiments.config import PRESETS
+
+        for preset, (line, _) in PRESETS.items():
+            assert preset in done.stdout and line in done.stdout
+
+
+def test_the_name_of_a_command_is_its_function_however_it_is_imported(run_python):
+    code = """
+import types
+import experiments.train, experiments.predict
+from experiments import train, predict
+import experiments
+assert isinstance(train, types.FunctionType) and train.__name__ == "train"
+assert isinstance(predict, types.FunctionType) and predict.__name__ == "predict"
+assert experiments.train is train
+import experiments.train as again
+assert again is train
+try:
+    experiments.trian
+except AttributeError as error:
+    print(error)
+"""
+    done = run_python("-c", code)
+    assert done.stdout == "module 'experiments' has no attribute 'trian'\n", done.stderr
+
+
+def test_a_function_call_takes_the_words_of_the_command_line(own_folder):
+    from experiments import train
+
+    options = SMALL | SMALL_MODEL | dict(steps=np.int64(2), eval_every=1)
+    run = train("digits", run_dir=own_folder / "a", **options)
+    assert run.config.steps == 2 and type(run.config.steps) is int
+    assert run.config.run_dir == str(own_folder / "a")
+    assert [row["step"] for row in run.history] == [1, 2, 2]

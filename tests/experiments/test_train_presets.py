@@ -1,0 +1,99 @@
+"""Every preset can be built, without its data."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import build
+from experiments.config import PRESETS, UsageError, check, override, parse, preset
+
+# Data set: image shape, outputs.
+SHAPES = {
+    "digits": ((8, 8, 1), 10),
+    "digits_angle": ((16, 16, 1), 1),
+    "mnist": ((28, 28, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10),
+    "cifar10": ((32, 32, 3), 10),
+}
+
+
+def about(config):
+    shape, outputs = SHAPES[config.data.source]
+    classes = [str(k) for k in range(outputs)] if outputs > 1 else []
+    channels = shape[-1]
+    return build.Facts(
+        config.data.source,
+        classes,
+        list(shape),
+        outputs,
+        [0.0] * channels,
+        [1.0] * channels,
+    )
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_builds(name):
+    config = check(preset(name))
+    facts = about(config)
+    images = jax.ShapeDtypeStruct((4, *facts.image_shape), jnp.uint8)
+    targets = jax.ShapeDtypeStruct(
+        *(((4,), jnp.int32) if facts.classes else ((4, 1), jnp.float32))
+    )
+    mask = jax.ShapeDtypeStruct((4,), jnp.float32)
+    task = build.task(config, facts)
+
+    def loss(images, targets, mask):
+        key = jax.random.key(0)
+        params = build.init_params(config, facts, key)
+        outputs = build.apply_fn(config, facts)(
+            params, images, jax.random.split(key, 4)
+        )
+        batch = dict(inputs=images, targets=targets, mask=mask)
+        return outputs, task.loss(outputs, batch), task.metrics(outputs, batch)
+
+    outputs, (total, count), metrics = jax.eval_shape(loss, images, targets, mask)
+    assert outputs.shape == (4, facts.outputs) and outputs.dtype == jnp.float32
+    assert total.shape == count.shape == ()
+    assert {"loss", task.monitor} <= metrics.keys()
+
+
+@pytest.mark.parametrize("order", "rows columns both pixels permuted patches".split())
+def test_an_order_reads_all_of_a_picture(order):
+    config = override(preset("digits"), {"model.order": order})
+    image = jnp.arange(64.0).reshape(1, 8, 8, 1)
+    xs = build.order(config.model, (8, 8, 1)).read(image)
+    assert set(xs.ravel().tolist()) == set(range(64))
+
+
+def test_patches_that_do_not_fit_are_refused():
+    config = override(preset("digits"), {"model.order": "patches", "model.patch": 3})
+    with pytest.raises(UsageError, match="8x8, which --model.patch=3 does not divide"):
+        build.order(config.model, (8, 8, 1))
+
+
+@pytest.mark.parametrize("init", ["glorot", "he", "lecun", "torch"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+def test_initialisers_and_the_forget_bias(cell, init):
+    config = override(
+        preset("mnist-rows"),
+        {"model": {"cell": cell, "init": init, "features": 8, "forget_bias": 1.0}},
+    )
+    params = build.init_params(config, about(config), jax.random.key(0))["layer_0"]
+    gates = 4 if cell == "lstm" else 1
+    assert params["w_x"].shape == (28, gates * 8)
+    assert params["w_h"].shape == (8, gates * 8)
+    # 28 inputs; glorot also counts the 8 outputs of a gate; torch is uniform.
+    std = {"glorot": (2 / 36) ** 0.5, "he": (2 / 28) ** 0.5, "lecun": 28**-0.5}
+    wanted = std.get(init, 8**-0.5 / 3**0.5)
+    assert float(params["w_x"].std()) == pytest.approx(wanted, rel=0.15)
+
+
+def test_flags_change_one_value_of_a_preset():
+    name, config = parse(["mnist-rows", "--data=digits", "--model.features", "5"])
+    assert name == "mnist-rows"
+    assert config == override(
+        preset("mnist-rows"), {"data": "digits", "model.features": 5}
+    )
+    assert parse([]) == ("digits", preset("digits"))
+    assert parse(["--data", "x"])[1].data.source == "x"
+    assert parse(["--steps=3"])[1].data.shift == 1  # still that of the preset

@@ -1,0 +1,135 @@
+"""A run that is stopped, anyhow and often, ends with the same bits."""
+
+import importlib
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALL, SMALL_MODEL
+
+from experiments import train
+from lstm_jax import data
+
+OPTIONS = SMALL | SMALL_MODEL | dict(select="last", model__dropout=0.2)
+
+
+def assert_same_run(one, two):
+    for a, b in zip(
+        jax.tree.leaves(one.params), jax.tree.leaves(two.params), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+    assert one.report["test"] == two.report["test"]
+    lines = (two.directory / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert rows == two.history
+    keys = [(row["step"], row["split"]) for row in rows]
+    assert keys == [(row["step"], row["split"]) for row in one.history]
+    assert len(keys) == len(set(keys))
+    for old, new in zip(one.history, rows, strict=True):
+        for row in (old, new):
+            row.pop("images_per_second", None)  # the only number of the clock
+        assert old == new
+
+
+def test_interrupted_at_step_17_of_40_and_resumed(tmp_path, monkeypatch, capsys):
+    options = OPTIONS | dict(steps=40, eval_every=5, log_every=5)
+    whole = train("digits", run_dir=tmp_path / "whole", **options)
+    real = data.train_batch
+
+    def interrupted(*arguments, step, **rest):
+        if step == 17:
+            raise KeyboardInterrupt
+        return real(*arguments, step=step, **rest)
+
+    main = importlib.import_module("experiments.train").main
+    flags = (
+        "--accelerator=cpu --steps=40 --batch-size=16 --no-baselines --select=last "
+        "--model.dropout=0.2 --model.features=8 --model.layers=1 "
+        "--eval-every=5 --log-every=5"
+    ).split() + [f"--run-dir={tmp_path / 'cut'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "train_batch", interrupted)
+        capsys.readouterr()
+        assert main(flags) == 130
+        assert "stopped; the same line goes on" in capsys.readouterr().out
+    cut = train("digits", run_dir=tmp_path / "cut", **options)
+    assert "resuming at step 15 of 40" in capsys.readouterr().out
+    assert_same_run(whole, cut)
+
+
+KILLS = """
+import os, random, signal, sys, time
+from pathlib import Path
+
+# Everything but JAX's backend, so that a child starts quickly.
+import jax, matplotlib.figure, optax, orbax.checkpoint, sklearn, tensorflow_datasets
+from experiments import build, record, train
+from lstm_jax import data, tasks, training
+
+directory, options, seed = Path(sys.argv[1]), eval(sys.argv[2]), int(sys.argv[3])
+rng = random.Random(seed)
+real = data.train_batch
+
+
+def run(at):
+    def train_batch(*arguments, step, **rest):
+        if step == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.02)  # time to be killed in, and to write checkpoints
+        return real(*arguments, step=step, **rest)
+
+    data.train_batch = train_batch
+    train("digits", run_dir=directory, **options)
+
+
+def progress():
+    folder = directory / "checkpoints"
+    steps = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(name) for name in steps if name.isdecimal()), default=0)
+
+
+for kill in range(20):
+    before, log = progress(), directory / "metrics.jsonl"
+    size = log.stat().st_size if log.exists() else 0
+    outside = kill % 2
+    at = -1 if outside else min(before + rng.randint(0, 9), 58)
+    child = os.fork()
+    if not child:
+        sys.stdout = open(os.devnull, "w")
+        run(at)
+        os._exit(0)
+    if outside:  # some time after the first row, or while it starts up
+        end = time.monotonic() + (60 if kill % 4 == 1 else rng.uniform(0, 2))
+        while time.monotonic() < end and (
+            not log.exists() or log.stat().st_size <= size
+        ):
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.4))
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
+    print(f"killed from step {before} on, now {progress()}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
+def test_twenty_kills_change_no_bit(tmp_path, run_python):
+    options = OPTIONS | dict(steps=60, eval_every=3, log_every=3)
+    whole = train("digits", run_dir=tmp_path / "whole", **options)
+    done = run_python(
+        *("-c", KILLS, tmp_path / "killed", repr(options), "0"),
+        timeout=400,
+        JAX_COMPILATION_CACHE_DIR=str(tmp_path / "compiled"),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 20
+    assert len({line.split()[-1] for line in lines}) > 4, lines  # it went on between
+    killed = train("digits", run_dir=tmp_path / "killed", **options)
+    assert_same_run(whole, killed)
+    again = train("digits", run_dir=tmp_path / "killed", **options)  # from the disk
+    assert_same_run(whole, again)
