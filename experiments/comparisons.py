@@ -13,10 +13,10 @@ import numpy as np
 class Memory:
     """LSTM against vanilla RNN on digits with rows of noise below them."""
 
-    noise_rows: tuple[int, ...] = (0, 56, 120)
+    noise_rows: tuple[int, ...] = (0, 24, 56)
     """Rows of noise, each a task of its own; a digit itself has 8 rows."""
-    seeds: int = 3
-    epochs: float = 40
+    seeds: int = 2
+    epochs: float = 100
     features: int = 64
     out: Path = Path("runs/memory")
     """Folder of the runs, the table (.json) and the plot (.png)."""
@@ -140,6 +140,8 @@ def memory(options: Memory) -> list[dict[str, Any]]:
                     data__shift=0,
                     model__cell=cell,
                     model__features=options.features,
+                    model__layers=1,
+                    model__dropout=0.0,
                     model__order="rows",
                     model__bidirectional=False,
                     model__pooling="last",

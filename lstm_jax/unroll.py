@@ -61,9 +61,9 @@ def unroll(
         a step must be valid by both.
       reverse: from the last step to the first; outputs stay where their inputs are.
       key: for cells with randomness; None means evaluation.
-      engine: "scan", the definition; "vjp", with a backward pass of its own that is
-        faster and exact in half precision, but knows no forward-mode derivatives; or
-        "auto", today "scan".
+      engine: "scan", the definition; "vjp", whose backward pass sums each weight
+        gradient once, after the loop, which half precision needs on long sequences,
+        but which knows no forward-mode derivatives; or "auto", today "scan".
       unroll: steps in one iteration of the loop, as in `lax.scan`.
       dtype: to compute in, such as `jnp.bfloat16`; by default that of `params`.
       carry_dtype: of the state; by default float32, or wider where `dtype` is.

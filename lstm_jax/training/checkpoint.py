@@ -46,6 +46,7 @@ class Checkpoints:
         self._sign = 1.0 if mode == "max" else -1.0
         self._keep = keep
         self._open_manager = None
+        self._swept = False
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -103,6 +104,9 @@ class Checkpoints:
             )
         metrics = {name: float(value) for name, value in (metrics or {}).items()}
         with self._writing():
+            if not self._swept:  # by who writes: a reader may come during a save
+                self._remove_unfinished()
+                self._swept = True
             manager = self._manager()
             manager.wait_until_finished()
             if step in manager.all_steps():
@@ -220,7 +224,6 @@ class Checkpoints:
                 best_mode="max",
             )
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._remove_unfinished()
             self._open_manager = ocp.CheckpointManager(
                 self.directory,
                 options=options,

@@ -266,9 +266,12 @@ def test_a_failure_in_the_background_is_told_on_close(tmp_path, monkeypatch):
 def test_unfinished_checkpoints_are_removed(tmp_path):
     save_all(tmp_path, [0.1])
     shutil.copytree(tmp_path / "10", tmp_path / "20.orbax-checkpoint-tmp")
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(tmp_path) as checkpoints:  # a reader leaves what is being written
         assert checkpoints.latest_step() == 10
-    assert [path.name for path in tmp_path.iterdir()] == ["10"]
+        assert (tmp_path / "20.orbax-checkpoint-tmp").exists()
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(30, some_state(30, 30), {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "30"]
 
 
 SAVE = """
