@@ -139,6 +139,7 @@ def _digits(**options: Any) -> Config:
             dropout=0.3,
         ),
         optimizer=Optimizer(learning_rate=4e-3, warmup_steps=50),
+        task=Task(label_smoothing=0.1),
         **options,
     )
 
