@@ -111,13 +111,22 @@ def test_a_batch_of_two_axes_equals_a_flat_one(name):
 
 
 @pytest.mark.usefixtures("x64")
-def test_no_steps_and_no_length_return_the_initial_carry():
+@pytest.mark.parametrize("engine", ["scan", "vjp"])
+def test_no_steps_and_no_length_return_the_initial_carry(engine):
     cell, _, Carry, params, xs, state = problem("lstm")
     carry = Carry(*map(jnp.asarray, state))
-    out = unroll(cell, params, jnp.zeros((0, B, F)), carry)
+
+    def last(carry):
+        empty = jnp.zeros((0, B, F))
+        return unroll(cell, params, empty, carry, engine=engine).carry.c.sum()
+
+    grads = jax.grad(last)(carry)
+    assert (grads.c == 1).all() and (grads.h == 0).all()
+    out = unroll(cell, params, jnp.zeros((0, B, F)), carry, engine=engine)
     assert out.ys.shape == (0, B, D)
     np.testing.assert_array_equal(out.carry.c, carry.c)
-    none = unroll(cell, params, jnp.asarray(xs), carry, lengths=jnp.zeros(B, int))
+    zeros = jnp.zeros(B, int)
+    none = unroll(cell, params, jnp.asarray(xs), carry, lengths=zeros, engine=engine)
     np.testing.assert_array_equal(none.carry.c, carry.c)
     assert not np.asarray(none.ys).any()
 

@@ -60,11 +60,7 @@ def vjp(
     def backward(kept, gradients):
         params, inputs, carries, recurs, mask = kept
         d_ys, d_last = gradients
-        first = jax.tree.map(lambda leaf: leaf[0], (inputs, carries, recurs))
-        own_params = _depends(
-            lambda p: _gates(cell, p, first[1], project(params, first[0]), first[2]),
-            params,
-        )
+        own_params = _gates_read_params(cell, project, params, inputs, carries, recurs)
         # What the loop stacks; the same array twice, as d_u and d_a of a cell that
         # adds the two, is stacked once.
         stacked = _Distinct()
@@ -139,12 +135,21 @@ def _merge_axes(count: int, tree: Any) -> Any:
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[count:]), tree)
 
 
-def _depends(function: Any, params: Any) -> bool:
-    """Whether any result of `function(params)` depends on any of `params`."""
-    jaxpr = jax.make_jaxpr(function)(params).jaxpr
+def _gates_read_params(cell, project, params, inputs, carries, recurs) -> bool:
+    """Whether the gates of one step use params of their own."""
+    one_step = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
+        (inputs, carries, recurs),
+    )
+
+    def gates(own, input_t, carry, a_t):
+        return _gates(cell, own, carry, project(params, input_t), a_t)
+
+    jaxpr = jax.make_jaxpr(gates)(params, *one_step).jaxpr
     read = {id(v) for eqn in jaxpr.eqns for v in eqn.invars}
     read |= {id(v) for v in jaxpr.outvars}
-    return any(id(v) in read for v in jaxpr.invars)
+    own = jaxpr.invars[: len(jax.tree.leaves(params))]
+    return any(id(v) in read for v in own)
 
 
 class _Distinct:
