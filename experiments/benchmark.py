@@ -69,10 +69,52 @@ def speed(options: Speed) -> dict[str, float]:
         f"training step, B={options.batch} T={options.steps} F={options.inputs} "
         f"D={options.features}, float32; {options.rounds} rounds in turn"
     )
+    shares = _shares(options, xs)
     for name, rate in rates.items():
         ratio = float(np.median(np.divide(times[name], ours)))
         print(f"  {name:<32}{rate:>10,.0f} images/s   ours is {ratio:.2f} x as fast")
+    whole = 1000 * options.batch / rates["lstm_jax"]
+    parts = ", ".join(f"{name} {ms:.1f} ms" for name, ms in shares.items())
+    print(f"  our step {whole:.1f} ms; alone: {parts}")
     return rates
+
+
+def _shares(options: Speed, xs) -> dict[str, float]:
+    """Milliseconds of parts of our step: the forward pass, and its products alone."""
+    import jax
+    from jax import lax
+
+    from lstm_jax import lstm, unroll
+
+    cell = lstm(options.features)
+    params = cell.init(jax.random.key(0), (options.inputs,))
+    xs = xs.swapaxes(0, 1)  # [T, B, F]
+
+    def products(params):
+        def body(h, x_t):
+            z = x_t @ params["w_x"] + h @ params["w_h"]
+            return z[:, : options.features], None
+
+        h = jax.numpy.zeros((options.batch, options.features))
+        return lax.scan(body, h, xs)[0]
+
+    parts = {
+        "forward": jax.jit(lambda params: unroll(cell, params, xs).ys),
+        "its products": jax.jit(products),
+        "inputs projected first": jax.jit(
+            lambda params: xs @ params["w_x"] + params["b"]
+        ),
+    }
+    times = {}
+    for name, run in parts.items():
+        jax.block_until_ready(run(params))
+        samples = []
+        for _ in range(options.rounds):
+            start = time.perf_counter()
+            jax.block_until_ready(run(params))
+            samples.append(time.perf_counter() - start)
+        times[name] = 1000 * float(np.median(samples))
+    return times
 
 
 def _jax_step(init: Callable, apply: Callable, xs, labels) -> Callable[[int], None]:
