@@ -1,9 +1,11 @@
-"""Measures: `python -m experiments.benchmark speed|accuracy|memory`.
+"""Measures: `python -m experiments.benchmark speed|core|accuracy|memory`.
 
 `speed` times a training step of one network as we, Flax and PyTorch run it, in one
-process and in turn, and prints ratios. `accuracy` trains the same network here and in
-PyTorch on Fashion-MNIST. `memory` trains an LSTM and a vanilla RNN where what matters
-lies many steps back, and draws how far their gradients reach.
+process and in turn, and prints ratios. `core` times gradients of single layers by
+engine and cell, a cell of your own among them, and counts their memory. `accuracy`
+trains the same network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM
+and a vanilla RNN where what matters lies many steps back, and draws how far their
+gradients reach.
 """
 
 import dataclasses
@@ -42,8 +44,8 @@ def speed(options: Speed) -> dict[str, float]:
     xs = rng.standard_normal(shape, np.float32)
     labels = rng.integers(0, 10, options.batch, np.int32)
     candidates = {
-        "lstm_jax": _ours(options, xs, labels, "scan"),
-        "lstm_jax, engine=vjp": _ours(options, xs, labels, "vjp"),
+        "lstm_jax": _ours(options, xs, labels, "vjp"),
+        "lstm_jax, engine=scan": _ours(options, xs, labels, "scan"),
         "flax nn.RNN, LSTMCell": _flax(options, xs, labels, "LSTMCell"),
         "flax nn.RNN, OptimizedLSTMCell": _flax(
             options, xs, labels, "OptimizedLSTMCell"
@@ -201,14 +203,18 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     import tyro
 
+    from experiments.core_benchmark import Core, core
+
     Choice = (
         Annotated[Speed, tyro.conf.subcommand("speed")]
+        | Annotated[Core, tyro.conf.subcommand("core")]
         | Annotated[Accuracy, tyro.conf.subcommand("accuracy")]
         | Annotated[Memory, tyro.conf.subcommand("memory")]
     )
     options = tyro.cli(Choice, args=arguments, prog="python -m experiments.benchmark")
     try:
-        {Speed: speed, Accuracy: accuracy, Memory: memory}[type(options)](options)
+        runs = {Speed: speed, Core: core, Accuracy: accuracy, Memory: memory}
+        runs[type(options)](options)
     except (ValueError, RuntimeError, OSError) as error:
         print(explain(error), file=sys.stderr)
         return 2

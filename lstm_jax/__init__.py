@@ -1,22 +1,58 @@
 """LSTMs for image recognition as pure functions, in JAX."""
 
 from lstm_jax import initializers
-from lstm_jax.cell import Cell, step
-from lstm_jax.cells import LSTMCarry, RNNCarry, lstm, rnn, stack
-from lstm_jax.unroll import Unrolled, bidirectional, unroll
+from lstm_jax.cell import Cell, Keys, step
+from lstm_jax.cells import (
+    AutoregressiveCarry,
+    GRUCarry,
+    LSTMCarry,
+    RecurrentDropoutCarry,
+    RNNCarry,
+    autoregressive,
+    conv_gru,
+    conv_lstm,
+    dense_skip,
+    dropout,
+    gru,
+    learned_carry,
+    lstm,
+    recurrent_dropout,
+    repeat,
+    residual,
+    rnn,
+    stack,
+    zoneout,
+)
+from lstm_jax.unroll import EveryCarry, Unrolled, bidirectional, unroll
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoregressiveCarry",
     "Cell",
+    "EveryCarry",
+    "GRUCarry",
+    "Keys",
     "LSTMCarry",
     "RNNCarry",
+    "RecurrentDropoutCarry",
     "Unrolled",
+    "autoregressive",
     "bidirectional",
+    "conv_gru",
+    "conv_lstm",
+    "dense_skip",
+    "dropout",
+    "gru",
     "initializers",
+    "learned_carry",
     "lstm",
+    "recurrent_dropout",
+    "repeat",
+    "residual",
     "rnn",
     "stack",
     "step",
     "unroll",
+    "zoneout",
 ]

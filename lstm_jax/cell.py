@@ -15,6 +15,42 @@ import jax
 import jax.numpy as jnp
 
 
+class Keys(NamedTuple):
+    """Randomness of one run over a sequence, made by `Keys.of`.
+
+    Attributes:
+      sequence: a typed key, `()`, for what stays the same through all steps.
+      steps: typed keys, `[T]`, one for each step; `()` where one step is meant.
+    """
+
+    sequence: jax.Array
+    steps: jax.Array
+
+    @classmethod
+    def of(cls, key: jax.Array, time: int) -> "Keys":
+        """Keys for `time` steps; step t's key does not depend on `time`."""
+        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            key = jax.random.wrap_key_data(key)
+        sequence, seed = jax.random.split(key)
+        fold = jax.vmap(jax.random.fold_in, (None, 0))
+        return cls(sequence, fold(seed, jnp.arange(time, dtype=jnp.uint32)))
+
+    def fold_in(self, data: int) -> "Keys":
+        """Keys of their own for one of several users, such as a layer."""
+
+        def fold(keys):
+            if keys.ndim:
+                return jax.vmap(fold)(keys)
+            return jax.random.fold_in(keys, data)
+
+        return Keys(fold(self.sequence), fold(self.steps))
+
+    def stacked(self) -> "Keys":
+        """Both `[T]`, to travel through the steps as a part of `us`."""
+        sequence = jnp.broadcast_to(self.sequence, self.steps.shape)
+        return Keys(sequence, self.steps)
+
+
 class Cell(NamedTuple):
     """A recurrent cell: pure functions, and what an engine must know of them.
 
@@ -24,10 +60,12 @@ class Cell(NamedTuple):
 
     Attributes:
       init: `(key, feature_shape, dtype) -> params`, a plain pytree.
-      carry: `(params, batch_shape, feature_shape, dtype) -> carry`, the state
-        before the first step.
-      project: `(params, xs, *, key=None) -> us`, with any leading axes. The only
-        door for randomness; no key means evaluation.
+      carry: `(params, batch_shape, feature_shape, dtype, *, key=None) -> carry`, the
+        state before the first step, leaves `[*B, ...]`. What is drawn once for a
+        sequence, such as a mask on the state, is drawn here and stays in the carry.
+      project: `(params, xs, *, keys=None) -> us`, with any leading axes; `Keys` come
+        only with a leading axis of time. What is drawn anew in each step is drawn
+        here, or its key travels in `us`. No keys means evaluation.
       recur: `(params, carry) -> a`, linear in `params` and in `carry`.
       gates: `(params, carry, u, a) -> (carry, y)`, deterministic.
       feature_ndim: trailing axes of an input that are features: 1 for vectors.
@@ -47,6 +85,15 @@ class Cell(NamedTuple):
 def step(cell: Cell, params: Any, carry: Any, u_t: Any) -> tuple[Any, jax.Array]:
     """One step of `cell`: `(params, carry, u_t) -> (carry, y_t)`."""
     return cell.gates(params, carry, u_t, cell.recur(params, carry))
+
+
+def project_step(cell: Cell, params: Any, x_t: Any, keys_t: Keys | None = None) -> Any:
+    """`u_t`, the projection of one step's input; `keys_t` holds single keys."""
+    if keys_t is None or x_t is None:
+        return cell.project(params, x_t, keys=keys_t)
+    one = jax.tree.map(lambda x: x[None], x_t)
+    us = cell.project(params, one, keys=Keys(keys_t.sequence, keys_t.steps[None]))
+    return jax.tree.map(lambda u: u[0], us)
 
 
 def at_least_float32(dtype: Any) -> Any:

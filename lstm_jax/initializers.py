@@ -1,9 +1,13 @@
 """Initialisers of weights, one gate at a time.
 
-An initialiser is `(key, shape, dtype) -> array`, as in `jax.nn.initializers`.
+An initialiser is `(key, shape, dtype) -> array`, as in `jax.nn.initializers`. A cell
+draws each gate's block with it on its own, unless it is wrapped in `Whole`.
+
+`chrono` and `uniform_gate` draw the bias of a forget gate, for `forget_bias` of a cell.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +58,33 @@ def orthogonal(scale: float = 1.0) -> Initializer:
     return init
 
 
+def identity(scale: float = 1.0) -> Initializer:
+    """`scale` on the diagonal of a square matrix, so that a state is kept at first.
+
+    With ReLU it makes an IRNN:
+
+    >>> import jax
+    >>> from lstm_jax import initializers, rnn
+    >>> start = initializers.identity()
+    >>> cell = rnn(128, activation=jax.nn.relu, recurrent_init=start)
+
+    Raises:
+      ValueError: when it draws, if the matrix is not square.
+
+    Reference: Le, Jaitly & Hinton 2015.
+    """
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        if len(shape) != 2 or shape[0] != shape[1]:
+            raise ValueError(
+                f"identity: shape={tuple(shape)}, but only a square matrix, such as "
+                "one gate's [D, D], has an identity; use it as recurrent_init"
+            )
+        return scale * jnp.eye(shape[0], dtype=dtype)
+
+    return init
+
+
 def torch(features: int) -> Initializer:
     """Uniform in `±1 / sqrt(D)`, PyTorch's default for every recurrent tensor.
 
@@ -73,12 +104,89 @@ def zeros() -> Initializer:
     return jax.nn.initializers.zeros
 
 
+def chrono(longest: int) -> Initializer:
+    """Forget biases `log U(1, T - 1)`: time constants spread up to `longest`.
+
+    With the input bias at its negative, which the cell sees to:
+
+    >>> from lstm_jax import initializers, lstm
+    >>> cell = lstm(128, forget_bias=initializers.chrono(784))
+
+    Args:
+      longest: T, the longest dependency to remember, in steps, >= 2; often the length
+        of a sequence.
+
+    Raises:
+      ValueError: if `longest` < 2.
+
+    Reference: Tallec & Ollivier 2018, "Can recurrent neural networks warp time?"
+    """
+    if longest < 2:
+        raise ValueError(
+            f"chrono: longest={longest}, but a dependency lasts at least 2 steps"
+        )
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        wide = at_least_float32(dtype)
+        steps = jax.random.uniform(key, shape, wide, 1, longest - 1)
+        return jnp.log(steps).astype(dtype)
+
+    return init
+
+
+def uniform_gate() -> Initializer:
+    """Forget biases that spread the gate itself evenly: σ(b) ~ U(1/D, 1 - 1/D).
+
+    With the input bias at its negative, which the cell sees to; used as `chrono`, but
+    it knows no time.
+
+    Reference: Gu et al. 2020, "Improving the Gating Mechanism of Recurrent Neural
+    Networks".
+    """
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        edge = min(1 / shape[-1], 0.5)  # for D = 1 the interval would be empty
+        wide = at_least_float32(dtype)
+        kept = jax.random.uniform(key, shape, wide, edge, 1 - edge)
+        return jax.scipy.special.logit(kept).astype(dtype)
+
+    return init
+
+
+class Whole(NamedTuple):
+    """Marks an initialiser that draws the blocks of all gates as one array.
+
+    Attributes:
+      init: the initialiser; it sees the fan-out of all gates together.
+    """
+
+    init: Initializer
+
+    def __call__(self, key, shape, dtype=jnp.float32) -> jax.Array:
+        return self.init(key, shape, dtype)
+
+
+def keras() -> dict[str, Initializer]:
+    """What Keras draws by default; the rest of its defaults are those of `lstm`.
+
+    >>> from lstm_jax import initializers, lstm
+    >>> cell = lstm(128, **initializers.keras())
+
+    Returns:
+      Arguments of a cell: `kernel_init` and `recurrent_init`, which take a matrix of
+      all gates for one.
+    """
+    return {"kernel_init": Whole(glorot()), "recurrent_init": Whole(orthogonal())}
+
+
 def per_gate(init: Initializer, gates: int) -> Initializer:
     """Draws each of `gates` equal blocks of the last axis on its own.
 
     Drawn as one matrix, a block would see the fan-out of all gates together, and
-    orthogonal blocks would not be orthogonal.
+    orthogonal blocks would not be orthogonal. Who wants just that says `Whole(init)`.
     """
+    if isinstance(init, Whole):
+        return init
 
     def blocks(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         *lead, width = shape

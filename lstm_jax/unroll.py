@@ -1,13 +1,16 @@
 """Cells over time: `unroll`, and `bidirectional` for a sequence known whole."""
 
 import difflib
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, at_least_float32
+from lstm_jax.cell import Cell, Keys, at_least_float32, project_step
+from lstm_jax.engines.pieces import in_pieces
 from lstm_jax.engines.scan import scan
+from lstm_jax.engines.steps import Steps, split_shape, starting_steps, valid_steps
 from lstm_jax.engines.vjp import vjp
 
 ENGINES = {"scan": scan, "vjp": vjp}
@@ -20,21 +23,34 @@ class Unrolled(NamedTuple):
     carry: Any
 
 
+class EveryCarry(NamedTuple):
+    """As `Unrolled`, and the carry after each step, `[T, *B, ...]`."""
+
+    ys: jax.Array
+    carry: Any
+    carries: Any
+
+
 def unroll(
     cell: Cell,
     params: Any,
-    xs: jax.Array,
+    xs: jax.Array | None,
     carry: Any = None,
     *,
+    length: int | None = None,
     lengths: jax.Array | None = None,
     mask: jax.Array | None = None,
+    resets: jax.Array | None = None,
     reverse: bool = False,
     key: jax.Array | None = None,
     engine: str = "auto",
+    remat: int | str | None = None,
+    truncate: int | None = None,
     unroll: int = 1,
     dtype: Any = None,
     carry_dtype: Any = None,
-) -> Unrolled:
+    return_carries: bool = False,
+) -> "Unrolled | EveryCarry":
     """Runs a cell over a sequence.
 
         carry_t, y_t = gates(carry_tm1, project(x_t), recur(carry_tm1))
@@ -51,46 +67,99 @@ def unroll(
     >>> ys.shape, carry.c.shape
     ((5, 2, 8), (2, 8))
 
+    Frame by frame, a carry given back equals the whole:
+
+    >>> first = unroll(cell, params, jnp.ones((1, 2, 3)))
+    >>> second = unroll(cell, params, jnp.ones((1, 2, 3)), first.carry)
+    >>> bool(jnp.allclose(second.ys[0], ys[1]))
+    True
+
     Args:
       cell: the cell; build it once and close over it, never pass it through jit.
       params: what `cell.init` made.
-      xs: inputs, `[T, *B, F]`, or more feature axes for a cell that reads images.
+      xs: inputs, `[T, *B, F]`, or more feature axes for a cell that reads images;
+        None for a cell that runs without, over `length` steps.
       carry: initial carry; by default the cell's own, zeros for most.
+      length: T, where `xs` is None; the batch is then that of `carry`.
       lengths: int `[*B]`, valid steps of each sequence, 0 to T.
       mask: bool `[T, *B]`, True where a step is valid; any pattern. With `lengths`,
         a step must be valid by both.
+      resets: bool `[T, *B]`, True where a step starts a new sequence, from the cell's
+        own initial carry, not from `carry`; also where `mask` hides the step. In
+        reverse, a sequence is read from its own last step to the one that starts it.
       reverse: from the last step to the first; outputs stay where their inputs are.
       key: for cells with randomness; None means evaluation.
       engine: "scan", the definition; "vjp", whose backward pass sums each weight
-        gradient once, after the loop, which half precision needs on long sequences,
-        but which knows no forward-mode derivatives; or "auto", today "scan".
+        gradient once, after the loop, and keeps less memory, but which knows no
+        forward-mode derivatives; or "auto", today "scan".
+      remat: what the backward pass makes anew to save memory: None, nothing; "step",
+        all but the carry of each step; K, all but the carry of every K-th; "sqrt", K
+        the root of T.
+      truncate: steps that a gradient goes back, K: the carry is kept between pieces
+        of K steps, its gradient is not (truncated backpropagation through time).
       unroll: steps in one iteration of the loop, as in `lax.scan`.
       dtype: to compute in, such as `jnp.bfloat16`; by default that of `params`.
       carry_dtype: of the state; by default float32, or wider where `dtype` is.
+      return_carries: return the carry after each step, too.
 
     Returns:
-      `Unrolled(ys, carry)`; `ys` has dtype `dtype`, the carry `carry_dtype`.
+      `Unrolled(ys, carry)`, or `EveryCarry(ys, carry, carries)`; `ys` has dtype
+      `dtype`, a carry `carry_dtype`.
 
     Raises:
-      ValueError: if shapes do not fit, or the engine is unknown.
+      ValueError: if shapes do not fit, or an option has no such value.
     """
     run = _engine(engine)
-    time, batch_shape, feature_shape = _split_shape(cell, xs)
-    mask = _valid_steps(time, batch_shape, lengths, mask)
+    shapes = split_shape(cell, xs, length, lengths, mask, resets)
+    time, batch_shape, feature_shape = shapes
+    run = run if time else scan
+    valid = valid_steps(time, batch_shape, lengths, mask)
+    starts = starting_steps(time, batch_shape, lengths, resets, reverse)
     if dtype is not None:
         params = _cast(params, dtype)
         xs = _cast(xs, dtype)
-    compute = next(iter(_floating_dtypes(params)), xs.dtype)
+    compute = next(iter(_floating_dtypes(params)), getattr(xs, "dtype", None))
     carry_dtype = carry_dtype or at_least_float32(compute)
 
-    if carry is None:
-        carry = cell.carry(params, batch_shape, feature_shape, carry_dtype)
-    carry = _cast(carry, carry_dtype)
-    if time:
-        carry = _like(carry, cell.project(params, xs[0]), len(batch_shape))
-    options = dict(key=key, reverse=reverse, unroll=unroll)
-    ys, carry = run(cell, params, xs, carry, mask, **options)
-    return Unrolled(ys.astype(compute), carry)
+    keys = None
+    if key is not None:
+        key, key_steps = jax.random.split(key)
+        keys = Keys.of(key_steps, time).stacked()
+    if carry is None or starts is not None:
+        fresh = cell.carry(params, batch_shape, feature_shape, carry_dtype, key=key)
+        fresh = _cast(fresh, carry_dtype)
+    carry = fresh if carry is None else _cast(carry, carry_dtype)
+    fresh = carry if starts is None else fresh
+    if jax.tree.structure(carry) != jax.tree.structure(fresh):
+        raise ValueError(
+            f"unroll: carry is a {jax.tree.structure(carry)}, but this cell's is a "
+            f"{jax.tree.structure(fresh)}; make it with cell.carry(..., key=key) if "
+            "there is a key"
+        )
+    if time and xs is not None:
+        u = project_step(cell, params, xs[0])
+        carry, fresh = (_like(c, u, len(batch_shape)) for c in (carry, fresh))
+
+    def whole(params, steps, carry, time):
+        return run(
+            cell,
+            params,
+            steps,
+            carry,
+            fresh,
+            time=time,
+            reverse=reverse,
+            unroll=unroll,
+            remat=remat == "step",
+            every_carry=return_carries,
+        )
+
+    steps = Steps(xs, keys, valid, starts)
+    for size, what in _pieces(time, remat, truncate):
+        whole = _pieced(whole, size=size, reverse=reverse, **what)
+    ys, carry, carries = whole(params, steps, carry, time)
+    ys = ys.astype(compute)
+    return EveryCarry(ys, carry, carries) if return_carries else Unrolled(ys, carry)
 
 
 def bidirectional(
@@ -110,8 +179,7 @@ def bidirectional(
       xs: inputs, `[T, *B, F]`.
       carry: initial carry of each, or None.
       key: for cells with randomness; None means evaluation.
-      **options: `lengths`, `mask`, `engine`, `unroll`, `dtype`, `carry_dtype` of
-        `unroll`.
+      **options: of `unroll`, all but `reverse`.
 
     Returns:
       `Unrolled`: outputs `[T, *B, 2D]`, forward features first, both aligned with
@@ -132,8 +200,8 @@ def bidirectional(
             zip(cells, params, carries, keys, strict=True)
         )
     ]
-    ys = jnp.concatenate([run.ys for run in runs], axis=-1)
-    return Unrolled(ys, tuple(run.carry for run in runs))
+    ys, *rest = zip(*runs, strict=True)
+    return type(runs[0])(jnp.concatenate(ys, axis=-1), *rest)
 
 
 def _engine(name: str):
@@ -149,43 +217,25 @@ def _engine(name: str):
     return ENGINES[name]
 
 
-def _split_shape(cell: Cell, xs: jax.Array) -> tuple[int, tuple, tuple]:
-    """`(T, batch shape, feature shape)` of `xs`."""
-    if xs.ndim < 1 + cell.feature_ndim:
-        raise ValueError(
-            f"unroll: xs has shape {xs.shape}, but this cell wants [T, *B, features] "
-            f"with {cell.feature_ndim} feature axes"
-        )
-    first_feature = xs.ndim - cell.feature_ndim
-    return xs.shape[0], xs.shape[1:first_feature], xs.shape[first_feature:]
+def _pieced(run, **options):
+    def pieces(params, steps, carry, time):
+        return in_pieces(run, params, steps, carry, time=time, **options)
+
+    return pieces
 
 
-def _valid_steps(time: int, batch_shape: tuple, lengths, mask) -> jax.Array | None:
-    """One bool mask `[T, *B]` of `lengths` and `mask`; None if neither is given."""
-    if mask is not None:
-        mask = jnp.asarray(mask)
-        if mask.shape != (time, *batch_shape):
+def _pieces(time: int, remat, truncate) -> list[tuple[int, dict]]:
+    """Sizes of the pieces to run in, innermost first, and what each is for."""
+    for name, size in (("remat", remat), ("truncate", truncate)):
+        words = (None, "step", "sqrt") if name == "remat" else (None,)
+        if size not in words and not (isinstance(size, int) and size >= 1):
             raise ValueError(
-                f"unroll: mask has shape {mask.shape}, but xs wants one of "
-                f"[T, *B] = {(time, *batch_shape)}"
+                f"unroll: {name}={size!r}, but it is a number of steps >= 1 or one of "
+                f"{', '.join(map(repr, words))}"
             )
-        mask = mask.astype(bool)
-    if lengths is None:
-        return mask
-    lengths = jnp.asarray(lengths)
-    if lengths.shape != batch_shape:
-        raise ValueError(
-            f"unroll: lengths has shape {lengths.shape}, but xs wants one of "
-            f"[*B] = {batch_shape}"
-        )
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise ValueError(
-            f"unroll: lengths has dtype {lengths.dtype}; pass integers, a count of "
-            "valid steps for each sequence"
-        )
-    steps = jnp.arange(time, dtype=lengths.dtype)
-    valid = steps.reshape((time,) + (1,) * len(batch_shape)) < lengths
-    return valid if mask is None else valid & mask
+    size = math.isqrt(max(time - 1, 0)) + 1 if remat == "sqrt" else remat
+    pieces = [(size, dict(remat=True))] if isinstance(size, int) and time else []
+    return pieces + ([(truncate, dict(cut=True))] if truncate and time else [])
 
 
 def _floating_dtypes(tree: Any) -> list:
@@ -213,8 +263,6 @@ def _like(carry: Any, u: Any, batch_ndim: int) -> Any:
     zero = jnp.zeros_like(u[(..., *(0,) * (u.ndim - batch_ndim))])  # [*B]
 
     def placed(leaf):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
         shape = zero.shape + (1,) * (leaf.ndim - batch_ndim)
         return leaf + zero.astype(leaf.dtype).reshape(shape)
 

@@ -7,6 +7,10 @@ def sigmoid(x):
     return 1.0 / (1.0 + np.exp(-x))
 
 
+def hard_sigmoid(x):
+    return np.clip(x / 6 + 0.5, 0, 1)
+
+
 def lstm_step(p, state, x):
     """One step for one example: state `(c, h)`, `x [F]`."""
     c, h = state
@@ -19,6 +23,70 @@ def lstm_step(p, state, x):
     return (c, h), h
 
 
+def normal(z):
+    return (z - np.mean(z)) / np.sqrt(np.var(z) + 1e-5)
+
+
+def lstm(
+    peepholes=False,
+    layer_norm=False,
+    projection=False,
+    coupled=False,
+    gate=sigmoid,
+    activation=np.tanh,
+):
+    """One step with options, one hidden unit after the other."""
+
+    def one(p, state, x):
+        c_tm1, h_tm1 = state
+        D = c_tm1.shape[0]
+        from_x, from_h = x @ p["w_x"], h_tm1 @ p["w_h"]
+        if layer_norm:
+            from_x = p["gain_x"] * normal(from_x)
+            from_h = p["gain_h"] * normal(from_h)
+        z = from_x + from_h + p["b"]
+        order = "igo" if coupled else "ifgo"
+
+        c, out = np.zeros(D), np.zeros(D)
+        for d in range(D):
+            own = {name: z[k * D + d] for k, name in enumerate(order)}
+            if peepholes:
+                for name in order.replace("g", "").replace("o", ""):
+                    own[name] += p["p_" + name][d] * c_tm1[d]
+            i = gate(own["i"])
+            f = 1 - i if coupled else gate(own["f"])
+            c[d] = f * c_tm1[d] + i * activation(own["g"])
+            if peepholes:
+                own["o"] += p["p_o"][d] * c[d]
+            out[d] = gate(own["o"])
+        h = out * activation(p["gain_c"] * normal(c) + p["b_c"] if layer_norm else c)
+        if projection:
+            h = h @ p["w_p"]
+        return (c, h), h
+
+    return one
+
+
+def gru(gate=sigmoid, activation=np.tanh):
+    """One step of a GRU, one hidden unit after the other: state `(h,)`."""
+
+    def one(p, state, x):
+        (h_tm1,) = state
+        D = h_tm1.shape[0]
+        h = np.zeros(D)
+        for d in range(D):
+            at = {"r": d, "z": D + d, "n": 2 * D + d}
+            from_x = {k: x @ p["w_x"][:, j] + p["b"][j] for k, j in at.items()}
+            from_h = {k: h_tm1 @ p["w_h"][:, j] for k, j in at.items()}
+            r = gate(from_x["r"] + from_h["r"])
+            z = gate(from_x["z"] + from_h["z"])
+            n = activation(from_x["n"] + r * (from_h["n"] + p["b_n"][d]))
+            h[d] = (1 - z) * n + z * h_tm1[d]
+        return (h,), h
+
+    return one
+
+
 def rnn_step(activation):
     def one(p, state, x):
         (h,) = state
@@ -28,17 +96,32 @@ def rnn_step(activation):
     return one
 
 
-def run(one_step, params, xs, state, valid, reverse=False):
-    """Unrolls example by example: `xs [T, B, F]`, state leaves and `valid [T, B]`."""
-    T, B, _ = xs.shape
-    D = state[0].shape[-1]
-    ys = np.zeros((T, B, D))
-    final = [s.copy() for s in state]
+def run(one_step, params, xs, state, valid, reverse=False, resets=None, fresh=None):
+    """Unrolls example by example.
+
+    Args:
+      one_step: `(params, state, x) -> (state, y)` for one example; state is a tuple.
+      xs: `[T, B, ...]`.
+      state, fresh: tuples of leaves `[B, ...]`; `fresh` is where a reset begins.
+      valid: `[T, B]`.
+      resets: `[T, B]`, True where a new sequence begins, or None.
+
+    Returns:
+      `ys [T, B, ...]`, zeros where not valid, and the state after each step,
+      leaves `[T, B, ...]`.
+    """
+    T, B = xs.shape[:2]
+    _, y = one_step(params, tuple(leaf[0] for leaf in state), xs[0, 0])
+    ys = np.zeros((T, B, *y.shape))
+    states = tuple(np.zeros((T, *leaf.shape)) for leaf in state)
     for b in range(B):
         s = tuple(leaf[b] for leaf in state)
         for t in reversed(range(T)) if reverse else range(T):
+            begins = t + 1 if reverse else t
+            if resets is not None and begins < T and resets[begins, b]:
+                s = tuple(leaf[b] for leaf in fresh)
             if valid[t, b]:
                 s, ys[t, b] = one_step(params, s, xs[t, b])
-        for leaf, value in zip(final, s, strict=True):
-            leaf[b] = value
-    return ys, final
+            for leaf, value in zip(states, s, strict=True):
+                leaf[t, b] = value
+    return ys, states

@@ -1,7 +1,42 @@
 """The equations: one file per family of cells, and what combines them."""
 
-from lstm_jax.cells.combinators import stack
+from lstm_jax.cells.combinators import (
+    dense_skip,
+    learned_carry,
+    repeat,
+    residual,
+    stack,
+)
+from lstm_jax.cells.conv import conv_gru, conv_lstm
+from lstm_jax.cells.feedback import AutoregressiveCarry, autoregressive
+from lstm_jax.cells.gru import GRUCarry, gru
 from lstm_jax.cells.lstm import LSTMCarry, lstm
+from lstm_jax.cells.regularize import (
+    RecurrentDropoutCarry,
+    dropout,
+    recurrent_dropout,
+    zoneout,
+)
 from lstm_jax.cells.rnn import RNNCarry, rnn
 
-__all__ = ["LSTMCarry", "RNNCarry", "lstm", "rnn", "stack"]
+__all__ = [
+    "AutoregressiveCarry",
+    "GRUCarry",
+    "LSTMCarry",
+    "RNNCarry",
+    "RecurrentDropoutCarry",
+    "autoregressive",
+    "conv_gru",
+    "conv_lstm",
+    "dense_skip",
+    "dropout",
+    "gru",
+    "learned_carry",
+    "lstm",
+    "recurrent_dropout",
+    "repeat",
+    "residual",
+    "rnn",
+    "stack",
+    "zoneout",
+]

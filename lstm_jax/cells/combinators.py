@@ -1,9 +1,12 @@
-"""Cells made of cells. The carry of a combination is the tuple of carries."""
+"""Cells made of cells. The carry of layers is the tuple of their carries."""
+
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from lstm_jax.cell import Cell, step
+from lstm_jax.cell import Cell, project_step, step
 
 
 def stack(*cells: Cell) -> Cell:
@@ -23,34 +26,85 @@ def stack(*cells: Cell) -> Cell:
     Raises:
       ValueError: if no cell is given, or their inputs differ in rank.
     """
+    return _layers("stack", cells, skips=False)
+
+
+def dense_skip(*cells: Cell) -> Cell:
+    """Layers that read the input and all outputs below, and show all of their own.
+
+        x^l = [x; y^1; ...; y^(l-1)]        y = [y^1; ...; y^L]
+
+    In one step, as in `stack`; joined along the last axis.
+
+    Args:
+      *cells: bottom layer first, at least one. Their outputs may differ from each
+        other and from the input in the last axis only.
+
+    Returns:
+      A `Cell` whose params and carry are tuples, one entry a layer, and whose
+      output has as many features as all layers together.
+
+    Raises:
+      ValueError: if no cell is given, their inputs differ in rank, what is to be
+        joined differs in an axis before the last, or there is no input.
+
+    Reference: Graves 2013, section 2; Huang et al. 2017, eq. 2.
+    """
+    return _layers("dense_skip", cells, skips=True)
+
+
+def _layers(caller: str, cells: tuple[Cell, ...], skips: bool) -> Cell:
+    """`stack` or, with `skips`, `dense_skip`."""
     if not cells:
-        raise ValueError("stack: no cells; pass at least one, bottom layer first")
+        raise ValueError(f"{caller}: no cells; pass at least one, bottom layer first")
     bottom, *upper = cells
     ranks = [cell.feature_ndim for cell in cells]
     if len(set(ranks)) > 1:
         raise ValueError(
-            f"stack: cells read features of ranks {ranks}; all must be equal"
+            f"{caller}: cells read features of ranks {ranks}; all must be equal"
         )
 
-    def _key(key: jax.Array | None, layer: int) -> jax.Array | None:
-        return None if key is None else jax.random.fold_in(key, layer)
+    def joined_shape(shapes):
+        """Of what the next layer reads, or the world sees, of `[x, y^1, ...]`."""
+        if not skips or len(shapes) == 1:
+            return shapes[-1]
+        if len({shape[:-1] for shape in shapes}) > 1:
+            raise ValueError(
+                f"{caller}: cannot join arrays of shapes {shapes}; all axes but the "
+                "last must be equal"
+            )
+        return (*shapes[-1][:-1], sum(shape[-1] for shape in shapes))
+
+    def join(seen):
+        if not skips or len(seen) == 1:
+            return seen[-1]
+        return jnp.concatenate([s.astype(seen[-1].dtype) for s in seen], axis=-1)
 
     def init(key, feature_shape, dtype=jnp.float32):
-        params = []
+        params, shapes = [], [feature_shape]
         for cell, k in zip(cells, jax.random.split(key, len(cells)), strict=True):
-            params.append(cell.init(k, feature_shape, dtype))
-            feature_shape = _output_shape(cell, params[-1], feature_shape, dtype)
+            shape = joined_shape(shapes)
+            params.append(cell.init(k, shape, dtype))
+            shapes.append(output_shape(cell, params[-1], shape, dtype))
+        joined_shape(shapes)  # refuses outputs that do not fit
         return tuple(params)
 
-    def carry(params, batch_shape, feature_shape, dtype=jnp.float32):
-        carries = []
-        for cell, p in zip(cells, params, strict=True):
-            carries.append(cell.carry(p, batch_shape, feature_shape, dtype))
-            feature_shape = _output_shape(cell, p, feature_shape, dtype)
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        keys = [None] * len(cells) if key is None else jax.random.split(key, len(cells))
+        carries, shapes = [], [feature_shape]
+        for cell, p, k in zip(cells, params, keys, strict=True):
+            shape = joined_shape(shapes)
+            carries.append(cell.carry(p, batch_shape, shape, dtype, key=k))
+            shapes.append(output_shape(cell, p, shape, dtype))
         return tuple(carries)
 
-    def project(params, xs, *, key=None):
-        return bottom.project(params[0], xs, key=_key(key, 0))
+    def project(params, xs, *, keys=None):
+        if skips and xs is None:
+            raise ValueError(f"{caller}: xs is None, but every layer reads the input")
+        seen = xs if skips else None
+        if keys is None:
+            return bottom.project(params[0], xs), seen, None
+        return bottom.project(params[0], xs, keys=keys.fold_in(0)), seen, keys.stacked()
 
     def recur(params, carry):
         return tuple(
@@ -58,23 +112,188 @@ def stack(*cells: Cell) -> Cell:
         )
 
     def gates(params, carry, u, a):
+        u, x, keys_t = u
         new, y = bottom.gates(params[0], carry[0], u, a[0])
-        carries = [new]
+        carries, seen = [new], [x, y]
         for layer, cell in enumerate(upper, start=1):
-            u = cell.project(params[layer], y)
+            own = None if keys_t is None else keys_t.fold_in(layer)
+            u = project_step(cell, params[layer], join(seen), own)
             new, y = cell.gates(params[layer], carry[layer], u, a[layer])
             carries.append(new)
-        return tuple(carries), y
+            seen.append(y)
+        return tuple(carries), join(seen[1:])
 
     return Cell(init, carry, project, recur, gates, feature_ndim=ranks[0])
 
 
-def _output_shape(cell: Cell, params, feature_shape, dtype) -> tuple[int, ...]:
-    """Feature shape of one output, by tracing a step without a batch."""
+def residual(cell: Cell) -> Cell:
+    """A cell that adds to its input.
+
+        y = x + cell(x)
+
+    Without input (`xs=None`, an input of zeros) it is the cell alone.
+
+    Args:
+      cell: reads and puts out features of one shape.
+
+    Returns:
+      A `Cell` with the params and the carry of `cell`.
+
+    Raises:
+      ValueError: at init, if input and output differ in shape.
+
+    Reference: He et al. 2016, eq. 1; between LSTM layers: Wu et al. 2016.
+    """
+
+    def init(key, feature_shape, dtype=jnp.float32):
+        params = cell.init(key, feature_shape, dtype)
+        _check_shapes_kept("residual", cell, params, feature_shape, dtype)
+        return params
+
+    def project(params, xs, *, keys=None):
+        return cell.project(params, xs, keys=keys), xs
+
+    def gates(params, carry, u, a):
+        u, x = u
+        carry, y = cell.gates(params, carry, u, a)
+        return carry, y if x is None else x.astype(y.dtype) + y
+
+    return cell._replace(init=init, project=project, gates=gates, equations=None)
+
+
+def repeat(cell: Cell, layers: int) -> Cell:
+    """A stack of equal layers, traced and compiled once for all of them.
+
+        y^0 = x        y^l = cell_l(y^(l-1))        y = y^L
+
+    Equal to `stack(cell, ..., cell)`, its carry and its keys included, but a step
+    loops over layers. For many layers, whose time to compile a stack adds up; the
+    loop copies every state into place and projects each layer in its step, the
+    bottom one too, so that a stack of few layers runs faster.
+
+    Args:
+      cell: reads and puts out features of one shape.
+      layers: L, >= 1.
+
+    Returns:
+      A `Cell` with the params of `cell`, each leaf `[L, ...]`, and a tuple of L
+      carries, bottom layer first.
+
+    Raises:
+      ValueError: if `layers` < 1; at init, if input and output differ in shape.
+    """
+    if not isinstance(layers, int) or layers < 1:
+        raise ValueError(f"repeat: layers={layers!r}, but it is an integer >= 1")
+
+    # A tuple outside, so that batch axes lead in every leaf; [L, ...] within a step.
+    def stacked(trees):
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+    def unstacked(tree):
+        return tuple(jax.tree.map(itemgetter(at), tree) for at in range(layers))
+
+    def init(key, feature_shape, dtype=jnp.float32):
+        keys = jax.random.split(key, layers)
+        params = jax.vmap(lambda k: cell.init(k, feature_shape, dtype))(keys)
+        bottom = jax.tree.map(itemgetter(0), params)
+        _check_shapes_kept("repeat", cell, bottom, feature_shape, dtype)
+        return params
+
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        def one(params, key):
+            return cell.carry(params, batch_shape, feature_shape, dtype, key=key)
+
+        keys = None if key is None else jax.random.split(key, layers)
+        return unstacked(jax.vmap(one, axis_size=layers)(params, keys))
+
+    def project(params, xs, *, keys=None):
+        return xs, None if keys is None else keys.stacked()
+
+    def recur(params, carry):
+        return unstacked(jax.vmap(cell.recur, axis_size=layers)(params, stacked(carry)))
+
+    def gates(params, carry, u, a):
+        x, keys_t = u
+
+        def layer(x, inputs):
+            own_params, own_carry, own_a, index = inputs
+            own_keys = None if keys_t is None else keys_t.fold_in(index)
+            own_u = project_step(cell, own_params, x, own_keys)
+            own_carry, y = cell.gates(own_params, own_carry, own_u, own_a)
+            return y, own_carry
+
+        indices = jnp.arange(layers, dtype=jnp.uint32)
+        inputs = (params, stacked(carry), stacked(a), indices)
+        bottom = jax.tree.map(itemgetter(0), inputs)
+        y, _ = jax.eval_shape(layer, x, bottom)
+        x = jnp.zeros(y.shape, y.dtype) if x is None else x.astype(y.dtype)
+        y, carries = lax.scan(layer, x, inputs)
+        return unstacked(carries), y
+
+    return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
+
+
+def learned_carry(cell: Cell) -> Cell:
+    """A cell whose state before the first step is a parameter.
+
+    Params: `{"cell": params of the cell, "carry": its carry without batch axes}`, the
+    latter as the cell's own carry at init, zeros for most. All sequences share it.
+    Leaves that are not floating, such as masks, stay the cell's own.
+
+    Args:
+      cell: any cell.
+
+    Returns:
+      A `Cell` with the carry of `cell`.
+    """
+
+    def init(key, feature_shape, dtype=jnp.float32):
+        def learnable(leaf):
+            return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else None
+
+        params = cell.init(key, feature_shape, dtype)
+        start = cell.carry(params, (), feature_shape, dtype)
+        return {"cell": params, "carry": jax.tree.map(learnable, start)}
+
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        def start(learned, own):
+            if learned is None:
+                return own
+            return jnp.broadcast_to(learned, own.shape).astype(own.dtype)
+
+        own = cell.carry(params["cell"], batch_shape, feature_shape, dtype, key=key)
+        return jax.tree.map(start, params["carry"], own, is_leaf=lambda x: x is None)
+
+    def project(params, xs, *, keys=None):
+        return cell.project(params["cell"], xs, keys=keys)
+
+    def recur(params, carry):
+        return cell.recur(params["cell"], carry)
+
+    def gates(params, carry, u, a):
+        return cell.gates(params["cell"], carry, u, a)
+
+    return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
+
+
+def output_shape(cell: Cell, params, feature_shape, dtype) -> tuple[int, ...]:
+    """Feature shape of one output, by tracing a step without a batch.
+
+    `feature_shape` is None for a run without input.
+    """
 
     def one_step(params):
-        x = jnp.zeros(feature_shape, dtype)
+        x = None if feature_shape is None else jnp.zeros(feature_shape, dtype)
         state = cell.carry(params, (), feature_shape, dtype)
         return step(cell, params, state, cell.project(params, x))[1]
 
     return jax.eval_shape(one_step, params).shape
+
+
+def _check_shapes_kept(caller: str, cell: Cell, params, feature_shape, dtype) -> None:
+    shape = output_shape(cell, params, feature_shape, dtype)
+    if shape != tuple(feature_shape):
+        raise ValueError(
+            f"{caller}: the cell reads {tuple(feature_shape)} and puts out {shape}; "
+            "these must be equal: choose its features so"
+        )

@@ -1,4 +1,4 @@
-"""What cells over vectors share: the two matrix products of a step."""
+"""What cells over vectors share: the two matrix products of a step, and a norm."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from lstm_jax.cell import at_least_float32
 
 
-def check_width(caller: str, features: int) -> None:
+def check_width(caller: str, width: int, name: str = "features") -> None:
     """Refuses a hidden width that is no positive integer."""
-    if not isinstance(features, int) or features < 1:
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
         raise ValueError(
-            f"{caller}: features={features!r}, but the hidden width is an integer >= 1"
+            f"{caller}: {name}={width!r}, but a hidden width is an integer >= 1"
         )
 
 
@@ -26,19 +26,50 @@ def vector_width(caller: str, feature_shape: tuple[int, ...]) -> int:
     return feature_shape[0]
 
 
-def input_product(caller: str, params: dict[str, Any], xs: jax.Array) -> jax.Array:
-    """`xs @ w_x + b`, for all steps at once: `[..., F] -> [..., G]`."""
-    w_x = params["w_x"]
+def input_product(
+    caller: str,
+    params: dict[str, Any],
+    xs: jax.Array | None,
+    *,
+    bias: bool = True,
+) -> jax.Array:
+    """`xs @ w_x + b`, for all steps at once: `[..., F] -> [..., G]`; `b` for None."""
+    w_x, b = params["w_x"], params["b"]
+    if xs is None:
+        return b if bias else jnp.zeros_like(b)
     if xs.shape[-1] != w_x.shape[0]:
         raise ValueError(
             f"{caller}: xs has F={xs.shape[-1]} but w_x wants {w_x.shape[0]}; "
             f"make params with cell.init(key, ({xs.shape[-1]},))"
         )
-    return xs.astype(w_x.dtype) @ w_x + params["b"]
+    xs = xs.astype(w_x.dtype)
+    if not bias:
+        return xs @ w_x
+    if xs.shape[-1] == 1:
+        # On CPU, XLA makes a product over one feature elementwise and fuses it with the
+        # gates: a forward pass over 784 pixels then takes 1.5 times as long. So b
+        # becomes the weight of a second feature, 1.
+        xs = jnp.concatenate([xs, jnp.ones_like(xs)], axis=-1)
+        return xs @ jnp.stack([w_x[0], b])
+    return xs @ w_x + b
 
 
-def recurrent_product(params: dict[str, Any], h: jax.Array) -> jax.Array:
-    """`h @ w_h`, accumulated in float32 at least: `[*B, D] -> [*B, G]`."""
-    w_h = params["w_h"]
-    accumulator = at_least_float32(w_h.dtype)
-    return jnp.matmul(h.astype(w_h.dtype), w_h, preferred_element_type=accumulator)
+def wide_product(h: jax.Array, w: jax.Array) -> jax.Array:
+    """`h @ w` in the dtype of `w`, accumulated and returned in float32 at least."""
+    accumulator = at_least_float32(w.dtype)
+    return jnp.matmul(h.astype(w.dtype), w, preferred_element_type=accumulator)
+
+
+def normalize(z: jax.Array, gain: jax.Array) -> jax.Array:
+    """Layer norm without a bias: `gain (z - mean) / sqrt(variance + 1e-5)`.
+
+    Mean and variance are of the last axis, in float32 at least; the result has the
+    dtype of `z`.
+
+    Reference: Ba, Kiros & Hinton 2016.
+    """
+    wide = z.astype(at_least_float32(z.dtype))
+    centred = wide - wide.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    normal = centred * jax.lax.rsqrt(variance + 1e-5)
+    return (normal * gain.astype(wide.dtype)).astype(z.dtype)

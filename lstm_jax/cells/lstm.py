@@ -1,22 +1,18 @@
-"""The LSTM."""
+"""The LSTM, plain and with the options of the literature."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
-from lstm_jax.cells.dense import (
-    check_width,
-    input_product,
-    recurrent_product,
-    vector_width,
-)
+from lstm_jax.cells import dense
 from lstm_jax.initializers import Initializer, glorot, orthogonal, per_gate, zeros
 
 
 class LSTMCarry(NamedTuple):
-    """State of an LSTM: `c [*B, D]`, the memory, and `h [*B, D]`, the output."""
+    """State of an LSTM: `c [*B, D]`, the memory, and `h [*B, D or P]`, the output."""
 
     c: jax.Array
     h: jax.Array
@@ -25,12 +21,18 @@ class LSTMCarry(NamedTuple):
 def lstm(
     features: int,
     *,
-    forget_bias: float = 1.0,
+    peepholes: bool = False,
+    layer_norm: bool = False,
+    projection: int | None = None,
+    coupled: bool = False,
+    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    forget_bias: float | Initializer = 1.0,
     kernel_init: Initializer = glorot(),
     recurrent_init: Initializer = orthogonal(),
     bias_init: Initializer = zeros(),
 ) -> Cell:
-    """LSTM with a forget gate and no peepholes.
+    """LSTM with a forget gate; its options compose in any combination.
 
         i = σ(x W_xi + h_tm1 W_hi + b_i)      g = tanh(x W_xg + h_tm1 W_hg + b_g)
         f = σ(x W_xf + h_tm1 W_hf + b_f)      o = σ(x W_xo + h_tm1 W_ho + b_o)
@@ -40,50 +42,109 @@ def lstm(
 
     Args:
       features: D, the hidden width, >= 1.
+      peepholes: lets the gates see the memory: i and f add `p_i c_tm1` and
+        `p_f c_tm1` before σ, o adds `p_o c_t`. Params `p_i`, `p_f`, `p_o`, each
+        `[D]`, from 0.
+      layer_norm: N(z) = (z - mean) / sqrt(variance + 1e-5), over all gates together,
+        makes the sum `gain_x N(x W_x) + gain_h N(h_tm1 W_h) + b`, and
+        `h_t = o tanh(gain_c N(c_t) + b_c)`. Params `gain_x [4D]`, `gain_h [4D]`,
+        `gain_c [D]`, from 1, and `b_c [D]`, from 0. Not for F = 1: the norm leaves
+        little more of a single number than its sign.
+      projection: P, so that `h_t = (o tanh(c_t)) W_p` has P features. Params
+        `w_p [D, P]`, and then `w_h [P, 4D]`.
+      coupled: f = 1 - i, and one block less: 3D instead of 4D, in the order i g o.
+      gate: σ, pointwise, into 0 to 1, such as `jax.nn.hard_sigmoid`.
+      activation: in place of both tanh, pointwise.
       forget_bias: added to `b_f` at initialisation, so that it is a parameter like
-        any other and moves with a checkpoint.
-      kernel_init: draws each block `[F, D]` of `w_x`.
+        any other and moves with a checkpoint. An initialiser, such as
+        `initializers.chrono(784)`, draws it and is taken from `b_i` as well. With
+        `coupled` either is taken from `b_i` alone: σ(-b) = 1 - σ(b).
+      kernel_init: draws each block `[F, D]` of `w_x`, and `w_p`.
       recurrent_init: draws each block `[D, D]` of `w_h`.
       bias_init: draws each block `[D]` of `b`.
 
     Returns:
-      A `Cell` with carry `LSTMCarry` and output `h_t [*B, D]`.
+      A `Cell` with carry `LSTMCarry` and output `h_t [*B, D]`, or `[*B, P]`.
 
     Raises:
-      ValueError: if `features` < 1.
+      ValueError: if `features` or `projection` < 1.
 
     Reference: Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber &
-    Cummins 2000; its bias of 1: Jozefowicz, Zaremba & Sutskever 2015.
+    Cummins 2000; its bias of 1: Jozefowicz, Zaremba & Sutskever 2015; peepholes: Gers
+    & Schmidhuber 2000; layer norm: Ba, Kiros & Hinton 2016; projection:
+    Sak, Senior & Beaufays 2014; coupled: Greff et al. 2017.
+    Departs: with layer norm, `b` stands for a sum of three biases in the paper.
     """
-    check_width("lstm", features)
+    dense.check_width("lstm", features)
+    if projection is not None:
+        dense.check_width("lstm", projection, "projection")
+    outputs = projection or features
+    blocks = 3 if coupled else 4
+    plain = not (peepholes or layer_norm or projection or coupled)
+    plain = plain and gate is jax.nn.sigmoid and activation is jnp.tanh
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
-        width = vector_width("lstm", feature_shape)
-        key_x, key_h, key_b = jax.random.split(key, 3)
-        gates = 4 * features
-        b = per_gate(bias_init, 4)(key_b, (gates,), dtype)
-        return {
-            "w_x": per_gate(kernel_init, 4)(key_x, (width, gates), dtype),
-            "w_h": per_gate(recurrent_init, 4)(key_h, (features, gates), dtype),
-            "b": b.at[features : 2 * features].add(jnp.asarray(forget_bias, dtype)),
+        width = dense.vector_width("lstm", feature_shape)
+        key_x, key_h, key_b, key_f, key_p = jax.random.split(key, 5)
+        gates = blocks * features
+        params = {
+            "w_x": per_gate(kernel_init, blocks)(key_x, (width, gates), dtype),
+            "w_h": per_gate(recurrent_init, blocks)(key_h, (outputs, gates), dtype),
+            "b": per_gate(bias_init, blocks)(key_b, (gates,), dtype),
         }
+        drawn = callable(forget_bias)
+        b_f = forget_bias(key_f, (features,), dtype) if drawn else forget_bias
+        b_f = jnp.asarray(b_f, dtype)
+        if not coupled:
+            params["b"] = params["b"].at[features : 2 * features].add(b_f)
+        if coupled or drawn:
+            params["b"] = params["b"].at[:features].add(-b_f)
+        if peepholes:
+            for name in ("p_i", "p_o") if coupled else ("p_i", "p_f", "p_o"):
+                params[name] = jnp.zeros(features, dtype)
+        if layer_norm:
+            params["gain_x"] = jnp.ones(gates, dtype)
+            params["gain_h"] = jnp.ones(gates, dtype)
+            params["gain_c"] = jnp.ones(features, dtype)
+            params["b_c"] = jnp.zeros(features, dtype)
+        if projection:
+            params["w_p"] = kernel_init(key_p, (features, projection), dtype)
+        return params
 
-    def carry(params, batch_shape, feature_shape, dtype=jnp.float32) -> LSTMCarry:
-        zero = jnp.zeros((*batch_shape, features), dtype)
-        return LSTMCarry(c=zero, h=zero)
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        c = jnp.zeros((*batch_shape, features), dtype)
+        return LSTMCarry(c, h=jnp.zeros((*batch_shape, outputs), dtype))
 
-    def project(params, xs: jax.Array, *, key=None) -> jax.Array:
-        return input_product("lstm", params, xs)
+    def project(params, xs: jax.Array | None, *, keys=None) -> jax.Array:
+        return dense.input_product("lstm", params, xs, bias=not layer_norm)
 
     def recur(params, carry: LSTMCarry) -> jax.Array:
-        return recurrent_product(params, carry.h)
+        return dense.wide_product(carry.h, params["w_h"])
 
     def gates(params, carry: LSTMCarry, u, a) -> tuple[Any, jax.Array]:
-        i, f, g, o = jnp.split(u.astype(a.dtype) + a, 4, axis=-1)  # each [*B, D]
-        forget = jax.nn.sigmoid(f).astype(carry.c.dtype)
-        write = (jax.nn.sigmoid(i) * jnp.tanh(g)).astype(carry.c.dtype)
-        c = forget * carry.c + write
-        h = jax.nn.sigmoid(o).astype(c.dtype) * jnp.tanh(c)
+        def peek(name, z, c):
+            if not peepholes:
+                return z
+            return z + params[name].astype(z.dtype) * c.astype(z.dtype)
+
+        if layer_norm:
+            a = dense.normalize(a, params["gain_h"]) + params["b"].astype(a.dtype)
+            u = dense.normalize(u, params["gain_x"])
+        z = u.astype(a.dtype) + a  # [*B, G]
+        i, *f, g, o = jnp.split(z, blocks, axis=-1)  # each [*B, D]; no f if coupled
+
+        i = gate(peek("p_i", i, carry.c))
+        f = 1 - i if coupled else gate(peek("p_f", *f, carry.c))
+        write = i * activation(g)
+        c = f.astype(carry.c.dtype) * carry.c + write.astype(carry.c.dtype)
+
+        o = gate(peek("p_o", o, c))
+        seen = c
+        if layer_norm:
+            seen = dense.normalize(c, params["gain_c"]) + params["b_c"].astype(c.dtype)
+        h = o.astype(c.dtype) * activation(seen)
+        if projection:
+            h = dense.wide_product(h, params["w_p"]).astype(carry.h.dtype)
         return LSTMCarry(c, h), h
 
-    return Cell(init, carry, project, recur, gates, equations="lstm")
+    return Cell(init, carry, project, recur, gates, equations="lstm" if plain else None)

@@ -7,12 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
-from lstm_jax.cells.dense import (
-    check_width,
-    input_product,
-    recurrent_product,
-    vector_width,
-)
+from lstm_jax.cells import dense
 from lstm_jax.initializers import Initializer, glorot, orthogonal, zeros
 
 
@@ -51,10 +46,10 @@ def rnn(
 
     Reference: Elman 1990. With ReLU: Le, Jaitly & Hinton 2015.
     """
-    check_width("rnn", features)
+    dense.check_width("rnn", features)
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
-        width = vector_width("rnn", feature_shape)
+        width = dense.vector_width("rnn", feature_shape)
         key_x, key_h, key_b = jax.random.split(key, 3)
         return {
             "w_x": kernel_init(key_x, (width, features), dtype),
@@ -62,14 +57,14 @@ def rnn(
             "b": bias_init(key_b, (features,), dtype),
         }
 
-    def carry(params, batch_shape, feature_shape, dtype=jnp.float32) -> RNNCarry:
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
         return RNNCarry(jnp.zeros((*batch_shape, features), dtype))
 
-    def project(params, xs: jax.Array, *, key=None) -> jax.Array:
-        return input_product("rnn", params, xs)
+    def project(params, xs: jax.Array | None, *, keys=None) -> jax.Array:
+        return dense.input_product("rnn", params, xs)
 
     def recur(params, carry: RNNCarry) -> jax.Array:
-        return recurrent_product(params, carry.h)
+        return dense.wide_product(carry.h, params["w_h"])
 
     def gates(params, carry: RNNCarry, u, a) -> tuple[Any, jax.Array]:
         h = activation(u.astype(a.dtype) + a).astype(carry.h.dtype)

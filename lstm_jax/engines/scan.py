@@ -1,25 +1,29 @@
 """The definition of unrolling: a `lax.scan` of the cell's step."""
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lstm_jax.cell import Cell, step
+from lstm_jax.cell import Cell, Keys, project_step
+from lstm_jax.engines.steps import Steps
 
 
 def scan(
     cell: Cell,
     params: Any,
-    xs: jax.Array,
+    steps: Steps,
     carry: Any,
-    mask: jax.Array | None,
+    fresh: Any,
     *,
-    key: jax.Array | None = None,
+    time: int,
     reverse: bool = False,
     unroll: int = 1,
-) -> tuple[jax.Array, Any]:
+    remat: bool = False,
+    every_carry: bool = False,
+) -> tuple[Any, Any, Any]:
     """Runs `cell` over a sequence.
 
     On GPU and TPU all inputs are projected at once, before the loop. On CPU each is
@@ -29,41 +33,78 @@ def scan(
     Args:
       cell: the cell.
       params: its params, in the dtype to compute in.
-      xs: inputs, `[T, *B, ...]`.
+      steps: inputs, keys, mask and starts.
       carry: initial carry, `[*B, ...]`; its dtypes are kept through all steps.
-      mask: bool `[T, *B]`; where False, the carry passes and the output is zero.
-      key: for the randomness of `cell.project`; None means evaluation.
+      fresh: the carry that a start begins with, like `carry`.
+      time: T.
       reverse: from the last step to the first; outputs stay where their inputs are.
       unroll: steps in one iteration of the loop, as in `lax.scan`.
+      remat: the backward pass recomputes each step from its carry.
+      every_carry: return the carry after each step.
 
     Returns:
-      `(ys [T, *B, ...], final carry)`.
+      `(ys [T, *B, ...], final carry, carries [T, *B, ...] or None)`.
     """
-    together = projects_together(key)
-    inputs = cell.project(params, xs, key=key) if together else xs
+    steps, project = hoist(cell, params, steps)
 
-    def body(carry, inputs_t):
-        u_t, m_t = inputs_t
-        if not together:
-            u_t = cell.project(params, u_t)
-        new, y_t = step(cell, params, carry, u_t)
-        new = jax.tree.map(lambda n, c: n.astype(c.dtype), new, carry)
-        return select(m_t, new, carry), select(m_t, y_t, jnp.zeros_like(y_t))
+    def body(carry, steps_t):
+        carry = start(steps_t.starts, fresh, carry)
+        u_t = project(params, steps_t)
+        new, y_t = gates(cell, params, carry, u_t, cell.recur(params, carry))
+        new, y_t = keep_masked(steps_t.mask, new, carry, y_t)
+        return new, (y_t, new if every_carry else None)
 
-    carry, ys = lax.scan(body, carry, (inputs, mask), reverse=reverse, unroll=unroll)
-    return ys, carry
+    body = jax.checkpoint(body, prevent_cse=False) if remat else body
+    run = partial(lax.scan, length=time, reverse=reverse, unroll=unroll)
+    carry, (ys, carries) = run(body, carry, steps)
+    return ys, carry, carries
 
 
-def projects_together(key: jax.Array | None) -> bool:
+def hoist(cell: Cell, params: Any, steps: Steps) -> tuple[Steps, Any]:
+    """Projects all inputs now, or leaves that to each step.
+
+    Returns:
+      `(steps, project)`: steps whose `xs` hold projections or still inputs, and
+      `project(params, steps_t) -> u_t` to call within the loop.
+    """
+    if not projects_together(steps):
+        return steps, lambda params, s: project_step(cell, params, s.xs, s.keys)
+    keys = steps.keys
+    if keys is not None:
+        keys = Keys(keys.sequence[0], keys.steps)
+    us = cell.project(params, steps.xs, keys=keys)
+    return steps._replace(xs=us, keys=None), lambda params, s: s.xs
+
+
+def projects_together(steps: Steps) -> bool:
     """Whether all inputs are projected before the loop, not each in its step.
 
-    One key serves all steps only when they are projected together.
+    With keys they are: what stays the same through all steps is then drawn once.
     """
-    return key is not None or jax.default_backend() != "cpu"
+    if steps.xs is None:
+        return False
+    return steps.keys is not None or jax.default_backend() != "cpu"
+
+
+def gates(cell: Cell, params: Any, carry: Any, u_t: Any, a_t: Any) -> tuple[Any, Any]:
+    """`cell.gates`, with the new carry in the dtype of the old."""
+    new, y_t = cell.gates(params, carry, u_t, a_t)
+    return jax.tree.map(lambda n, c: n.astype(c.dtype), new, carry), y_t
+
+
+def start(starts, fresh: Any, carry: Any) -> Any:
+    """Where a sequence starts: the fresh carry."""
+    return carry if starts is None else select(starts, fresh, carry)
+
+
+def keep_masked(mask, new: Any, carry: Any, y_t: Any) -> tuple[Any, Any]:
+    """Where the step is masked: the old carry, and an output of zeros."""
+    zeros = jax.tree.map(jnp.zeros_like, y_t)
+    return select(mask, new, carry), select(mask, y_t, zeros)
 
 
 def select(mask: jax.Array | None, a: Any, b: Any) -> Any:
-    """`a` where `mask [*B]` is True, else `b`; trees of leaves `[*B, ...]`."""
+    """`a` where `mask [*B]` is True, or there is none, else `b`; leaves `[*B, ...]`."""
     if mask is None:
         return a
 

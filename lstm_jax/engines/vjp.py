@@ -5,162 +5,366 @@ the weights, and T roundings in their dtype. The contract of a cell allows bette
 Only the carry's gradient is sequential; in reverse it pulls back the gates, which are
 recomputed from what the forward pass kept, and the linear recurrent half. What the
 weights receive is a product over all T x B at once, after the loop.
+
+Memory is what long sequences cost, so little is kept and little is added:
+
+- where gates use only the sum u + a, the sum is kept, else both;
+- a leaf of the carry that the backward step does not read (h of an LSTM, which enters
+  only the linear half) is not kept: the step before returns it once more;
+- the gradient of each pre-activation overwrites it, and such a leaf of the carry the
+  gradient of the outputs: XLA updates a loop's carry in place.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from lstm_jax.cell import Cell
-from lstm_jax.engines.scan import projects_together, select
+from lstm_jax.cell import Cell, at_least_float32
+from lstm_jax.engines.reading import elementwise, reads, sums
+from lstm_jax.engines.scan import gates, hoist, keep_masked, select, start
+from lstm_jax.engines.steps import Steps
 
 
 def vjp(
     cell: Cell,
     params: Any,
-    xs: jax.Array,
+    steps: Steps,
     carry: Any,
-    mask: jax.Array | None,
+    fresh: Any,
     *,
-    key: jax.Array | None = None,
+    time: int,
     reverse: bool = False,
     unroll: int = 1,
-) -> tuple[jax.Array, Any]:
+    remat: bool = False,
+    every_carry: bool = False,
+) -> tuple[Any, Any, Any]:
     """Runs `cell` over a sequence; arguments and results as in `scan`.
 
-    Kept for the backward pass: the carry before each step and the recurrent half `a`
-    of its pre-activations.
+    With `remat` only carries are kept: the backward pass makes all pre-activations
+    anew, by one product for all steps.
 
     Raises:
       TypeError: from JAX, for forward-mode derivatives; use the engine "scan".
     """
-    together = projects_together(key)
-    inputs = cell.project(params, xs, key=key) if together else xs
+    inputs = steps.xs
+    steps, project = hoist(cell, params, steps)
+    plan = _plan(cell, project, params, steps, carry, remat)
+    loop = partial(lax.scan, length=time, unroll=unroll)
+    # One axis for T and B: on CPU, XLA contracts two at half the speed of one.
+    # Elsewhere that would undo the placement of a batch on many devices.
+    in_step = steps.xs is inputs
+    merged = 0
+    if in_step and inputs is not None and not any(jax.typeof(inputs).sharding.spec):
+        merged = inputs.ndim - cell.feature_ndim
 
-    def project(params, input_t):
-        return input_t if together else cell.project(params, input_t)
+    def forward(params, xs, carry, fresh, rest):
+        steps = rest._replace(xs=xs)
 
-    def forward(params, inputs, carry, mask):
-        def body(carry, inputs_t):
-            input_t, m_t = inputs_t
-            a_t = cell.recur(params, carry)
-            u_t = project(params, input_t)
-            new, y_t = _gates(cell, params, carry, u_t, a_t)
-            y_t = select(m_t, y_t, jnp.zeros_like(y_t))
-            return select(m_t, new, carry), (y_t, carry, a_t)
+        def body(carry, steps_t):
+            carry = start(steps_t.starts, fresh, carry)
+            u_t, a_t = project(params, steps_t), cell.recur(params, carry)
+            new, y_t = gates(cell, params, carry, u_t, a_t)
+            new, y_t = keep_masked(steps_t.mask, new, carry, y_t)
+            pre = None if remat else plan.join(u_t, a_t)
+            kept = _pick(carry, plan.kept), pre
+            return new, (y_t, new if every_carry else None, kept)
 
-        last, (ys, carries, recurs) = lax.scan(
-            body, carry, (inputs, mask), reverse=reverse, unroll=unroll
-        )
-        return (ys, last), (params, inputs, carries, recurs, mask)
+        last, (ys, carries, kept) = loop(body, carry, steps, reverse=reverse)
+        return (ys, last, carries), (params, steps, carry, fresh, kept)
 
-    def backward(kept, gradients):
-        params, inputs, carries, recurs, mask = kept
-        d_ys, d_last = gradients
-        own_params = _gates_read_params(cell, project, params, inputs, carries, recurs)
-        # What the loop stacks; the same array twice, as d_u and d_a of a cell that
-        # adds the two, is stacked once.
-        stacked = _Distinct()
+    def backward(residuals, gradients):
+        params, steps, initial, fresh, (kept, pre) = residuals
+        d_ys, d_last, d_carries = jax.tree.map(_real, gradients)
+        recur_all, project_all = _over_all_steps(cell, project, steps, merged, time)
+        not_kept = [not kept for kept in plan.kept]
+        if remat:
+            carries = _put(initial, plan.kept, kept)
+            pre = plan.join(project_all(params, steps), recur_all(params, carries))
 
-        def body(d_carry, inputs_t):
-            input_t, carry, a_t, m_t, d_y = inputs_t
-            u_t = project(params, input_t)
+        # The carry before a step, where it was not kept, is what the step before
+        # returns.
+        missing = _pick(initial, not_kept)
+        first, last, step = (time - 1, 0, -1) if reverse else (0, time - 1, 1)
+        # In place, that is written one step ahead of where gradients of outputs are
+        # read, and read from what was written: XLA would copy whole stacks otherwise.
+        ahead = plan.in_place and len(missing) == 1 and _alike(d_ys, missing[0])
+
+        def body(state, at_t):
+            d_carry, d_fresh, d_small, stacks = state
+            t, steps_t, kept_t, pre_t, d_y, d_more = at_t
+            carry = _put(initial, plan.kept, kept_t)
+            d_carry = d_carry if d_more is None else _add(d_carry, d_more)
+
+            def run_gates(small, carry, pre):
+                own = _put(params, plan.small, small)
+                return gates(cell, own, carry, *plan.part(pre))
+
+            if plan.in_place:
+                pre_t = jax.tree.map(partial(_read, at=t), stacks.pre)
+            small = _pick(params, plan.small)
+            (new, _), pull = _vjp(run_gates, small, carry, pre_t)
+            found_t = _pick(new, not_kept)
+            if ahead:
+                after = jnp.clip(t + step, 0, time - 1)
+                kept_y = jnp.where(t == last, _read(stacks.y, t), found_t[0])
+                stacks = stacks._replace(y=_write(stacks.y, kept_y, after))
+                d_y, found_t = _read(stacks.y, t), []
             zeros = jax.tree.map(jnp.zeros_like, d_carry)
-            d_new, d_passed = select(m_t, d_carry, zeros), None
-            if m_t is not None:
-                d_passed = select(m_t, zeros, d_carry)
-            d_y = select(m_t, d_y, jnp.zeros_like(d_y))
-            _, pull_gates = jax.vjp(
-                lambda carry, u, a: _gates(cell, params, carry, u, a), carry, u_t, a_t
+            d_new, d_y = keep_masked(steps_t.mask, d_carry, zeros, d_y)
+            d_small_t, d_direct, d_pre = pull((d_new, d_y))
+            _, pull = _vjp(partial(cell.recur, params), carry)
+            d_before = _add(d_direct, pull(d_pre.a)[0])
+            if steps_t.mask is not None:
+                d_before = _add(d_before, select(steps_t.mask, zeros, d_carry))
+            if steps_t.starts is not None:
+                d_fresh = _add(d_fresh, select(steps_t.starts, d_before, zeros))
+                d_before = select(steps_t.starts, zeros, d_before)
+
+            d_small = jax.tree.map(
+                lambda d, x: d + x.astype(d.dtype), d_small, d_small_t
             )
-            d_direct, d_u, d_a = pull_gates((d_new, d_y))
-            _, pull_recur = jax.vjp(lambda carry: cell.recur(params, carry), carry)
-            d_carry = jax.tree.map(jnp.add, d_direct, pull_recur(d_a)[0])
-            if d_passed is not None:
-                d_carry = jax.tree.map(jnp.add, d_carry, d_passed)
-            return d_carry, stacked.pack((d_u, d_a, (d_new, d_y) if own_params else ()))
+            if plan.in_place:
+                pre = jax.tree.map(partial(_write, at=t), stacks.pre, d_pre)
+                stacks, d_pre = stacks._replace(pre=pre), None
+            d_out = (d_new, d_y) if any(plan.large) else None
+            return (d_before, d_fresh, d_small, stacks), (d_pre, found_t, d_out)
 
-        d_carry, leaves = lax.scan(
+        d_small = [
+            jnp.zeros(leaf.shape, at_least_float32(leaf.dtype))
+            for leaf in _pick(params, plan.small)
+        ]
+        d_fresh = jax.tree.map(jnp.zeros_like, d_last)
+        stacks = _Stacks(pre if plan.in_place else None, d_ys if ahead else None)
+        read = None if plan.in_place else pre, None if ahead else d_ys
+        state, (d_pre, found, d_out) = loop(
             body,
-            d_last,
-            (inputs, carries, recurs, mask, d_ys),
+            (d_last, d_fresh, d_small, stacks),
+            (jnp.arange(time), steps, kept, *read, d_carries),
             reverse=not reverse,
-            unroll=unroll,
         )
-        d_us, d_as, d_gates = stacked.unpack(leaves)
+        d_carry, d_fresh, d_small, stacks = state
+        d_pre = stacks.pre if plan.in_place else d_pre
+        if ahead:
+            found = [_write(stacks.y, missing[0], first)]
+        else:
+            found = [_shift(s, x, reverse) for s, x in zip(found, missing, strict=True)]
+        carries = _put(_put(initial, plan.kept, kept), not_kept, found)
+        (d_params,) = _vjp(lambda p: recur_all(p, carries), params)[1](d_pre.a)
+        d_params = _plus(d_params, plan.small, d_small)
+        if any(plan.large):  # matrices within the gates: a product after the loop, too
 
-        # On CPU, XLA contracts two axes at once at half the speed of a single one.
-        # Elsewhere, merging would undo the placement of a batch on many devices.
-        merged = 0 if together else inputs.ndim - cell.feature_ndim
-        flat = partial(_merge_axes, merged)
-        recur = jax.vmap(cell.recur, (None, 0)) if together else cell.recur
-        pull = jax.vjp(lambda p: recur(p, flat(carries)), params)[1]
-        d_params = pull(flat(d_as))[0]
-        if own_params:
-            us = project(params, inputs)
+            def gates_all(large):
+                own = _put(params, plan.large, large)
+                run = jax.vmap(lambda c, pre: gates(cell, own, c, *plan.part(pre)))
+                return run(carries, pre)
 
-            def all_gates(params):
-                gates = jax.vmap(lambda c, u, a: _gates(cell, params, c, u, a))
-                return gates(carries, us, recurs)
+            (d_large,) = _vjp(gates_all, _pick(params, plan.large))[1](d_out)
+            d_params = _plus(d_params, plan.large, d_large)
 
-            d_own = jax.vjp(all_gates, params)[1](d_gates)[0]
-            d_params = jax.tree.map(jnp.add, d_params, d_own)
-        if together:
-            return d_params, d_us, d_carry, None
-        pull = jax.vjp(lambda p, xs: cell.project(p, flat(xs)), params, inputs)[1]
-        d_project, d_xs = pull(flat(d_us))
-        return jax.tree.map(jnp.add, d_params, d_project), d_xs, d_carry, None
+        d_xs = plan.gradient_of_u(d_pre)
+        if in_step:
+            _, pull = _vjp(
+                lambda p, xs: project_all(p, steps._replace(xs=xs)), params, steps.xs
+            )
+            d_project, d_xs = pull(d_xs)
+            d_params = _add(d_params, d_project)
+        primals = params, steps.xs, initial, fresh
+        pairs = zip(primals, (d_params, d_xs, d_carry, d_fresh), strict=True)
+        return *(jax.tree.map(_or_float0, x, d) for x, d in pairs), None
 
     @jax.custom_vjp
-    def run(params, inputs, carry, mask):
-        return forward(params, inputs, carry, mask)[0]
+    def run(params, xs, carry, fresh, rest):
+        return forward(params, xs, carry, fresh, rest)[0]
 
     run.defvjp(forward, backward)
-    return run(params, inputs, carry, mask)
+    ys, carry, carries = run(params, steps.xs, carry, fresh, steps._replace(xs=None))
+    return ys, carry, carries
 
 
-def _gates(cell: Cell, params: Any, carry: Any, u: Any, a: Any) -> tuple[Any, Any]:
-    """`cell.gates`, with the new carry in the dtype of the old."""
-    new, y = cell.gates(params, carry, u, a)
-    return jax.tree.map(lambda n, c: n.astype(c.dtype), new, carry), y
+class _Pre(NamedTuple):
+    """Pre-activations: `a`, with what of `u` is only added to it; the rest of `u`."""
+
+    a: Any
+    rest: list
 
 
-def _merge_axes(count: int, tree: Any) -> Any:
-    """Merges the first `count` axes of every leaf; none for 0."""
-    if count == 0:
-        return tree
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[count:]), tree)
+class _Stacks(NamedTuple):
+    """What the backward loop updates in place; None where it does not."""
+
+    pre: Any
+    y: jax.Array | None
 
 
-def _gates_read_params(cell, project, params, inputs, carries, recurs) -> bool:
-    """Whether the gates of one step use params of their own."""
-    one_step = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype),
-        (inputs, carries, recurs),
-    )
+class _Plan(NamedTuple):
+    """What to keep of a step, found by looking at the cell's functions.
 
-    def gates(own, input_t, carry, a_t):
-        return _gates(cell, own, carry, project(params, input_t), a_t)
+    Attributes:
+      kept: for each leaf of the carry, whether it is kept.
+      small: for each leaf of the params, whether the gates read it as a vector.
+      large: the same for those that are matrices or kernels.
+      partners: for each leaf of u, the leaf of a it is only ever added to, or None.
+      dtypes, tree: of the leaves of u, and its structure.
+      in_place: whether gradients may overwrite what they are made of.
+    """
 
-    jaxpr = jax.make_jaxpr(gates)(params, *one_step).jaxpr
-    read = {id(v) for eqn in jaxpr.eqns for v in eqn.invars}
-    read |= {id(v) for v in jaxpr.outvars}
-    own = jaxpr.invars[: len(jax.tree.leaves(params))]
-    return any(id(v) in read for v in own)
+    kept: list[bool]
+    small: list[bool]
+    large: list[bool]
+    partners: list[int | None]
+    dtypes: list[Any]
+    tree: Any
+    in_place: bool
+
+    def join(self, u: Any, a: Any) -> _Pre:
+        """The pre-activations of `u` and `a`."""
+        rest, (leaves, tree) = [], jax.tree.flatten(a)
+        for u_leaf, at in zip(jax.tree.leaves(u), self.partners, strict=True):
+            if at is None:
+                rest.append(u_leaf)
+            else:
+                leaves[at] = u_leaf.astype(leaves[at].dtype) + leaves[at]
+        return _Pre(jax.tree.unflatten(tree, leaves), rest)
+
+    def part(self, pre: _Pre) -> tuple[Any, Any]:
+        """`(u, a)` of the same gates, with zeros in `u` for what was added."""
+        return self._u(pre, jnp.zeros_like), pre.a
+
+    def gradient_of_u(self, d_pre: _Pre) -> Any:
+        """What reaches `u`: the gradient of a sum is that of its terms."""
+        return self._u(d_pre, lambda d_a, dtype: d_a.astype(dtype))
+
+    def _u(self, pre: _Pre, of_added) -> Any:
+        leaves, rest = jax.tree.leaves(pre.a), iter(pre.rest)
+        both = zip(self.partners, self.dtypes, strict=True)
+        return jax.tree.unflatten(
+            self.tree,
+            [next(rest) if i is None else of_added(leaves[i], d) for i, d in both],
+        )
 
 
-class _Distinct:
-    """Packs a tree as its distinct leaves, by identity, and unpacks it again."""
+def _plan(cell, project, params, steps, carry, remat) -> _Plan:
+    # Of the first step, for shapes and jaxprs only: XLA drops what it computes.
+    steps_t = jax.tree.map(lambda x: x[0], steps)
+    u, a = project(params, steps_t), cell.recur(params, carry)
+    partners = sums(lambda u, a: gates(cell, params, carry, u, a), u, a)
 
-    def pack(self, tree: Any) -> list:
-        leaves, self.treedef = jax.tree.flatten(tree)
-        distinct = {id(leaf): leaf for leaf in leaves}
-        order = {key: at for at, key in enumerate(distinct)}
-        self.places = [order[id(leaf)] for leaf in leaves]
-        return list(distinct.values())
+    def pulled(carry):
+        (new, y), pull = _vjp(partial(gates, cell), params, carry, u, a)
+        _, pull_recur = _vjp(partial(cell.recur, params), carry)
+        return pull((new, y)), pull_recur(a)
 
-    def unpack(self, leaves: list) -> Any:
-        return jax.tree.unflatten(self.treedef, [leaves[at] for at in self.places])
+    everything = remat or steps.mask is not None or steps.starts is not None
+    kept = [
+        everything or read or not jnp.issubdtype(leaf.dtype, jnp.inexact)
+        for leaf, read in zip(jax.tree.leaves(carry), reads(pulled, carry), strict=True)
+    ]
+    own = reads(lambda params: gates(cell, params, carry, u, a), params)
+    vector = [leaf.ndim <= cell.feature_ndim for leaf in jax.tree.leaves(params)]
+    small = [o and v for o, v in zip(own, vector, strict=True)]
+    large = [o and not v for o, v in zip(own, vector, strict=True)]
+    u_leaves, tree = jax.tree.flatten(u)
+    dtypes = [leaf.dtype for leaf in u_leaves]
+    # Gates that reduce, or read two stacks, do so in several kernels. XLA's CPU backend
+    # would then copy whole stacks in every step, to keep them from being overwritten.
+    sums_only = all(at is not None for at in partners)
+    in_place = sums_only and elementwise(partial(gates, cell), params, carry, u, a)
+    return _Plan(kept, small, large, partners, dtypes, tree, in_place)
+
+
+def _over_all_steps(cell: Cell, project, steps: Steps, merged: int, time: int):
+    """`recur` and `project` over the stacks of all steps, their T and B as one axis.
+
+    With `merged` 0, the axis of time is mapped over instead.
+    """
+
+    def flat(tree):
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[merged:]), tree)
+
+    def whole(tree):
+        lead = jax.tree.leaves(steps.xs)[0].shape[:merged]
+        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), tree)
+
+    def recur_all(params, carries):
+        if merged:
+            return whole(cell.recur(params, flat(carries)))
+        return jax.vmap(partial(cell.recur, params))(carries)
+
+    def project_all(params, steps):
+        if merged:
+            return whole(cell.project(params, flat(steps.xs)))
+        return jax.vmap(partial(project, params), axis_size=time)(steps)
+
+    return recur_all, project_all
+
+
+def _vjp(fun, *args):
+    """`jax.vjp`, where what has no gradient, as keys, has zeros of float32 for one."""
+    out, pull = jax.vjp(fun, *args)
+
+    def pull_real(gradients):
+        gradients = jax.tree.map(_or_float0, out, gradients)
+        return jax.tree.map(_real, pull(gradients))
+
+    return out, pull_real
+
+
+def _real(gradient):
+    none = gradient.dtype == jax.dtypes.float0
+    return jnp.zeros(gradient.shape) if none else gradient
+
+
+def _or_float0(leaf, gradient):
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return gradient
+    return np.zeros(leaf.shape, jax.dtypes.float0)
+
+
+def _pick(tree: Any, flags: list[bool]) -> list:
+    """The leaves where a flag is set."""
+    return [
+        leaf for leaf, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag
+    ]
+
+
+def _put(tree: Any, flags: list[bool], leaves: list) -> Any:
+    """`tree` with others in the place of the leaves where a flag is set."""
+    old, treedef = jax.tree.flatten(tree)
+    new = iter(leaves)
+    both = [next(new) if flag else x for x, flag in zip(old, flags, strict=True)]
+    return jax.tree.unflatten(treedef, both)
+
+
+def _plus(tree: Any, flags: list[bool], leaves: list) -> Any:
+    """`tree` with something added to the leaves where a flag is set."""
+    pairs = zip(_pick(tree, flags), leaves, strict=True)
+    return _put(tree, flags, [x + y.astype(x.dtype) for x, y in pairs])
+
+
+def _add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _read(stack: jax.Array, at: jax.Array) -> jax.Array:
+    return lax.dynamic_index_in_dim(stack, at, 0, keepdims=False)
+
+
+def _alike(a, b) -> bool:
+    """Whether a stack `a` holds leaves such as `b`."""
+    return (a.shape[1:], a.dtype) == (b.shape, b.dtype)
+
+
+def _shift(stack: jax.Array, first: jax.Array, reverse: bool) -> jax.Array:
+    """What was before each step, from what was after it."""
+    if reverse:
+        return jnp.concatenate([stack[1:], first[None]])
+    return jnp.concatenate([first[None], stack[:-1]])
+
+
+def _write(stack: jax.Array, leaf: jax.Array, at: jax.Array) -> jax.Array:
+    if not jnp.issubdtype(stack.dtype, jnp.inexact):
+        return stack  # keys have no gradient to make room for
+    return lax.dynamic_update_index_in_dim(stack, leaf, at, 0)

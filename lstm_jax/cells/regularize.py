@@ -1,0 +1,214 @@
+"""Noise that keeps a cell from leaning on single units, for training only."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cell import Cell
+
+
+def dropout(cell: Cell, rate: float, *, variational: bool = False) -> Cell:
+    """Dropout on the inputs of a cell.
+
+        x̃_t = m_t x_t / (1 - rate)        m_t ~ Bernoulli(1 - rate)
+
+    Drawn for each example and feature; without keys, the cell alone.
+
+    Args:
+      cell: any cell.
+      rate: probability that a feature is zeroed, in [0, 1).
+      variational: one mask m for all steps of a sequence, not one for each.
+
+    Returns:
+      A `Cell` with the params and the carry of `cell`.
+
+    Raises:
+      ValueError: if `rate` is outside [0, 1).
+
+    Reference: Srivastava et al. 2014; inputs only: Zaremba et al. 2014; `variational`:
+    Gal & Ghahramani 2016, with one mask for all gates.
+    """
+    rate = _checked("dropout", rate)
+
+    def project(params, xs, *, keys=None):
+        if keys is None:
+            return cell.project(params, xs)
+        own, inner = keys.fold_in(0), keys.fold_in(1)
+        if xs is None or rate == 0:
+            return cell.project(params, xs, keys=inner)
+
+        def draw(key):
+            return jax.random.bernoulli(key, 1 - rate, xs.shape[1:])
+
+        # Step t's mask must follow from step t's key alone, so that frame by frame
+        # is the same as all at once.
+        keep = draw(own.sequence) if variational else jax.vmap(draw)(own.steps)
+        return cell.project(params, _dropped(xs, keep, rate), keys=inner)
+
+    return cell._replace(project=project, equations=None)
+
+
+class RecurrentDropoutCarry(NamedTuple):
+    """The carry of the wrapped cell, and bools like it: what `recur` may read.
+
+    `mask` is None in evaluation, and in place of a leaf that is not floating.
+    """
+
+    cell: Any
+    mask: Any
+
+
+def recurrent_dropout(cell: Cell, rate: float) -> Cell:
+    """Dropout on the state that enters the recurrent half, one mask a sequence.
+
+        a_t = recur(m carry_tm1 / (1 - rate))        m ~ Bernoulli(1 - rate)
+
+    The state itself is left whole: of an LSTM, h enters the product masked, while c
+    is remembered in full. The mask is drawn for each example with the carry, from
+    its key, and stays in it: a carry kept for the next chunk of a sequence keeps its
+    mask, and `resets` bring the same one back. Without a key there is none.
+
+    Args:
+      cell: a cell whose state enters through `recur`.
+      rate: probability that a unit of the state is hidden, in [0, 1).
+
+    Returns:
+      A `Cell` with the params of `cell` and carry `RecurrentDropoutCarry`.
+
+    Raises:
+      ValueError: if `rate` is outside [0, 1); at init, if `recur` returns nothing.
+
+    Reference: Gal & Ghahramani 2016, with one mask for all gates.
+    """
+    rate = _checked("recurrent_dropout", rate)
+
+    def init(key, feature_shape, dtype=jnp.float32):
+        params = cell.init(key, feature_shape, dtype)
+        state = cell.carry(params, (), feature_shape, dtype)
+        if not jax.tree.leaves(jax.eval_shape(cell.recur, params, state)):
+            raise ValueError(
+                "recurrent_dropout: this cell's recur returns nothing, so there is "
+                "nothing to drop; its recurrent half is in its gates"
+            )
+        return params
+
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        if key is None:
+            state = cell.carry(params, batch_shape, feature_shape, dtype)
+            return RecurrentDropoutCarry(state, None)
+        own, inner = jax.random.split(key)
+        state = cell.carry(params, batch_shape, feature_shape, dtype, key=inner)
+        leaves, tree = jax.tree.flatten(state)
+        keys = jax.random.split(own, len(leaves))
+        mask = [
+            jax.random.bernoulli(k, 1 - rate, leaf.shape)
+            if _is_floating(leaf)
+            else None
+            for k, leaf in zip(keys, leaves, strict=True)
+        ]
+        return RecurrentDropoutCarry(state, jax.tree.unflatten(tree, mask))
+
+    def recur(params, carry):
+        if carry.mask is None:
+            return cell.recur(params, carry.cell)
+
+        def hide(keep, leaf):
+            return leaf if keep is None else _dropped(leaf, keep, rate)
+
+        seen = jax.tree.map(hide, carry.mask, carry.cell, is_leaf=lambda m: m is None)
+        return cell.recur(params, seen)
+
+    def gates(params, carry, u, a):
+        new, y = cell.gates(params, carry.cell, u, a)
+        return carry._replace(cell=new), y
+
+    return cell._replace(
+        init=init, carry=carry, recur=recur, gates=gates, equations=None
+    )
+
+
+def zoneout(cell: Cell, rate: Any) -> Cell:
+    """Units of the state that keep their old value, at random.
+
+        carry_t = m_t carry_tm1 + (1 - m_t) new_t        m_t ~ Bernoulli(rate)
+
+    Drawn for each example, unit and step; without keys, the mean, `rate` for m_t. An
+    output that is a leaf of the new carry (h of an LSTM or a GRU), the same array,
+    comes out zoned out as well; any other is left as the cell made it. Leaves that
+    are not floating are always new.
+
+    Args:
+      cell: any cell.
+      rate: probability that a unit keeps its value, in [0, 1]: for all leaves, or a
+        tree like the carry, such as `LSTMCarry(c=0.5, h=0.05)`.
+
+    Returns:
+      A `Cell` with the params and the carry of `cell`.
+
+    Raises:
+      ValueError: if a rate is outside [0, 1], or the tree does not fit the carry.
+
+    Reference: Krueger et al. 2017.
+    """
+    for one in jax.tree.leaves(rate):
+        if not 0 <= one <= 1:
+            raise ValueError(f"zoneout: rate={rate!r}, but a rate lies in [0, 1]")
+    rate = jax.tree.map(float, rate)
+
+    def project(params, xs, *, keys=None):
+        if keys is None:
+            return cell.project(params, xs), None
+        own, inner = keys.fold_in(0), keys.fold_in(1)
+        return cell.project(params, xs, keys=inner), own.steps
+
+    def gates(params, carry, u, a):
+        u, key = u
+        new, y = cell.gates(params, carry, u, a)
+        olds, tree = jax.tree.flatten(carry)
+        news = jax.tree.leaves(new)
+        keys = [None] * len(olds) if key is None else jax.random.split(key, len(olds))
+        zoned = list(map(zone, rates_of(carry), keys, olds, news))
+        for leaf, made in zip(zoned, news, strict=True):
+            if made is y:
+                y = leaf
+                break
+        return jax.tree.unflatten(tree, zoned), y
+
+    def rates_of(carry):
+        try:
+            spread = jax.tree.broadcast(rate, carry)
+        except ValueError as error:
+            raise ValueError(
+                f"zoneout: rate={rate!r} does not fit the carry "
+                f"{jax.tree.structure(carry)}; pass one number, or a tree like it"
+            ) from error
+        return jax.tree.leaves(spread)
+
+    def zone(rate, key, old, new):
+        if not _is_floating(old):
+            return new
+        new = new.astype(old.dtype)
+        if key is None:
+            return rate * old + (1 - rate) * new
+        keep = jax.random.bernoulli(key, rate, old.shape)
+        # Placed as the state is, which a choice wants on a mesh with explicit axes.
+        keep |= jnp.zeros_like(old, bool)
+        return jnp.where(keep, old, new)
+
+    return cell._replace(project=project, gates=gates, equations=None)
+
+
+def _checked(caller: str, rate: float) -> float:
+    if not 0 <= rate < 1:
+        raise ValueError(f"{caller}: rate={rate!r}, but it lies in [0, 1)")
+    return float(rate)
+
+
+def _dropped(x: jax.Array, keep: jax.Array, rate: float) -> jax.Array:
+    """`x` where `keep`, scaled so that its mean stays, else 0."""
+    return jnp.where(keep, x / (1 - rate), 0)
+
+
+def _is_floating(leaf: jax.Array) -> bool:
+    return jnp.issubdtype(leaf.dtype, jnp.floating)

@@ -1,0 +1,98 @@
+"""What an engine reads step by step, made of what a person gives."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cell import Cell, Keys
+
+
+class Steps(NamedTuple):
+    """What an engine reads step by step, each `[T, ...]` or None.
+
+    Attributes:
+      xs: inputs, `[T, *B, ...]`; None for a run without.
+      keys: both fields `[T]`; None means evaluation.
+      mask: bool `[T, *B]`; where False, the carry passes and the output is zero.
+      starts: bool `[T, *B]`; where True, the step reads a fresh carry.
+    """
+
+    xs: Any = None
+    keys: Keys | None = None
+    mask: jax.Array | None = None
+    starts: jax.Array | None = None
+
+
+def split_shape(
+    cell: Cell, xs, length, lengths, mask, resets
+) -> tuple[int, tuple, tuple | None]:
+    """`(T, batch shape, feature shape)`."""
+    if (xs is None) == (length is None):
+        raise ValueError(
+            "unroll: xs is None and length is not given; pass xs=None, length=T"
+            if xs is None
+            else f"unroll: length={length} is for xs=None; xs [T, *B, F] tells T"
+        )
+    if xs is None:
+        steps = next((a.shape[1:] for a in (mask, resets) if a is not None), ())
+        return length, steps if lengths is None else jnp.shape(lengths), None
+    if xs.ndim < 1 + cell.feature_ndim:
+        raise ValueError(
+            f"unroll: xs has shape {xs.shape}, but this cell wants [T, *B, features] "
+            f"with {cell.feature_ndim} feature axes"
+        )
+    first_feature = xs.ndim - cell.feature_ndim
+    return xs.shape[0], xs.shape[1:first_feature], xs.shape[first_feature:]
+
+
+def valid_steps(time: int, batch_shape: tuple, lengths, mask) -> jax.Array | None:
+    """One bool mask `[T, *B]` of `lengths` and `mask`; None if neither is given."""
+    if mask is not None:
+        mask = _flags("mask", mask, time, batch_shape)
+    if lengths is None:
+        return mask
+    within = _within(time, batch_shape, lengths)
+    return within if mask is None else within & mask
+
+
+def starting_steps(
+    time: int, batch_shape: tuple, lengths, resets, reverse: bool
+) -> jax.Array | None:
+    """Where the carry is fresh in the order of reading; bool `[T, *B]` or None."""
+    if resets is None:
+        return None
+    starts = _flags("resets", resets, time, batch_shape)
+    if lengths is not None:
+        starts &= _within(time, batch_shape, lengths)
+    if reverse:  # a sequence ends before the step that starts the next
+        starts = jnp.concatenate([starts[1:], jnp.zeros_like(starts[:1])])
+    return starts
+
+
+def _flags(name: str, flags, time: int, batch_shape: tuple) -> jax.Array:
+    flags = jnp.asarray(flags)
+    if flags.shape != (time, *batch_shape):
+        raise ValueError(
+            f"unroll: {name} has shape {flags.shape}, but xs wants one of "
+            f"[T, *B] = {(time, *batch_shape)}"
+        )
+    return flags.astype(bool)
+
+
+def _within(time: int, batch_shape: tuple, lengths) -> jax.Array:
+    """Bool `[T, *B]`: whether a step is within its sequence's length."""
+    lengths = jnp.asarray(lengths)
+    if lengths.shape != batch_shape:
+        raise ValueError(
+            f"unroll: lengths has shape {lengths.shape}, but xs wants one of "
+            f"[*B] = {batch_shape}"
+        )
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise ValueError(
+            f"unroll: lengths has dtype {lengths.dtype}; pass integers, a count of "
+            "valid steps for each sequence"
+        )
+    steps = jnp.arange(time, dtype=jnp.int32)
+    steps = steps.reshape((time,) + (1,) * len(batch_shape))
+    return steps < lengths.astype(jnp.int32)

@@ -1,0 +1,126 @@
+"""The table of cells that every promise of `unroll` is tested on: a cell, a line."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import reference
+import reference_conv
+import user_cells
+
+from lstm_jax import (
+    Cell,
+    autoregressive,
+    conv_gru,
+    conv_lstm,
+    dense_skip,
+    dropout,
+    gru,
+    learned_carry,
+    lstm,
+    recurrent_dropout,
+    repeat,
+    residual,
+    rnn,
+    stack,
+    zoneout,
+)
+from lstm_jax.cell import at_least_float32
+
+T, B, D = 6, 4, 3
+IMAGE = (3, 2, 2)  # H W C
+
+
+class Case(NamedTuple):
+    """A cell, the shape of its input, and its step in NumPy where there is one."""
+
+    cell: Cell
+    feature_shape: tuple[int, ...] = (D,)
+    one_step: Callable | None = None
+
+
+CASES = {
+    "lstm": Case(lstm(D), (2,), reference.lstm_step),
+    "lstm-pixel": Case(lstm(D), (1,), reference.lstm_step),
+    "lstm-peepholes": Case(
+        lstm(D, peepholes=True), (2,), reference.lstm(peepholes=True)
+    ),
+    "lstm-layer-norm": Case(
+        lstm(D, layer_norm=True), (2,), reference.lstm(layer_norm=True)
+    ),
+    "lstm-projection": Case(lstm(D, projection=2), (2,), reference.lstm(projection=2)),
+    "lstm-coupled": Case(lstm(D, coupled=True), (2,), reference.lstm(coupled=True)),
+    "lstm-everything": Case(
+        lstm(D, peepholes=True, layer_norm=True, projection=2, coupled=True),
+        (2,),
+        reference.lstm(peepholes=True, layer_norm=True, projection=2, coupled=True),
+    ),
+    "gru": Case(gru(D), (2,), reference.gru()),
+    "rnn": Case(rnn(D), (2,), reference.rnn_step(np.tanh)),
+    "rnn-relu": Case(
+        rnn(D, activation=jax.nn.relu), (2,), reference.rnn_step(lambda z: z * (z > 0))
+    ),
+    "conv-lstm": Case(conv_lstm(D, (3, 3)), IMAGE, reference_conv.conv_lstm()),
+    "conv-gru": Case(conv_gru(D, (2, 2)), IMAGE, reference_conv.conv_gru()),
+    "unit": Case(user_cells.unit(D), (2,), user_cells.unit_step),
+    "stack": Case(stack(lstm(D), gru(4), rnn(2)), (2,)),
+    "residual": Case(residual(gru(D))),
+    "dense-skip": Case(dense_skip(lstm(D), rnn(2)), (2,)),
+    "repeat": Case(repeat(lstm(D), 2)),
+    "learned-carry": Case(learned_carry(lstm(D)), (2,)),
+    "zoneout": Case(zoneout(lstm(D), 0.2), (2,)),
+    "dropout": Case(dropout(recurrent_dropout(gru(D), 0.3), 0.3), (2,)),
+    "autoregressive": Case(autoregressive(lstm(D))),
+    "composed": Case(residual(stack(lstm(4), zoneout(gru(D), 0.1)))),
+}
+RANDOM = ["zoneout", "dropout", "composed"]  # those that read a key
+
+_rng = np.random.default_rng(3)
+LENGTHS = np.array([T, 0, 3, 1])
+HOLES = _rng.random((T, B)) < 0.7
+STARTS = _rng.random((T, B)) < 0.3
+READINGS = {
+    "all": {},
+    "lengths": {"lengths": LENGTHS},
+    "mask": {"mask": HOLES},
+    "resets": {"resets": STARTS},
+    "combined": {"lengths": LENGTHS, "mask": HOLES, "resets": STARTS},
+}
+
+
+def problem(name: str, dtype: Any = jnp.float64, batch: int = B, time: int = T):
+    """`(params, xs, carry)` of a case, all random."""
+    cell, feature_shape, _ = CASES[name]
+    rng = np.random.default_rng(0)
+
+    def noise(leaf, scale):
+        return leaf + jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
+
+    params = cell.init(jax.random.key(0), feature_shape, dtype)
+    params = jax.tree.map(lambda leaf: noise(leaf, 0.1), params)
+    xs = jnp.asarray(rng.standard_normal((time, batch, *feature_shape)), dtype)
+    state = at_least_float32(dtype)
+    carry = cell.carry(params, (batch,), feature_shape, state)
+    return params, xs, jax.tree.map(lambda leaf: noise(leaf, 0.5), carry)
+
+
+def reading_in_numpy(name: str, params, xs, carry, options: dict, reverse: bool):
+    """`(ys, states after each step)` of the NumPy loop."""
+    cell, feature_shape, one_step = CASES[name]
+    time, batch = xs.shape[:2]
+    valid = np.asarray(options.get("mask", np.ones((time, batch), bool)))
+    within = np.arange(time)[:, None] < options.get("lengths", np.full(batch, time))
+    resets = options.get("resets")
+    fresh = cell.carry(params, (batch,), feature_shape, xs.dtype)
+    return reference.run(
+        one_step,
+        jax.tree.map(np.asarray, params),
+        np.asarray(xs),
+        tuple(np.asarray(leaf) for leaf in jax.tree.leaves(carry)),
+        valid & within,
+        reverse,
+        None if resets is None else np.asarray(resets) & within,
+        tuple(np.asarray(leaf) for leaf in jax.tree.leaves(fresh)),
+    )

@@ -1,0 +1,96 @@
+"""Convolutional cells in NumPy float64 with loops: what `conv_lstm` and co. equal."""
+
+import math
+
+import numpy as np
+from reference import sigmoid
+
+
+def convolve(x, w, stride=1, dilation=1, padding="SAME"):
+    """`x [*space, C]` by `w [*k, C, D]`, one position after the other."""
+    space, size = x.shape[:-1], w.shape[:-2]
+    stride = np.broadcast_to(stride, len(space))
+    dilation = np.broadcast_to(dilation, len(space))
+    steps = list(zip(space, size, stride, dilation, strict=True))
+    if padding == "SAME":  # missing rows are shared out, the odd one at the end
+        out = [math.ceil(n / s) for n, _, s, _ in steps]
+        missing = [
+            max((m - 1) * s + (k - 1) * d + 1 - n, 0)
+            for m, (n, k, s, d) in zip(out, steps, strict=True)
+        ]
+        before = [m // 2 for m in missing]
+    else:
+        out = [(n - (k - 1) * d - 1) // s + 1 for n, k, s, d in steps]
+        before = [0] * len(space)
+    y = np.zeros((*out, w.shape[-1]))
+    for at in np.ndindex(*out):
+        for tap in np.ndindex(*size):
+            place = tuple(
+                at[i] * stride[i] + tap[i] * dilation[i] - before[i]
+                for i in range(len(space))
+            )
+            if all(0 <= p < n for p, n in zip(place, space, strict=True)):
+                y[at] += x[place] @ w[tap]
+    return y
+
+
+def group_norm(z, groups):
+    """Zero mean and unit variance of each of `groups` runs of channels."""
+    out = np.zeros_like(z)
+    width = z.shape[-1] // groups
+    for g in range(groups):
+        part = z[..., g * width : (g + 1) * width]
+        normal = (part - np.mean(part)) / np.sqrt(np.var(part) + 1e-5)
+        out[..., g * width : (g + 1) * width] = normal
+    return out
+
+
+def halves(p, x, h, stride, dilation, padding, groups):
+    """Input half, with its bias, and recurrent half; `groups` of all gates together."""
+    from_h = convolve(h, p["w_h"])
+    from_x = convolve(x, p["w_x"], stride, dilation, padding)
+    if groups:
+        from_h = p["gain_h"] * group_norm(from_h, groups)
+        from_x = p["gain_x"] * group_norm(from_x, groups)
+    return from_x + p["b"], from_h
+
+
+def conv_lstm(stride=1, dilation=1, padding="SAME", peepholes=None, group_norm=None):
+    """One step for one example: state `(c, h)`, `x [*space, C]`."""
+
+    def one(p, state, x):
+        c, h = state
+        groups = 4 * group_norm if group_norm else None
+        from_x, from_h = halves(p, x, h, stride, dilation, padding, groups)
+        D = c.shape[-1]
+        i, f, g, o = (
+            from_x[..., k * D : (k + 1) * D] + from_h[..., k * D : (k + 1) * D]
+            for k in range(4)
+        )
+        if peepholes:
+            i = i + p["p_i"] * c
+            f = f + p["p_f"] * c
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        if peepholes:
+            o = o + p["p_o"] * c
+        h = sigmoid(o) * np.tanh(c)
+        return (c, h), h
+
+    return one
+
+
+def conv_gru(stride=1, dilation=1, padding="SAME", group_norm=None):
+    """One step for one example: state `(h,)`, `x [*space, C]`."""
+
+    def one(p, state, x):
+        (h,) = state
+        groups = 3 * group_norm if group_norm else None
+        from_x, from_h = halves(p, x, h, stride, dilation, padding, groups)
+        D = h.shape[-1]
+        r = sigmoid(from_x[..., :D] + from_h[..., :D])
+        z = sigmoid(from_x[..., D : 2 * D] + from_h[..., D : 2 * D])
+        n = np.tanh(from_x[..., 2 * D :] + r * (from_h[..., 2 * D :] + p["b_n"]))
+        h = (1 - z) * n + z * h
+        return (h,), h
+
+    return one
