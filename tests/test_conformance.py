@@ -13,6 +13,7 @@ from conformance import CASES, RANDOM, READINGS, B, T
 from lstm_jax import lstm, unroll
 from lstm_jax.cell import at_least_float32
 
+SOME = ["lstm", "lstm-everything", "gru", "conv-gru", "dropout", "composed"]
 IN_NUMPY = [name for name, case in CASES.items() if case.one_step]
 
 
@@ -39,11 +40,11 @@ def test_equals_the_numpy_loop(name, reading, reverse):
 
 WAYS = {
     "as it is": {},
-    "reverse": {"reverse": True},
-    "combined": {"reading": "combined"},
     "combined reverse step": {"reading": "combined", "reverse": True, "remat": "step"},
 }
 MORE_WAYS = {
+    "reverse": {"reverse": True},
+    "combined": {"reading": "combined"},
     "step": {"remat": "step"},
     "lengths": {"reading": "lengths"},
     "mask reverse": {"reading": "mask", "reverse": True},
@@ -106,15 +107,14 @@ def test_engine_vjp_equals_scan(name, way):
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("way", MORE_WAYS)
-@pytest.mark.parametrize(
-    "name", ["lstm", "lstm-everything", "gru", "conv-gru", "composed"]
-)
+@pytest.mark.parametrize("name", SOME)
 def test_engine_vjp_equals_scan_in_more_ways(name, way):
     assert_engines_agree(
         name, conformance.problem(name), 1e-10, 1e-11, **MORE_WAYS[way]
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", CASES)
 def test_engine_vjp_equals_scan_when_projected_together(name, monkeypatch):
@@ -135,13 +135,14 @@ def test_engines_draw_the_same(name, reverse):
     assert np.abs(np.asarray(drawn.ys - quiet.ys)).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", SOME)
 def test_engines_agree_in_float32(name):
     at = conformance.problem(name, jnp.float32)
     # Float32 keeps 24 bits; a few sums of a few hundred terms lose some of them.
     assert_engines_agree(name, at, 1e-4, 1e-5, reading="combined")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_engines_agree_in_bfloat16(name):
     params, xs, carry = conformance.problem(name, jnp.float32)
@@ -165,6 +166,7 @@ def test_engines_agree_in_bfloat16(name):
     jax.tree.map(near, grads, wanted_grads)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", CASES)
 def test_vmap_a_square_batch_and_frames_equal_the_whole(name):

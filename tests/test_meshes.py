@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conformance
 import pytest
 
 SCRIPT = """
@@ -78,6 +77,8 @@ def test_auto_explicit_shard_map_and_pmap_agree():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(conformance.CASES) - {"lstm"}))
-def test_auto_explicit_shard_map_and_pmap_agree_for_every_cell(name):
+@pytest.mark.parametrize(
+    "name", ["lstm-everything", "gru", "conv-lstm", "composed", "repeat", "dropout"]
+)
+def test_auto_explicit_shard_map_and_pmap_agree_for_other_cells(name):
     check(name)

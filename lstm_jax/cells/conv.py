@@ -356,8 +356,8 @@ def _convolve(x, w, stride, padding, dilation) -> jax.Array:
 
     On CPU, XLA has a fast convolution for one order of axes. It brings others into
     that order, but not within a loop; there the transposes that JAX derives take ten
-    times as long. So the tangents sum the same products in orders whose transposes
-    are the fast one.
+    times as long. So the tangent of `x` is the fast convolution once transposed, and
+    that of `w` a sum of matrix products, which are fast over any number of images.
     """
     rank = w.ndim - 2
     batch, image = x.shape[: -rank - 1], x.shape[-rank - 1 :]
