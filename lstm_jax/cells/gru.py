@@ -72,16 +72,17 @@ def gru(
     def project(params, xs: jax.Array | None, *, keys=None) -> jax.Array:
         return dense.input_product("gru", params, xs)
 
-    def recur(params, carry: GRUCarry) -> jax.Array:
-        return dense.wide_product(carry.h, params["w_h"])
+    def recur(params, carry: GRUCarry) -> tuple[jax.Array, jax.Array]:
+        a = dense.wide_product(carry.h, params["w_h"])
+        return a, a[..., 2 * features :]
 
     def gates(params, carry: GRUCarry, u, a) -> tuple[Any, jax.Array]:
-        u_r, u_z, u_n = jnp.split(u.astype(a.dtype), 3, axis=-1)  # each [*B, D]
-        a_r, a_z, a_n = jnp.split(a, 3, axis=-1)
-        r = gate(u_r + a_r)
-        z = gate(u_z + a_z).astype(carry.h.dtype)
-        n = activation(u_n + r * (a_n + params["b_n"].astype(a.dtype)))
-        h = (1 - z) * n.astype(carry.h.dtype) + z * carry.h
+        # With u only ever added to a, an engine keeps their sum, and a_n beside it.
+        a, a_n = a
+        r, z, n = jnp.split(u.astype(a.dtype) + a, 3, axis=-1)  # each [*B, D]
+        r, z = gate(r), gate(z).astype(carry.h.dtype)
+        n = n + (r - 1) * a_n + r * params["b_n"].astype(a.dtype)
+        h = (1 - z) * activation(n).astype(carry.h.dtype) + z * carry.h
         return GRUCarry(h), h
 
     return Cell(init, carry, project, recur, gates)

@@ -270,8 +270,8 @@ def _plan(cell, project, params, steps, carry, remat) -> _Plan:
     dtypes = [leaf.dtype for leaf in u_leaves]
     # Gates that reduce, or read two stacks, do so in several kernels. XLA's CPU backend
     # would then copy whole stacks in every step, to keep them from being overwritten.
-    sums_only = all(at is not None for at in partners)
-    in_place = sums_only and elementwise(partial(gates, cell), params, carry, u, a)
+    one_stack = None not in partners and len(jax.tree.leaves(a)) == 1
+    in_place = one_stack and elementwise(partial(gates, cell), params, carry, u, a)
     return _Plan(kept, small, large, partners, dtypes, tree, in_place)
 
 
