@@ -28,6 +28,8 @@ from lstm_jax import (
 )
 from lstm_jax.cell import Keys, project_step
 
+pytestmark = pytest.mark.slow  # as a whole; the table of cells is not
+
 T, B, F = 5, 2, 3
 COMBINATORS = {
     "stack": lambda cell: stack(cell, cell),

@@ -19,6 +19,8 @@ from lstm_jax import (
     unroll,
 )
 
+pytestmark = pytest.mark.slow  # as a whole; the table of cells is not
+
 T, B, F = 6, 3, 4
 KEY = jax.random.key(7)
 INNER = lstm(F)

@@ -11,6 +11,8 @@ import reference
 from lstm_jax import initializers, lstm, stack, unroll
 from lstm_jax.cell import step
 
+pytestmark = pytest.mark.slow  # as a whole; the table of cells is not
+
 T, B, F, D, P = 5, 3, 2, 4, 3
 KEY = jax.random.key(0)
 NAMES = ("peepholes", "layer_norm", "projection", "coupled")

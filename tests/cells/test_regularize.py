@@ -26,6 +26,8 @@ from lstm_jax import (
 )
 from lstm_jax.cell import Keys
 
+pytestmark = pytest.mark.slow  # as a whole; the table of cells is not
+
 T, B, F, D = 4, 3, 6, 5
 KEY = jax.random.key(7)
 KEYS = Keys.of(KEY, T)
