@@ -1,6 +1,7 @@
 """The table of cells that every promise of `unroll` is tested on: a cell, a line."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -76,6 +77,9 @@ CASES = {
     "composed": Case(residual(stack(lstm(4), zoneout(gru(D), 0.1)))),
 }
 RANDOM = ["zoneout", "dropout", "composed"]  # those that read a key
+
+# Each program of these tests runs once or little: what LLVM gains costs more.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 
 _rng = np.random.default_rng(3)
 LENGTHS = np.array([T, 0, 3, 1])

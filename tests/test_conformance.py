@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import CASES, RANDOM, READINGS, B, T
+from conformance import CASES, RANDOM, READINGS, B, T, jit
 
 from lstm_jax import lstm, unroll
 from lstm_jax.cell import at_least_float32
@@ -24,7 +24,7 @@ IN_NUMPY = [name for name, case in CASES.items() if case.one_step]
 def test_equals_the_numpy_loop(name, reading, reverse):
     params, xs, carry = conformance.problem(name)
     options = READINGS[reading]
-    got = jax.jit(
+    got = jit(
         lambda p, x, c: unroll(
             CASES[name].cell, p, x, c, reverse=reverse, return_carries=True, **options
         )
@@ -81,7 +81,7 @@ def outcome(name, engine, at, *, reading="all", **options):
         return (ys * weights).sum() + last + every, out
 
     wanted = tuple(range(len(at)))
-    return jax.jit(jax.value_and_grad(loss, wanted, has_aux=True))(*at)
+    return jit(jax.value_and_grad(loss, wanted, has_aux=True))(*at)
 
 
 def assert_engines_agree(name, at, rtol, atol, **options):
@@ -173,7 +173,7 @@ def test_vmap_a_square_batch_and_frames_equal_the_whole(name):
     """vmap over params; a batch of two axes; one step at a time with a kept carry."""
     cell = CASES[name].cell
     params, xs, carry = conformance.problem(name)
-    run = jax.jit(partial(unroll, cell, engine="vjp"))
+    run = jit(partial(unroll, cell, engine="vjp"))
     whole = run(params, xs, carry)
     close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-11)
 

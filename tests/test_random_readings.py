@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import CASES
+from conformance import CASES, jit
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -34,7 +34,7 @@ def program(name, reverse):
         wanted, _ = jax.grad(partial(loss, "scan"), (0, 1, 2), has_aux=True)(*at)
         return out, grads, wanted
 
-    return jax.jit(run)
+    return jit(run)
 
 
 @st.composite

@@ -54,12 +54,12 @@ def vjp(
     steps, project = hoist(cell, params, steps)
     plan = _plan(cell, project, params, steps, carry, remat)
     loop = partial(lax.scan, length=time, unroll=unroll)
-    # One axis for T and B: on CPU, XLA contracts two at half the speed of one.
-    # Elsewhere that would undo the placement of a batch on many devices.
     in_step = steps.xs is inputs
-    merged = 0
-    if in_step and inputs is not None and not any(jax.typeof(inputs).sharding.spec):
-        merged = inputs.ndim - cell.feature_ndim
+    lead = 0 if inputs is None else inputs.ndim - cell.feature_ndim  # axes of T and B
+    # As one axis: on CPU, XLA contracts two at half the speed of one. Elsewhere that
+    # would undo the placement of a batch on many devices.
+    merge = in_step and lead > 0 and not any(jax.typeof(inputs).sharding.spec)
+    recur_all, project_all = _over_all_steps(cell, project, time, lead, in_step, merge)
 
     def forward(params, xs, carry, fresh, rest):
         steps = rest._replace(xs=xs)
@@ -79,7 +79,6 @@ def vjp(
     def backward(residuals, gradients):
         params, steps, initial, fresh, (kept, pre) = residuals
         d_ys, d_last, d_carries = jax.tree.map(_real, gradients)
-        recur_all, project_all = _over_all_steps(cell, project, steps, merged, time)
         not_kept = [not kept for kept in plan.kept]
         if remat:
             carries = _put(initial, plan.kept, kept)
@@ -275,28 +274,32 @@ def _plan(cell, project, params, steps, carry, remat) -> _Plan:
     return _Plan(kept, small, large, partners, dtypes, tree, in_place)
 
 
-def _over_all_steps(cell: Cell, project, steps: Steps, merged: int, time: int):
-    """`recur` and `project` over the stacks of all steps, their T and B as one axis.
+def _over_all_steps(cell: Cell, project, time: int, lead: int, in_step, merge):
+    """`recur` and `project` over the stacks of all steps."""
 
-    With `merged` 0, the axis of time is mapped over instead.
-    """
-
-    def flat(tree):
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[merged:]), tree)
-
-    def whole(tree):
-        lead = jax.tree.leaves(steps.xs)[0].shape[:merged]
-        return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), tree)
+    def merged(run, params, tree):
+        shape = jax.tree.leaves(tree)[0].shape[:lead]
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[lead:]), tree)
+        out = run(params, flat)
+        return jax.tree.map(lambda x: x.reshape(*shape, *x.shape[1:]), out)
 
     def recur_all(params, carries):
-        if merged:
-            return whole(cell.recur(params, flat(carries)))
-        return jax.vmap(partial(cell.recur, params))(carries)
+        if merge:
+            return merged(cell.recur, params, carries)
+        if lead == 0:
+            return jax.vmap(partial(cell.recur, params))(carries)
+        # The axis of time goes after the batch: on a mesh, a batch that a convolution
+        # folds into one axis keeps its place only if it comes first.
+        move = partial(jax.tree.map, lambda x: jnp.moveaxis(x, 0, lead - 1))
+        back = partial(jax.tree.map, lambda x: jnp.moveaxis(x, lead - 1, 0))
+        return back(cell.recur(params, move(carries)))
 
     def project_all(params, steps):
-        if merged:
-            return whole(cell.project(params, flat(steps.xs)))
-        return jax.vmap(partial(project, params), axis_size=time)(steps)
+        if merge:
+            return merged(cell.project, params, steps.xs)
+        if lead == 0:
+            return jax.vmap(partial(project, params), axis_size=time)(steps)
+        return cell.project(params, steps.xs) if in_step else steps.xs
 
     return recur_all, project_all
 
