@@ -8,15 +8,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lstm_jax.cell import Cell
-from lstm_jax.unroll import Unrolled, unroll
+from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 
 
-def _unroll_batch_major(cell, params, xs, **options) -> Unrolled:
-    """`unroll` over `[B, T, F]`; a mask is `[B, T]` likewise."""
-    if options.get("mask") is not None:
-        options["mask"] = jnp.swapaxes(options["mask"], 0, 1)
-    out = unroll(cell, params, jnp.swapaxes(xs, 0, 1), **options)
-    return Unrolled(jnp.swapaxes(out.ys, 0, 1), out.carry)
+def _unroll_batch_major(cell, params, xs, **options) -> Unrolled | EveryCarry:
+    """`unroll` over `[B, T, F]`; `mask`, `resets` and all carries likewise."""
+
+    def swapped(tree):
+        return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
+
+    for name in ("mask", "resets"):
+        options[name] = swapped(options.get(name))
+    out = unroll(cell, params, swapped(xs), **options)
+    if isinstance(out, EveryCarry):
+        out = out._replace(carries=swapped(out.carries))
+    return out._replace(ys=swapped(out.ys))
 
 
 class Recurrent(nn.Module):
@@ -29,7 +35,8 @@ class Recurrent(nn.Module):
       dtype: to compute in; None means that of the params.
       param_dtype: of the params at initialisation.
 
-    Call with any of `carry`, `lengths [B]`, `mask [B, T]`, `key` of `unroll`.
+    Call with any other option of `unroll`: `carry`, `lengths [B]`, `mask [B, T]`,
+    `resets [B, T]`, `key`, `remat`, …
     """
 
     cell: Cell

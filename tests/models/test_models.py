@@ -31,6 +31,25 @@ def test_linen_layer_equals_unroll():
     np.testing.assert_array_equal(carry.c, want.carry.c)
 
 
+def test_a_layer_takes_every_option_batch_major():
+    layer = Recurrent(lstm(4))
+    xs = jax.random.normal(jax.random.key(0), (3, 5, 2))  # [B, T, F]
+    params = layer.init(jax.random.key(1), xs)
+    flags = jax.random.bernoulli(jax.random.key(2), 0.4, (2, 3, 5))
+    options = {"mask": flags[0], "resets": flags[1]}
+    got = layer.apply(params, xs, remat="step", return_carries=True, **options)
+    options = {name: flag.T for name, flag in options.items()}
+    want = unroll(
+        layer.cell,
+        params["params"]["cell"],
+        xs.swapaxes(0, 1),
+        engine="scan",
+        **options,
+    )
+    np.testing.assert_allclose(got.ys.swapaxes(0, 1), want.ys, atol=1e-6)  # float32
+    np.testing.assert_array_equal(got.carries.c[:, -1], got.carry.c)
+
+
 def test_nnx_layer_equals_unroll_and_trains():
     layer = NNXRecurrent(lstm(D), (F,), rngs=nnx.Rngs(0))
     ys, _ = nnx.jit(lambda m, x: m(x, mask=MASK))(layer, XS)
