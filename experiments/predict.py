@@ -163,7 +163,9 @@ def _show(answers: list[dict[str, Any]]) -> None:
         elif "label" in row:
             table.add_row(row["path"], row["label"], f"{row['confidence']:.1%}")
     if table.row_count:
-        Console().print(table)
+        # Into a file or a pipe, a line stays a line, however long a name is.
+        width = None if sys.stdout.isatty() else 1000
+        Console(width=width).print(table)
     for row in answers:
         if "error" in row:
             print(row["error"], file=sys.stderr)
