@@ -37,6 +37,26 @@ class Speed:
     """Training steps timed together."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Core:
+    """Times gradients of one layer by engine and cell, and counts temporary bytes."""
+
+    shapes: tuple[str, ...] = ("rows", "pixels", "medium", "wide")
+    rounds: int = 5
+    """Each candidate is timed once a round, in turn, in a new order each time."""
+    cell: str = ""
+    """A cell of your own beside the others: FILE.py:FUNCTION, called with D."""
+    images: bool = True
+    """Also two layers of a convolutional LSTM."""
+
+
+def core(options: Core) -> None:
+    """Prints a table for each shape."""
+    from experiments import core_benchmark
+
+    core_benchmark.core(options)
+
+
 def speed(options: Speed) -> dict[str, float]:
     """Images a second by library: medians of rounds taken in turn."""
     rng = np.random.default_rng(0)
@@ -202,8 +222,6 @@ def _torch(options: Speed, xs, labels):
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     import tyro
-
-    from experiments.core_benchmark import Core, core
 
     Choice = (
         Annotated[Speed, tyro.conf.subcommand("speed")]

@@ -1,6 +1,5 @@
 """Gradients of the core alone: time and memory by engine, beside Flax's."""
 
-import dataclasses
 import importlib.util
 import time
 from collections.abc import Callable
@@ -22,20 +21,7 @@ SHAPES = {  # B T F D
 IMAGES = (8, 19, 16, 48)  # B T, height and width, channels
 
 
-@dataclasses.dataclass(frozen=True)
-class Core:
-    """Times gradients of one layer by engine and cell, and counts temporary bytes."""
-
-    shapes: tuple[str, ...] = ("rows", "pixels", "medium", "wide")
-    rounds: int = 5
-    """Each candidate is timed once a round, in turn, in a new order each time."""
-    cell: str = ""
-    """A cell of your own beside the others: FILE.py:FUNCTION, called with D."""
-    images: bool = True
-    """Also two layers of a convolutional LSTM."""
-
-
-def core(options: Core) -> None:
+def core(options) -> None:
     """Prints a table for each shape."""
     for name in options.shapes:
         batch, steps, inputs, width = SHAPES[name]
