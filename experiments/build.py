@@ -159,6 +159,75 @@ def apply_fn(config: Config, about: Facts):
     return apply
 
 
+def augment(config: Config):
+    """`(images [B, H, W, C], keys [B]) -> (images, mixup)`, for training pictures.
+
+    `mixup` is None, or `(weights [B], partners [B])` of the pairs.
+    """
+    o, t = config.augment, training
+    changes = [
+        (t.shift, o.shift),
+        (t.rotate, o.rotate),
+        (t.crop, o.crop),
+        (t.flip, o.flip),
+        (t.cutout, o.cutout),
+        (t.noise, o.noise),
+    ]
+
+    def change(images: jax.Array, keys: jax.Array):
+        for number, (function, amount) in enumerate(changes):
+            images = function(images, _fold(keys, number), amount)
+        if not o.mixup:
+            return images, None
+        images, *pairs = t.mixup(images, _fold(keys, len(changes)), o.mixup)
+        return images, pairs
+
+    return change
+
+
+def _fold(keys: jax.Array, number: int) -> jax.Array:
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def loss_fn(config: Config, about: Facts, goal: tasks.Task):
+    """`(params, batch, keys [B]) -> ((loss, count), metrics)`, augmented."""
+    change, apply = augment(config), apply_fn(config, about)
+
+    def loss(params: Any, batch: dict, keys: jax.Array):
+        images, pairs = change(batch["inputs"], _fold(keys, 0))
+        outputs = apply(params, images, _fold(keys, 1))
+        metrics = goal.metrics(outputs, batch)
+        if pairs is None:
+            return goal.loss(outputs, batch), metrics
+        weight, partner = pairs
+        other = batch["targets"][partner]
+        ours = goal.loss(outputs, batch | dict(mask=batch["mask"] * weight))
+        theirs = goal.loss(
+            outputs, batch | dict(targets=other, mask=batch["mask"] * (1 - weight))
+        )
+        return (ours[0] + theirs[0], ours[1] + theirs[1]), metrics
+
+    return loss
+
+
+def eval_fn(config: Config, about: Facts, goal: tasks.Task):
+    """`(params, batch) -> (metrics, predictions [B, K])`."""
+    apply = apply_fn(config, about)
+
+    def evaluate(params: Any, batch: dict):
+        outputs = apply(params, batch["inputs"])
+        return goal.metrics(outputs, batch), goal.predict(outputs)
+
+    return evaluate
+
+
+def resident(config: Config, dataset: data.Dataset) -> bool:
+    """Whether the training pictures are kept on the devices."""
+    if config.feed == "auto":
+        return dataset.splits["train"].inputs.nbytes <= 512 * 2**20
+    return config.feed == "resident"
+
+
 def schedule(config: Config, steps: int) -> optax.Schedule:
     """The learning rate of a run of `steps`, its warm-up half of them at most."""
     o = config.optimizer

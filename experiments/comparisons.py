@@ -137,7 +137,7 @@ def memory(options: Memory) -> list[dict[str, Any]]:
                     baselines=False,
                     log_every=1_000_000,
                     data__noise_rows=noise,
-                    data__shift=0,
+                    augment__shift=0,
                     model__cell=cell,
                     model__features=options.features,
                     model__layers=1,

@@ -32,10 +32,28 @@ class Data:
     """Share of the training pictures kept to choose the best checkpoint by."""
     normalize: Literal["unit", "symmetric", "standard"] = "standard"
     """To [0, 1], to [-1, 1], or to mean 0 and variance 1 per channel."""
-    shift: int = 0
-    """Augmentation: move each training picture by up to this many pixels."""
     noise_rows: int = 0
     """Rows of noise below each picture: what came before must be remembered."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of each training picture, made on the device."""
+
+    shift: int = 0
+    """Move by up to this many pixels."""
+    rotate: float = 0.0
+    """Turn by up to this many degrees."""
+    crop: float = 1.0
+    """Least share of the picture's area that a random window keeps."""
+    flip: float = 0.0
+    """Probability of a flip, left to right."""
+    cutout: int = 0
+    """Side of a square that is blacked out, pixels."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise; pixels are 0 to 255."""
+    mixup: float = 0.0
+    """Alpha of mixing pictures, and their targets, in pairs; 0.2 is usual."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +125,27 @@ class Config:
     """Length of the run in updates; overrides epochs."""
     batch_size: int = 64
     """Over all devices together."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after another, to need less memory."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     parallel: Literal["jit", "pmap"] = "jit"
+    feed: Literal["auto", "resident", "stream"] = "auto"
+    """Keep the training pictures on the devices, or send each batch there; auto keeps
+    up to 512 MiB."""
+    steps_per_dispatch: int = 32
+    """Updates that the devices do in a row before they hear from the host again, at
+    most; never more than half a second of them."""
+    distributed: bool = False
+    """One of many processes; TPU pods and Slurm say which, else the next three do."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+    processes: int | None = None
+    process_id: int | None = None
+    profile: bool = False
+    """Say what share of a step waits for data or dispatch; write a trace."""
+    compilation_cache: bool = True
+    """Keep compiled programs for the next start, in ~/.cache/lstm_jax/compiled."""
     eval_every: int | None = None
     """Steps between validations and checkpoints; default one epoch, 20 at most."""
     log_every: int = 50
@@ -118,6 +154,7 @@ class Config:
     baselines: bool = False
     """Also fit scikit-learn's SVC and 1-nearest-neighbour on the same split."""
     data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     task: Task = field(default_factory=Task)
@@ -129,7 +166,8 @@ def _digits(**options: Any) -> Config:
         # 144 validation pictures tell the last checkpoints apart by one or two digits.
         select="last",
         baselines=True,
-        data=Data("digits", shift=1),
+        data=Data("digits"),
+        augment=Augment(shift=1),
         model=Model(
             features=64,
             layers=2,
@@ -296,6 +334,8 @@ def check(config: Config) -> Config:
     positive = {
         "batch_size": config.batch_size,
         "log_every": config.log_every,
+        "accumulate": config.accumulate,
+        "steps_per_dispatch": config.steps_per_dispatch,
         "model.features": config.model.features,
         "model.layers": config.model.layers,
         "model.patch": config.model.patch,
@@ -315,7 +355,11 @@ def check(config: Config) -> Config:
             raise UsageError(f"{name}={value}, but it must be 1 or more")
     not_negative = {
         "seed": config.seed,
-        "data.shift": config.data.shift,
+        "augment.shift": config.augment.shift,
+        "augment.rotate": config.augment.rotate,
+        "augment.cutout": config.augment.cutout,
+        "augment.noise": config.augment.noise,
+        "augment.mixup": config.augment.mixup,
         "data.noise_rows": config.data.noise_rows,
         "optimizer.learning_rate": config.optimizer.learning_rate,
         "optimizer.warmup_steps": config.optimizer.warmup_steps,
@@ -333,6 +377,26 @@ def check(config: Config) -> Config:
     for name, value in fractions.items():
         if not 0 <= value < 1:
             raise UsageError(f"{name}={value}, but it must be in [0, 1)")
+    if not 0 <= config.augment.flip <= 1:
+        raise UsageError(f"augment.flip={config.augment.flip}: a probability, 0 to 1")
+    if not 0 < config.augment.crop <= 1:
+        raise UsageError(f"augment.crop={config.augment.crop}: a share, above 0, to 1")
+    if config.augment.mixup and config.parallel == "pmap":
+        raise UsageError(
+            "augment.mixup pairs pictures of all devices, which --parallel=pmap keeps "
+            "apart; use --parallel=jit"
+        )
+    where = {
+        "coordinator": config.coordinator,
+        "processes": config.processes,
+        "process_id": config.process_id,
+    }
+    given = [name for name, value in where.items() if value is not None]
+    if given and not config.distributed:
+        raise UsageError(f"{given[0]} is given without distributed")
+    if given and len(given) < len(where):
+        missing = next(name for name in where if name not in given)
+        raise UsageError(f"{given[0]} is given without {missing}: give all three")
     return config
 
 

@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from tyro.conf import Positional
-
 from experiments.config import UsageError, explain, from_dict, read_run
 
 BATCH = 256
@@ -25,9 +23,9 @@ BATCH = 256
 class Options:
     """Answers for pictures, by a trained run."""
 
-    run: Positional[Path]
+    run: Path
     """Folder of the run, such as runs/digits."""
-    paths: Positional[tuple[str, ...]]
+    paths: tuple[str, ...]
     """Pictures, folders, or a CSV with a column `path`."""
     out: Path | None = None
     """Also write the answers with all probabilities to a .csv or .jsonl file."""
@@ -175,7 +173,12 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit code 0; 1 if a file was no picture; 2 for a mistake."""
     import tyro
 
-    options = tyro.cli(Options, args=arguments, prog="python -m experiments.predict")
+    options = tyro.cli(
+        Options,
+        args=arguments,
+        prog="python -m experiments.predict",
+        config=(tyro.conf.PositionalRequiredArgs,),
+    )
     try:
         if options.out and options.out.suffix not in (".csv", ".jsonl"):
             raise UsageError(

@@ -463,6 +463,17 @@ def summary_table(report: dict) -> Table:
     return table
 
 
+def profile_line(profile: dict) -> str:
+    """What `training.profile` found, in words."""
+    return (
+        f"profile: {profile['whole_loop_ms']:.2f} ms a step, "
+        f"{profile['step_alone_ms']:.2f} ms the compiled step alone (ratio "
+        f"{profile['ratio']:.3f}, {profile['waiting']:.1%} waiting for data or "
+        f"dispatch); the host: reading {profile['reading_ms']:.2f}, moving "
+        f"{profile['moving_ms']:.2f}, dispatching {profile['dispatching_ms']:.2f} ms"
+    )
+
+
 def _lookup(report, keys):
     for key in keys:
         report = report.get(key) if isinstance(report, dict) else None

@@ -4,10 +4,12 @@ from lstm_jax.data.batches import (
     batch_indices,
     eval_batches,
     normalization,
-    prefetch,
+    read_ahead,
     steps_per_epoch,
     train_batch,
+    train_rows,
 )
+from lstm_jax.data.cache import default_root
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.images import image_paths, read_image
 from lstm_jax.data.source import load
@@ -17,12 +19,14 @@ __all__ = [
     "Dataset",
     "Split",
     "batch_indices",
+    "default_root",
     "eval_batches",
     "image_paths",
     "load",
     "normalization",
-    "prefetch",
+    "read_ahead",
     "read_image",
     "steps_per_epoch",
     "train_batch",
+    "train_rows",
 ]

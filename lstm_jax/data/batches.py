@@ -1,9 +1,8 @@
 """Whole batches out of arrays, in an order that follows from (seed, epoch, step)."""
 
-import collections
 import difflib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -91,68 +90,104 @@ def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarra
     return _permutation(n, seed, epoch)[k * batch_size : (k + 1) * batch_size].copy()
 
 
-def train_batch(split: Split, batch_size: int, *, seed: int, step: int) -> dict:
-    """The batch of one training step; see `batch_indices`.
+def train_rows(
+    n: int,
+    batch_size: int,
+    *,
+    seed: int,
+    step: int,
+    share: tuple[int, int] = (0, 1),
+) -> dict:
+    """Which examples one training step takes; see `batch_indices`.
+
+    Args:
+      n, batch_size, seed, step: as there; the batch is that of all processes.
+      share: (process, processes): which part of the batch to give.
+
+    Returns:
+      rows int32 [B / processes], mask float32 of ones, alike.
+    """
+    rows = batch_indices(n, batch_size, seed=seed, step=step)
+    rows = _part(rows, share).astype(np.int32)
+    return dict(rows=rows, mask=np.ones(len(rows), np.float32))
+
+
+def train_batch(
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    step: int,
+    share: tuple[int, int] = (0, 1),
+) -> dict:
+    """The batch of one training step; arguments as in `train_rows`.
 
     Returns:
       inputs uint8 [B, H, W, C], targets [B] or [B, K], mask float32 [B] of ones.
     """
-    rows = batch_indices(len(split.inputs), batch_size, seed=seed, step=step)
-    mask = np.ones(batch_size, np.float32)
-    return dict(inputs=split.inputs[rows], targets=split.targets[rows], mask=mask)
+    batch = train_rows(len(split.inputs), batch_size, seed=seed, step=step, share=share)
+    rows = batch.pop("rows")
+    return dict(inputs=split.inputs[rows], targets=split.targets[rows], **batch)
 
 
-def eval_batches(split: Split, batch_size: int) -> Iterator[dict]:
+def eval_batches(
+    split: Split, batch_size: int, *, share: tuple[int, int] = (0, 1)
+) -> Iterator[dict]:
     """Every example exactly once, in order; the last batch is padded with mask 0.
 
     Args:
       split: may be smaller than the batch.
-      batch_size: B, at least 1.
+      batch_size: B of all processes, at least 1.
+      share: as in `train_rows`.
 
     Returns:
-      Batches as `train_batch` gives them; padding repeats example 0.
+      Batches as `train_batch` gives them; padding, all at the end, repeats example 0.
 
     Raises:
       DataError: the batch size is not positive.
     """
     _check_positive(batch_size)
-    return _eval_batches(split, batch_size)
+    return _eval_batches(split, batch_size, share)
 
 
-def _eval_batches(split: Split, batch_size: int) -> Iterator[dict]:
+def _eval_batches(split: Split, batch_size: int, share) -> Iterator[dict]:
     for start in range(0, len(split.inputs), batch_size):
-        rows = np.arange(start, start + batch_size)
+        rows = _part(np.arange(start, start + batch_size), share)
         mask = (rows < len(split.inputs)).astype(np.float32)
         rows[mask == 0] = 0
         yield dict(inputs=split.inputs[rows], targets=split.targets[rows], mask=mask)
 
 
-def prefetch(items: Iterator, put: Callable[[Any], Any], depth: int = 2) -> Iterator:
-    """Keep `depth` items on their way ahead of the consumer, without a thread.
+def read_ahead(
+    make: Callable[[Any], Any], items: Iterable, *, threads: int = 2, ahead: int = 2
+) -> Iterator:
+    """`map(make, items)`, of which grain's threads make some ahead.
 
     Args:
-      items: host batches.
-      put: starts the transfer and returns at once, as `jax.device_put` does.
-      depth: at least 1; 2 is double buffering.
+      make: reads one batch; it is called from threads.
+      items: what to make, all known beforehand.
+      threads: how many read at once, at least 1.
+      ahead: how many wait to be taken, at least 1.
 
     Returns:
-      put(item) for each item, in order.
-
-    Raises:
-      DataError: the depth is not positive.
+      make(item) for each item, in order.
     """
-    if depth < 1:
-        raise DataError(f"prefetch: depth is at least 1; got {depth}")
-    return _prefetch(iter(items), put, depth)
+    import grain  # 0.7 s, which only who streams waits for
+
+    made = grain.MapDataset.source(list(items)).map(make)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    arriving = iter(made.to_iter_dataset(options))
+    try:
+        yield from arriving
+    finally:
+        arriving.close()
 
 
-def _prefetch(items: Iterator, put: Callable, depth: int) -> Iterator:
-    waiting: collections.deque = collections.deque()
-    for item in items:
-        waiting.append(put(item))
-        if len(waiting) == depth:
-            yield waiting.popleft()
-    yield from waiting
+def _part(rows: np.ndarray, share: tuple[int, int]) -> np.ndarray:
+    """The rows of one of several processes, which follow each other."""
+    at, parts = share
+    size = len(rows) // parts
+    return rows[at * size : (at + 1) * size]
 
 
 def _check_positive(batch_size: int) -> None:

@@ -20,6 +20,12 @@ from lstm_jax.data.dataset import DataError
 _IN_MEMORY = 1 << 30  # bytes; a larger array is mapped from the disk
 
 
+def default_root() -> Path:
+    """$LSTM_JAX_DATA, or ~/.cache/lstm_jax."""
+    asked = os.environ.get("LSTM_JAX_DATA") or "~/.cache/lstm_jax"
+    return Path(asked).expanduser().absolute()
+
+
 @contextlib.contextmanager
 def cache_root(data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, list[str]]]:
     """The folder to cache in: `data_dir`, $LSTM_JAX_DATA, or ~/.cache/lstm_jax.
@@ -32,7 +38,7 @@ def cache_root(data_dir: str | os.PathLike | None) -> Iterator[tuple[Path, list[
       DataError: a folder that was asked for cannot be written.
     """
     asked = data_dir or os.environ.get("LSTM_JAX_DATA")
-    folder = Path(asked or "~/.cache/lstm_jax").expanduser().absolute()
+    folder = Path(data_dir or default_root()).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

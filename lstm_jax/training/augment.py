@@ -1,4 +1,10 @@
-"""Random changes of the training images, inside the compiled step."""
+"""Random changes of the training images, inside the compiled step.
+
+Pixels go from 0 to 255. A key is used up by the function that gets it, so each function
+wants keys of its own. Amounts are Python numbers: another amount compiles anew.
+"""
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +27,9 @@ def shift(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
     Raises:
       ValueError: `pixels` is negative.
     """
-    if pixels < 0:
-        raise ValueError(f"shift: got pixels={pixels}, want 0 or more")
+    _check("shift", "pixels", pixels, 0)
+    if pixels == 0:
+        return jnp.asarray(images)
     edge = (pixels, pixels)
 
     def shift_one(image, key):
@@ -31,3 +38,245 @@ def shift(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
         return jax.lax.dynamic_slice(padded, (row, column, 0), image.shape)
 
     return jax.vmap(shift_one)(images, keys)
+
+
+def flip(images: jax.Array, keys: jax.Array, probability: float = 0.5) -> jax.Array:
+    """Swaps left and right in each image with a probability.
+
+      y[i, j] = x[i, W - 1 - j]  with the probability,  x[i, j]  otherwise
+
+    Args:
+      images: [B, H, W, C].
+      keys: [B], one typed key per image.
+      probability: 0 ... 1.
+
+    Returns:
+      [B, H, W, C], of the dtype of `images`.
+
+    Raises:
+      ValueError: `probability` is not in 0 ... 1.
+    """
+    _check("flip", "probability", probability, 0, 1)
+    if probability == 0:
+        return jnp.asarray(images)
+
+    def flip_one(image, key):
+        flips = jax.random.bernoulli(key, jnp.float32(probability))
+        return jnp.where(flips, image[:, ::-1], image)
+
+    return jax.vmap(flip_one)(images, keys)
+
+
+def crop(images: jax.Array, keys: jax.Array, area: float) -> jax.Array:
+    """Cuts a window out of each image and resizes it, bilinear, to the whole.
+
+      y[i, j] = x[t + s (i + 1/2) - 1/2, l + s (j + 1/2) - 1/2]
+      s² uniform on area ... 1,   t on 0 ... (1 - s) H,   l on 0 ... (1 - s) W
+
+    Between the centre of an outermost pixel and the border, x is that pixel.
+
+    Args:
+      images: [B, H, W, C].
+      keys: [B], one typed key per image.
+      area: the window's smallest share of the image, above 0, up to 1 (no crop).
+
+    Returns:
+      [B, H, W, C], float32.
+
+    Raises:
+      ValueError: `area` is not in that range.
+
+    Reference: Szegedy et al. 2015, section 6. Departs: the window has the image's
+    ratio of sides, theirs any from 3/4 to 4/3.
+    """
+    if not 0 < area <= 1:
+        raise ValueError(f"crop: got area={area}, want above 0, up to 1")
+    images = jnp.asarray(images, jnp.float32)
+    if area == 1:
+        return images
+
+    def crop_one(image, key):
+        height, width, _ = image.shape
+        share, down, right = jax.random.uniform(key, (3,), jnp.float32)
+        side = jnp.sqrt(area + (1 - area) * share)
+        top, left = down * (1 - side) * height, right * (1 - side) * width
+        rows = top + side * (_indices(height) + 0.5) - 0.5
+        columns = left + side * (_indices(width) + 0.5) - 0.5
+        return _bilinear(image, rows[:, None], columns[None, :], "nearest")
+
+    return jax.vmap(crop_one)(images, keys)
+
+
+def rotate(images: jax.Array, keys: jax.Array, degrees: float) -> jax.Array:
+    """Rotates each image about its centre, bilinear, with zeros around it.
+
+      y[m + p] = x[m + R p],   R = [[cos a, sin a], [-sin a, cos a]]
+      m = ((H - 1) / 2, (W - 1) / 2),   a uniform on -degrees ... degrees
+
+    Args:
+      images: [B, H, W, C].
+      keys: [B], one typed key per image.
+      degrees: the largest angle, 0 ... 180; a positive one is counterclockwise.
+
+    Returns:
+      [B, H, W, C], float32.
+
+    Raises:
+      ValueError: `degrees` is not in 0 ... 180.
+    """
+    _check("rotate", "degrees", degrees, 0, 180)
+    images = jnp.asarray(images, jnp.float32)
+    if degrees == 0:
+        return images
+    largest = math.radians(degrees)
+
+    def rotate_one(image, key):
+        angle = jax.random.uniform(key, (), jnp.float32, -largest, largest)
+        return _rotated(image, angle)
+
+    return jax.vmap(rotate_one)(images, keys)
+
+
+def cutout(images: jax.Array, keys: jax.Array, size: int, fill: float = 0) -> jax.Array:
+    """Covers a square at a random place of each image.
+
+      y[i, j] = fill  where 0 <= i - t < size and 0 <= j - l < size,  x[i, j]  elsewhere
+      t + floor(size / 2) uniform on the integers 0 ... H - 1,   l alike on the columns
+
+    The square's centre is in the image; what sticks out is cut off.
+
+    Args:
+      images: [B, H, W, C].
+      keys: [B], one typed key per image.
+      size: the side of the square in pixels, 0 or more.
+      fill: its value, 0 ... 255, cast to the dtype of `images`.
+
+    Returns:
+      [B, H, W, C], of the dtype of `images`.
+
+    Raises:
+      ValueError: `size` is negative, or `fill` is not in 0 ... 255.
+
+    Reference: DeVries & Taylor 2017, section 3.
+    """
+    _check("cutout", "size", size, 0)
+    _check("cutout", "fill", fill, 0, 255)
+    if size == 0:
+        return jnp.asarray(images)
+
+    def cutout_one(image, key):
+        sides = jnp.array(image.shape[:2], jnp.int32)
+        top, left = jax.random.randint(key, (2,), 0, sides, jnp.int32) - size // 2
+        i = jnp.arange(image.shape[0], dtype=jnp.int32)[:, None] - top
+        j = jnp.arange(image.shape[1], dtype=jnp.int32)[None, :] - left
+        covered = (0 <= i) & (i < size) & (0 <= j) & (j < size)  # [H, W]
+        return jnp.where(covered[..., None], jnp.asarray(fill, image.dtype), image)
+
+    return jax.vmap(cutout_one)(images, keys)
+
+
+def noise(images: jax.Array, keys: jax.Array, deviation: float) -> jax.Array:
+    """Adds Gaussian noise, independent in every pixel and channel.
+
+      y = min(max(x + deviation n, 0), 255),   n standard normal
+
+    Args:
+      images: [B, H, W, C], pixels 0 ... 255.
+      keys: [B], one typed key per image.
+      deviation: standard deviation in pixel units, 0 or more.
+
+    Returns:
+      [B, H, W, C], float32 in 0 ... 255.
+
+    Raises:
+      ValueError: `deviation` is negative.
+    """
+    _check("noise", "deviation", deviation, 0)
+    images = jnp.asarray(images, jnp.float32)
+    if deviation == 0:
+        return images
+
+    def noise_one(image, key):
+        normal = jax.random.normal(key, image.shape, jnp.float32)
+        return jnp.clip(image + deviation * normal, 0, 255)
+
+    return jax.vmap(noise_one)(images, keys)
+
+
+def mixup(
+    images: jax.Array, keys: jax.Array, alpha: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mixes each image with the next one of the batch.
+
+      y_i = lam_i x_i + (1 - lam_i) x_p,   p = (i + 1) mod B
+      lam_i = max(m, 1 - m),   m ~ Beta(alpha, alpha)
+
+    The caller mixes the losses alike: lam loss(y, label) + (1 - lam) loss(y,
+    label[partner]). Here, by definition, an image depends on its neighbour; `lam`
+    does not. Under pmap "the batch" is one device's share, and its last example's
+    partner is the first of the share. Wants a batch without padding.
+
+    Args:
+      images: [B, H, W, C].
+      keys: [B], one typed key per image.
+      alpha: 0 (no mixing) or more; 1 makes `lam` uniform on 1/2 ... 1.
+
+    Returns:
+      (mixed images [B, H, W, C] float32, lam [B] float32 in 1/2 ... 1, partner [B]
+      int32).
+
+    Raises:
+      ValueError: `alpha` is negative.
+
+    Reference: Zhang et al. 2018, section 2. Departs: each pair has a lam of its own,
+    which their code draws once per batch; the partner is the neighbour and not a
+    random other; lam is the larger half, so that an image stays mostly itself.
+    """
+    _check("mixup", "alpha", alpha, 0)
+    images = jnp.asarray(images, jnp.float32)
+    batch = images.shape[0]
+    partner = jnp.roll(jnp.arange(batch, dtype=jnp.int32), -1)
+    if alpha == 0:
+        return images, jnp.ones(batch, jnp.float32), partner
+
+    def draw_one(key):
+        return jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
+
+    lam = jax.vmap(draw_one)(keys)
+    lam = jnp.maximum(lam, 1 - lam)
+    share = lam[:, None, None, None]
+    return share * images + (1 - share) * jnp.roll(images, -1, axis=0), lam, partner
+
+
+def _check(function, argument, value, low, high=math.inf):
+    # Written so that a NaN is refused.
+    if not low <= value <= high:
+        want = f"{low} or more" if high == math.inf else f"{low} to {high}"
+        raise ValueError(f"{function}: got {argument}={value}, want {want}")
+
+
+def _rotated(image, angle):
+    """One image [H, W, C], by an angle in radians, counterclockwise."""
+    height, width, _ = image.shape
+    middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
+    i = _indices(height)[:, None] - middle_row  # [H, 1]
+    j = _indices(width)[None, :] - middle_column  # [1, W]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    rows = middle_row + cos * i + sin * j  # [H, W]
+    columns = middle_column - sin * i + cos * j
+    return _bilinear(image, rows, columns, "constant")
+
+
+def _indices(size):
+    return jnp.arange(size, dtype=jnp.float32)
+
+
+def _bilinear(image, rows, columns, mode):
+    """image [H, W, C] at fractional rows and columns; `mode` is map_coordinates'."""
+
+    def channel(plane):
+        return jax.scipy.ndimage.map_coordinates(
+            plane, (rows, columns), order=1, mode=mode
+        )
+
+    return jax.vmap(channel, in_axes=-1, out_axes=-1)(image)

@@ -13,6 +13,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from lstm_jax.training.devices import wait_for_all
+
 State = Any  # a tree of arrays; typed PRNG keys are leaves too
 
 
@@ -133,6 +135,11 @@ class Checkpoints:
         If none was evaluated it is the latest; None if there is none at all.
         """
         return self._manager().best_step() if self._steps() else None
+
+    def evaluated(self, step: int) -> bool:
+        """Whether `step` was saved with metrics."""
+        self._existing(step)
+        return self.monitor in (self._manager().metrics(step) or {})
 
     def config(self, step: int | None = None) -> dict:
         """The config saved with `step`, by default the latest.
@@ -267,12 +274,16 @@ class Checkpoints:
 
     def _move_aside(self, step: int) -> str:
         aside = self.directory / f"corrupt-{step}"
-        shutil.rmtree(aside, ignore_errors=True)
-        (self.directory / str(step)).rename(aside)
+        if jax.process_index() == 0:
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.directory / str(step)).rename(aside)
+        wait_for_all(f"checkpoint {step} is moved aside")
         self._open_manager.reload()
         return aside.name
 
     def _remove_unfinished(self) -> None:
+        if jax.process_index():
+            return
         for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
 

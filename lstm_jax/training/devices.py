@@ -1,9 +1,15 @@
 """Which devices a run uses: the accelerator, the mesh, and batch sizes that fit it."""
 
+import hashlib
+import os
+import pathlib
+import platform
+import sys
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
 # The CPU stays available beside an accelerator: jax.debug.print and callbacks use it.
@@ -118,21 +124,126 @@ def _available() -> str:
 
 def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
     """A one-dimensional mesh with axis "data" over `devices`."""
+    # In the order of processes, each of which reads rows that lie together.
+    devices = sorted(devices, key=lambda device: device.process_index)
     # Explicit axes, the default of newer JAX, break a plain scan over zeros.
     return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
-def check_batch_size(batch_size: int, n_devices: int) -> None:
-    """Refuses a batch that does not split evenly over the devices.
+def check_batch_size(batch_size: int, n_devices: int, accumulate: int = 1) -> None:
+    """Refuses a batch that does not split evenly over devices and parts.
+
+    Args:
+      batch_size: of all devices together.
+      n_devices: of all processes together.
+      accumulate: parts that each device's share is computed in.
 
     Raises:
       ValueError: with the nearest sizes that do.
     """
-    if batch_size > 0 and batch_size % n_devices == 0:
+    shares = n_devices * accumulate
+    if batch_size > 0 and batch_size % shares == 0:
         return
-    below = max(batch_size, 0) // n_devices * n_devices
-    sizes = [str(size) for size in (below, below + n_devices) if size > 0]
+    below = max(batch_size, 0) // shares * shares
+    sizes = [str(size) for size in (below, below + shares) if size > 0]
+    parts = f" in {accumulate} parts each" if accumulate > 1 else ""
     raise ValueError(
-        f"batch size {batch_size} does not split evenly over {n_devices} devices: "
-        f"use {' or '.join(sizes)}"
+        f"batch size {batch_size} does not split evenly over {n_devices} devices"
+        f"{parts}: use {' or '.join(sizes)}"
     )
+
+
+def start_processes(
+    coordinator: str | None = None,
+    processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    timeout: int = 60,
+) -> None:
+    """Joins this process to the others of a run, by JAX's distributed runtime.
+
+    Call it before any other use of JAX, in every process. On TPU pods, Slurm, Open MPI
+    and Kubernetes JAX finds the arguments itself. Once started, a process that dies,
+    or is not heard of for `timeout` seconds, ends the others with an error.
+
+    Args:
+      coordinator: "host:port" of process 0.
+      processes: how many there are.
+      process_id: of this one, from 0.
+      timeout: seconds.
+
+    Raises:
+      AcceleratorError: the others were not found, or too late; the message says so.
+    """
+    given = dict(
+        coordinator_address=coordinator,
+        num_processes=processes,
+        process_id=process_id,
+    )
+    try:
+        jax.distributed.initialize(
+            **given,
+            initialization_timeout=5 * timeout,
+            heartbeat_timeout_seconds=timeout,
+        )
+    except Exception as error:  # RuntimeError, ValueError, XlaRuntimeError
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if None in given.values():
+            todo = (
+                "JAX did not find the other processes by itself: give --coordinator="
+                "HOST:PORT (of process 0), --processes=N and --process-id=I"
+            )
+        else:
+            todo = (
+                f"start all {processes} processes with the same --coordinator, which "
+                "every one of them must reach, and ids from 0"
+            )
+        raise AcceleratorError(
+            f"the processes of this run did not meet: {cause}\n{todo}"
+        ) from error
+
+
+def wait_for_all(what: str) -> None:
+    """Returns when all processes of the run have come to `what`."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def lost_process(error: Exception) -> str | None:
+    """What to say if `error` comes of another process that is gone; None if not."""
+    lost = isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
+    if not lost:
+        return None
+    return (
+        f"error: another process of this run is gone ({str(error).splitlines()[0]}). "
+        "Start all of them again, on as many devices as there are: the run goes on "
+        "from its last checkpoint"
+    )
+
+
+def leave_processes(code: int) -> None:
+    """Ends a process of many with an exit code, for others may wait for it in vain.
+
+    Where there is only one, it does nothing.
+    """
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def keep_compiled(folder: str | os.PathLike) -> None:
+    """Keeps compiled programs for the next start, unless JAX was told where to.
+
+    Programs of machines with other processors lie apart.
+    """
+    if jax.config.jax_compilation_cache_dir:
+        return
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        kind = next((x for x in lines if x.startswith(("flags", "Features"))), "")
+    except OSError:
+        kind = platform.processor()
+    kind = hashlib.sha256(f"{platform.machine()} {kind}".encode()).hexdigest()[:12]
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(folder, kind)))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -2,14 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
-from lstm_jax.training.step import TrainState, TrainStep
+from lstm_jax.training.step import Batch, TrainState, TrainStep
 
 
 class Diverged(RuntimeError):
@@ -21,9 +23,12 @@ def fit(
     step: TrainStep,
     *,
     steps: int,
-    batch_at: Callable[[int], dict],
-    evaluate: Callable[[Any], dict] | None = None,
+    batch_at: Callable[[int], Batch],
+    per_dispatch: int = 1,
+    read: Callable[[Callable, Iterable], Iterable] = map,
+    evaluate: Callable[[Any], dict | None] | None = None,
     eval_every: int | None = None,
+    evaluate_first: bool = False,
     log_every: int = 100,
     save: Callable[[int, TrainState, dict | None], None] | None = None,
     save_every: int | None = None,
@@ -34,17 +39,24 @@ def fit(
     """Trains from `state.step` to `steps`; a run cut in two gives the same bits.
 
     Step n in a row, a save or an error is the state after n updates; it was made with
-    batch_at(n - 1).
+    batch_at(n - 1). The host waits for no step: it prepares what comes next while the
+    devices work, and fetches metrics only for a row, an evaluation or a save.
 
     Args:
       state: where to begin; it stays valid.
       step: from `make_train_step`.
       steps: number of updates of the whole run.
       batch_at: step -> dict of arrays [B, ...], made anew each time; a pure function
-        of the step.
-      evaluate: params -> {name: number}, on the validation split.
+        of the step. With many processes, the rows of this one.
+      per_dispatch: updates that the devices do in a row, K, before they hear from the
+        host again, at most; fewer where a row, an evaluation or a save is due, or
+        where they would take more than half a second.
+      read: like `map`, which it is by default; may work ahead in threads.
+      evaluate: params -> {name: number}, on the validation split; or None, if it
+        was told to stop before its end.
       eval_every: steps between evaluations; with `evaluate` the last step is always
         evaluated (not when `should_stop` ends the run).
+      evaluate_first: the state was not evaluated when it was saved, and is now.
       log_every: steps that one row of training metrics covers.
       save: (step, state, metrics of this state or None); called every `save_every`
         steps, after each evaluation and at the end, never with weights that are not
@@ -53,9 +65,9 @@ def fit(
       on_log: takes each row, {"step", "split": "train" | "validation", name: number}.
         Training rows are means over their steps, and hold "learning_rate" of the last
         step if there is a schedule, and "images_per_second" (without compilation,
-        evaluation and saving) once a second step has been timed.
+        evaluation and saving).
       schedule: step -> learning rate, for the rows.
-      should_stop: asked after each step.
+      should_stop: asked after each dispatch.
 
     Returns:
       The last state.
@@ -64,73 +76,138 @@ def fit(
       Diverged: a loss or the weights are not finite.
     """
     for name, every in dict(
-        eval_every=eval_every, log_every=log_every, save_every=save_every
+        eval_every=eval_every,
+        log_every=log_every,
+        save_every=save_every,
+        per_dispatch=per_dispatch,
     ).items():
         if every is not None and every < 1:
             raise ValueError(f"{name}: got {every}, want 1 or more")
+
+    def finish(number, state, due, must_save):
+        """Evaluates and saves one state; whether it was told to stop meanwhile."""
+        results, stopped = None, False
+        _check_weights(state.params, number)
+        if due:
+            results = evaluate(state.params)
+            stopped = results is None
+        if results is not None:
+            results = {name: float(value) for name, value in results.items()}
+            on_log({"step": number, "split": "validation", **results})
+        if save is not None and (must_save or due):
+            save(number, state, results)
+        return stopped
+
     start = int(state.step)
+    if evaluate_first and evaluate is not None and finish(start, state, True, False):
+        return state
     if start >= steps:
         return state
-    state = step.put_state(state)
-    pending = []  # metrics still on the devices, one dict for each step
-    window = []  # those fetched since the last row
-    images, seconds, since = 0, 0.0, None  # timed since the last row
-    host = batch_at(start)
-    batch = step.put_batch(host)
-    for number in range(start + 1, steps + 1):
-        state, metrics = step.run(state, batch)
-        pending.append(metrics)
-        if since is None:  # the first step: waits for the compiler, counts no images
-            jax.block_until_ready(metrics)
-            since = time.perf_counter()
-        else:
-            images += len(jax.tree.leaves(host)[0])
-        if number < steps:  # while the devices work
-            host = batch_at(number)
-            batch = step.put_batch(host)
-        if len(pending) > 2:  # the host runs no further ahead
-            jax.block_until_ready(pending[-3])
 
+    everies = (log_every, evaluate and eval_every, save and save_every)
+    stacked = stacker(batch_at, per_dispatch)
+    plan, arriving = deque([range(start, start + 1)]), iter(())
+    state = step.put_state(state)
+    host = stacked(plan[0])
+    size = jax.tree.leaves(host)[0].shape[1] * jax.process_count()
+    batches = step.put_batches(host)
+    state, _ = jax.block_until_ready(step.run(state, batches, 0))  # compiles
+    pending = deque()  # metrics still on the devices, and the steps they are of
+    window = []  # those fetched since the last row
+    images, seconds, since = 0, 0.0, time.perf_counter()  # timed since the last row
+    while plan:
+        part = plan.popleft()
+        state, metrics = step.run(state, batches, len(part))
+        if part[0] == start and start + 1 < steps:
+            jax.block_until_ready(metrics)
+            most = _in_a_row(per_dispatch, time.perf_counter() - since)
+            plan.extend(_dispatches(start + 1, steps, most, everies))
+            arriving = iter(read(stacked, list(plan)))
+        pending.append((part, metrics))
+        images += len(part) * size
+        if plan:  # what comes next goes its way while the devices work
+            batches = step.put_batches(next(arriving))
+        if len(pending) > 2:  # the host runs no further ahead
+            jax.block_until_ready(pending[-3][1])
+
+        number = part[-1] + 1
         stopped = should_stop is not None and should_stop()
         last = number == steps or stopped
         log_now = last or number % log_every == 0
-        eval_now = evaluate is not None and (
-            number == steps or _is_due(number, eval_every)
+        eval_now = (
+            evaluate is not None
+            and not stopped
+            and (number == steps or _is_due(number, eval_every))
         )
         save_now = save is not None and (
             last or eval_now or _is_due(number, save_every)
         )
         if log_now or eval_now or save_now:
-            fetched = jax.device_get(pending)
-            pending = []
-            _check_losses(fetched, number)
-            window += fetched
+            window += _fetch(pending)
         if log_now:
             seconds += time.perf_counter() - since
             row = {"step": number, "split": "train", **_means(window)}
             if schedule is not None:
                 row["learning_rate"] = float(schedule(number - 1))
-            if images:
-                row["images_per_second"] = images / seconds
+            row["images_per_second"] = images / seconds
             on_log(row)
             window, images, seconds, since = [], 0, 0.0, time.perf_counter()
         if eval_now or save_now:
             seconds += time.perf_counter() - since
-            plain, results = step.get_state(state), None
-            _check_weights(plain.params, number)
-            if eval_now:
-                results = {k: float(v) for k, v in evaluate(plain.params).items()}
-                on_log({"step": number, "split": "validation", **results})
-            if save_now:
-                save(number, plain, results)
+            stopped |= finish(number, step.get_state(state), eval_now, save_now)
             since = time.perf_counter()
         if stopped:
             break
     return step.get_state(state)
 
 
+def stacker(batch_at: Callable[[int], Batch], size: int) -> Callable[[range], Batch]:
+    """`steps -> their batches [size, B, ...]`, the last one repeated up to `size`."""
+
+    def stacked(steps):
+        batches = [batch_at(at) for at in steps]
+        if size == 1:
+            return {name: x[None] for name, x in batches[0].items()}
+        batches += batches[-1:] * (size - len(batches))
+        return {name: np.stack([b[name] for b in batches]) for name in batches[0]}
+
+    return stacked
+
+
 def _is_due(number: int, every: int | None) -> bool:
     return every is not None and number % every == 0
+
+
+def _in_a_row(most: int, seconds: float) -> int:
+    """How many steps of `seconds` each make a dispatch; the same in all processes."""
+    count = max(1, min(most, int(0.5 / seconds)))
+    if jax.process_count() > 1:
+        count = int(multihost_utils.broadcast_one_to_all(np.int32(count)))
+    return count
+
+
+def _dispatches(start: int, steps: int, most: int, everies) -> Iterator[range]:
+    """The steps of each dispatch: `most` of them, or up to where something is due."""
+    while start < steps:
+        due = [start + every - start % every for every in everies if every]
+        end = min(start + most, steps, *due)
+        yield range(start, end)
+        start = end
+
+
+def _fetch(pending: deque) -> list[dict]:
+    """Takes the metrics of each step off the devices, and refuses a bad loss."""
+    parts = [part for part, _ in pending]
+    fetched = jax.device_get([metrics for _, metrics in pending])
+    pending.clear()
+    each = [
+        jax.tree.map(lambda x, i=i: x[i], metrics)
+        for part, metrics in zip(parts, fetched, strict=True)
+        for i in range(len(part))
+    ]
+    if each:
+        _check_losses(each, parts[-1][-1] + 1)
+    return each
 
 
 def _means(window: list[dict]) -> dict[str, float]:

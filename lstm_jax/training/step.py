@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -29,31 +31,42 @@ class TrainState(NamedTuple):
 
 
 class TrainStep(NamedTuple):
-    """One train step and the moves of data that it wants; jit and pmap look alike."""
+    """Compiled updates, and the moves of data they want; jit and pmap look alike.
 
-    run: Callable[[Any, Batch], tuple[Any, Metrics]]  # consumes (donates) the state
-    put_state: Callable[[TrainState], Any]  # onto the devices; the argument stays valid
-    get_state: Callable[[Any], TrainState]  # back to a plain TrainState
-    # Onto the devices, without waiting: its arrays must not be written afterwards.
-    put_batch: Callable[[Batch], Batch]
+    Attributes:
+      run: `(state, batches, count) -> (state, metrics)`, `count` updates in one
+        dispatch; leaves of `batches` and of the metrics are `[K, ...]`, of which the
+        first `count` matter. Consumes (donates) the state.
+      put_state: onto the devices; the argument stays valid.
+      get_state: back to a plain TrainState.
+      put_batches: `[K, B, ...]` onto the devices, without waiting: its arrays must not
+        be written afterwards. With many processes, B are the rows of this one.
+    """
+
+    run: Callable[[Any, Batch, int], tuple[Any, Metrics]]
+    put_state: Callable[[TrainState], Any]
+    get_state: Callable[[Any], TrainState]
+    put_batches: Callable[[Batch], Batch]
 
     def __call__(self, state: Any, batch: Batch) -> tuple[Any, Metrics]:
-        return self.run(state, batch)
+        """One update with one batch, `[B, ...]`."""
+        one = {name: x[None] for name, x in batch.items()}
+        state, metrics = self.run(state, self.put_batches(one), 1)
+        return state, jax.tree.map(lambda x: x[0], metrics)
 
 
 def init_state(
     params: Params, tx: optax.GradientTransformation, key: jax.Array, mesh: Mesh
 ) -> TrainState:
     """The state before the first step, on every device; `params` are copied."""
-    replicated = NamedSharding(mesh, P())
 
-    @jax.jit
     def init(params, key):
         # Copies, because a step donates its state and the caller keeps `params`.
         params = jax.tree.map(jnp.copy, params)
         return TrainState(jnp.int32(0), params, tx.init(params), jnp.copy(key))
 
-    return init(*jax.device_put((params, key), replicated))
+    everywhere = NamedSharding(mesh, P())
+    return jax.jit(init, out_shardings=everywhere)(*_place((params, key), everywhere))
 
 
 def make_train_step(
@@ -61,8 +74,11 @@ def make_train_step(
     tx: optax.GradientTransformation,
     mesh: Mesh,
     parallel: str = "jit",
+    *,
+    data: Batch | None = None,
+    accumulate: int = 1,
 ) -> TrainStep:
-    """Compiles one update: loss, gradient, its norm, new weights.
+    """Compiles updates: loss, gradient, its norm, new weights.
 
       loss = sum of losses / count,   both over the whole batch of all devices
 
@@ -74,112 +90,180 @@ def make_train_step(
       tx: the optimizer.
       mesh: axis "data" over the devices.
       parallel: "jit" (the compiler splits the batch) or "pmap" (each device runs the
-        step on its share, sums are exchanged by hand); the numbers are the same.
+        step on its share, sums are exchanged by hand; one process only); the numbers
+        are the same.
+      data: examples `[N, ...]` to keep on every device; a batch then holds "rows",
+        their int32 indices `[B]`, and the step takes its examples from there.
+      accumulate: parts that a batch is computed in, one after another, to need less
+        memory; their gradients are summed before the one update.
 
     Returns:
       A TrainStep; its metrics are those of `loss_fn`, and "loss" and "gradient_norm"
       (before clipping).
 
     Raises:
-      ValueError: `parallel` is neither; or, when it runs, a batch that does not split
-        evenly over the devices.
+      ValueError: `parallel` is neither, or pmap was asked for in many processes; or,
+        when it runs, a batch that does not split evenly over the devices.
     """
-    if parallel == "jit":
-        return _jit_step(loss_fn, tx, mesh)
-    if parallel == "pmap":
-        return _pmap_step(loss_fn, tx, mesh)
-    raise ValueError(f"parallel: got {parallel!r}, want 'jit' or 'pmap'")
+    if parallel not in ("jit", "pmap"):
+        raise ValueError(f"parallel: got {parallel!r}, want 'jit' or 'pmap'")
+    if parallel == "pmap" and jax.process_count() > 1:
+        raise ValueError("parallel='pmap' runs in one process only; use 'jit'")
+    if accumulate < 1:
+        raise ValueError(f"accumulate: got {accumulate}, want 1 or more")
+    update = _Update(loss_fn, tx, accumulate)
+    make = _jit_step if parallel == "jit" else _pmap_step
+    return make(update, mesh, data)
 
 
-def _update(loss_fn, tx, state, batch, first, all_devices):
-    """One update; `batch` starts at example `first`, `all_devices` sums a tree."""
-    key = jax.random.fold_in(state.key, state.step)
-    index = first + jnp.arange(_batch_size(batch), dtype=jnp.int32)
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+class _Update(NamedTuple):
+    """Updates of one share of a batch, to be compiled."""
 
-    def loss_sum(params):
-        (total, count), metrics = loss_fn(params, batch, keys)
-        return total, (count, metrics)
+    loss_fn: LossFn
+    tx: optax.GradientTransformation
+    accumulate: int
 
-    grad_fn = jax.value_and_grad(loss_sum, has_aux=True)
-    (total, (count, metrics)), grads = grad_fn(state.params)
-    total, count, metrics, grads = all_devices((total, count, metrics, grads))
-    count = jnp.asarray(count, jnp.float32)
-    scale = 1.0 / jnp.where(count == 0, 1.0, count)  # an empty batch changes nothing
-    grads = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
-    metrics = {
-        **metrics,
-        "loss": (total, count),
-        "gradient_norm": (_norm(grads), jnp.float32(1)),
-    }
-    # optax mixes its integer counts with floats, which strict promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, opt_state, state.key), metrics
+    def many(self, state, data, batches, count, device=0, all_devices=lambda x: x):
+        """`count` updates, number i with `batches[i]`."""
+
+        def batch_at(i):
+            batch = {name: x[i] for name, x in batches.items()}
+            if data is None:
+                return batch
+            rows = batch.pop("rows")
+            return {name: x[rows] for name, x in data.items()} | batch
+
+        def body(i, carried):
+            state, kept = carried
+            state, metrics = self.one(state, batch_at(i), device, all_devices)
+            return state, jax.tree.map(lambda k, m: k.at[i].set(m), kept, metrics)
+
+        # `count` is no constant: one program serves every count, to the same bits.
+        shapes = jax.eval_shape(
+            lambda: self.one(state, batch_at(0), device, all_devices)[1]
+        )
+        most = _size(batches)
+        kept = jax.tree.map(lambda m: jnp.zeros((most, *m.shape), m.dtype), shapes)
+        return lax.fori_loop(0, count, body, (state, kept))
+
+    def one(self, state, batch, device, all_devices):
+        """One update; `all_devices` sums a tree over all shares of the batch."""
+        key = jax.random.fold_in(state.key, state.step)
+        size = _size(batch)
+        index = device * size + jnp.arange(size, dtype=jnp.int32)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, index)
+        sums = all_devices(self._sums(state.params, batch, keys))
+        (total, (count, metrics)), grads = sums
+        count = jnp.asarray(count, jnp.float32)
+        scale = 1.0 / jnp.where(count == 0, 1.0, count)  # an empty batch: no change
+        grads = jax.tree.map(lambda grad: grad * scale.astype(grad.dtype), grads)
+        metrics = {
+            **metrics,
+            "loss": (total, count),
+            "gradient_norm": (_norm(grads), jnp.float32(1)),
+        }
+        # optax mixes its integer counts with floats, which strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, state.key), metrics
+
+    def _sums(self, params, batch, keys):
+        """`((loss, (count, metrics)), gradients)`, sums over the batch."""
+
+        def loss_sum(params, batch, keys):
+            (total, count), metrics = self.loss_fn(params, batch, keys)
+            return total, (count, metrics)
+
+        grad_fn = jax.value_and_grad(loss_sum, has_aux=True)
+        if self.accumulate == 1:
+            return grad_fn(params, batch, keys)
+
+        def part(x):  # each takes every n-th example, so that none changes its device
+            x = x.reshape(-1, self.accumulate, *x.shape[1:])
+            return jnp.moveaxis(x, 1, 0)
+
+        def add(sums, part):
+            return jax.tree.map(jnp.add, sums, grad_fn(params, *part)), None
+
+        parts = jax.tree.map(part, (batch, keys))
+        first = jax.tree.map(lambda x: x[0], parts)
+        shapes = jax.eval_shape(grad_fn, params, *first)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return lax.scan(add, zeros, parts)[0]
 
 
-def _norm(tree):
-    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
-
-
-def _jit_step(loss_fn, tx, mesh):
-    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-
-    def update(state, batch):
-        return _update(loss_fn, tx, state, batch, 0, lambda tree: tree)
-
-    run = jax.jit(
-        update,
+def _jit_step(update, mesh, data):
+    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
+    compiled = jax.jit(
+        update.many,
         donate_argnums=0,
-        in_shardings=(replicated, split),
-        out_shardings=(replicated, replicated),
+        in_shardings=(everywhere, everywhere, split, None),
+        out_shardings=(everywhere, everywhere),
     )
-    copy = jax.jit(lambda state: jax.tree.map(jnp.copy, state))
+    copy = jax.jit(
+        lambda state: jax.tree.map(jnp.copy, state), out_shardings=everywhere
+    )
+    data = None if data is None else jax.device_put(data, everywhere)
+
+    def run(state, batches, count):
+        return compiled(state, data, batches, np.int32(count))
 
     def put_state(state):
-        return copy(jax.device_put(state, replicated))
+        return copy(_place(state, everywhere))
 
-    def put_batch(batch):
-        check_batch_size(_batch_size(batch), mesh.size)
-        return jax.device_put(batch, split)
+    def put_batches(batches):
+        _check_split(batches, 1, mesh, update.accumulate)
+        return _put(batches, split)
 
-    return TrainStep(run, put_state, lambda state: state, put_batch)
+    return TrainStep(run, put_state, lambda state: state, put_batches)
 
 
-def _pmap_step(loss_fn, tx, mesh):
-    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+def _pmap_step(update, mesh, data):
+    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     devices = list(mesh.devices.flat)
 
-    def update(state, batch):
-        first = jax.lax.axis_index("data") * _batch_size(batch)
-        return _update(
-            loss_fn, tx, state, batch, first, lambda tree: jax.lax.psum(tree, "data")
+    def many(state, data, batches, count):
+        device = lax.axis_index("data")
+        return update.many(
+            state, data, batches, count, device, lambda tree: lax.psum(tree, "data")
         )
 
-    run = jax.pmap(
-        update, axis_name="data", devices=devices, donate_argnums=0, out_axes=(0, None)
+    compiled = jax.pmap(
+        many,
+        axis_name="data",
+        in_axes=(0, 0, 0, None),
+        out_axes=(0, None),
+        devices=devices,
+        donate_argnums=0,
     )
-    # Spread by pmap, same axis: another layout would compile `run` a second time.
-    spread = jax.pmap(
-        lambda _, state: state, axis_name="data", in_axes=(0, None), devices=devices
+    # Spread by pmap, same axis: another layout would compile `many` a second time.
+    spread_out = jax.pmap(
+        lambda _, tree: tree, axis_name="data", in_axes=(0, None), devices=devices
     )
     first_copy = jax.jit(
         lambda state: jax.tree.map(lambda leaf: leaf[0], state),
-        out_shardings=replicated,
+        out_shardings=everywhere,
     )
 
-    def put_state(state):
-        return spread(jnp.arange(mesh.size), jax.device_put(state, replicated))
+    def spread(tree):
+        return spread_out(jnp.arange(mesh.size), jax.device_put(tree, everywhere))
 
-    def put_batch(batch):
-        size = _batch_size(batch)
-        check_batch_size(size, mesh.size)
-        share = (mesh.size, size // mesh.size)
-        batch = {name: x.reshape(*share, *x.shape[1:]) for name, x in batch.items()}
-        return jax.device_put(batch, split)
+    data = None if data is None else spread(data)
 
-    return TrainStep(run, put_state, first_copy, put_batch)
+    def run(state, batches, count):
+        return compiled(state, data, batches, np.int32(count))
+
+    def put_batches(batches):
+        _check_split(batches, 1, mesh, update.accumulate)
+
+        def share(x):  # [K, B, ...] -> [devices, K, B / devices, ...]
+            x = x.reshape(len(x), mesh.size, -1, *x.shape[2:])
+            return x.swapaxes(0, 1)
+
+        return jax.device_put({k: share(x) for k, x in batches.items()}, split)
+
+    return TrainStep(run, spread, first_copy, put_batches)
 
 
 def make_eval_step(
@@ -193,16 +277,40 @@ def make_eval_step(
 
     Returns:
       (params, batch) -> the same, whole on every device; NumPy arguments are welcome.
+      With many processes, a batch holds the rows of this one.
     """
-    replicated, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
-    run = jax.jit(eval_fn, in_shardings=(replicated, split), out_shardings=replicated)
+    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
+    run = jax.jit(eval_fn, in_shardings=(everywhere, split), out_shardings=everywhere)
 
     def evaluate(params, batch):
-        check_batch_size(_batch_size(batch), mesh.size)
-        return run(jax.device_put(params, replicated), jax.device_put(batch, split))
+        _check_split(batch, 0, mesh)
+        return run(_place(params, everywhere), _put(batch, split))
 
     return evaluate
 
 
-def _batch_size(batch: Batch) -> int:
-    return jax.tree.leaves(batch)[0].shape[0]
+def _norm(tree):
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
+
+
+def _size(tree, axis: int = 0) -> int:
+    return jax.tree.leaves(tree)[0].shape[axis]
+
+
+def _check_split(tree, axis: int, mesh: Mesh, accumulate: int = 1) -> None:
+    size = _size(tree, axis) * jax.process_count()
+    check_batch_size(size, mesh.size, accumulate)
+
+
+def _place(tree: Any, everywhere: NamedSharding) -> Any:
+    """What a compiled function is to have everywhere; keys cannot be put so by hand."""
+    one = jax.process_count() == 1
+    return jax.device_put(tree, everywhere) if one else tree
+
+
+def _put(tree: Any, split: NamedSharding) -> Any:
+    """A batch onto the devices; with many processes, each gives its own rows."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, split)
+    make = jax.make_array_from_process_local_data
+    return jax.tree.map(lambda x: make(split, np.asarray(x)), tree)

@@ -1,5 +1,7 @@
 """Orders that follow from (seed, epoch, step); padding that counts nothing twice."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from lstm_jax.data import (
     batch_indices,
     eval_batches,
     normalization,
-    prefetch,
+    read_ahead,
     steps_per_epoch,
     train_batch,
 )
@@ -92,17 +94,44 @@ def test_other_wrong_numbers():
         eval_batches(split_of(3), 0)  # at the call, not at the first batch
     with pytest.raises(DataError, match="got seed -1, step 0"):
         batch_indices(4, 2, seed=-1, step=0)
-    with pytest.raises(DataError, match="depth is at least 1; got 0"):
-        prefetch(iter([]), int, depth=0)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3, 9])
-def test_prefetch_keeps_the_order_and_runs_ahead(depth):
-    put = []
-    out = prefetch(iter(range(5)), lambda x: put.append(x) or 10 * x, depth=depth)
-    assert next(out) == 0 and put == list(range(min(depth, 5)))
-    assert list(out) == [10, 20, 30, 40] and put == [0, 1, 2, 3, 4]
-    assert list(prefetch(iter([]), int, depth=depth)) == []
+def test_read_ahead_keeps_the_order_and_works_ahead():
+    made = []
+    out = read_ahead(lambda x: made.append(x) or 10 * x, range(40), ahead=4)
+    assert next(out) == 0
+    end = time.monotonic() + 30
+    while len(made) < 4 and time.monotonic() < end:
+        time.sleep(0.01)
+    assert 4 <= len(made) < 40
+    assert list(out) == [10 * x for x in range(1, 40)]
+    assert sorted(made) == list(range(40))
+    assert list(read_ahead(int, [])) == []
+
+
+def test_an_error_in_a_thread_arrives():
+    def broken(x):
+        raise OSError("torn file")
+
+    with pytest.raises(OSError, match="torn file"):
+        list(read_ahead(broken, range(3)))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_shares_of_processes_are_the_batch(processes):
+    split = split_of(11)
+    shares = [(i, processes) for i in range(processes)]
+    for number in range(4):
+        want = train_batch(split, 8, seed=3, step=number)
+        got = [train_batch(split, 8, seed=3, step=number, share=s) for s in shares]
+        for name, whole in want.items():
+            np.testing.assert_array_equal(np.concatenate([g[name] for g in got]), whole)
+    for batches in zip(*(eval_batches(split, 8, share=s) for s in shares), strict=True):
+        assert len({len(batch["mask"]) for batch in batches}) == 1
+    masks = [
+        sum(b["mask"].sum() for b in eval_batches(split, 8, share=s)) for s in shares
+    ]
+    assert sum(masks) == 11
 
 
 def test_normalization_reaches_its_range():

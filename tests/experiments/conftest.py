@@ -93,6 +93,27 @@ def run_python():
     return run
 
 
+@pytest.fixture(scope="session")
+def start_train(shared_folder, prepared_data):
+    """`experiments.train FLAGS…` on some devices, in a process of its own, started."""
+
+    def start(*flags, devices=1, **environment):
+        return subprocess.Popen(
+            [sys.executable, "-m", "experiments.train", *map(str, flags)],
+            env=os.environ
+            | {
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "JAX_COMPILATION_CACHE_DIR": str(shared_folder / "xla"),
+            }
+            | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
 @pytest.fixture
 def command(capsys):
     """A command line in this process: `(exit code, stdout, stderr)`."""

@@ -168,10 +168,11 @@ except SystemExit as stop:
 
 def test_the_name_of_a_command_is_its_function_however_it_is_imported(run_python):
     code = """
-import types
+import sys, types
 import experiments.train, experiments.predict
 from experiments import train, predict
 import experiments
+assert "tyro" not in sys.modules  # a notebook may have none
 assert isinstance(train, types.FunctionType) and train.__name__ == "train"
 assert isinstance(predict, types.FunctionType) and predict.__name__ == "predict"
 assert experiments.train is train

@@ -203,17 +203,17 @@ def test_a_diverged_run_stops_and_keeps_only_finite_checkpoints(
 
     from experiments import train
 
-    real = data.train_batch
+    real = data.train_rows
 
-    def poisoned(split, batch_size, *, seed, step):
-        batch = real(split, batch_size, seed=seed, step=step)
+    def poisoned(*arguments, step, **options):
+        batch = real(*arguments, step=step, **options)
         if step >= 13:
             batch["mask"] = np.full_like(batch["mask"], np.nan)
         return batch
 
     flags = [*SMALL_FLAGS, "--eval-every=5", "--log-every=1"]
     with monkeypatch.context() as patch:
-        patch.setattr(data, "train_batch", poisoned)
+        patch.setattr(data, "train_rows", poisoned)
         refused(
             command("train", *flags), "diverged", "step 14", "--optimizer.learning-rate"
         )
@@ -274,20 +274,14 @@ def test_a_data_set_of_the_same_folder_name_has_no_empty_run_name(
     tmp_path, photos, monkeypatch
 ):
     from experiments.config import override, preset
+    from experiments.runs import directory_of as directory
 
     monkeypatch.chdir(photos)
-    directory = train_module()._run_directory
     for source in (".", "../photos", str(photos) + "/"):
         config = override(preset("digits"), {"data": source})
         assert directory("digits", config).as_posix() == "runs/photos"
     config = override(preset("digits"), {"data": "emnist/balanced"})
     assert directory("digits", config).as_posix() == "runs/balanced"
-
-
-def train_module():
-    import importlib
-
-    return importlib.import_module("experiments.train")
 
 
 def test_without_a_network_the_files_to_fetch_are_named(

@@ -96,4 +96,4 @@ def test_flags_change_one_value_of_a_preset():
     )
     assert parse([]) == ("digits", preset("digits"))
     assert parse(["--data", "x"])[1].data.source == "x"
-    assert parse(["--steps=3"])[1].data.shift == 1  # still that of the preset
+    assert parse(["--steps=3"])[1].augment.shift == 1  # still that of the preset

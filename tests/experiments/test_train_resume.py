@@ -3,6 +3,9 @@
 import importlib
 import json
 import os
+import re
+import signal
+import time
 
 import jax
 import numpy as np
@@ -10,8 +13,9 @@ import pytest
 from conftest import SMALL, SMALL_MODEL
 
 from experiments import train
-from lstm_jax import data
+from lstm_jax import data, training
 
+STEADY = "--accelerator=cpu --no-baselines --log-every=10 --eval-every=100000".split()
 OPTIONS = SMALL | SMALL_MODEL | dict(select="last", model__dropout=0.2)
 
 
@@ -33,14 +37,17 @@ def assert_same_run(one, two):
         assert old == new
 
 
-def test_interrupted_at_step_17_of_40_and_resumed(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 75)])
+def test_told_to_stop_at_step_15_of_40_and_resumed(
+    name, code, tmp_path, monkeypatch, capsys
+):
     options = OPTIONS | dict(steps=40, eval_every=5, log_every=5)
     whole = train("digits", run_dir=tmp_path / "whole", **options)
-    real = data.train_batch
+    real = data.train_rows
 
-    def interrupted(*arguments, step, **rest):
-        if step == 17:
-            raise KeyboardInterrupt
+    def signalled(*arguments, step, **rest):
+        if step == 17:  # read while steps 10 to 14 run
+            signal.raise_signal(getattr(signal, name))
         return real(*arguments, step=step, **rest)
 
     main = importlib.import_module("experiments.train").main
@@ -50,13 +57,45 @@ def test_interrupted_at_step_17_of_40_and_resumed(tmp_path, monkeypatch, capsys)
         "--eval-every=5 --log-every=5"
     ).split() + [f"--run-dir={tmp_path / 'cut'}"]
     with monkeypatch.context() as patch:
-        patch.setattr(data, "train_batch", interrupted)
+        patch.setattr(data, "train_rows", signalled)
         capsys.readouterr()
-        assert main(flags) == 130
-        assert "stopped; the same line goes on" in capsys.readouterr().out
+        assert main(flags) == code
+        out = capsys.readouterr().out
+        assert f"stopped by {name} at step 15 of 40; saved" in out
+    # Step 15 was to be evaluated: the resumed run owes that, and pays.
     cut = train("digits", run_dir=tmp_path / "cut", **options)
     assert "resuming at step 15 of 40" in capsys.readouterr().out
     assert_same_run(whole, cut)
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path):
+    with training.StopSignals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop() and stop.signal == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_command_saves_within_ten_seconds(start_train, tmp_path):
+    folder = tmp_path / "run"
+    child = start_train("--steps=100000", f"--run-dir={folder}", *STEADY)
+    log = folder / "metrics.jsonl"
+    end = time.monotonic() + 120
+    while not (log.exists() and log.stat().st_size):
+        assert time.monotonic() < end and child.poll() is None
+        time.sleep(0.02)
+    since = time.monotonic()
+    child.terminate()
+    out, err = child.communicate(timeout=60)
+    assert time.monotonic() - since < 10
+    assert child.returncode == 75, err
+    step = int(
+        re.search(r"stopped by SIGTERM at step ([\d,]+)", out)[1].replace(",", "")
+    )
+    saved = [int(p.name) for p in (folder / "checkpoints").iterdir()]
+    assert saved == [step]
 
 
 KILLS = """
@@ -70,17 +109,17 @@ from lstm_jax import data, tasks, training
 
 directory, options, seed = Path(sys.argv[1]), eval(sys.argv[2]), int(sys.argv[3])
 rng = random.Random(seed)
-real = data.train_batch
+real = data.train_rows
 
 
 def run(at):
-    def train_batch(*arguments, step, **rest):
+    def train_rows(*arguments, step, **rest):
         if step == at:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.02)  # time to be killed in, and to write checkpoints
         return real(*arguments, step=step, **rest)
 
-    data.train_batch = train_batch
+    data.train_rows = train_rows
     train("digits", run_dir=directory, **options)
 
 

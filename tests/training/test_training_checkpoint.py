@@ -99,7 +99,7 @@ def test_a_state_may_be_donated_right_after_the_save(tmp_path, parallel):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(0, step.get_state(state), {})
         for number in range(3):
-            state, _ = step(state, step.put_batch(linear.batch_at(number)))
+            state, _ = step(state, linear.batch_at(number))
         assert_same(checkpoints.restore(some_state(), 0), some_state())
 
 

@@ -97,7 +97,7 @@ def test_rows_saves_and_batches(parallel):
 
     plain, state = state, step.put_state(state)
     for number in range(10):
-        state, metrics = step(state, step.put_batch(linear.batch_at(number)))
+        state, metrics = step(state, linear.batch_at(number))
         losses.append({k: (float(a), float(b)) for k, (a, b) in metrics.items()})
     assert_same_bits(step.get_state(state), last)
     for row, window in zip(train, ([0, 3], [3, 6], [6, 9], [9, 10]), strict=True):
@@ -133,23 +133,9 @@ def test_the_rate_leaves_out_compilation_and_evaluation():
         log_every=11,
         on_log=rows.append,
     )
-    # 10 timed steps of 16 images, 20 ms and a little each: 800/s less overhead;
-    # with the two evaluations before the row it would be below 133/s.
-    assert 140 < rows[-2]["images_per_second"] <= 900
-
-
-def test_the_first_row_of_single_steps_has_no_rate():
-    state, step = start()
-    rows = []
-    fit(
-        state,
-        step,
-        steps=2,
-        batch_at=linear.batch_at,
-        log_every=1,
-        on_log=rows.append,
-    )
-    assert ["images_per_second" in row for row in rows] == [False, True]
+    # 11 steps of 16 images, 20 ms and a little each, the first read before the clock
+    # starts: 880/s less overhead; with the two evaluations it would be below 147/s.
+    assert 150 < rows[-2]["images_per_second"] <= 900
 
 
 def test_stop():

@@ -57,7 +57,7 @@ def test_step_equals_the_reference(parallel):
     want = linear.params()
     for number in range(3):
         batch = linear.batch_at(number)
-        state, metrics = step(state, step.put_batch(batch))
+        state, metrics = step(state, batch)
         want, sums, count, norm = reference(want, jax.random.key(7), number, batch)
         assert set(metrics) == {"loss", "largest", "gradient_norm"}
         for name, total in sums.items():
@@ -80,7 +80,7 @@ def test_modes_and_device_counts_agree():
             step, state, _ = start(parallel, devices, tx=tx)
             for number in range(5):
                 batch = linear.batch_at(number)
-                state, _ = step(state, step.put_batch(batch))
+                state, _ = step(state, batch)
             plain = step.get_state(state)
             assert all(x.is_fully_replicated for x in jax.tree.leaves(plain))
             plain = plain._replace(key=jax.random.key_data(plain.key))
@@ -104,11 +104,11 @@ def test_second_step_compiles_nothing(parallel):
         return linear.loss_fn(params, batch, keys)
 
     step, state, _ = start(parallel, loss_fn=loss_fn)
-    state, _ = step(state, step.put_batch(linear.batch_at(0)))
+    state, _ = step(state, linear.batch_at(0))
     first = len(traces)
     jax.monitoring.register_event_duration_secs_listener(listen)
     for number in (1, 2):
-        state, metrics = step(state, step.put_batch(linear.batch_at(number)))
+        state, metrics = step(state, linear.batch_at(number))
     jax.block_until_ready((state, metrics))
     assert len(traces) == first
     assert compiled == []
@@ -125,7 +125,7 @@ def test_the_state_is_donated_and_what_it_came_from_is_not(parallel):
     key = jax.random.key(0)
     plain = init_state(params, tx, key, mesh)
     state = step.put_state(plain)
-    step(state, step.put_batch(linear.batch_at(0)))
+    step(state, linear.batch_at(0))
     assert state.params["w"].is_deleted()
     for tree in (params, plain.params):
         np.testing.assert_array_equal(tree["w"], linear.params()["w"])
@@ -136,7 +136,7 @@ def test_the_state_is_donated_and_what_it_came_from_is_not(parallel):
 def test_a_batch_without_examples_changes_nothing(parallel):
     step, state, plain = start(parallel)
     batch = linear.batch_at(0) | {"mask": np.zeros(16, np.float32)}
-    state, metrics = step(state, step.put_batch(batch))
+    state, metrics = step(state, batch)
     np.testing.assert_array_equal(step.get_state(state).params["w"], plain.params["w"])
     assert float(metrics["loss"][1]) == 0
 
@@ -147,7 +147,7 @@ def test_a_batch_that_does_not_split_is_refused(parallel):
         pytest.skip("every batch fits one device")
     step, _, _ = start(parallel)
     with pytest.raises(ValueError, match="use 8 or 16"):
-        step.put_batch(linear.batch_at(0, size=12))
+        step(None, linear.batch_at(0, size=12))
 
 
 def test_unknown_mode():

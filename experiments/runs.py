@@ -1,0 +1,116 @@
+"""The folder of a run, and what is returned of it."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+from experiments.config import Config, UsageError, flat, preset, read_run
+
+# What a resumed run may change: it changes no number beyond its rounding.
+FREE = {
+    "run_dir",
+    "overwrite",
+    "accelerator",
+    "parallel",
+    "accumulate",
+    "feed",
+    "steps_per_dispatch",
+    "distributed",
+    "coordinator",
+    "processes",
+    "process_id",
+    "profile",
+    "compilation_cache",
+    "log_every",
+    "select",
+    "baselines",
+    "data.dir",
+    "data.manual_dir",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, its report and its pictures."""
+
+    directory: Path
+    config: Config
+    report: dict[str, Any]
+    history: list[dict[str, Any]]
+    figures: dict[str, Any]
+    params: Any
+
+    def curves(self):
+        """Loss and metrics against steps, a matplotlib figure."""
+        return self.figures["curves"]
+
+    def confusion(self):
+        """The confusion matrix on the test pictures, a matplotlib figure."""
+        if "confusion_matrix" not in self.figures:
+            raise UsageError("a regression has no confusion matrix; see figures")
+        return self.figures["confusion_matrix"]
+
+    def predict(self, *paths: str) -> list[dict[str, Any]]:
+        """Answers for picture files or folders, a dict each."""
+        from experiments.predict import predict
+
+        return predict(self.directory, *paths)
+
+    def __repr__(self) -> str:
+        test = {k: v for k, v in self.report["test"].items() if isinstance(v, float)}
+        return f"Run({str(self.directory)!r}, test={test})"
+
+
+def directory_of(name: str, config: Config) -> Path:
+    """The run's folder, new or with the same run in it; nothing is written yet."""
+    source = config.data.source
+    if config.run_dir:
+        directory = Path(config.run_dir).expanduser()
+    elif source != preset(name).data.source:
+        directory = Path("runs", Path(source).expanduser().resolve().stem or name)
+    else:
+        directory = Path("runs", name)
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file; give another --run-dir")
+    try:
+        old = read_run(directory)
+    except UsageError as error:
+        raise UsageError(f"{error}. Give another --run-dir") from error
+    if config.overwrite:
+        if old is None and directory.exists() and any(directory.iterdir()):
+            raise UsageError(
+                f"{directory} holds files, but no run; --overwrite would delete them. "
+                "Give another --run-dir"
+            )
+    elif old is not None:
+        was, now = flat(old["config"]), flat(dataclasses.asdict(config))
+        changed = [
+            f"{key} was {was.get(key)!r}, is {now[key]!r}"
+            for key in now
+            if key not in FREE and was.get(key) != now[key]
+        ]
+        if changed:
+            raise UsageError(
+                f"{directory} holds a run with another configuration "
+                f"({'; '.join(changed)}). Start anew with --overwrite, or give "
+                "another --run-dir"
+            )
+    return directory
+
+
+def empty(directory: Path) -> None:
+    """Deletes what is in a folder, but not the folder, which may be a link."""
+    for path in directory.iterdir() if directory.exists() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def steady_rate(rows: list[dict[str, Any]]) -> float | None:
+    """Median pictures a second over the windows of the run."""
+    rates = sorted(
+        row["images_per_second"] for row in rows if row.get("images_per_second")
+    )
+    return rates[len(rates) // 2] if rates else None
