@@ -59,6 +59,8 @@ def vjp(
     # As one axis: on CPU, XLA contracts two at half the speed of one. Elsewhere that
     # would undo the placement of a batch on many devices.
     merge = in_step and lead > 0 and not any(jax.typeof(inputs).sharding.spec)
+    # Images of one step fit into a CPU's cache, those of all steps do not.
+    stepwise = cell.feature_ndim > 1 and in_step
     recur_all, project_all = _over_all_steps(cell, project, time, lead, in_step, merge)
 
     def forward(params, xs, carry, fresh, rest):
@@ -165,7 +167,24 @@ def vjp(
             d_params = _plus(d_params, plan.large, d_large)
 
         d_xs = plan.gradient_of_u(d_pre)
-        if in_step:
+        if stepwise:
+
+            def pull_step(total, at_t):
+                steps_t, d_u = at_t
+                _, pull = _vjp(
+                    lambda p, x: project(p, steps_t._replace(xs=x)), params, steps_t.xs
+                )
+                d_t, d_x = pull(d_u)
+                return jax.tree.map(lambda d, x: d + x.astype(d.dtype), total, d_t), d_x
+
+            wide = jax.tree.map(
+                lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype)), params
+            )
+            d_project, d_xs = lax.scan(pull_step, wide, (steps, d_xs))
+            d_params = jax.tree.map(
+                lambda d, x: d + x.astype(d.dtype), d_params, d_project
+            )
+        elif in_step:
             _, pull = _vjp(
                 lambda p, xs: project_all(p, steps._replace(xs=xs)), params, steps.xs
             )
