@@ -1,11 +1,11 @@
-"""Measures: `python -m experiments.benchmark speed|core|accuracy|memory`.
+"""Measures: `python -m experiments.benchmark speed|core|accuracy|memory|tpu`.
 
 `speed` times a training step of one network as we, Flax and PyTorch run it, in one
 process and in turn, and prints ratios. `core` times gradients of single layers by
 engine and cell, a cell of your own among them, and counts their memory. `accuracy`
 trains the same network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM
 and a vanilla RNN where what matters lies many steps back, and draws how far their
-gradients reach.
+gradients reach. `tpu` compiles the training step for TPUs that are not here.
 """
 
 import dataclasses
@@ -48,6 +48,21 @@ class Core:
     """A cell of your own beside the others: FILE.py:FUNCTION, called with D."""
     images: bool = True
     """Also two layers of a convolutional LSTM."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tpu:
+    """Compiles the training step for TPUs, without one; needs `pip install libtpu`."""
+
+    topologies: tuple[str, ...] = ("v5e:1x1", "v5e:2x2", "v5e:4x4", "v6e:1x1")
+    batch_per_chip: int = 1024
+
+
+def tpu(options: Tpu) -> None:
+    """Prints a table of what the step needs on each slice."""
+    from experiments import tpu_compile
+
+    tpu_compile.table(options.topologies, options.batch_per_chip)
 
 
 def core(options: Core) -> None:
@@ -228,10 +243,11 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Core, tyro.conf.subcommand("core")]
         | Annotated[Accuracy, tyro.conf.subcommand("accuracy")]
         | Annotated[Memory, tyro.conf.subcommand("memory")]
+        | Annotated[Tpu, tyro.conf.subcommand("tpu")]
     )
     options = tyro.cli(Choice, args=arguments, prog="python -m experiments.benchmark")
     try:
-        runs = {Speed: speed, Core: core, Accuracy: accuracy, Memory: memory}
+        runs = {Speed: speed, Core: core, Accuracy: accuracy, Memory: memory, Tpu: tpu}
         runs[type(options)](options)
     except (ValueError, RuntimeError, OSError) as error:
         print(explain(error), file=sys.stderr)

@@ -28,6 +28,7 @@ from lstm_jax.training.step import (
     TrainState,
     TrainStep,
     init_state,
+    jit_updates,
     make_eval_step,
     make_train_step,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "fit",
     "flip",
     "init_state",
+    "jit_updates",
     "keep_compiled",
     "leave_processes",
     "lost_process",

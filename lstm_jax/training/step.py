@@ -193,13 +193,35 @@ class _Update(NamedTuple):
         return lax.scan(add, zeros, parts)[0]
 
 
-def _jit_step(update, mesh, data):
+def jit_updates(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    accumulate: int = 1,
+) -> Callable:
+    """What `make_train_step` compiles with "jit", to be lowered for any devices.
+
+    Args:
+      loss_fn, tx, mesh, accumulate: as there; the mesh may be of devices that are
+        not here, as those of `jax.experimental.topologies`.
+
+    Returns:
+      `(state, data or None, batches [K, B, ...], count) -> (state, metrics)`, jitted.
+    """
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
-    compiled = jax.jit(
-        update.many,
+    return jax.jit(
+        _Update(loss_fn, tx, accumulate).many,
         donate_argnums=0,
         in_shardings=(everywhere, everywhere, split, None),
         out_shardings=(everywhere, everywhere),
+    )
+
+
+def _jit_step(update, mesh, data):
+    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
+    compiled = jit_updates(
+        update.loss_fn, update.tx, mesh, accumulate=update.accumulate
     )
     copy = jax.jit(
         lambda state: jax.tree.map(jnp.copy, state), out_shardings=everywhere
