@@ -2,11 +2,14 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL
 from matplotlib.figure import Figure
+
+from experiments import train
 
 HEAVY = "jax jaxlib flax optax orbax tensorflow_datasets sklearn matplotlib numpy"
 
@@ -88,6 +91,77 @@ def test_the_command_line_without_a_preset_and_again(run_python, own_folder):
     assert "1,293 training, 144 validation and 360 test" in done.stdout
     assert "a short run: its warm-up is cut to 10 steps" in done.stdout
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_a_second_start_finds_its_programs_compiled(run_python, own_folder):
+    def kept():
+        found = [path.name for path in Path("data/compiled").glob("*/*-cache")]
+        # Others take about as long as it takes to be kept at all.
+        return [name for name in found if name.startswith(("jit_many", "jit_eval"))]
+
+    environment = dict(LSTM_JAX_DATA=str(own_folder / "data"))
+    command, runs = ("-m", "experiments.train", *SMALL_FLAGS), []
+    for overwrite in ((), ("--overwrite",)):
+        done = run_python(*command, *overwrite, **environment)
+        assert done.returncode == 0, done.stderr
+        runs.append(kept())
+    assert len(runs[0]) == 2 and set(runs[1]) == set(runs[0])
+
+
+def test_profile_tells_the_loop_from_the_step(own_folder):
+    options = SMALL | SMALL_MODEL | dict(steps=2, profile=True, steps_per_dispatch=2)
+    found = train("digits", **options).report["profile"]
+    assert 0 < found["step_alone_ms"] and 0 < found["whole_loop_ms"]
+    assert 0 <= found["waiting"] < 1 and found["steps_per_dispatch"] == 2
+    for name in ("reading_ms", "moving_ms", "dispatching_ms"):
+        assert 0 < found[name] < found["whole_loop_ms"]
+    assert list(own_folder.glob("runs/digits/profile/**/*.xplane.pb"))
+
+
+def test_all_augmentation_at_once_trains(own_folder):
+    augment = dict(
+        shift=1, rotate=10, crop=0.8, flip=0.5, cutout=2, noise=4.0, mixup=0.2
+    )
+    options = SMALL | SMALL_MODEL | {f"augment__{k}": v for k, v in augment.items()}
+    run = train("digits", log_every=1, **options)
+    plain = train("digits", log_every=1, run_dir="plain", **SMALL | SMALL_MODEL)
+    losses = [[r["loss"] for r in each.history] for each in (run, plain)]
+    assert np.isfinite(losses).all() and losses[0] != losses[1]
+
+
+def test_mixup_weighs_the_losses_of_both_targets():
+    import jax
+    import jax.numpy as jnp
+
+    from experiments import build
+    from experiments.config import override, preset
+    from lstm_jax import training
+
+    options = SMALL_MODEL | dict(augment__shift=0, model__dropout=0.0)
+    config = override(preset("digits"), options | dict(augment__mixup=0.4))
+    dataset = build.load_data(config)
+    about = build.facts(config, dataset)
+    task = build.task(config, about)
+    params = build.init_params(config, about, jax.random.key(0))
+    split = dataset.splits["train"]
+    batch = dict(inputs=split.inputs[:6], targets=split.targets[:6])
+    batch["mask"] = jnp.ones(6)
+    keys = jax.random.split(jax.random.key(1), 6)
+    (loss, count), _ = build.loss_fn(config, about, task)(params, batch, keys)
+
+    folded = build._fold(build._fold(keys, 0), 6)
+    images, weights, partners = training.mixup(batch["inputs"], folded, 0.4)
+    outputs = build.apply_fn(config, about)(params, images)
+    wanted = 0.0
+    for i in range(6):
+        for target, weight in (
+            (batch["targets"][i], weights[i]),
+            (batch["targets"][partners[i]], 1 - weights[i]),
+        ):
+            one = dict(targets=jnp.array([target]), mask=jnp.ones(1))
+            wanted += weight * task.loss(outputs[i : i + 1], one)[0]
+    np.testing.assert_allclose(loss, wanted, rtol=1e-5)  # float32 sums
+    np.testing.assert_allclose(count, 6, rtol=1e-6)
 
 
 def test_the_same_line_after_the_end_only_tests_again(command, copied_run):
@@ -188,8 +262,6 @@ except AttributeError as error:
 
 
 def test_a_function_call_takes_the_words_of_the_command_line(own_folder):
-    from experiments import train
-
     options = SMALL | SMALL_MODEL | dict(steps=np.int64(2), eval_every=1)
     run = train("digits", run_dir=own_folder / "a", **options)
     assert run.config.steps == 2 and type(run.config.steps) is int

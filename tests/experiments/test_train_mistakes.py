@@ -41,6 +41,12 @@ MISTAKES = {
     "no validation": ("--data.validation=0", "validation", "between 0 and 1"),
     "batch too large": ("--batch-size=2000", "batch size 2000", "1293"),
     "patches": ("--model.order=patches --model.patch=3", "8x8", "--model.patch=3"),
+    "accumulate": ("--accumulate=5", "batch size 16", "use 15 or 20"),
+    "crop of nothing": ("--augment.crop=0", "augment.crop=0", "above 0"),
+    "flip": ("--augment.flip=2", "augment.flip=2", "0 to 1"),
+    "mixup": ("--augment.mixup=0.2 --parallel=pmap", "mixup", "--parallel=jit"),
+    "one of many": ("--process-id=1", "process_id", "without distributed"),
+    "which": ("--distributed --processes=2", "processes", "without coordinator"),
     "numbers": ("--data=digits_angle", "numbers", "--task.name=regression"),
     "classes": ("digits-angle --data=digits", "classes", "--task.name=classification"),
 }
