@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from lstm_jax import unroll
 
-FEW = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=10_000)
 
 

@@ -105,7 +105,7 @@ def test_a_second_start_finds_its_programs_compiled(run_python, own_folder):
         done = run_python(*command, *overwrite, **environment)
         assert done.returncode == 0, done.stderr
         runs.append(kept())
-    assert len(runs[0]) == 2 and set(runs[1]) == set(runs[0])
+    assert len(runs[0]) >= 2 and set(runs[1]) == set(runs[0])
 
 
 def test_profile_tells_the_loop_from_the_step(own_folder):
