@@ -156,13 +156,8 @@ from lstm_jax import data
 config = run.config
 dataset = build.load_data(config)
 about = build.facts(config, dataset)
-task, apply = build.task(config, about), build.apply_fn(config, about)
+loss_fn = build.loss_fn(config, about, build.task(config, about))
 tx = build.optimizer(config, build.schedule(config, config.steps))
-
-
-def loss_fn(params, batch, keys):
-    outputs = apply(params, batch["inputs"], keys)
-    return task.loss(outputs, batch), task.metrics(outputs, batch)
 
 
 def batch_at(step):
