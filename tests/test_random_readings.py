@@ -1,5 +1,6 @@
 """Hypothesis throws masks, lengths and resets at both engines and the NumPy loop."""
 
+import os
 from functools import cache, partial
 
 import conformance
@@ -15,7 +16,8 @@ from hypothesis.extra.numpy import arrays
 from lstm_jax import unroll
 
 FEW = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
-MANY = settings(FEW, max_examples=10_000)
+# All ten thousand take three minutes: RANDOM_READINGS=10000.
+MANY = settings(FEW, max_examples=int(os.environ.get("RANDOM_READINGS", 2000)))
 
 
 @cache
@@ -75,5 +77,5 @@ def test_a_few_random_readings_equal_the_numpy_loop(reading):
 @seed(784)
 @MANY
 @given(readings())
-def test_ten_thousand_random_readings_equal_the_numpy_loop(reading):
+def test_many_random_readings_equal_the_numpy_loop(reading):
     check(reading)
