@@ -134,7 +134,7 @@ for kill in range(20):
     before, log = progress(), directory / "metrics.jsonl"
     size = log.stat().st_size if log.exists() else 0
     outside = kill % 2
-    at = -1 if outside else min(before + rng.randint(3, 15), 58)
+    at = -1 if outside else min(before + rng.randint(3, 12), 118)
     child = os.fork()
     if not child:
         sys.stdout = open(os.devnull, "w")
@@ -157,7 +157,7 @@ for kill in range(20):
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
 def test_twenty_kills_change_no_bit(tmp_path, run_python):
-    options = OPTIONS | dict(steps=60, eval_every=3, log_every=3)
+    options = OPTIONS | dict(steps=120, eval_every=3, log_every=3)
     whole = train("digits", run_dir=tmp_path / "whole", **options)
     done = run_python(
         *("-c", KILLS, tmp_path / "killed", repr(options), "0"),
