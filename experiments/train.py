@@ -37,6 +37,7 @@ def _train(name: str, config: Config) -> Run:
     import numpy as np
 
     from experiments import baselines, build, record
+    from experiments.display import Display, profile_line, summary_table
     from lstm_jax import data, tasks, training
 
     # Devices, of this process and of all others.
@@ -121,7 +122,7 @@ def _train(name: str, config: Config) -> Run:
         )
     training.wait_for_all("the run's folder is there")
     log = record.MetricsLog(directory)
-    display = record.Display(None if writes else open(os.devnull, "w"))
+    display = Display(None if writes else open(os.devnull, "w"))
     with (
         training.Checkpoints(
             directory / "checkpoints", monitor=task.monitor, mode=task.mode
@@ -157,7 +158,7 @@ def _train(name: str, config: Config) -> Run:
             profile = training.profile(
                 state, step, trace=str(directory / "profile"), **feed
             )
-            display.note(record.profile_line(profile))
+            display.note(profile_line(profile))
         display.start(steps, start)
 
         def on_log(row):
@@ -221,9 +222,7 @@ def _train(name: str, config: Config) -> Run:
             for title, figure in figures.items():
                 record.save_figure(directory / f"{title}.png", figure)
             log.write_csv()
-    display.note(
-        record.summary_table(report["test"] | {"baselines": report["baselines"]})
-    )
+    display.note(summary_table(report["test"] | {"baselines": report["baselines"]}))
     display.note(
         f"written to {directory}/: report.json and {', '.join(figures)} (.png)"
     )

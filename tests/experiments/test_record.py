@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import record
+from experiments import display, record
+from experiments.display import Display, summary_table
 from experiments.record import (
-    Display,
     MetricsLog,
     RunError,
     environment,
     save_figure,
-    summary_table,
     write_json,
 )
 
@@ -249,7 +248,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(record.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
     return now
 
 
