@@ -60,7 +60,7 @@ def vjp(
     # would undo the placement of a batch on many devices.
     merge = in_step and lead > 0 and not any(jax.typeof(inputs).sharding.spec)
     # Images of one step fit into a CPU's cache, those of all steps do not.
-    stepwise = cell.feature_ndim > 1 and in_step
+    stepwise = cell.feature_ndim > 1 and jax.default_backend() == "cpu"
     recur_all, project_all = _over_all_steps(cell, project, time, lead, in_step, merge)
 
     def forward(params, xs, carry, fresh, rest):
@@ -154,7 +154,32 @@ def vjp(
         else:
             found = [_shift(s, x, reverse) for s, x in zip(found, missing, strict=True)]
         carries = _put(_put(initial, plan.kept, kept), not_kept, found)
-        (d_params,) = _vjp(lambda p: recur_all(p, carries), params)[1](d_pre.a)
+        d_xs = plan.gradient_of_u(d_pre)
+        if stepwise:
+
+            def pull_step(total, at_t):
+                steps_t, carry, gradients = at_t
+
+                def halves(params, x):
+                    u_t = project(params, steps_t._replace(xs=x))
+                    return u_t, cell.recur(params, carry)
+
+                d_t, d_x = _vjp(halves, params, steps_t.xs)[1](gradients)
+                return jax.tree.map(lambda d, x: d + x.astype(d.dtype), total, d_t), d_x
+
+            total = jax.tree.map(
+                lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype)), params
+            )
+            total, d_xs = lax.scan(pull_step, total, (steps, carries, (d_xs, d_pre.a)))
+            d_params = jax.tree.map(lambda p, d: d.astype(p.dtype), params, total)
+        else:
+            (d_params,) = _vjp(lambda p: recur_all(p, carries), params)[1](d_pre.a)
+        if in_step and not stepwise:
+            _, pull = _vjp(
+                lambda p, xs: project_all(p, steps._replace(xs=xs)), params, steps.xs
+            )
+            d_project, d_xs = pull(d_xs)
+            d_params = _add(d_params, d_project)
         d_params = _plus(d_params, plan.small, d_small)
         if any(plan.large):  # matrices within the gates: a product after the loop, too
 
@@ -165,31 +190,6 @@ def vjp(
 
             (d_large,) = _vjp(gates_all, _pick(params, plan.large))[1](d_out)
             d_params = _plus(d_params, plan.large, d_large)
-
-        d_xs = plan.gradient_of_u(d_pre)
-        if stepwise:
-
-            def pull_step(total, at_t):
-                steps_t, d_u = at_t
-                _, pull = _vjp(
-                    lambda p, x: project(p, steps_t._replace(xs=x)), params, steps_t.xs
-                )
-                d_t, d_x = pull(d_u)
-                return jax.tree.map(lambda d, x: d + x.astype(d.dtype), total, d_t), d_x
-
-            wide = jax.tree.map(
-                lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype)), params
-            )
-            d_project, d_xs = lax.scan(pull_step, wide, (steps, d_xs))
-            d_params = jax.tree.map(
-                lambda d, x: d + x.astype(d.dtype), d_params, d_project
-            )
-        elif in_step:
-            _, pull = _vjp(
-                lambda p, xs: project_all(p, steps._replace(xs=xs)), params, steps.xs
-            )
-            d_project, d_xs = pull(d_xs)
-            d_params = _add(d_params, d_project)
         primals = params, steps.xs, initial, fresh
         pairs = zip(primals, (d_params, d_xs, d_carry, d_fresh), strict=True)
         return *(jax.tree.map(_or_float0, x, d) for x, d in pairs), None
