@@ -60,7 +60,9 @@ def vjp(
     # would undo the placement of a batch on many devices.
     merge = in_step and lead > 0 and not any(jax.typeof(inputs).sharding.spec)
     # Images of one step fit into a CPU's cache, those of all steps do not.
-    stepwise = cell.feature_ndim > 1 and jax.default_backend() == "cpu"
+    on_cpu = jax.default_backend() == "cpu"
+    stepwise = cell.feature_ndim > 1 and on_cpu
+    read_step = _read_alone if on_cpu else _read
     recur_all, project_all = _over_all_steps(cell, project, time, lead, in_step, merge)
 
     def forward(params, xs, carry, fresh, rest):
@@ -105,15 +107,15 @@ def vjp(
                 return gates(cell, own, carry, *plan.part(pre))
 
             if plan.in_place:
-                pre_t = jax.tree.map(partial(_read, at=t), stacks.pre)
+                pre_t = read_step(stacks.pre, t)
             small = _pick(params, plan.small)
             (new, _), pull = _vjp(run_gates, small, carry, pre_t)
             found_t = _pick(new, not_kept)
             if ahead:
                 after = jnp.clip(t + step, 0, time - 1)
-                kept_y = jnp.where(t == last, _read(stacks.y, t), found_t[0])
+                kept_y = jnp.where(t == last, read_step(stacks.y, t), found_t[0])
                 stacks = stacks._replace(y=_write(stacks.y, kept_y, after))
-                d_y, found_t = _read(stacks.y, t), []
+                d_y, found_t = read_step(stacks.y, t), []
             zeros = jax.tree.map(jnp.zeros_like, d_carry)
             d_new, d_y = keep_masked(steps_t.mask, d_carry, zeros, d_y)
             d_small_t, d_direct, d_pre = pull((d_new, d_y))
@@ -286,10 +288,13 @@ def _plan(cell, project, params, steps, carry, remat) -> _Plan:
     large = [o and not v for o, v in zip(own, vector, strict=True)]
     u_leaves, tree = jax.tree.flatten(u)
     dtypes = [leaf.dtype for leaf in u_leaves]
-    # Gates that reduce, or read two stacks, do so in several kernels. XLA's CPU backend
-    # would then copy whole stacks in every step, to keep them from being overwritten.
+    # Gates that reduce, or read two stacks, do so in several kernels. XLA would then
+    # copy whole stacks in every step, to keep them from being overwritten; on CPU it
+    # does not if steps are read from them alone.
     one_stack = None not in partners and len(jax.tree.leaves(a)) == 1
-    in_place = one_stack and elementwise(partial(gates, cell), params, carry, u, a)
+    in_place = jax.default_backend() == "cpu" or (
+        one_stack and elementwise(partial(gates, cell), params, carry, u, a)
+    )
     return _Plan(kept, small, large, partners, dtypes, tree, in_place)
 
 
@@ -370,8 +375,15 @@ def _add(a: Any, b: Any) -> Any:
     return jax.tree.map(jnp.add, a, b)
 
 
-def _read(stack: jax.Array, at: jax.Array) -> jax.Array:
-    return lax.dynamic_index_in_dim(stack, at, 0, keepdims=False)
+def _read(stacks: Any, at: jax.Array) -> Any:
+    return jax.tree.map(
+        lambda stack: lax.dynamic_index_in_dim(stack, at, 0, keepdims=False), stacks
+    )
+
+
+def _read_alone(stacks: Any, at: jax.Array) -> Any:
+    """The same, in a branch of its own: XLA joins it to nothing that reads it."""
+    return lax.cond(at >= 0, lambda: _read(stacks, at), lambda: _read(stacks, 0 * at))
 
 
 def _alike(a, b) -> bool:
