@@ -9,9 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments import record
 from experiments.config import Config, Model, UsageError
-from lstm_jax import Cell, data, initializers, lstm, rnn, tasks, training
-from lstm_jax.models import SequenceClassifier, sequences
+from lstm_jax import (
+    Cell,
+    conv_gru,
+    conv_lstm,
+    data,
+    gru,
+    initializers,
+    lstm,
+    readout,
+    rnn,
+    st_lstm,
+    stack,
+    tasks,
+    training,
+)
+from lstm_jax.models import (
+    EncoderForecaster,
+    FrameEncoder,
+    FrameForecaster,
+    SequenceClassifier,
+    sequences,
+)
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,
@@ -43,11 +64,15 @@ def load_data(config: Config) -> data.Dataset:
         manual_dir=options.manual_dir,
         size=options.size,
         validation=options.validation,
+        frames=options.frames,
+        sampling=options.sampling,
         # A named set is split the same for all seeds.
         seed=config.seed if Path(options.source).expanduser().exists() else 0,
     )
     if not options.noise_rows:
         return dataset
+    if len(dataset.image_shape) != 3:
+        raise UsageError("data.noise_rows goes below pictures; these are clips")
     rng = np.random.default_rng(config.seed)
 
     def noisy(split: data.Split) -> data.Split:
@@ -60,16 +85,30 @@ def load_data(config: Config) -> data.Dataset:
 
 def facts(config: Config, dataset: data.Dataset) -> Facts:
     """Measures on the training split what the model will need anywhere."""
-    train = dataset.splits["train"]
-    regression = config.task.name == "regression"
-    if regression == bool(dataset.classes):
-        kind = "classes" if dataset.classes else "numbers"
-        other = "classification" if dataset.classes else "regression"
-        raise UsageError(
-            f"{dataset.name} has {kind} as targets, but the task is "
-            f"{config.task.name}; use --task.name={other}"
-        )
-    offset, scale = data.normalization(train.inputs, config.data.normalize)
+    train, name = dataset.splits["train"], config.task.name
+    if name == "forecasting":
+        _check_forecast(config, dataset)
+    else:
+        whole = np.issubdtype(train.targets.dtype, np.integer)
+        fits = "regression"
+        if dataset.classes:
+            fits = "classification" if whole else "multilabel"
+        if name != fits:
+            kind = {"classification": "classes", "regression": "numbers"}
+            raise UsageError(
+                f"{dataset.name} has {kind.get(fits, 'labels of 0 and 1')} as targets, "
+                f"but the task is {name}; use --task.name={fits}"
+            )
+        if fits == "multilabel" and config.model.per_step != (train.targets.ndim == 3):
+            per = "step" if train.targets.ndim == 3 else "clip"
+            raise UsageError(
+                f"{dataset.name} has labels for every {per}; use "
+                f"--model.per-step={train.targets.ndim == 3}"
+            )
+    regression = name == "regression"
+    # Features have a mean and a variance each, and no range to be brought to [0, 1].
+    how = config.data.normalize if train.inputs.dtype == np.uint8 else "standard"
+    offset, scale = data.normalization(train.inputs, how, train.lengths)
     spread = float(train.targets.std()) if regression else 1.0
     return Facts(
         dataset=dataset.name,
@@ -83,8 +122,39 @@ def facts(config: Config, dataset: data.Dataset) -> Facts:
     )
 
 
+def _check_forecast(config: Config, dataset: data.Dataset) -> None:
+    shape = dataset.image_shape
+    if len(shape) != 4:
+        raise UsageError(
+            f"{dataset.name} holds examples of shape {tuple(shape)}; forecasting wants "
+            "clips of frames, such as moving_digits or a folder of class/clip.mp4"
+        )
+    frames, h, w, _ = shape
+    if frames <= config.task.horizon:
+        raise UsageError(
+            f"clips have {frames} frames; of these task.horizon={config.task.horizon} "
+            "are to be predicted, which leaves none to read: lower it, or raise "
+            "--data.frames"
+        )
+    if h % config.model.patch or w % config.model.patch:
+        raise UsageError(
+            f"frames are {h}x{w}, which --model.patch={config.model.patch} does not "
+            "divide; choose another, or resize with --data.size"
+        )
+    lengths = dataset.splits["train"].lengths
+    if lengths is not None and (lengths < frames).any():
+        raise UsageError(
+            f"{int((lengths < frames).sum())} clips are shorter than {frames} frames, "
+            "which a forecast cannot judge; lower --data.frames, or leave them out"
+        )
+
+
 def task(config: Config, about: Facts) -> tasks.Task:
     """The loss, metrics and pictures of a run."""
+    if config.task.name == "forecasting":
+        return tasks.forecasting(config.task.horizon, loss=config.task.loss)
+    if config.task.name == "multilabel":
+        return tasks.multilabel(about.classes)
     if config.task.name == "classification":
         return tasks.classification(
             about.classes, label_smoothing=config.task.label_smoothing
@@ -106,13 +176,34 @@ def cell(options: Model) -> Cell:
         kernel = getattr(initializers, options.init)()
         recurrent, bias = initializers.orthogonal(), initializers.zeros()
     inits = dict(kernel_init=kernel, recurrent_init=recurrent, bias_init=bias)
+    features, window = options.features, (options.kernel,) * 2
     if options.cell == "lstm":
-        return lstm(options.features, forget_bias=options.forget_bias, **inits)
-    return rnn(options.features, activation=ACTIVATIONS[options.activation], **inits)
+        return lstm(features, forget_bias=options.forget_bias, **inits)
+    if options.cell == "conv_lstm":
+        forget = options.forget_bias
+        return conv_lstm(features, window, forget_bias=forget, **inits)
+    if options.cell == "conv_gru":
+        return conv_gru(features, window, **inits)
+    if options.cell == "gru":
+        return gru(features, **inits)
+    return rnn(features, activation=ACTIVATIONS[options.activation], **inits)
 
 
-def order(options: Model, image_shape: tuple[int, int, int]) -> sequences.Order:
-    """How a picture becomes a sequence."""
+def order(options: Model, image_shape: tuple[int, ...]) -> sequences.Order:
+    """How a picture, or a clip, becomes a sequence."""
+    spatial = options.cell.startswith("conv") or options.encoder != "none"
+    if len(image_shape) != 3:
+        if spatial and len(image_shape) == 2:
+            raise UsageError(
+                f"steps are vectors of {image_shape[-1]} features; use "
+                "--model.cell=lstm and --model.encoder=none"
+            )
+        return sequences.frames() if spatial else sequences.flat_frames()
+    if spatial:
+        raise UsageError(
+            f"--model.cell={options.cell} and --model.encoder={options.encoder} read "
+            "clips, but these are pictures; use --model.cell=lstm, --model.encoder=none"
+        )
     h, w, _ = image_shape
     if options.order == "both" and h != w:
         raise UsageError(
@@ -130,33 +221,89 @@ def order(options: Model, image_shape: tuple[int, int, int]) -> sequences.Order:
     return named.get(options.order, getattr(sequences, options.order, None))()
 
 
-def model(config: Config, about: Facts) -> SequenceClassifier:
-    """The network of a run."""
+def model(config: Config, about: Facts):
+    """The network of a run, a Flax module."""
     options = config.model
-    one = cell(options)
-    return SequenceClassifier(
-        order=order(options, tuple(about.image_shape)),
-        cells=(one,) * options.layers,
-        outputs=about.outputs,
-        bidirectional=options.bidirectional,
-        pooling=options.pooling,
-        dropout=options.dropout,
-        engine=options.engine,
-        dtype=jnp.bfloat16 if config.precision == "bfloat16" else None,
+    dtype = jnp.bfloat16 if config.precision == "bfloat16" else None
+    shared = dict(engine=options.engine, dtype=dtype)
+    if options.kind == "reader":
+        return SequenceClassifier(
+            order=order(options, tuple(about.image_shape)),
+            cells=(cell(options),) * options.layers,
+            outputs=about.outputs,
+            bidirectional=options.bidirectional,
+            pooling=options.pooling,
+            per_step=options.per_step,
+            encoder=FrameEncoder() if options.encoder == "cnn" else None,
+            dropout=options.dropout,
+            **shared,
+        )
+    shared |= dict(
+        patch=options.patch, remat=None if options.remat == "none" else options.remat
+    )
+    if options.kind == "encoder_forecaster":
+        cells = (cell(options),) * options.layers
+        return EncoderForecaster(cells=cells, horizon=config.task.horizon, **shared)
+    if options.kind == "stacked":
+        inner = stack(*(cell(options),) * options.layers)
+    else:
+        inner = st_lstm(
+            options.features,
+            (options.kernel,) * 2,
+            layers=options.layers,
+            decouple=options.kind == "predrnn_v2",
+        )
+    frames, *_, channels = about.image_shape
+    return FrameForecaster(
+        cell=readout(inner, channels * options.patch**2, bias=False),
+        inputs=frames - config.task.horizon,
+        **shared,
     )
 
 
 def apply_fn(config: Config, about: Facts):
-    """`(params, uint8 images [B, H, W, C], keys=None) -> outputs [B, K]`."""
+    """`(params, batch, keys=None) -> (outputs, extra loss [B] or None)`.
+
+    `batch` holds uint8 `inputs`, or features, and where there are any `lengths`.
+    """
     network = model(config, about)
     offset = np.asarray(about.pixel_offset, np.float32)
     scale = np.asarray(about.pixel_scale, np.float32)
+    given = about.image_shape[0] - config.task.horizon
 
-    def apply(params: Any, images: jax.Array, keys: jax.Array | None = None):
-        images = (images.astype(jnp.float32) - offset) * scale
-        return network.apply({"params": params}, images, keys=keys)
+    def apply(params: Any, batch: dict, keys: jax.Array | None = None):
+        inputs = batch["inputs"].astype(jnp.float32)
+        if config.model.kind == "reader":
+            inputs, lengths = (inputs - offset) * scale, batch.get("lengths")
+            options = dict(lengths=lengths, keys=keys)
+            return network.apply({"params": params}, inputs, **options), None
+        clips = inputs / 255
+        if config.model.kind == "encoder_forecaster":
+            return network.apply({"params": params}, clips[:, :given]), None
+        sampling = None
+        if keys is not None and config.task.feedback != "free":
+            sampling = _sampling(config.task.feedback, batch["progress"][0])
+        outputs, sown = network.apply(
+            {"params": params}, clips, sampling=sampling, keys=keys, mutable=["losses"]
+        )
+        found = sown.get("losses", {}).get("decoupling")
+        return outputs, None if found is None else config.task.decoupling * found[0]
 
     return apply
+
+
+def _sampling(feedback: str, progress: jax.Array):
+    """Odds that an own answer is read among the given frames, and the later ones.
+
+    `progress` is the share of the run that is over. Reversed: Wang et al. 2021,
+    eq. 9, whose three phases are here those of half a run.
+    """
+    late = jnp.clip(2 * progress, 0, 1)
+    if feedback == "scheduled":
+        return 0.0, late
+    middle = jnp.clip(4 * progress - 1, 0, 1)  # of the second quarter
+    early = jnp.where(progress < 0.5, 0.5 * jnp.exp(-5 * middle), 0)
+    return early, 0.5 + 0.5 * middle
 
 
 def augment(config: Config):
@@ -175,6 +322,15 @@ def augment(config: Config):
     ]
 
     def change(images: jax.Array, keys: jax.Array):
+        shape = images.shape
+        if len(shape) == 5:  # all frames of a clip alike: as channels of one picture
+            images = jnp.moveaxis(images, 1, 3).reshape(shape[0], *shape[2:4], -1)
+            images, pairs = of_pictures(images, keys)
+            images = images.reshape(shape[0], *shape[2:4], shape[1], shape[4])
+            return jnp.moveaxis(images, 3, 1), pairs
+        return of_pictures(images, keys)
+
+    def of_pictures(images: jax.Array, keys: jax.Array):
         for number, (function, amount) in enumerate(changes):
             images = function(images, _fold(keys, number), amount)
         if not o.mixup:
@@ -194,31 +350,91 @@ def loss_fn(config: Config, about: Facts, goal: tasks.Task):
     change, apply = augment(config), apply_fn(config, about)
 
     def loss(params: Any, batch: dict, keys: jax.Array):
-        images, pairs = change(batch["inputs"], _fold(keys, 0))
-        outputs = apply(params, images, _fold(keys, 1))
+        inputs, pairs = batch["inputs"], None
+        if len(about.image_shape) > 2:
+            inputs, pairs = change(inputs, _fold(keys, 0))
+        batch = judged(batch | {"inputs": inputs})
+        outputs, extra = apply(params, batch, _fold(keys, 1))
         metrics = goal.metrics(outputs, batch)
-        if pairs is None:
-            return goal.loss(outputs, batch), metrics
-        weight, partner = pairs
-        other = batch["targets"][partner]
-        ours = goal.loss(outputs, batch | dict(mask=batch["mask"] * weight))
-        theirs = goal.loss(
-            outputs, batch | dict(targets=other, mask=batch["mask"] * (1 - weight))
-        )
-        return (ours[0] + theirs[0], ours[1] + theirs[1]), metrics
+        if pairs is not None:
+            weight, partner = pairs
+            other, mask = batch["targets"][partner], batch["mask"]
+            ours = goal.loss(outputs, batch | dict(mask=mask * weight))
+            theirs = goal.loss(
+                outputs, batch | dict(targets=other, mask=mask * (1 - weight))
+            )
+            return (ours[0] + theirs[0], ours[1] + theirs[1]), metrics
+        total, count = goal.loss(outputs, batch)
+        if extra is not None:
+            total += (extra * batch["mask"]).sum()
+        return (total, count), metrics
 
+    judged = _judged(config)
     return loss
 
 
 def eval_fn(config: Config, about: Facts, goal: tasks.Task):
-    """`(params, batch) -> (metrics, predictions [B, K])`."""
-    apply = apply_fn(config, about)
+    """`(params, batch) -> (metrics, predictions)`."""
+    apply, judged = apply_fn(config, about), _judged(config)
 
     def evaluate(params: Any, batch: dict):
-        outputs = apply(params, batch["inputs"])
+        batch = judged(batch)
+        outputs, _ = apply(params, batch)
         return goal.metrics(outputs, batch), goal.predict(outputs)
 
     return evaluate
+
+
+def _judged(config: Config):
+    """The batch with what is predicted as its targets: of a forecast, the clip."""
+    if config.task.name == "forecasting":
+        return lambda b: b | {"targets": b["inputs"].astype(jnp.float32) / 255}
+    return lambda batch: batch
+
+
+def truth(config: Config, split: data.Split) -> np.ndarray:
+    """What predictions of a whole split are judged by."""
+    if config.task.name == "forecasting":
+        return split.inputs
+    if config.task.name == "multilabel" and split.lengths is not None:
+        if split.targets.ndim == 3:
+            past = np.arange(split.targets.shape[1]) >= split.lengths[:, None]
+            return np.where(past[..., None], np.nan, split.targets)
+    return split.targets
+
+
+def extras(config: Config, dataset: data.Dataset, predictions, directory: Path):
+    """What a task leaves besides its report: a film of forecasts, a table of labels."""
+    test = dataset.splits["test"]
+    if config.task.name == "forecasting":
+        clip, horizon = test.inputs[0], config.task.horizon
+        film = tasks.gif_bytes(clip[:-horizon], clip[-horizon:], predictions[0])
+        record.write_bytes(directory / "forecast.gif", film)
+    if config.task.name == "multilabel" and dataset.names is not None:
+        steps = predictions.ndim == 3
+        rows = []
+        for number, name in enumerate(dataset.names["test"]):
+            values = predictions[number] if steps else predictions[number : number + 1]
+            if steps and test.lengths is not None:
+                values = values[: test.lengths[number]]
+            for step, row in enumerate(values):
+                named = dict(zip(dataset.classes, row.tolist(), strict=True))
+                rows.append(
+                    {"path": name, **({"step": step} if steps else {}), **named}
+                )
+        record.write_table(directory / "submission.csv", rows)
+
+
+def eval_size(config: Config, dataset: data.Dataset, devices: int) -> int:
+    """Examples of an evaluation's batch: 500 pictures, or as many frames."""
+    shape = dataset.image_shape
+    most = 500 if len(shape) != 4 else max(config.batch_size, 500 // shape[0])
+    return -(-most // devices) * devices
+
+
+def arrays(split: data.Split) -> dict[str, np.ndarray]:
+    """What a split has, by name."""
+    return {name: a for name, a in split._asdict().items() if a is not None}
 
 
 def resident(config: Config, dataset: data.Dataset) -> bool:
@@ -256,5 +472,7 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
 
 def init_params(config: Config, about: Facts, key: jax.Array) -> Any:
     """Initial params of the network."""
-    images = jnp.zeros((1, *about.image_shape), jnp.float32)
-    return model(config, about).init(key, images)["params"]
+    inputs = jnp.zeros((1, *about.image_shape), jnp.float32)
+    if config.model.kind == "encoder_forecaster":
+        inputs = inputs[:, : -config.task.horizon]
+    return model(config, about).init(key, inputs)["params"]

@@ -21,7 +21,8 @@ class Data:
     """Where the pictures come from."""
 
     source: str = "digits"
-    """A data set by name, a folder of class/picture.png, or a table.csv."""
+    """A data set by name, a folder of class/picture.png or class/clip.mp4, or a
+    table.csv."""
     manual_dir: str | None = None
     """Folder with files fetched by hand, where there is no network."""
     dir: str | None = None
@@ -32,6 +33,10 @@ class Data:
     """Share of the training pictures kept to choose the best checkpoint by."""
     normalize: Literal["unit", "symmetric", "standard"] = "standard"
     """To [0, 1], to [-1, 1], or to mean 0 and variance 1 per channel."""
+    frames: int | None = None
+    """Frames of a clip; default 16, of files of features all."""
+    sampling: Literal["spread", "start", "windows"] = "spread"
+    """Which frames of a longer clip: spread over it, the first, or window by window."""
     noise_rows: int = 0
     """Rows of noise below each picture: what came before must be remembered."""
 
@@ -60,15 +65,29 @@ class Augment:
 class Model:
     """The recurrent network."""
 
-    cell: Literal["lstm", "rnn"] = "lstm"
+    kind: Literal[
+        "reader", "encoder_forecaster", "stacked", "predrnn", "predrnn_v2"
+    ] = "reader"
+    """Read pictures and clips and answer; or predict the frames that follow: encoder
+    and forecaster, stacked convolutional cells that read their own answers, PredRNN."""
+    cell: Literal["lstm", "gru", "rnn", "conv_lstm", "conv_gru"] = "lstm"
+    """Convolutional ones are for clips."""
     features: int = 128
-    """Hidden width D of a layer (and direction)."""
+    """Hidden width D of a layer (and direction); channels of a convolutional one."""
     layers: int = 1
+    kernel: int = 3
+    """Side of convolutional cells' kernels."""
+    encoder: Literal["none", "cnn"] = "none"
+    """What a clip's frames go through, one by one, before the cells."""
+    per_step: bool = False
+    """Answer every step of a clip, not the whole."""
+    remat: Literal["none", "step", "sqrt"] = "none"
+    """Forecasters: keep less for the backward pass, and compute it again."""
     bidirectional: bool = False
     order: Literal["rows", "columns", "both", "pixels", "permuted", "patches"] = "rows"
     """How a picture becomes a sequence."""
     patch: int = 4
-    """Side of a patch, for order=patches."""
+    """Side of a patch, for order=patches and for forecasters."""
     pooling: Literal["last", "mean", "max"] = "last"
     dropout: float = 0.0
     init: Literal["glorot", "he", "lecun", "torch"] = "glorot"
@@ -102,10 +121,19 @@ class Optimizer:
 class Task:
     """What is learned, and how it is judged."""
 
-    name: Literal["classification", "regression"] = "classification"
+    name: Literal["classification", "regression", "forecasting", "multilabel"] = (
+        "classification"
+    )
     label_smoothing: float = 0.0
-    loss: Literal["mse", "huber"] = "mse"
-    """Of a regression."""
+    loss: Literal["mse", "huber", "l1", "bce", "ssim"] = "mse"
+    """Of a regression, mse or huber; of a forecast, all but huber."""
+    horizon: int = 10
+    """Frames to predict, the last of each clip."""
+    feedback: Literal["free", "scheduled", "reverse"] = "free"
+    """In training, forecasters read their own answers where frames are to come; or
+    ever more of them, in place of true ones; reverse: ever fewer at the start, too."""
+    decoupling: float = 0.1
+    """Weight of PredRNN-V2's loss that keeps its memories apart."""
     unit: str = ""
     """Of a regression's targets, for labels."""
 
@@ -191,6 +219,15 @@ def _image(source: str, order: str, epochs: int, **model: Any) -> Config:
     )
 
 
+def _moving(source: str, model: Model, **options: Any) -> Config:
+    return Config(
+        data=Data(source, validation=0.05, normalize="unit"),
+        model=model,
+        task=Task("forecasting"),
+        **options,
+    )
+
+
 PRESETS: dict[str, tuple[str, Config]] = {
     "digits": (
         "1,797 scanned digits of 8x8, rows and columns at once, in a minute",
@@ -219,6 +256,41 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _image("fashion_mnist", "rows", 12),
     ),
     "cifar10-rows": ("CIFAR-10, row by row", _image("cifar10", "rows", 20)),
+    "moving-digits": (
+        "ten frames of two moving digits, the next ten to be predicted",
+        _moving(
+            "moving_digits",
+            Model(kind="encoder_forecaster", cell="conv_lstm", features=48, layers=2),
+            epochs=3,
+            batch_size=8,
+        ),
+    ),
+    "moving-fashion": (
+        "the same with Fashion-MNIST, as published: four ConvLSTMs of 128, for a GPU",
+        _moving(
+            "moving_digits/fashion_mnist",
+            Model(
+                kind="stacked",
+                cell="conv_lstm",
+                features=128,
+                layers=4,
+                kernel=5,
+                engine="scan",
+            ),
+            epochs=200,
+            batch_size=16,
+            optimizer=Optimizer(learning_rate=5e-4),
+        ),
+    ),
+    "moving-motion": (
+        "which way a digit sets out, from a clip of it: a ConvLSTM classifier",
+        Config(
+            epochs=10,
+            batch_size=16,
+            data=Data("moving_digit/motion", size=32),
+            model=Model(cell="conv_lstm", features=16, pooling="last"),
+        ),
+    ),
     "cifar10-pixels": (
         "CIFAR-10, pixel by pixel: 1,024 steps",
         _image("cifar10", "pixels", 50),
@@ -339,6 +411,8 @@ def check(config: Config) -> Config:
         "model.features": config.model.features,
         "model.layers": config.model.layers,
         "model.patch": config.model.patch,
+        "model.kernel": config.model.kernel,
+        "task.horizon": config.task.horizon,
     }
     if config.eval_every is not None:
         positive["eval_every"] = config.eval_every
@@ -350,6 +424,8 @@ def check(config: Config) -> Config:
         raise UsageError("give epochs or steps: a run has to end")
     if config.data.size is not None:
         positive["data.size"] = config.data.size
+    if config.data.frames is not None:
+        positive["data.frames"] = config.data.frames
     for name, value in positive.items():
         if not value > 0:
             raise UsageError(f"{name}={value}, but it must be 1 or more")
@@ -365,6 +441,7 @@ def check(config: Config) -> Config:
         "optimizer.warmup_steps": config.optimizer.warmup_steps,
         "optimizer.weight_decay": config.optimizer.weight_decay,
         "optimizer.clip": config.optimizer.clip or 0.0,
+        "task.decoupling": config.task.decoupling,
     }
     for name, value in not_negative.items():
         if value < 0:
@@ -386,6 +463,15 @@ def check(config: Config) -> Config:
             "augment.mixup pairs pictures of all devices, which --parallel=pmap keeps "
             "apart; use --parallel=jit"
         )
+    forecasts = config.task.name == "forecasting"
+    if forecasts == (config.model.kind == "reader"):
+        raise UsageError(
+            f"task.name={config.task.name} and model.kind={config.model.kind} do not "
+            "go together: forecasting wants encoder_forecaster, stacked, predrnn or "
+            "predrnn_v2, which do nothing else"
+        )
+    if config.task.loss in ({"huber"} if forecasts else {"l1", "bce", "ssim"}):
+        raise UsageError(f"task.loss={config.task.loss} is not for {config.task.name}")
     where = {
         "coordinator": config.coordinator,
         "processes": config.processes,

@@ -132,8 +132,9 @@ class Display:
 def _shown(metrics):
     """The two or three numbers of a row that a person follows."""
     parts = []
-    second = "accuracy" if metrics.get("accuracy") is not None else "mae"
-    for name in ("loss", second):
+    for name in ("loss", "accuracy", "mse", "ssim", "mae"):
+        if len(parts) == (3 if "mse" in metrics else 2):
+            break
         if metrics.get(name) is not None:
             parts.append(f"{name} {_number(metrics[name])}")
     rate = metrics.get("images_per_second")
@@ -157,8 +158,10 @@ def summary_table(report: dict) -> Table:
     Returns:
       A table for `Display.note`; the best of each line is bold.
     """
-    baselines = report.get("baselines") or {}
+    baselines = report.get("baselines") or report.get("references") or {}
     unit = f" ({report['unit']})" if report.get("unit") else ""
+    if report.get("task") == "forecasting":
+        unit = " per frame"
     lines = [("accuracy", ("accuracy",), max)]
     lines += [
         (f"{key[:-9]} accuracy", (key,), max)
@@ -168,9 +171,16 @@ def summary_table(report: dict) -> Table:
     lines += [
         ("F1, macro", ("macro", "f1"), max),
         ("ROC AUC, macro", ("macro", "roc_auc"), max),
+        (f"MSE{unit}", ("mse",), min),
         (f"MAE{unit}", ("mae",), min),
         (f"RMSE{unit}", ("rmse",), min),
         ("R2", ("r2",), max),
+        ("PSNR, dB", ("psnr",), max),
+        ("SSIM", ("ssim",), max),
+        ("CSI", ("csi",), max),
+        ("POD", ("pod",), max),
+        ("FAR", ("far",), min),
+        ("average precision, macro", ("macro", "average_precision"), max),
         ("loss", ("loss",), min),
     ]
     table = Table(

@@ -1,9 +1,11 @@
-"""Answers for pictures: `python -m experiments.predict RUN PATH…`.
+"""Answers for pictures and clips: `python -m experiments.predict RUN PATH…`.
 
-Pictures of any size, folders of them, or a CSV with a column `path`. A file that
-is no picture gets one line, the others are still answered, and the exit code is 1.
+Pictures of any size, folders of them, or a CSV with a column `path`; for a run on
+clips, clips. A file that cannot be read gets one line, the others are still answered,
+and the exit code is 1. With `--live` frames are answered as they come.
 """
 
+import collections
 import csv
 import dataclasses
 import functools
@@ -17,24 +19,27 @@ from typing import Any, Literal
 from experiments.config import UsageError, explain, from_dict, read_run
 
 BATCH = 256
+_FRAMES = ("seen", "frames")  # of an answer, which no table holds
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Answers for pictures, by a trained run."""
+    """Answers for pictures or clips, by a trained run."""
 
     run: Path
     """Folder of the run, such as runs/digits."""
     paths: tuple[str, ...]
-    """Pictures, folders, or a CSV with a column `path`."""
+    """Pictures, folders, or a CSV with a column `path`; clips for a run on clips."""
     out: Path | None = None
     """Also write the answers with all probabilities to a .csv or .jsonl file."""
+    live: str | None = None
+    """Answer frame by frame: a clip's file or folder, a camera's number, or - for raw
+    frames of uint8 from standard input."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
 
 
-@functools.lru_cache(maxsize=4)
-def _load(run: str, written: float):
-    """`(facts, task, answer)` of a run; `written` makes a new run load anew."""
+def restored(run: str | Path):
+    """`(config, facts, task, params)` of a trained run, by its chosen checkpoint."""
     import jax
     import numpy as np
 
@@ -42,6 +47,11 @@ def _load(run: str, written: float):
     from lstm_jax import training
 
     saved = read_run(Path(run))
+    if saved is None:
+        raise UsageError(
+            f"{run} holds no run (no config.json); train one first with "
+            "`python -m experiments.train`, then give its folder"
+        )
     config, about = from_dict(saved["config"]), build.Facts(**saved["data"])
     task = build.task(config, about)
 
@@ -56,15 +66,32 @@ def _load(run: str, written: float):
     ) as checkpoints:
         step = checkpoints.best_step() if config.select == "best" else None
         params = checkpoints.restore(jax.eval_shape(blank), step).params
+    return config, about, task, params
+
+
+@functools.lru_cache(maxsize=4)
+def _load(run: str, written: float):
+    """`(config, facts, answer)` of a run; `written` makes a new run load anew."""
+    import jax
+    import numpy as np
+
+    from experiments import build
+
+    config, about, task, params = restored(run)
     apply = build.apply_fn(config, about)
-    compiled = jax.jit(lambda images: task.predict(apply(params, images)))
+    compiled = jax.jit(lambda batch: task.predict(apply(params, batch)[0]))
 
-    def answer(images: np.ndarray) -> np.ndarray:
-        padded = np.zeros((BATCH, *images.shape[1:]), images.dtype)
-        padded[: len(images)] = images
-        return np.asarray(compiled(padded))[: len(images)]
+    def answer(**batch: np.ndarray) -> np.ndarray:
+        count = len(batch["inputs"])
+        size = BATCH if len(about.image_shape) == 3 else count
 
-    return about, answer
+        def padded(x):
+            return np.concatenate([x, np.zeros((size - count, *x.shape[1:]), x.dtype)])
+
+        batch = {name: padded(x) for name, x in batch.items()}
+        return np.asarray(compiled(batch))[:count]
+
+    return config, about, answer
 
 
 def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
@@ -72,12 +99,15 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
 
     Args:
       run: folder of a trained run.
-      *paths: picture files of any size, folders, or a CSV with a column `path`.
+      *paths: picture files of any size, folders, or a CSV with a column `path`; clip
+        files or folders of frames for a run on clips, .npy for one on features.
 
     Returns:
-      A dict for each picture, in order: `path`, and `label`, `confidence` and
-      `probabilities` (a dict by class); or `value` for a regression; or `error`, one
-      line, for a file that is no picture.
+      A dict for each picture or clip, in order: `path`, and `label`, `confidence` and
+      `probabilities` (a dict by class); or `value` for a regression, `probabilities`
+      for labels of yes and no (lists by step where each has its own); or `frames`,
+      `[horizon, H, W, C]` in [0, 1], that follow the clip, and `seen`, the ones before;
+      or `error`, one line, for a file that cannot be read.
 
     Raises:
       ValueError: if the run, or a path, does not exist.
@@ -86,16 +116,14 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
 
     from lstm_jax import data
 
-    known = Path(run, "config.json")
-    if not known.exists():
-        raise UsageError(
-            f"{run} holds no run (no config.json); train one first with "
-            "`python -m experiments.train`, then give its folder"
-        )
     if not paths:
         raise UsageError("no pictures named: give files, folders or a CSV")
-    about, answer = _load(str(run), known.stat().st_mtime)
+    known = Path(run, "config.json")
+    written = known.stat().st_mtime if known.exists() else 0.0
+    config, about, answer = _load(str(run), written)
     shape = tuple(about.image_shape)
+    if len(shape) != 3:
+        return [_answer_clip(config, about, answer, Path(path)) for path in paths]
     answers: list[dict[str, Any]] = []
     files = data.image_paths(paths)
     for start in range(0, len(files), BATCH):
@@ -108,10 +136,55 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
                 rows[-1]["error"] = str(error)
         good = [row for row in rows if "error" not in row]
         if good:
-            for row, output in zip(good, answer(np.stack(images)), strict=True):
+            outputs = answer(inputs=np.stack(images))
+            for row, output in zip(good, outputs, strict=True):
                 row |= _describe(output.tolist(), about.classes)
         answers += rows
     return answers
+
+
+def _answer_clip(config, about, answer, path: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from lstm_jax import data
+
+    frames, *shape = about.image_shape
+    row: dict[str, Any] = {"path": str(path)}
+    try:
+        if config.task.name == "forecasting":
+            seen = _last_frames(path, frames - config.task.horizon, tuple(shape))
+            clip = np.zeros((1, *about.image_shape), np.uint8)
+            clip[0, : len(seen)] = seen
+            return row | {"seen": seen, "frames": answer(inputs=clip)[0]}
+        sampling = (
+            "spread" if config.data.sampling == "windows" else config.data.sampling
+        )
+        if len(shape) == 1:
+            clip, length = data.read_features(path, frames, sampling)
+        else:
+            clip, length = data.read_clip(path, frames, tuple(shape), sampling)
+    except data.DataError as error:
+        return row | {"error": str(error)}
+    lengths = np.asarray([length], np.int32)
+    output = answer(inputs=clip[None], lengths=lengths)[0]
+    if config.task.name == "multilabel":
+        columns = output[:length] if output.ndim == 2 else output
+        values = dict(zip(about.classes, columns.T.tolist(), strict=True))
+        return row | {"probabilities": values}
+    return row | _describe(output.tolist(), about.classes)
+
+
+def _last_frames(path: Path, count: int, shape: tuple[int, int, int]):
+    import numpy as np
+
+    from lstm_jax import data
+
+    last = collections.deque(data.stream_frames(path, shape), maxlen=count)
+    if len(last) < count:
+        raise data.DataError(
+            f"{path}: {len(last)} frames, but the run reads {count} to predict the next"
+        )
+    return np.stack(last)
 
 
 def _describe(output: list[float], classes: list[str]) -> dict[str, Any]:
@@ -129,10 +202,11 @@ def write(answers: list[dict[str, Any]], out: Path) -> None:
     """Writes answers to `.csv` or `.jsonl`, beside and then renamed."""
     text = io.StringIO()
     if out.suffix == ".jsonl":
-        text.writelines(json.dumps(row) + "\n" for row in answers)
+        plain = [{k: v for k, v in a.items() if k not in _FRAMES} for a in answers]
+        text.writelines(json.dumps(row) + "\n" for row in plain)
     else:
         flat = [
-            {k: v for k, v in row.items() if k != "probabilities"}
+            {k: v for k, v in row.items() if k not in ("probabilities", *_FRAMES)}
             | {f"p_{k}": v for k, v in row.get("probabilities", {}).items()}
             for row in answers
         ]
@@ -144,6 +218,19 @@ def write(answers: list[dict[str, Any]], out: Path) -> None:
     beside = out.with_name(f".{out.name}.{os.getpid()}")
     beside.write_text(text.getvalue(), encoding="utf-8")
     beside.replace(out)
+
+
+def _write_films(run: Path, answers: list[dict[str, Any]]) -> None:
+    """The frames that follow each clip, as RUN/predictions/NAME.gif."""
+    from experiments import record
+    from lstm_jax import tasks
+
+    for row in answers:
+        if "frames" in row:
+            path = run / "predictions" / f"{Path(row['path']).stem}.gif"
+            film = tasks.gif_bytes(row["seen"], row["frames"], row["frames"])
+            record.write_bytes(path, film)
+            row["film"] = str(path)
 
 
 def _show(answers: list[dict[str, Any]]) -> None:
@@ -158,6 +245,15 @@ def _show(answers: list[dict[str, Any]]) -> None:
         if "value" in row:
             values = row["value"] if isinstance(row["value"], list) else [row["value"]]
             table.add_row(row["path"], ", ".join(f"{value:.4g}" for value in values))
+        elif "film" in row:
+            table.add_row(row["path"], row["film"])
+        elif "label" not in row and "probabilities" in row:
+            likely = {
+                k: max(v) if isinstance(v, list) else v
+                for k, v in row["probabilities"].items()
+            }
+            words = ", ".join(f"{k} {v:.1%}" for k, v in likely.items())
+            table.add_row(row["path"], words)
         elif "label" in row:
             table.add_row(row["path"], row["label"], f"{row['confidence']:.1%}")
     if table.row_count:
@@ -187,7 +283,13 @@ def main(arguments: list[str] | None = None) -> int:
         from lstm_jax import training
 
         training.select_accelerator(options.accelerator)
+        if options.live is not None:
+            from experiments.live import watch
+
+            watch(options.run, options.live)
+            return 0
         answers = predict(options.run, *options.paths)
+        _write_films(options.run, answers)
         _show(answers)
         if options.out:
             write(answers, options.out)

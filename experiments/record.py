@@ -87,6 +87,20 @@ def write_json(path, obj):
     _write_atomic(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
+def write_bytes(path, content: bytes):
+    """Writes a file, whole or not at all."""
+    _write_atomic(path, content)
+
+
+def write_table(path, rows: list[dict]):
+    """Writes rows of one set of columns as CSV, whole or not at all."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    _write_atomic(path, text.getvalue().encode())
+
+
 def save_figure(path, fig):
     """Saves a Matplotlib figure, whole or not at all; the suffix names the format."""
     path = Path(path)

@@ -66,8 +66,10 @@ def _train(name: str, config: Config) -> Run:
     def batch_at(at):
         options = dict(seed=config.seed, step=at, share=share)
         if resident:
-            return data.train_rows(len(split.inputs), config.batch_size, **options)
-        return data.train_batch(split, config.batch_size, **options)
+            batch = data.train_rows(len(split.inputs), config.batch_size, **options)
+        else:
+            batch = data.train_batch(split, config.batch_size, **options)
+        return batch | {"progress": np.full_like(batch["mask"], at / steps)}
 
     feed = dict(
         batch_at=batch_at,
@@ -84,7 +86,7 @@ def _train(name: str, config: Config) -> Run:
         tx,
         mesh,
         config.parallel,
-        data=split._asdict() if resident else None,
+        data=build.arrays(split) if resident else None,
         accumulate=config.accumulate,
     )
     eval_step = training.make_eval_step(build.eval_fn(config, about, task), mesh)
@@ -95,7 +97,7 @@ def _train(name: str, config: Config) -> Run:
 
     def evaluate(params, split):
         """Means of metrics over a split, its predictions [N, K]; None if stopped."""
-        size = -(-min(500, len(split.inputs)) // len(devices)) * len(devices)
+        size = build.eval_size(config, dataset, len(devices))
         sums, predictions = {}, []
         for batch in data.eval_batches(split, size, share=share):
             if stop():
@@ -134,11 +136,12 @@ def _train(name: str, config: Config) -> Run:
             display.note(line)
         if config.optimizer.warmup_steps > steps // 2:
             display.note(f"a short run: its warm-up is cut to {steps // 2} steps")
+        kind = "pictures" if len(dataset.image_shape) == 3 else "clips"
         sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
         count = sum(leaf.size for leaf in jax.tree.leaves(params))
         display.note(
             f"{dataset.name}: {sizes['train']:,} training, {sizes['validation']:,} "
-            f"validation and {sizes['test']:,} test pictures of "
+            f"validation and {sizes['test']:,} test {kind} of "
             f"{'x'.join(map(str, dataset.image_shape))}; {count:,} parameters on "
             f"{len(devices)} {devices[0].platform} device(s)"
         )
@@ -199,7 +202,7 @@ def _train(name: str, config: Config) -> Run:
             )
         rows = log.rows() if writes else []
         report = {
-            "test": task.report(predictions, test.targets),
+            "test": task.report(predictions, build.truth(config, test)),
             "train": {
                 "steps": steps,
                 "checkpoint": int(chosen),
@@ -216,11 +219,12 @@ def _train(name: str, config: Config) -> Run:
             report["profile"] = profile
         figures = {}
         if writes:
-            figures = task.figures(predictions, test.targets)
+            figures = task.figures(predictions, build.truth(config, test))
             figures["curves"] = tasks.curves(rows)
             record.write_json(directory / "report.json", report)
             for title, figure in figures.items():
                 record.save_figure(directory / f"{title}.png", figure)
+            build.extras(config, dataset, predictions, directory)
             log.write_csv()
     display.note(summary_table(report["test"] | {"baselines": report["baselines"]}))
     display.note(

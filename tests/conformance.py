@@ -21,10 +21,12 @@ from lstm_jax import (
     gru,
     learned_carry,
     lstm,
+    readout,
     recurrent_dropout,
     repeat,
     residual,
     rnn,
+    st_lstm,
     stack,
     zoneout,
 )
@@ -65,11 +67,15 @@ CASES = {
     ),
     "conv-lstm": Case(conv_lstm(D, (3, 3)), IMAGE, reference_conv.conv_lstm()),
     "conv-gru": Case(conv_gru(D, (2, 2)), IMAGE, reference_conv.conv_gru()),
+    "st-lstm": Case(
+        st_lstm(D, (2, 2), layers=2, decouple=True), IMAGE, reference_conv.st_lstm(2)
+    ),
     "unit": Case(user_cells.unit(D), (2,), user_cells.unit_step),
     "stack": Case(stack(lstm(D), gru(4), rnn(2)), (2,)),
     "residual": Case(residual(gru(D))),
     "dense-skip": Case(dense_skip(lstm(D), rnn(2)), (2,)),
     "repeat": Case(repeat(lstm(D), 2)),
+    "readout": Case(readout(gru(4), D), (2,)),
     "learned-carry": Case(learned_carry(lstm(D)), (2,)),
     "zoneout": Case(zoneout(lstm(D), 0.2), (2,)),
     "dropout": Case(dropout(recurrent_dropout(gru(D), 0.3), 0.3), (2,)),

@@ -94,3 +94,34 @@ def conv_gru(stride=1, dilation=1, padding="SAME", group_norm=None):
         return (h,), h
 
     return one
+
+
+def st_lstm(layers):
+    """One step for one example: state `(c of each layer, h of each layer, m, overlap)`.
+
+    With the decoupling sum; `x [H, W, C]`.
+    """
+
+    def one(p, state, x):
+        c, h = list(state[:layers]), list(state[layers : 2 * layers])
+        m, overlap = state[2 * layers :]
+        D = m.shape[-1]
+        for k, q in enumerate(p["layers"]):
+            from_x = np.split(convolve(x, q["w_x"]), 7, axis=-1)
+            from_h = np.split(convolve(h[k], q["w_h"]), 4, axis=-1)
+            from_m = np.split(convolve(m, q["w_m"]), 3, axis=-1)
+            i, f, g = (from_x[n] + from_h[n] for n in range(3))
+            i2, f2, g2 = (from_x[3 + n] + from_m[n] for n in range(3))
+            new, new2 = sigmoid(i) * np.tanh(g), sigmoid(i2) * np.tanh(g2)
+            c[k] = sigmoid(f + 1) * c[k] + new
+            m = sigmoid(f2 + 1) * m + new2
+            both = np.concatenate([c[k], m], axis=-1)
+            o = sigmoid(from_x[6] + from_h[3] + convolve(both, q["w_o"]))
+            h[k] = x = o * np.tanh(convolve(both, q["w_1"]))
+            a, b = (convolve(z, p["adapter"]).reshape(-1, D) for z in (new, new2))
+            for d in range(D):
+                lengths = np.linalg.norm(a[:, d]) * np.linalg.norm(b[:, d])
+                overlap = overlap + np.abs(a[:, d] @ b[:, d]) / lengths / D
+        return (*c, *h, m, overlap), x
+
+    return one

@@ -3,6 +3,7 @@
 from lstm_jax.cells.combinators import (
     dense_skip,
     learned_carry,
+    readout,
     repeat,
     residual,
     stack,
@@ -18,12 +19,14 @@ from lstm_jax.cells.regularize import (
     zoneout,
 )
 from lstm_jax.cells.rnn import RNNCarry, rnn
+from lstm_jax.cells.spatiotemporal import STLSTMCarry, st_lstm
 
 __all__ = [
     "AutoregressiveCarry",
     "GRUCarry",
     "LSTMCarry",
     "RNNCarry",
+    "STLSTMCarry",
     "RecurrentDropoutCarry",
     "autoregressive",
     "conv_gru",
@@ -33,10 +36,12 @@ __all__ = [
     "gru",
     "learned_carry",
     "lstm",
+    "readout",
     "recurrent_dropout",
     "repeat",
     "residual",
     "rnn",
+    "st_lstm",
     "stack",
     "zoneout",
 ]

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from lstm_jax.cell import Cell, project_step, step
+from lstm_jax.cells.dense import check_width, wide_product
+from lstm_jax.initializers import Initializer, glorot
 
 
 def stack(*cells: Cell) -> Cell:
@@ -124,6 +126,59 @@ def _layers(caller: str, cells: tuple[Cell, ...], skips: bool) -> Cell:
         return tuple(carries), join(seen[1:])
 
     return Cell(init, carry, project, recur, gates, feature_ndim=ranks[0])
+
+
+def readout(
+    cell: Cell,
+    features: int,
+    *,
+    bias: bool = True,
+    kernel_init: Initializer = glorot(),
+) -> Cell:
+    """A cell whose output is a linear map of the features of another's.
+
+        y = cell(x) W + b
+
+    Over the last axis, so that for images it is a convolution of 1x1. With it a cell
+    answers in the shape of its input, as `autoregressive` wants.
+
+    Args:
+      cell: any cell.
+      features: of the output, >= 1.
+      bias: False leaves out b.
+      kernel_init: draws W `[D, features]`; b starts from 0.
+
+    Returns:
+      A `Cell` with the carry of `cell` and params {"cell", "w", "b"}.
+
+    Raises:
+      ValueError: if `features` < 1.
+    """
+    check_width("readout", features)
+
+    def init(key, feature_shape, dtype=jnp.float32):
+        key_cell, key_w = jax.random.split(key)
+        params = {"cell": cell.init(key_cell, feature_shape, dtype)}
+        width = output_shape(cell, params["cell"], feature_shape, dtype)[-1]
+        params["w"] = kernel_init(key_w, (width, features), dtype)
+        return params | ({"b": jnp.zeros(features, dtype)} if bias else {})
+
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        return cell.carry(params["cell"], batch_shape, feature_shape, dtype, key=key)
+
+    def project(params, xs, *, keys=None):
+        return cell.project(params["cell"], xs, keys=keys)
+
+    def recur(params, carry):
+        return cell.recur(params["cell"], carry)
+
+    def gates(params, carry, u, a):
+        carry, y = cell.gates(params["cell"], carry, u, a)
+        out = wide_product(y, params["w"])
+        out = out + params["b"].astype(out.dtype) if bias else out
+        return carry, out.astype(y.dtype)
+
+    return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
 
 
 def residual(cell: Cell) -> Cell:

@@ -1,17 +1,14 @@
 """LSTM and GRU whose products are convolutions: for images that change over time."""
 
-import itertools
-import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
 from lstm_jax.cell import Cell, at_least_float32
+from lstm_jax.cells.convolve import convolve
 from lstm_jax.cells.dense import check_width
 from lstm_jax.cells.gru import GRUCarry
 from lstm_jax.cells.lstm import LSTMCarry
@@ -32,6 +29,7 @@ def conv_lstm(
     group_norm: int | None = None,
     gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    bias: bool = True,
     forget_bias: float = 1.0,
     kernel_init: Initializer = glorot(),
     recurrent_init: Initializer = orthogonal(),
@@ -66,6 +64,7 @@ def conv_lstm(
         of a group.
       gate: σ, pointwise.
       activation: φ, pointwise.
+      bias: False leaves out `b`, and with it the forget bias.
       forget_bias: added to `b_f` at initialisation.
       kernel_init: draws each block `[*k, C, D]` of `w_x`.
       recurrent_init: draws each block `[*k, D, D]` of `w_h`.
@@ -73,7 +72,8 @@ def conv_lstm(
 
     Returns:
       A `Cell` that reads `[*B, *space, C]`, with carry `LSTMCarry` and output `h_t`,
-      `[*B, *space, D]`, whose space is that of the input convolution's output.
+      `[*B, *space, D]`, whose space is that of the input convolution's output. Made
+      for C = 0 it has no input weights, and runs without input.
 
     Raises:
       ValueError: if an argument is out of its range, or inputs do not fit it.
@@ -87,7 +87,7 @@ def conv_lstm(
         "conv_lstm", kernel_size, recurrent_kernel, stride, dilation, padding
     )
     inits = kernel_init, recurrent_init, bias_init
-    halves = _halves("conv_lstm", 4, features, window, group_norm, inits)
+    halves = _halves("conv_lstm", 4, features, window, group_norm, inits, bias)
     if peepholes not in (None, "channel", "position"):
         raise ValueError(
             f"conv_lstm: peepholes={peepholes!r}; pass None, 'channel' or 'position'"
@@ -95,8 +95,9 @@ def conv_lstm(
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
         params = halves.init(key, feature_shape, dtype)
-        forget = jnp.asarray(forget_bias, dtype)
-        params["b"] = params["b"].at[features : 2 * features].add(forget)
+        if bias:
+            forget = jnp.asarray(forget_bias, dtype)
+            params["b"] = params["b"].at[features : 2 * features].add(forget)
         if peepholes:
             space = halves.space(feature_shape) if peepholes == "position" else ()
             for name in ("p_i", "p_f", "p_o"):
@@ -277,6 +278,7 @@ def _halves(
     window: _Window,
     group_norm: int | None,
     inits: tuple[Initializer, Initializer, Initializer],
+    bias: bool = True,
 ) -> _Halves:
     """The shared functions of a cell with `gates` blocks of D channels."""
     if group_norm is not None and (group_norm < 1 or features % group_norm):
@@ -286,7 +288,7 @@ def _halves(
     rank = len(window.kernel)
 
     def convolve_input(x, w_x):
-        return _convolve(x, w_x, window.stride, window.padding, window.dilation)
+        return convolve(x, w_x, window.stride, window.padding, window.dilation)
 
     def space(feature_shape):
         if len(feature_shape) != rank + 1:
@@ -295,7 +297,7 @@ def _halves(
                 f"{caller}: feature_shape={tuple(feature_shape)}, but "
                 f"kernel_size={window.kernel} has {rank} spatial axes: pass ({axes})"
             )
-        shapes = feature_shape, (*window.kernel, feature_shape[-1], features)
+        shapes = (*feature_shape[:-1], 1), (*window.kernel, 1, features)
         x, w_x = (jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes)
         out = jax.eval_shape(convolve_input, x, w_x).shape[:-1]
         if 0 in out:
@@ -310,20 +312,22 @@ def _halves(
         key_x, key_h, key_b = jax.random.split(key, 3)
         width, channels = gates * features, feature_shape[-1]
         draw_x, draw_h, draw_b = (per_gate(draw, gates) for draw in inits)
-        params = {
-            "w_x": draw_x(key_x, (*window.kernel, channels, width), dtype),
-            "w_h": draw_h(key_h, (*window.recurrent_kernel, features, width), dtype),
-            "b": draw_b(key_b, (width,), dtype),
-        }
+        kernel = (*window.recurrent_kernel, features, width)
+        params = {"w_h": draw_h(key_h, kernel, dtype)}
+        if channels:
+            params["w_x"] = draw_x(key_x, (*window.kernel, channels, width), dtype)
+        if bias:
+            params["b"] = draw_b(key_b, (width,), dtype)
         if group_norm:
             params["gain_x"] = jnp.ones((width,), dtype)
             params["gain_h"] = jnp.ones((width,), dtype)
         return params
 
     def project(params, xs, *, keys=None):
+        w_h = params["w_h"]
         if xs is None:
-            return params["b"]
-        w_x = params["w_x"]
+            return params["b"] if bias else jnp.zeros(w_h.shape[-1], w_h.dtype)
+        w_x = params.get("w_x", w_h[..., :0, :])
         if xs.shape[-1] != w_x.shape[-2]:
             raise ValueError(
                 f"{caller}: xs has C={xs.shape[-1]} but w_x wants {w_x.shape[-2]}; "
@@ -336,12 +340,13 @@ def _halves(
         us = jnp.moveaxis(convolve_input(xs, w_x), last, 0)
         if group_norm:
             us = _group_norm(us, rank, gates * group_norm, params["gain_x"])
-        return us.astype(w_x.dtype) + params["b"]
+        us = us.astype(w_x.dtype)
+        return us + params["b"] if bias else us
 
     def recur(params, h):
         w_h = params["w_h"]
         ones = (1,) * rank
-        return _convolve(h.astype(w_h.dtype), w_h, ones, "SAME", ones)
+        return convolve(h.astype(w_h.dtype), w_h, ones, "SAME", ones)
 
     def normalise(params, a):
         if not group_norm:
@@ -349,77 +354,6 @@ def _halves(
         return _group_norm(a, rank, gates * group_norm, params["gain_h"])
 
     return _Halves(init, space, project, recur, normalise, rank + 1)
-
-
-def _convolve(x, w, stride, padding, dilation) -> jax.Array:
-    """`[*B, *space, C]` by `[*k, C, D]`, any number of batch axes; float32 at least.
-
-    On CPU, XLA has a fast convolution for one order of axes. It brings others into
-    that order, but not within a loop; there the transposes that JAX derives take ten
-    times as long. So the tangent of `x` is the fast convolution once transposed, and
-    that of `w` a sum of matrix products, which are fast over any number of images.
-    """
-    rank = w.ndim - 2
-    batch, image = x.shape[: -rank - 1], x.shape[-rank - 1 :]
-    wide = at_least_float32(w.dtype)
-    s = "DHW"[-rank:]
-
-    def product(x, w, *axes):
-        return lax.conv_general_dilated(
-            x,
-            w,
-            stride,
-            padding,
-            rhs_dilation=dilation,
-            dimension_numbers=axes,
-            preferred_element_type=wide,
-        )
-
-    def shifted_products(x, w):
-        """The same as one matrix product for each position of the kernel."""
-        kernel, space = w.shape[:rank], x.shape[1:-1]
-        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-        pads = lax.padtype_to_pads(space, reach, stride, padding)
-        x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
-        out = [
-            (n - r) // s + 1
-            for n, r, s in zip(x.shape[1:-1], reach, stride, strict=True)
-        ]
-        y = 0
-        for at in itertools.product(*map(range, kernel)):
-            first = [i * d for i, d in zip(at, dilation, strict=True)]
-            end = [
-                f + (o - 1) * s + 1 for f, o, s in zip(first, out, stride, strict=True)
-            ]
-            seen = lax.slice(
-                x, (0, *first, 0), (len(x), *end, x.shape[-1]), (1, *stride, 1)
-            )
-            y += seen.reshape(-1, x.shape[-1]) @ w[at]
-        return y.reshape(len(x), *out, -1)
-
-    @jax.custom_jvp
-    def convolve(x, w):
-        return product(x, w, f"N{s}C", f"{s}IO", f"N{s}C")
-
-    @partial(convolve.defjvp, symbolic_zeros=True)
-    def _(primals, tangents):
-        # Operands as wide as the result: jax 0.7 cannot transpose others.
-        x, w = (z.astype(wide) for z in primals)
-        d_x, d_w = tangents
-        d_y = 0
-        if not isinstance(d_x, SymbolicZero):
-            d_x, w = d_x.astype(wide), w.swapaxes(-1, -2)
-            d_y += product(d_x, w, f"N{s}C", f"{s}OI", f"N{s}C")
-        # On a mesh with explicit axes, JAX wants a batch in the same place throughout.
-        if any(jax.typeof(x).sharding.spec) and not isinstance(d_w, SymbolicZero):
-            d_y += product(x, d_w.astype(wide), f"N{s}C", f"{s}IO", f"N{s}C")
-        elif not isinstance(d_w, SymbolicZero):
-            # Remade where it is transposed, or each position would keep its own x.
-            d_y += jax.checkpoint(shifted_products)(x, d_w.astype(wide))
-        return convolve(*primals), d_y
-
-    y = convolve(x.reshape(math.prod(batch), *image), w)
-    return y.reshape(*batch, *y.shape[1:])
 
 
 def _group_norm(z, rank: int, groups: int, gain) -> jax.Array:

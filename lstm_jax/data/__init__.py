@@ -1,4 +1,4 @@
-"""Images and targets as numpy batches: sets by name, or a person's own pictures."""
+"""Images and targets as numpy batches: sets by name, or a person's own."""
 
 from lstm_jax.data.batches import (
     batch_indices,
@@ -10,6 +10,7 @@ from lstm_jax.data.batches import (
     train_rows,
 )
 from lstm_jax.data.cache import default_root
+from lstm_jax.data.clip_reading import read_clip, read_features, stream_frames
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.images import image_paths, read_image
 from lstm_jax.data.source import load
@@ -25,8 +26,11 @@ __all__ = [
     "load",
     "normalization",
     "read_ahead",
+    "read_clip",
+    "read_features",
     "read_image",
     "steps_per_epoch",
+    "stream_frames",
     "train_batch",
     "train_rows",
 ]

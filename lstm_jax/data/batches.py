@@ -10,15 +10,20 @@ import numpy as np
 from lstm_jax.data.dataset import DataError, Split
 
 _HOWS = ("unit", "symmetric", "standard")
+_BLOCK = 1 << 22  # values that statistics are taken of at a time
 
 
-def normalization(images: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]:
-    """Constants that bring pixels to a range: y = (x - offset) * scale.
+def normalization(
+    images: np.ndarray, how: str, lengths: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Constants that bring inputs to a range: y = (x - offset) * scale.
 
     Args:
-      images: uint8 [N, H, W, C], those of the training split.
+      images: inputs of the training split, [N, ..., C]: uint8 pixels, or float32
+        features, which have no range of their own and want "standard".
       how: "unit" for [0, 1], "symmetric" for [-1, 1], "standard" for zero mean and
         unit variance in each channel (a constant channel is only centred).
+      lengths: int [N], the steps of clips [N, T, ..., C] that count; None: all.
 
     Returns:
       (offset, scale), float32 [C] each.
@@ -27,28 +32,57 @@ def normalization(images: np.ndarray, how: str) -> tuple[np.ndarray, np.ndarray]
       DataError: an unknown `how`, or nothing to take the statistics of.
     """
     channels = images.shape[-1]
-    if how == "unit":
-        offset, scale = np.zeros(channels), np.full(channels, 1 / 255)
-    elif how == "symmetric":
-        offset, scale = np.full(channels, 127.5), np.full(channels, 1 / 127.5)
-    elif how == "standard":
-        if not images.size:
-            raise DataError("normalization: standard needs at least one image; got 0")
-        counts = np.zeros((channels, 256))
-        for start in range(0, len(images), 4096):
-            for channel in range(channels):
-                pixels = images[start : start + 4096, ..., channel].ravel()
-                counts[channel] += np.bincount(pixels, minlength=256)
-        values = np.arange(256.0)
-        share = counts / counts.sum(1, keepdims=True)
-        offset = share @ values  # [C]
-        variance = (share * (values - offset[:, None]) ** 2).sum(1)
-        scale = np.where(variance > 0, 1 / np.sqrt(np.maximum(variance, 1e-12)), 1.0)
-    else:
+    if how not in _HOWS:
         near = difflib.get_close_matches(str(how), _HOWS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"normalization: {how!r} is none of {', '.join(_HOWS)}{hint}")
+    pixels = images.dtype == np.uint8
+    if how == "standard":
+        if not images.size:
+            raise DataError("normalization: standard needs at least one image; got 0")
+        moments = _pixel_moments if pixels else _feature_moments
+        offset, variance = moments(images, lengths)  # [C], [C]
+        scale = np.where(variance > 0, 1 / np.sqrt(np.maximum(variance, 1e-12)), 1.0)
+    elif not pixels:
+        raise DataError(
+            f"normalization: {how} is a range of pixels, but the inputs are features "
+            f"of type {images.dtype}; say standard"
+        )
+    elif how == "unit":
+        offset, scale = np.zeros(channels), np.full(channels, 1 / 255)
+    else:
+        offset, scale = np.full(channels, 127.5), np.full(channels, 1 / 127.5)
     return offset.astype(np.float32), scale.astype(np.float32)
+
+
+def _blocks(images: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
+    """Inputs as [M, C], some million values at a time, without padding."""
+    block = max(_BLOCK // max(images[0].size, 1), 1)
+    for start in range(0, len(images), block):
+        part = images[start : start + block]
+        if lengths is not None:
+            valid = lengths[start : start + block]
+            part = part[np.arange(part.shape[1]) < valid[:, None]]
+        yield part.reshape(-1, images.shape[-1])
+
+
+def _pixel_moments(images, lengths) -> tuple[np.ndarray, np.ndarray]:
+    counts = np.zeros((images.shape[-1], 256))
+    for part in _blocks(images, lengths):
+        for channel, values in enumerate(part.T):
+            counts[channel] += np.bincount(values, minlength=256)
+    values = np.arange(256.0)
+    share = counts / counts.sum(1, keepdims=True)
+    mean = share @ values
+    return mean, (share * (values - mean[:, None]) ** 2).sum(1)
+
+
+def _feature_moments(features, lengths) -> tuple[np.ndarray, np.ndarray]:
+    sums = [(len(p), p.sum(0, np.float64)) for p in _blocks(features, lengths)]
+    count = sum(n for n, _ in sums)
+    mean = sum(total for _, total in sums) / count
+    squares = (((p - mean) ** 2).sum(0) for p in _blocks(features, lengths))
+    return mean, sum(squares) / count
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
@@ -123,11 +157,11 @@ def train_batch(
     """The batch of one training step; arguments as in `train_rows`.
 
     Returns:
-      inputs uint8 [B, H, W, C], targets [B] or [B, K], mask float32 [B] of ones.
+      inputs and targets [B, ...] as in `Split`, mask float32 [B] of ones; and lengths
+      int32 [B] where the split has them.
     """
     batch = train_rows(len(split.inputs), batch_size, seed=seed, step=step, share=share)
-    rows = batch.pop("rows")
-    return dict(inputs=split.inputs[rows], targets=split.targets[rows], **batch)
+    return _taken(split, batch.pop("rows")) | batch
 
 
 def eval_batches(
@@ -155,7 +189,12 @@ def _eval_batches(split: Split, batch_size: int, share) -> Iterator[dict]:
         rows = _part(np.arange(start, start + batch_size), share)
         mask = (rows < len(split.inputs)).astype(np.float32)
         rows[mask == 0] = 0
-        yield dict(inputs=split.inputs[rows], targets=split.targets[rows], mask=mask)
+        yield _taken(split, rows) | dict(mask=mask)
+
+
+def _taken(split: Split, rows: np.ndarray) -> dict:
+    fields = split._asdict().items()
+    return {name: a[rows] for name, a in fields if a is not None}
 
 
 def read_ahead(

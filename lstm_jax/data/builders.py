@@ -15,12 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from lstm_jax.data.cache import cached, written_beside
 from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split, deal
 from lstm_jax.data.images import decode
 
-OWN = ("digits", "digits_angle")
+VIDEOS = {  # their configs, the default first
+    "moving_digits": ("digits", "mnist", "fashion_mnist", "scans"),
+    "moving_digit": ("content", "motion"),
+}
+OWN = ("digits", "digits_angle", *VIDEOS)
 STOCK = tuple("mnist fashion_mnist kmnist emnist cifar10 cifar100 svhn_cropped".split())
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 _LARGEST = 8 << 30  # bytes of decoded images
@@ -36,7 +41,7 @@ def load_named(
     validation: float,
     seed: int,
 ) -> Dataset:
-    """Load a tfds image set: features `image` and `label` (or `target`).
+    """Load a tfds image set (features `image` and `label`), or one of our own.
 
     Args:
       source: `name` or `name/config`; `-` and `_` in the name are the same.
@@ -52,18 +57,10 @@ def load_named(
     """
     name, _, config = source.strip().partition("/")
     name = name.lower().replace("-", "_")
+    if name in VIDEOS:
+        config = _config_of_videos(name, config)
     label = f"{name}/{config}" if config else name
-    home = root / "tfds" / label.replace("/", "@")
-    origin = _origin(home)
-    if origin is None or _differs(origin, manual_dir):
-        _prepare(name, config, label, home, manual_dir)
-        origin = _origin(home)
-    arrays, facts = cached(
-        root,
-        f"{label}-{size}" if size else label,
-        [_FORMAT, origin, size],
-        lambda folder: _decode_all(name, config, label, home, size, folder),
-    )
+    arrays, facts, origin = _arrays(name, config, label, root, manual_dir, size)
     splits = {
         split: Split(arrays[f"{split}_inputs"], arrays[f"{split}_targets"])
         for split in SPLITS
@@ -72,6 +69,61 @@ def load_named(
     notes = [*origin["notes"], *facts["notes"]]
     splits, more = _complete(label, splits, validation, seed)
     return Dataset(label, splits, tuple(facts["classes"]), (*notes, *more))
+
+
+def _arrays(
+    name: str,
+    config: str,
+    label: str,
+    root: Path,
+    manual_dir: Path | None,
+    size: int | None,
+) -> tuple[dict[str, np.ndarray], dict, dict]:
+    """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
+    home = root / "tfds" / label.replace("/", "@")
+    origin = _origin(home)
+    if origin is None or _differs(origin, manual_dir):
+        _prepare(name, config, label, home, manual_dir, root)
+        origin = _origin(home)
+    arrays, facts = cached(
+        root,
+        f"{label}-{size}" if size else label,
+        [_FORMAT, origin, size],
+        lambda folder: _decode_all(name, config, label, home, size, folder),
+    )
+    return arrays, facts, origin
+
+
+def _config_of_videos(name: str, config: str) -> str:
+    """A config as it is spelt, "" for the default one."""
+    config, known = config.lower().replace("-", "_"), VIDEOS[name]
+    if config and config not in known:
+        near = difflib.get_close_matches(config, known, n=4)
+        hint = f"near it: {', '.join(near)}" if near else f"it has {', '.join(known)}"
+        raise DataError(f"{name}/{config}: {name} has no config {config!r}; {hint}")
+    return "" if config == known[0] else config
+
+
+def _stills(
+    config: str, label: str, root: Path, manual_dir: Path | None
+) -> tuple[Any, dict[str, list[int]], list[str]]:
+    """The pictures that a set of videos moves; stamps of their files; notes."""
+    from lstm_jax.data import moving
+
+    if config in STOCK:
+        arrays, _, origin = _arrays(config, "", config, root, manual_dir, None)
+        return moving.image_stills(arrays), origin["manual"], origin["notes"]
+    if config != "scans":
+        return moving.digit_stills(), {}, []
+    path = Path(manual_dir or ".", moving.SCANS_FILE)
+    if manual_dir is None or not path.is_file():
+        looked = f" (it is not in {manual_dir})" if manual_dir else ""
+        raise DataError(
+            f"{label}: moves the 5,000 digits of OpenCV's documentation, the file "
+            f"{path.name}{looked}; Debian's package opencv-doc has it. Give the folder "
+            "that holds it as --data.manual-dir=DIR"
+        )
+    return moving.scan_stills(path), _stamp({path.name: path}), []
 
 
 def _complete(
@@ -85,9 +137,12 @@ def _complete(
     absent = {name for name in SPLITS if name not in splits}
     assigned = {name: np.arange(len(s.inputs)) for name, s in splits.items()}
     dealt = deal(targets, assigned, validation=validation, seed=seed)
-    source = splits["train"]
-    for name in {"train", *absent} if absent else ():
-        splits[name] = Split(source.inputs[dealt[name]], targets[dealt[name]])
+    inputs = splits["train"].inputs
+    for name in absent:
+        splits[name] = Split(inputs[dealt[name]], targets[dealt[name]])
+    if absent:
+        kept = dealt["train"]
+        splits["train"] = Split(_taken(inputs, kept), targets[kept])
     empty = [name for name in SPLITS if not len(splits[name].inputs)]
     if empty:
         raise DataError(
@@ -95,6 +150,16 @@ def _complete(
             f"{' and '.join(empty)} out of them"
         )
     return {name: splits[name] for name in SPLITS}, notes
+
+
+def _taken(inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """inputs[rows], rows ascending; moved up within an array that is in memory."""
+    if not inputs.flags.writeable:
+        return inputs[rows]
+    for start in range(0, len(rows), 1024):  # memory never holds the images twice
+        block = rows[start : start + 1024]
+        inputs[start : start + len(block)] = inputs[block]
+    return inputs[: len(rows)]
 
 
 def _origin(home: Path) -> dict | None:
@@ -124,11 +189,15 @@ def _builder(name: str, config: str, label: str, data_dir: Path) -> Any:
     """The tfds builder of a name, over `data_dir`, its features checked."""
     tfds = _import_tfds()
     if name in OWN:
-        from lstm_jax.data.digits import BUILDERS
+        from lstm_jax.data import digits, moving
 
+        options = dict(data_dir=data_dir, file_format="array_record")
+        if name in VIDEOS:
+            config = config or VIDEOS[name][0]
+            return moving.BUILDERS[name](config=config, **options)
         if config:
             raise DataError(f"{label}: {name} has no configs; say {name}")
-        return BUILDERS[name](data_dir=data_dir, file_format="array_record")
+        return digits.BUILDERS[name](**options)
     known = tfds.list_builders(with_community_datasets=False)
     if name not in known:
         near = difflib.get_close_matches(name, [*OWN, *known], n=4)
@@ -173,22 +242,33 @@ def _check_features(label: str, features: Any) -> None:
 
 
 def _examples() -> str:
-    return ", ".join((*OWN, *STOCK))
+    images = (name for name in OWN if name not in VIDEOS)
+    return ", ".join((*images, *STOCK, *VIDEOS))
 
 
 def _prepare(
-    name: str, config: str, label: str, home: Path, manual_dir: Path | None
+    name: str,
+    config: str,
+    label: str,
+    home: Path,
+    manual_dir: Path | None,
+    root: Path,
 ) -> None:
     """Make a set's array_record files in `home`, or leave nothing."""
     tfds = _import_tfds()
     from lstm_jax.data.preparing import without_tensorflow
 
+    stills, stamps, notes = None, {}, []
+    if name in VIDEOS:
+        stills, stamps, notes = _stills(config, label, root, manual_dir)
     with written_beside(home) as beside:
         work = beside / "downloads"
         work.mkdir()
         chatter = contextlib.redirect_stdout(io.StringIO())
         with chatter, without_tensorflow(manual_dir, work) as trace:
             builder = _builder(name, config, label, beside)
+            if stills is not None:
+                builder.stills = stills
             options = tfds.download.DownloadConfig(
                 manual_dir=manual_dir, extract_dir=work / "extracted"
             )
@@ -216,8 +296,8 @@ def _prepare(
         origin = {
             "made": uuid.uuid4().hex,
             "version": str(builder.version),
-            "manual": _stamp(trace.manual),
-            "notes": trace.notes,
+            "manual": {**_stamp(trace.manual), **stamps},
+            "notes": [*notes, *trace.notes],
         }
         (beside / "origin.json").write_text(json.dumps(origin))
 
@@ -280,7 +360,8 @@ def _decode_all(
     tfds = _import_tfds()
     builder = _builder(name, config, label, home)
     features, notes = builder.info.features, []
-    height, width, channels = features["image"].shape
+    source = "frames" if name in VIDEOS else "image"
+    *frames, height, width, channels = features[source].shape
     if size:
         height = width = size
     elif height is None or width is None:
@@ -289,7 +370,7 @@ def _decode_all(
             f"pictures of several sizes: all resized to {height}x{width} "
             "(--data.size=N for another)"
         )
-    shape = (height, width, 1 if channels == 1 else 3)
+    shape = (*frames, height, width, 1 if channels == 1 else 3)
     numbers = {s: i.num_examples for s, i in builder.info.splits.items()}
     if "train" not in numbers:
         raise DataError(f"{label}: has no train split, only {', '.join(numbers)}")
@@ -304,7 +385,8 @@ def _decode_all(
         notes.append(f"not used: the split {', '.join(other)}")
     if name == "emnist":
         notes.append("emnist stores its images transposed: turned upright here")
-    skip = {"image": tfds.decode.SkipDecoding()}
+    skip = {} if frames else {"image": tfds.decode.SkipDecoding()}
+    key = next(k for k in ("label", "target", "velocities") if k in features)
     for split in SPLITS:
         if not numbers.get(split):
             continue
@@ -312,18 +394,22 @@ def _decode_all(
         path = folder / f"{split}_inputs.npy"
         inputs = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *shape))
         targets = []
-        key = "label" if "label" in features else "target"
         stored = builder.as_data_source(split, decoders=skip)
         for start in range(0, n, 256):  # reading in blocks is four times as fast
             block = range(start, min(start + 256, n))
             for i, example in zip(block, stored.__getitems__(block), strict=True):
-                file = io.BytesIO(example["image"])
-                image = decode(file, shape, f"{label} {split} {i}")
-                inputs[i] = image.swapaxes(0, 1) if name == "emnist" else image
+                if frames:
+                    inputs[i] = _resized(example["frames"], height, width)
+                else:
+                    file = io.BytesIO(example["image"])
+                    image = decode(file, shape, f"{label} {split} {i}")
+                    inputs[i] = image.swapaxes(0, 1) if name == "emnist" else image
                 targets.append(example[key])
         inputs.flush()
         dtype = np.int32 if key == "label" else np.float32
         targets = np.asarray(targets, dtype)
+        if key != "label":
+            targets = targets.reshape(n, -1)
         if key == "label" and (targets < 0).any():  # a contest's unlabelled split
             del inputs
             path.unlink()
@@ -331,6 +417,15 @@ def _decode_all(
         np.save(folder / f"{split}_targets.npy", targets)
     classes = features["label"].names if "label" in features else []
     return {"classes": list(classes), "notes": notes}
+
+
+def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Grey frames [T, h, w, 1] as [T, H, W, 1], resampled as images are."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    pictures = [Image.fromarray(frame[..., 0]) for frame in frames]
+    size, how = (width, height), Image.Resampling.BILINEAR
+    return np.stack([p.resize(size, how) for p in pictures])[..., None]
 
 
 def _import_tfds() -> Any:

@@ -1,11 +1,14 @@
 """What a data set is, and how examples are dealt out to its splits."""
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation"}
 
 
 class DataError(ValueError):
@@ -16,12 +19,17 @@ class Split(NamedTuple):
     """Examples of one split.
 
     Attributes:
-      inputs: uint8 [N, H, W, C], 0..255.
-      targets: int32 [N], a class index; or float32 [N, K], values to regress.
+      inputs: uint8 [N, H, W, C], 0..255; of clips uint8 [N, T, H, W, C]; of features
+        float32 [N, T, F].
+      targets: int32 [N], a class index, -1 where a clip of "test" has no label; or
+        float32 [N, K], values to regress; or float32 [N, K] per clip or [N, T, K] per
+        step, labels of 0 and 1 with NaN where one is not known.
+      lengths: int32 [N], valid steps of each clip in 1..T, zeros follow; None: all T.
     """
 
     inputs: np.ndarray
     targets: np.ndarray
+    lengths: np.ndarray | None = None
 
 
 class Dataset(NamedTuple):
@@ -30,18 +38,22 @@ class Dataset(NamedTuple):
     Attributes:
       name: what it was loaded as.
       splits: exactly "train", "validation" and "test".
-      classes: class names in the order of their indices; () means regression.
+      classes: class names in the order of their indices, or names of the K labels;
+        () means regression.
       notes: lines to show to the person, such as files that were skipped.
+      names: of clips, by split, the path of each example as the person wrote it; the
+        windows of one clip follow each other under one name. None: pictures.
     """
 
     name: str
     splits: dict[str, Split]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    names: Mapping[str, tuple[str, ...]] | None = None
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C) of every image."""
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one example: (H, W, C), or (T, H, W, C), or (T, F) of features."""
         return self.splits["train"].inputs.shape[1:]
 
 
@@ -104,7 +116,7 @@ def deal(
     """Indices of the three splits; those not assigned are carved out of "train".
 
     Args:
-      targets: int [N] classes (stratified) or float [N, K] (drawn plainly).
+      targets: int [N] classes (stratified) or float [N, ...] (drawn plainly).
       assigned: indices by split name; "train" is there.
       validation: share of the examples in "train" as it is assigned, in (0, 1).
       seed: of the draw.
@@ -131,3 +143,121 @@ def deal(
             )
             assigned["train"], assigned[name] = pool[kept], pool[taken]
     return {name: assigned[name] for name in SPLITS}
+
+
+def targets_of(
+    source: Path, labels: Sequence[str], *, numbers: bool = True
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Targets and class names: regression where labels are numbers, not all whole.
+
+    Args:
+      source: what an error names.
+      labels: [N], as they are written.
+      numbers: False where labels are names even if they read as numbers.
+
+    Returns:
+      (int32 [N], class names), or (float32 [N, 1], ()).
+
+    Raises:
+      DataError: a label among numbers that is not finite.
+    """
+    values = [_number(label) for label in labels] if numbers else [None]
+    if None not in values:
+        if not all(map(math.isfinite, values)):
+            wrong = labels[[math.isfinite(n) for n in values].index(False)]
+            raise DataError(f"{source}: the label {wrong!r} is not a finite number")
+        if not all(n.is_integer() for n in values):
+            return np.asarray(values, np.float32)[:, None], ()
+    # Whole numbers in their own order, so that class "10" follows "9".
+    whole = all(label.isdecimal() for label in labels)
+    classes = sorted(set(labels), key=lambda n: (int(n), n) if whole else n)
+    index = {name: i for i, name in enumerate(classes)}
+    return np.asarray([index[label] for label in labels], np.int32), tuple(classes)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def choose(
+    source: Path,
+    targets: np.ndarray,
+    classes: tuple[str, ...],
+    given: Sequence[str | None],
+    groups: Sequence[Hashable],
+    *,
+    validation: float,
+    seed: int,
+    what: tuple[str, str],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Deal examples out as a person gave them; refuses what cannot be learned from.
+
+    Args:
+      source: what an error names.
+      targets: as in `Split`.
+      classes: class names of int targets, else ().
+      given: [N] split of each example; None: to be dealt out.
+      groups: [N] labels of examples that stay together; None among them: all apart.
+      validation: share held out for validation where no split is given.
+      seed: of the draw.
+      what: what an example is called, ("picture", "pictures").
+
+    Returns:
+      (indices by split, notes).
+
+    Raises:
+      DataError: one class only, too few of a class, groups that cannot be dealt out.
+    """
+    one, many = what
+    if len(classes) == 1:
+        raise DataError(
+            f"{source}: one class only, {classes[0]!r}; classes to tell apart are two "
+            "or more"
+        )
+    given = [split or "train" for split in given]
+    assigned = {
+        name: np.flatnonzero([g == name for g in given])
+        for name in SPLITS
+        if name == "train" or name in given
+    }
+    needed = 1 + len(set(SPLITS) - set(assigned))
+    strata = targets if classes else np.zeros(len(targets), np.int32)
+    counts = np.bincount(strata[assigned["train"]], minlength=max(len(classes), 1))
+    for name, count in zip(classes or ("",), counts, strict=True):
+        if count < needed:
+            which = f"class {name!r}" if classes else "the table"
+            raise DataError(
+                f"{source}: {which} has too few {many} for training, {count} readable;"
+                f" {needed} or more are needed"
+                + (" (one for each split)" if needed > 1 else "")
+            )
+    apart = None in groups or len(set(groups)) == len(groups)
+    chosen = deal(
+        targets,
+        assigned,
+        validation=validation,
+        seed=seed,
+        groups=None if apart else groups,
+    )
+    for name, rows in chosen.items():
+        if not len(rows):
+            raise DataError(
+                f"{source}: its {len(set(groups))} groups cannot be dealt out, {name} "
+                "stays empty; give more and smaller groups, or a split column"
+            )
+    left = np.bincount(strata[chosen["train"]], minlength=len(classes))
+    lacking = np.flatnonzero(left == 0)
+    if len(lacking):
+        raise DataError(
+            f"{source}: no {one} of class {classes[lacking[0]]!r} is left to train "
+            "on, since its groups went to other splits; give more groups of it, or a "
+            "split column"
+        )
+    notes = []
+    if "test" not in assigned:
+        shares = ", ".join(f"{n} {len(rows)}" for n, rows in chosen.items())
+        notes.append(f"no test split was given: dealt out by seed {seed} ({shares})")
+    return chosen, notes

@@ -1,20 +1,25 @@
 """A person's own pictures: a folder of classes, or a CSV table."""
 
 import concurrent.futures
-import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from lstm_jax.data.cache import cached
-from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split, deal
+from lstm_jax.data.dataset import (
+    SPLIT_NAMES,
+    DataError,
+    Dataset,
+    Split,
+    choose,
+    targets_of,
+)
 from lstm_jax.data.images import find_images, probe, read_image, read_table
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 _FALLBACK_SIZE = 32
 _NAMED = 5  # unreadable files told by name
-_SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation"}
 
 
 class _Picture(NamedTuple):
@@ -48,8 +53,18 @@ def load_pictures(
     )
     pictures = [pictures[i] for i in facts["kept"]]
     images = arrays["images"][: len(pictures)]
-    targets, classes = _targets(path, [p.label for p in pictures])
-    chosen, notes = _choose(path, pictures, targets, classes, validation, seed)
+    labels = [picture.label for picture in pictures]
+    targets, classes = targets_of(path, labels, numbers=not path.is_dir())
+    chosen, notes = choose(
+        path,
+        targets,
+        classes,
+        [picture.split for picture in pictures],
+        [picture.group for picture in pictures],
+        validation=validation,
+        seed=seed,
+        what=("picture", "pictures"),
+    )
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     return Dataset(path.name, splits, classes, (*facts["notes"], *notes))
 
@@ -57,11 +72,11 @@ def load_pictures(
 def _from_folder(path: Path) -> list[_Picture]:
     """List CLASS/picture, or SPLIT/CLASS/picture where the folders are named so."""
     names = {f.name.lower(): f for f in _folders(path)}
-    if "train" in names and len(names) > 1 and names.keys() <= _SPLIT_NAMES.keys():
+    if "train" in names and len(names) > 1 and names.keys() <= SPLIT_NAMES.keys():
         if {"val", "validation"} <= names.keys():
             raise DataError(f"{path}: holds both val and validation; keep one")
         pictures = [
-            _Picture(image, folder.name, split=_SPLIT_NAMES[name])
+            _Picture(image, folder.name, split=SPLIT_NAMES[name])
             for name, split_folder in sorted(names.items())
             for folder in _folders(split_folder)
             for image in find_images(folder)
@@ -102,7 +117,7 @@ def _from_table(path: Path) -> list[_Picture]:
             raise DataError(f"{path}: entry {number} has an empty path or label")
         split = None
         if "split" in row:
-            split = _SPLIT_NAMES.get(row["split"].lower())
+            split = SPLIT_NAMES.get(row["split"].lower())
             if split is None:
                 raise DataError(
                     f"{path}: entry {number} has the split {row['split']!r}; wanted is "
@@ -179,88 +194,3 @@ def _decode_all(
     if len(failed) > _NAMED:
         notes.append(f"skipped {len(failed) - _NAMED} more files that cannot be read")
     return {"kept": kept, "notes": notes}
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _targets(source: Path, labels: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Targets and class names: regression where labels are numbers, not all whole."""
-    numbers = [_number(label) for label in labels]
-    if source.is_dir() or None in numbers:
-        numbers = None
-    elif not all(map(math.isfinite, numbers)):
-        wrong = labels[[math.isfinite(n) for n in numbers].index(False)]
-        raise DataError(f"{source}: the label {wrong!r} is not a finite number")
-    if numbers and not all(n.is_integer() for n in numbers):
-        return np.asarray(numbers, np.float32)[:, None], ()
-    # Whole numbers in their own order, so that class "10" follows "9".
-    whole = all(label.isdecimal() for label in labels)
-    classes = sorted(set(labels), key=lambda n: (int(n), n) if whole else n)
-    index = {name: i for i, name in enumerate(classes)}
-    return np.asarray([index[label] for label in labels], np.int32), tuple(classes)
-
-
-def _choose(
-    source: Path,
-    pictures: list[_Picture],
-    targets: np.ndarray,
-    classes: tuple[str, ...],
-    validation: float,
-    seed: int,
-) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Indices of each split, and notes; refuses what cannot be learned from."""
-    if len(classes) == 1:
-        raise DataError(
-            f"{source}: one class only, {classes[0]!r}; classes to tell apart are two "
-            "or more"
-        )
-    given = [picture.split or "train" for picture in pictures]
-    assigned = {
-        name: np.flatnonzero([g == name for g in given])
-        for name in SPLITS
-        if name == "train" or name in given
-    }
-    needed = 1 + len(set(SPLITS) - set(assigned))
-    strata = targets if classes else np.zeros(len(targets), np.int32)
-    counts = np.bincount(strata[assigned["train"]], minlength=max(len(classes), 1))
-    for name, count in zip(classes or ("",), counts, strict=True):
-        if count < needed:
-            what = f"class {name!r}" if classes else "the table"
-            raise DataError(
-                f"{source}: {what} has too few pictures for training, {count} readable;"
-                f" {needed} or more are needed"
-                + (" (one for each split)" if needed > 1 else "")
-            )
-    groups = [picture.group for picture in pictures]
-    apart = None in groups or len(set(groups)) == len(groups)
-    chosen = deal(
-        targets,
-        assigned,
-        validation=validation,
-        seed=seed,
-        groups=None if apart else groups,
-    )
-    for name, rows in chosen.items():
-        if not len(rows):
-            raise DataError(
-                f"{source}: its {len(set(groups))} groups cannot be dealt out, {name} "
-                "stays empty; give more and smaller groups, or a split column"
-            )
-    left = np.bincount(strata[chosen["train"]], minlength=len(classes))
-    lacking = np.flatnonzero(left == 0)
-    if len(lacking):
-        raise DataError(
-            f"{source}: no picture of class {classes[lacking[0]]!r} is left to train "
-            "on, since its groups went to other splits; give more groups of it, or a "
-            "split column"
-        )
-    notes = []
-    if "test" not in assigned:
-        shares = ", ".join(f"{n} {len(rows)}" for n, rows in chosen.items())
-        notes.append(f"no test split was given: dealt out by seed {seed} ({shares})")
-    return chosen, notes

@@ -1,5 +1,6 @@
 """One door to every data set: `load`."""
 
+import difflib
 import os
 from pathlib import Path
 
@@ -7,6 +8,9 @@ import numpy as np
 
 from lstm_jax.data.builders import OWN, STOCK, load_named
 from lstm_jax.data.cache import cache_root
+from lstm_jax.data.clip_files import SAMPLINGS
+from lstm_jax.data.clip_lists import holds_clips
+from lstm_jax.data.clips import load_clips
 from lstm_jax.data.dataset import DataError, Dataset
 from lstm_jax.data.folders import load_pictures
 
@@ -17,25 +21,38 @@ def load(
     data_dir: str | os.PathLike | None = None,
     manual_dir: str | os.PathLike | None = None,
     size: int | None = None,
+    frames: int | None = None,
+    sampling: str = "spread",
     validation: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
-    """Load a data set by name, or a person's own folder or CSV of pictures.
+    """Load a data set by name, or a person's own folder or CSV of pictures or clips.
+
+    A clip is a video, an animated GIF or a folder of frames in natural order; in a CSV
+    also an .npy of features [steps, F]. In place of `label` a CSV of clips may have
+    columns of 0 and 1 (empty: not known), one for each label; with a column `step` a
+    row is one step of a clip, 0 the first.
 
     Args:
       source: a tfds name such as "digits", "fashion_mnist" or "emnist/balanced"; or a
-        folder CLASS/picture, or of splits train/CLASS/picture; or a CSV with the
-        columns path,label[,group][,split]. A name wins over a folder called the same:
-        say "./mnist" for the folder.
+        folder CLASS/picture or CLASS/clip, or of splits train/CLASS/picture; or a CSV
+        with the columns path,label[,group][,split]. A name wins over a folder called
+        the same: say "./mnist" for the folder.
       data_dir: where decoded arrays are kept; else $LSTM_JAX_DATA, else
         ~/.cache/lstm_jax.
       manual_dir: folder of a data set's files that were fetched by hand.
       size: square side to resize to, pixels. None keeps a common size.
+      frames: of a person's own clips: T, at least 1; a shorter clip is padded with
+        zeros. None: 16, of features as many as the longest file has.
+      sampling: of a person's own clips: "spread" takes T frames evenly from the whole
+        clip, "start" the first T, "windows" cuts it into examples of T frames, which
+        stay in one split.
       validation: share carved out of train, in (0, 1), where nothing else is given.
       seed: of that draw, at least 0.
 
     Returns:
-      The Dataset: uint8 images, splits "train", "validation" and "test".
+      The Dataset: uint8 images or clips, or float32 features; splits "train",
+      "validation" and "test".
 
     Raises:
       DataError: whatever keeps it from loading, and what to do.
@@ -44,6 +61,12 @@ def load(
         raise DataError(f"validation is a share between 0 and 1; got {validation}")
     if size is not None and (size != int(size) or size < 1):
         raise DataError(f"size is a whole number of pixels, at least 1; got {size}")
+    if frames is not None and (frames != int(frames) or frames < 1):
+        raise DataError(f"frames is a whole number, at least 1; got {frames}")
+    if sampling not in SAMPLINGS:
+        near = difflib.get_close_matches(str(sampling), SAMPLINGS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"sampling is {', '.join(SAMPLINGS)}; got {sampling!r}{hint}")
     if seed < 0:
         raise DataError(f"seed is at least 0; got {seed}")
     text = os.fspath(source).strip()
@@ -56,13 +79,18 @@ def load(
     path = _own_pictures(source, text)
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
-        if path is not None:
+        if path is not None and holds_clips(path):
+            options |= dict(frames=frames, sampling=sampling)
+            dataset = load_clips(path, root, **options)
+        elif path is not None:
             dataset = load_pictures(path, root, **options)
         else:
             dataset = load_named(text, root, manual_dir=manual_dir, **options)
         if notes:  # the temporary folder goes away: keep nothing mapped from it
-            splits = dataset.splits.items()
-            whole = {k: type(s)(*(np.array(a) for a in s)) for k, s in splits}
+            whole = {
+                name: split._make(a if a is None else np.array(a) for a in split)
+                for name, split in dataset.splits.items()
+            }
             dataset = dataset._replace(splits=whole, notes=(*notes, *dataset.notes))
         return dataset
 

@@ -1,6 +1,18 @@
 """Models in Flax, and the orders in which an image becomes a sequence."""
 
 from lstm_jax.models.classifier import SequenceClassifier
+from lstm_jax.models.encoders import FrameEncoder
+from lstm_jax.models.forecasters import EncoderForecaster, FrameForecaster
 from lstm_jax.models.recurrent import NNXRecurrent, Recurrent
+from lstm_jax.models.streaming import Stream, stream
 
-__all__ = ["NNXRecurrent", "Recurrent", "SequenceClassifier"]
+__all__ = [
+    "EncoderForecaster",
+    "FrameEncoder",
+    "FrameForecaster",
+    "NNXRecurrent",
+    "Recurrent",
+    "SequenceClassifier",
+    "Stream",
+    "stream",
+]

@@ -1,4 +1,4 @@
-"""Image → sequence → recurrent layers → one answer for each image."""
+"""Image or clip → sequence → recurrent layers → an answer, for all of it or a step."""
 
 from typing import Any, Literal
 
@@ -12,11 +12,13 @@ from lstm_jax.unroll import bidirectional, unroll
 
 
 class SequenceClassifier(nn.Module):
-    """Reads an image in some order, and answers with K numbers.
+    """Reads an image in some order, or a clip, and answers with K numbers.
 
-        xs = order.read(images);  ys = layers(xs);  outputs = W pool(ys) + b
+        xs = encoder(order.read(images));  ys = layers(xs);  outputs = W pool(ys) + b
 
-    The outputs are logits of classes, or values of a regression.
+    The outputs are logits of classes, or values of a regression. With an encoder of
+    single frames and the order `sequences.frames()` this is a CNN + LSTM; with cells
+    that convolve, a ConvLSTM classifier, whose ys are averaged over space.
 
     Attributes:
       order: how an image becomes a sequence, from `lstm_jax.models.sequences`.
@@ -25,6 +27,8 @@ class SequenceClassifier(nn.Module):
       bidirectional: each layer runs forward and backward, and has 2D features.
       pooling: "last" takes the last valid step (for the backward direction the
         first, where it ends), "mean" and "max" run over the valid steps.
+      per_step: an answer for each step, `[B, T, K]`, instead of pooling.
+      encoder: Flax module for each step, `[N, *features] -> [N, F]` or images.
       dropout: probability to drop a feature between layers and before the head.
       engine: as in `unroll`.
       dtype: to compute in; the head and the outputs are float32.
@@ -35,6 +39,8 @@ class SequenceClassifier(nn.Module):
     outputs: int
     bidirectional: bool = False
     pooling: Literal["last", "mean", "max"] = "last"
+    per_step: bool = False
+    encoder: nn.Module | None = None
     dropout: float = 0.0
     engine: str = "auto"
     dtype: Any = None
@@ -51,20 +57,24 @@ class SequenceClassifier(nn.Module):
         """Answers a batch of images.
 
         Args:
-          images: `[B, H, W, C]`, normalised.
+          images: `[B, H, W, C]`, normalised; or clips, `[B, T, H, W, C]`.
           lengths: int `[B]`, steps of each sequence to read; default all.
           mask: bool `[B, T]`, steps to read; default all.
           keys: `[B]`, one key an example, so that dropout is the same whatever the
             number of devices; None means evaluation.
 
         Returns:
-          `[B, K]`, float32.
+          `[B, K]`, float32; `[B, T, K]` with `per_step`.
         """
         if self.pooling not in ("last", "mean", "max"):
             raise ValueError(
                 f"SequenceClassifier: pooling={self.pooling!r}; choose last, mean, max"
             )
-        xs = self.order.read(images).swapaxes(0, 1)  # [T, B, F]
+        xs = self.order.read(images).swapaxes(0, 1)  # [T, B, *F]
+        if self.encoder is not None:
+            time, batch = xs.shape[:2]
+            encoded = self.encoder(xs.reshape(time * batch, *xs.shape[2:]))
+            xs = encoded.reshape(time, batch, *encoded.shape[1:])
         valid = _valid(xs, lengths, mask)
         options = dict(mask=valid, engine=self.engine, dtype=self.dtype)
         for layer, cell in enumerate(self.cells):
@@ -77,7 +87,9 @@ class SequenceClassifier(nn.Module):
                 xs = bidirectional((cell, cell), (params, back), xs, **options).ys
             else:
                 xs = unroll(cell, params, xs, **options).ys
-        pooled = self._pool(xs, valid).astype(jnp.float32)  # [B, D or 2D]
+        xs = xs.mean(tuple(range(2, xs.ndim - 1)))  # over space, if there is any
+        pooled = xs.swapaxes(0, 1) if self.per_step else self._pool(xs, valid)
+        pooled = pooled.astype(jnp.float32)  # [B, D or 2D], or [B, T, D]
         if keys is not None:
             pooled = _dropout(pooled, self.dropout, keys, axis=0)
         return nn.Dense(self.outputs, name="head")(pooled)

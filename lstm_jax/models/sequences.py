@@ -32,6 +32,23 @@ def rows() -> Order:
     return Order(read, write)
 
 
+def frames() -> Order:
+    """A clip's frames as they come: `[B, T, *F]` both ways."""
+    return Order(lambda clips: clips, lambda xs, _: xs)
+
+
+def flat_frames() -> Order:
+    """A clip's frames as vectors: F = H W C."""
+
+    def read(clips):
+        return clips.reshape(*clips.shape[:2], -1)
+
+    def write(xs, image_shape):
+        return xs.reshape(*xs.shape[:2], *image_shape)
+
+    return Order(read, write)
+
+
 def columns() -> Order:
     """Columns from left to right: T = W, F = H C."""
 

@@ -1,0 +1,147 @@
+"""Clips → the frames that follow them."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cell import Cell
+from lstm_jax.cells import STLSTMCarry, autoregressive
+from lstm_jax.unroll import unroll
+
+
+class EncoderForecaster(nn.Module):
+    """Layers that read a clip, and as many that go on from their states.
+
+    The forecaster's layers are the encoder's, top first, each starting from the state
+    of its twin. The first has no input, and the next frame is a linear map, 1x1, of
+    the outputs of all of them. No frame is fed back.
+
+    Attributes:
+      cells: convolutional cells of the encoder, bottom first.
+      horizon: frames to predict.
+      patch: side of the squares of pixels that become channels.
+      engine, remat, dtype: as in `unroll`.
+
+    Reference: Shi et al. 2015, section 3.2.
+    """
+
+    cells: tuple[Cell, ...]
+    horizon: int
+    patch: int = 1
+    engine: str = "auto"
+    remat: Any = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, clips: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
+        """`[B, T, H, W, C] -> [B, horizon, H, W, C]`, the frames after the clip's."""
+        xs = to_patches(clips, self.patch).swapaxes(0, 1)  # [T, B, H/p, W/p, C p p]
+        channels = xs.shape[-1]
+        options = dict(engine=self.engine, remat=self.remat, dtype=self.dtype)
+        carries = []
+        for layer, cell in enumerate(self.cells):
+            params = self.param(f"encoder_{layer}", cell.init, xs.shape[2:])
+            xs, carry = unroll(cell, params, xs, **options)
+            carries.append(carry)
+        ys, seen = None, []
+        space = xs.shape[2:-1]
+        for layer, cell in reversed(list(enumerate(self.cells))):
+            reads = (*space, 0 if ys is None else ys.shape[-1])
+            params = self.param(f"forecaster_{layer}", cell.init, reads)
+            length = self.horizon if ys is None else None
+            ys = unroll(cell, params, ys, carries[layer], length=length, **options).ys
+            seen.append(ys)
+        joined = jnp.concatenate(seen, axis=-1).astype(jnp.float32)
+        out = nn.Dense(channels, name="head")(joined)
+        return from_patches(out.swapaxes(0, 1), self.patch)
+
+
+class FrameForecaster(nn.Module):
+    """A cell that answers each frame with the next, and then reads its own answers.
+
+    Attributes:
+      cell: reads and answers patches `[*B, H/p, W/p, C p p]`, such as
+        `readout(stack(conv_lstm(...), ...), channels)` or that of an `st_lstm`.
+      inputs: frames that are given; the later ones are predicted without them.
+      patch: side of the squares of pixels that become channels.
+      engine, remat, dtype: as in `unroll`.
+
+    Reference: the stacked ConvLSTM and PredRNN of OpenSTL, Tan et al. 2023; scheduled
+    sampling: Bengio et al. 2015, reversed: Wang et al. 2021.
+    """
+
+    cell: Cell
+    inputs: int
+    patch: int = 1
+    engine: str = "auto"
+    remat: Any = None
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self,
+        clips: jax.Array,
+        *,
+        sampling: tuple[Any, Any] | None = None,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Predicts frames 1 to T - 1 of a clip.
+
+        Args:
+          clips: `[B, T, H, W, C]`, of which the first `inputs` frames are read.
+          sampling: None; or the probabilities that an own answer takes the place of a
+            given frame among the first `inputs`, and of a later one. The later ones
+            are then given, too; that is for training.
+          keys: `[B]`, from which the first draws; None draws nothing.
+
+        Returns:
+          `[B, T - 1, H, W, C]`. The decoupling loss of an `st_lstm` that has one, its
+          mean over steps and layers, is sown as "decoupling" into "losses", `[B]`.
+        """
+        xs = to_patches(clips, self.patch).swapaxes(0, 1)  # [T, B, H/p, W/p, C p p]
+        steps = xs.shape[0] - 1
+        options = dict(engine=self.engine, remat=self.remat, dtype=self.dtype)
+        params = self.param("cell", self.cell.init, xs.shape[2:])
+        key = None if keys is None or sampling is None else keys[0]
+
+        def run(xs, carry, number, length=None):
+            odds = 0.0 if key is None else sampling[number]
+            own = None if key is None else jax.random.fold_in(key, number)
+            cell = autoregressive(self.cell, sampling=odds)
+            return unroll(cell, params, xs, carry, length=length, key=own, **options)
+
+        ys, carry = run(xs[: min(self.inputs, steps)], None, 0)
+        left = steps - self.inputs
+        if left > 0:
+            given = key is not None
+            later = xs[self.inputs : steps] if given else None
+            more, carry = run(later, carry, 1, None if given else left)
+            ys = jnp.concatenate([ys, more])
+        if isinstance(carry.cell, STLSTMCarry) and not isinstance(
+            carry.cell.overlap, tuple
+        ):
+            layers = len(carry.cell.c)
+            self.sow("losses", "decoupling", carry.cell.overlap / (steps * layers))
+        return from_patches(ys.swapaxes(0, 1).astype(jnp.float32), self.patch)
+
+
+def to_patches(clips: jax.Array, patch: int) -> jax.Array:
+    """`[B, T, H, W, C] -> [B, T, H/p, W/p, p p C]`: space becomes channels."""
+    b, t, h, w, c = clips.shape
+    if h % patch or w % patch:
+        raise ValueError(
+            f"frames are {h}x{w}, which patch={patch} does not divide; choose another"
+        )
+    clips = clips.reshape(b, t, h // patch, patch, w // patch, patch, c)
+    clips = clips.transpose(0, 1, 2, 4, 3, 5, 6)
+    return clips.reshape(b, t, h // patch, w // patch, -1)
+
+
+def from_patches(patches: jax.Array, patch: int) -> jax.Array:
+    """The inverse of `to_patches`."""
+    b, t, h, w, c = patches.shape
+    patches = patches.reshape(b, t, h, w, patch, patch, -1)
+    patches = patches.transpose(0, 1, 2, 4, 3, 5, 6)
+    return patches.reshape(b, t, h * patch, w * patch, -1)

@@ -1,0 +1,228 @@
+"""Pictures of predicted frames: a strip on a time axis, errors over time, a film."""
+
+import io
+
+import numpy as np
+
+COLUMNS = 20  # a strip shows at most about this many frames of a clip
+
+
+def strip(clips, *, total: int):
+    """Clips on a time axis: what the network saw, what came, what it predicted.
+
+    Args:
+      clips: rows (caption, clip [T, H, W, C], predicted [h, H, W, C]) with pixels in
+        [0, 1]; the predicted frames stand under the last h of the clip.
+      total: how many clips they were chosen from.
+
+    Returns:
+      A Figure. One channel or two are grey (their mean), three are RGB. Of a long clip
+      every second frame is shown, or every third, and so on.
+    """
+    from matplotlib.patches import Rectangle
+
+    from lstm_jax.tasks.plots import BLUE, INK, figure
+
+    length, height, width = clips[0][1].shape[:3]
+    seen = length - len(clips[0][2])
+    every = -(-length // COLUMNS)
+    shown = [*range(seen - 1, -1, -every)][::-1] + [*range(seen, length, every)]
+    # in dots, whole multiples of the frame's pixels where they fit
+    room = min(1400 // len(shown), 128, 160 * width // height)
+    wide = width * (room // width) if room >= width else room
+    tall = round(wide * height / width)
+    gap, pause, head, foot, left, right = 3, 9, 30, 62, 62, 96
+    across = len(shown) * (wide + gap) - gap + pause
+    block = 24 + 2 * tall + gap
+    down = head + len(clips) * (block + 10) + foot
+    full = max(left + across + right, 520)  # the caption's width at least
+    fig = figure(full / 100, down / 100)
+    fig.set_layout_engine("none")  # places are in dots here
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set(xlim=(0, full), ylim=(down, 0))
+    ax.set_axis_off()
+    x = {}
+    for column, frame in enumerate(shown):
+        x[frame] = left + column * (wide + gap) + (pause if frame >= seen else 0)
+
+    def draw(frame, x, y):
+        picture = to_uint8(frame)
+        # extent has y downwards: left, right, bottom, top
+        ax.imshow(
+            picture,
+            extent=(x, x + wide, y + tall, y),
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            aspect="auto",
+        )
+        edge = Rectangle((x, y), wide, tall, fill=False, lw=0.6, ec="#c3cad1")
+        ax.add_patch(edge)
+
+    quiet = "#5b6770"
+    small = dict(fontsize=9, color=quiet)
+    end = left + across
+    for row, (caption, clip, predicted) in enumerate(clips):
+        top = head + row * (block + 10)
+        ax.text(left, top + 15, caption, ha="left", va="center", **small)
+        y = top + 24
+        for frame in shown:
+            draw(clip[frame], x[frame], y)
+            if frame >= seen:
+                draw(predicted[frame - seen], x[frame], y + tall + gap)
+        middle = dict(va="center", fontsize=10)
+        ax.text(left - 8, y + tall / 2, "input", ha="right", color=INK, **middle)
+        ax.text(end + 8, y + tall / 2, "true", color=INK, **middle)
+        below = y + 1.5 * tall + gap
+        ax.text(end + 8, below, "predicted", color=BLUE, weight="bold", **middle)
+    base = down - foot + 4
+    for frame in shown:
+        place = x[frame] + wide / 2
+        color = BLUE if frame >= seen else quiet
+        ax.text(place, base, str(frame + 1), ha="center", fontsize=9, color=color)
+    ax.text(left - 8, base, "frame", ha="right", **small)
+    number = f"{len(clips)} of {total:,} clips" if total > 1 else "the only clip"
+    note = f"{number}; error: squared, summed over the pixels of a frame"
+    ax.text(left, base + 30, note, fontsize=9, color=quiet)
+    title = dict(fontsize=12, color=INK, va="center")
+    ax.text(left, 18, "Predicted frames", ha="left", **title)
+    return fig
+
+
+def error_over_time(errors, *, first: int):
+    """Squared error per frame against the number of the frame.
+
+    Args:
+      errors: {"network" | a reference: [h]}, squared errors summed over a frame.
+      first: the number of the first predicted frame; the clip begins at 1.
+
+    Returns:
+      A Figure.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    from lstm_jax.tasks.plots import BLUE, INK, ORANGE, figure, tidy
+
+    looks = {
+        "network": dict(color=BLUE, linewidth=2.6, marker="o", markersize=5, zorder=4),
+        "copy last frame": dict(color=ORANGE, linestyle=(0, (5, 1.5)), marker="s"),
+        "mean frame": dict(color="#117733", linestyle=(0, (3, 1.5)), marker="^"),
+        "all zeros": dict(color="#777777", linestyle=(0, (1, 1.5)), marker="D"),
+    }
+    fig = figure(8.6, 4.6)
+    ax = fig.add_subplot()
+    tidy(ax)
+    for name in sorted(errors, key=lambda name: -np.mean(errors[name])):
+        values = np.asarray(errors[name], np.float64)
+        frames = first + np.arange(len(values))
+        look = dict(linewidth=1.6, markersize=4) | looks[name]
+        ax.plot(frames, values, label=f"{values.mean():.4g}  {name}", **look)
+    ax.set_ylim(0, 1.06 * max(map(np.max, errors.values())) or 1.0)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.set_xlabel("frame")
+    ax.set_ylabel("squared error, sum over a frame")
+    ax.set_title("Error of each predicted frame", color=INK)
+    legend = ax.legend(
+        title="mean over frames",
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        frameon=False,
+        alignment="left",
+    )
+    legend.get_title().set_color("#5b6770")
+    return fig
+
+
+def gif_bytes(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> bytes:
+    """A film in a loop: what happened on the left, what was predicted on the right.
+
+    The right border is grey while the network still sees frames, the same on both
+    sides, and orange from the first frame that it predicts.
+
+    Args:
+      inputs: [S, H, W, C], what the network saw; uint8, or float in [0, 1].
+      true: [h, H, W, C], what came next.
+      predicted: [h, H, W, C].
+      scale: a pixel becomes a square of scale x scale.
+      ms: milliseconds per frame, a multiple of 10; the last frame stays six times as
+        long.
+
+    Returns:
+      The bytes of an animated GIF. Three channels are RGB, else their mean is grey.
+    """
+    from PIL import Image
+
+    inputs, true, predicted = (np.asarray(x) for x in (inputs, true, predicted))
+    same = true.ndim == 4 and true.shape == predicted.shape
+    if not same or inputs.shape[1:] != true.shape[1:] or not len(true):
+        raise ValueError(
+            f"gif_bytes: inputs {inputs.shape}, true {true.shape} and predicted "
+            f"{predicted.shape}; wanted [S, H, W, C], [h, H, W, C] and the same, h >= 1"
+        )
+    if scale < 1 or ms < 10:
+        raise ValueError(
+            f"gif_bytes: scale={scale} and ms={ms}, wanted 1 or more and 10 or more"
+        )
+    pages = [_page(x, x, scale, _SEEN) for x in inputs]
+    pages += [
+        _page(a, b, scale, _PREDICTED) for a, b in zip(true, predicted, strict=True)
+    ]
+    images = []
+    for indices, palette in pages:
+        image = Image.fromarray(indices)
+        image.putpalette(palette.tobytes())
+        images.append(image)
+    file = io.BytesIO()
+    images[0].save(
+        file,
+        format="GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=[ms] * (len(images) - 1) + [6 * ms],
+        loop=0,
+        optimize=False,
+        disposal=1,
+    )
+    return file.getvalue()
+
+
+_PAPER, _SEEN, _PREDICTED = 253, 254, 255  # the palette's last three entries
+_ENDS = np.array([[255, 255, 255], [154, 163, 173], [213, 94, 0]], np.uint8)
+
+
+def _page(left, right, scale, border):
+    """Two frames side by side as palette indices [h, w] and the palette [256, 3]."""
+    both = np.concatenate([to_uint8(left), to_uint8(right)], 1)  # for one palette
+    indices, palette = _indexed(both)
+    indices = indices.repeat(scale, 0).repeat(scale, 1)
+    edge = max(3, scale)
+    sides = []
+    for side, color in zip(np.split(indices, 2, 1), (_SEEN, border), strict=True):
+        sides.append(np.pad(side, edge, constant_values=color))
+    space = np.full((len(sides[0]), 2 * edge), _PAPER, np.uint8)
+    page = np.concatenate([sides[0], space, sides[1]], 1)
+    return page, np.concatenate([palette, _ENDS])
+
+
+def _indexed(picture):
+    """[H, W] indices below 253 and [253, 3] colours; grey levels are kept to 1/252."""
+    from PIL import Image
+
+    if picture.ndim == 2:
+        ramp = np.rint(np.arange(253) * (255 / 252)).astype(np.uint8)
+        indices = np.rint(picture * (252 / 255)).astype(np.uint8)
+        return indices, np.stack([ramp] * 3, -1)
+    image = Image.fromarray(picture).quantize(253)
+    colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)[:253]
+    palette = np.zeros((253, 3), np.uint8)
+    palette[: len(colors)] = colors
+    return np.asarray(image), palette
+
+
+def to_uint8(frame):
+    """A frame [H, W, C], uint8 or in [0, 1], as uint8 [H, W], or [H, W, 3] for RGB."""
+    if frame.dtype != np.uint8:
+        frame = np.rint(np.clip(np.float32(frame), 0, 1) * 255).astype(np.uint8)
+    if frame.shape[-1] == 3:
+        return frame
+    return np.rint(frame.mean(-1)).astype(np.uint8)

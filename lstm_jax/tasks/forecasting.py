@@ -1,0 +1,368 @@
+"""The next frames of a clip: pixel losses, similarity, skill scores, references."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lstm_jax.tasks.task import Task, masked
+
+LOSSES = ("mse", "l1", "bce", "ssim")
+SSIM_SHARE = 0.84  # alpha of the loss that Zhao et al. 2017 call Mix
+WINDOW, SIGMA = 11, 1.5  # pixels; Wang et al. 2004, section III-C
+K1, K2 = 0.01, 0.03
+REFERENCES = ("copy last frame", "mean frame", "all zeros")
+BEST_PSNR = 100.0  # decibels, for a frame without error
+CHUNK = 2**18  # pixels of predicted frames scored at once; on CPU they fit a cache
+
+
+def forecasting(horizon: int, *, loss: str = "mse", threshold: float = 0.5) -> Task:
+    """The last frames of a clip, predicted from the frames before them.
+
+    mse: e^2.  l1: |e|.  bce: cross-entropy of a sigmoid.
+    ssim: 0.84 (1 - SSIM) + 0.16 |e|.
+    Here e = output - true, a pixel is in [0, 1], and the loss is the mean over pixels
+    and over all P frames that the network predicts.
+
+    The metrics, "loss" among them, count the last `horizon` frames only, clipped to
+    [0, 1]. "mse" and "mae" are sums over the pixels and channels of a frame, as in the
+    literature on moving digits; "psnr" is in decibels; all are means over frames.
+
+    Args:
+      horizon: frames that are scored, 1 or more.
+      loss: "mse" | "l1" | "bce" | "ssim"; for "bce" the outputs are logits.
+      threshold: in (0, 1); a pixel at or above it is an event for CSI, POD and FAR.
+
+    Returns:
+      A Task; targets are whole clips [B, T, H, W, C], uint8 or float in [0, 1];
+      outputs are the last P frames, [B, P, H, W, C] with horizon <= P < T;
+      predictions are [B, horizon, H, W, C] in [0, 1]. `outputs` is the horizon.
+
+    Raises:
+      ValueError: an unknown loss, or a number out of its range.
+
+    Reference: Shi et al. 2015, Convolutional LSTM Network, section 4.2 (the skill
+    scores); Tan et al. 2023, OpenSTL (sums over a frame); Zhao et al. 2017, Loss
+    Functions for Image Restoration with Neural Networks, the loss called Mix.
+    Departs: SSIM has one scale here, not five, and |e| has no Gaussian weights.
+    """
+    if horizon < 1:
+        raise ValueError(f"forecasting: horizon={horizon}, wanted 1 or more frames")
+    if loss not in LOSSES:
+        raise ValueError(f'forecasting: loss="{loss}", wanted one of {LOSSES}')
+    if not 0 < threshold < 1:
+        raise ValueError(
+            f"forecasting: threshold={threshold} is not in (0, 1), the range of a pixel"
+        )
+
+    def check(outputs, batch):
+        targets, mask = batch["targets"], batch["mask"]
+        _check_clips(targets, horizon)
+        frames = outputs.shape[1] if outputs.ndim == 5 else 0
+        wanted = (len(targets), frames, *targets.shape[2:])
+        if outputs.shape != wanted or not horizon <= frames < targets.shape[1]:
+            raise ValueError(
+                f"forecasting: outputs have shape {outputs.shape} for targets "
+                f"{targets.shape}; wanted [B, P, H, W, C], the last P frames of the "
+                f"clip, with {horizon} <= P < T"
+            )
+        if mask.shape != targets.shape[:1]:
+            raise ValueError(
+                f"forecasting: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
+            )
+        return outputs.astype(jnp.float32), _pixels(targets[:, -frames:])
+
+    def error(outputs, true):  # [B]
+        if loss == "bce":
+            values = optax.sigmoid_binary_cross_entropy(outputs, true)
+        elif loss == "mse":
+            values = optax.squared_error(outputs, true)
+        else:
+            values = jnp.abs(outputs - true)
+        values = jnp.mean(values, (1, 2, 3, 4))
+        return values if loss != "ssim" else _mix(values, ssim(outputs, true).mean(1))
+
+    def loss_of(outputs, batch):
+        return masked(error(*check(outputs, batch)), batch["mask"])
+
+    def metrics(outputs, batch):
+        outputs, true = check(outputs, batch)
+        frames, true = predict(outputs), true[:, -horizon:]
+        scored = outputs[:, -horizon:] if loss == "bce" else frames
+        values = {"loss": error(scored, true)}
+        for name, score in frame_scores(frames, true).items():
+            values[name] = jnp.mean(score, 1)
+        return {name: masked(value, batch["mask"]) for name, value in values.items()}
+
+    def predict(outputs):
+        frames = outputs[:, -horizon:].astype(jnp.float32)
+        return jax.nn.sigmoid(frames) if loss == "bce" else jnp.clip(frames, 0, 1)
+
+    def report(predictions, targets):
+        scores = _score(predictions, targets, horizon, threshold)
+        pixels = math.prod(targets.shape[2:])
+        rows = {name: _summary(score, pixels) for name, score in scores.items()}
+        network = rows.pop("network")
+        value = {
+            "mse": network["mse_per_pixel"],
+            "l1": network["mae_per_pixel"],
+            "bce": None,  # float32 probabilities of 0 and 1 have lost their logits
+            "ssim": _mix(network["mae_per_pixel"], network["ssim"]),
+        }[loss]
+        return {
+            "task": "forecasting",
+            "examples": len(targets),
+            "horizon": horizon,
+            "threshold": threshold,
+            "loss": value,
+            **network,
+            "references": rows,
+        }
+
+    def figures(predictions, targets):
+        from lstm_jax.tasks.film import error_over_time, strip
+
+        scores = _score(predictions, targets, horizon, threshold, similarity=False)
+        errors = scores["network"]["mse"].mean(1)
+        clips = [
+            (
+                f"{word}: {errors[k]:.3g} per frame",
+                _pixels(np.asarray(targets[k])),
+                _pixels(np.asarray(predictions[k])),
+            )
+            for word, k in _examples(errors)
+        ]
+        means = {name: score["mse"].mean(0) for name, score in scores.items()}
+        first = targets.shape[1] - horizon + 1
+        return {
+            "strip": strip(clips, total=len(targets)),
+            "error_over_time": error_over_time(means, first=first),
+        }
+
+    return Task(
+        name="forecasting",
+        outputs=horizon,
+        loss=loss_of,
+        metrics=metrics,
+        predict=predict,
+        monitor="mse",
+        mode="min",
+        report=report,
+        figures=figures,
+    )
+
+
+def ssim(a, b):
+    """Structural similarity of frames, 1 where they are equal.
+
+    SSIM = (2 m_a m_b + C1) (2 s_ab + C2) / ((m_a^2 + m_b^2 + C1) (s_a^2 + s_b^2 + C2))
+    with means m, variances s^2 and the covariance s_ab under a Gaussian window of
+    11 x 11 pixels and sigma 1.5, C1 = 0.01^2 and C2 = 0.03^2 for pixels in [0, 1].
+    Only windows that lie wholly inside the frame count; then the mean over positions
+    and channels. A frame narrower than 11 pixels has the largest odd window that fits.
+
+    Args:
+      a: [..., H, W, C], pixels in [0, 1].
+      b: the same, or a shape that broadcasts with it over the leading axes.
+
+    Returns:
+      [...], float32.
+
+    Reference: Wang et al. 2004, Image Quality Assessment, equation 13. It is what
+    scikit-image computes with gaussian_weights=True, sigma=1.5, data_range=1.0 and
+    use_sample_covariance=False.
+    """
+    a, b = (jnp.moveaxis(x.astype(jnp.float32), -1, -3) for x in (a, b))  # [..., C,H,W]
+    height, width = a.shape[-2:]
+    size = min(WINDOW, height, width)
+    size -= 1 - size % 2
+    rows, columns = _windows(height, size), _windows(width, size)
+
+    def mean(x):  # [..., C, H, W] -> [..., C, W', H']
+        x = jnp.matmul(x, columns, precision="highest")
+        return jnp.matmul(x.swapaxes(-1, -2), rows, precision="highest")
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a = mean(a * a) - mean_a * mean_a
+    variance_b = mean(b * b) - mean_b * mean_b
+    covariance = mean(a * b) - mean_a * mean_b
+    c1, c2 = K1**2, K2**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return jnp.mean(luminance * structure, (-3, -2, -1))
+
+
+@functools.cache
+def _windows(length, size):
+    """[length, length - size + 1]: a column holds the window at one position.
+
+    Blurring by a matrix product took a twentieth of the time of two convolutions on a
+    CPU (64 frames of 64 x 64).
+    """
+    offsets = np.arange(size) - size // 2
+    window = np.exp(-0.5 * (offsets / SIGMA) ** 2)
+    window /= window.sum()
+    matrix = np.zeros((length, length - size + 1), np.float32)
+    for k in range(matrix.shape[1]):
+        matrix[k : k + size, k] = window
+    return matrix
+
+
+def frame_scores(predicted, true):
+    """How far predicted frames [..., H, W, C] are from the true ones, each [...].
+
+    "mse" and "mae" are sums over a frame, "psnr" = 10 log10(1 / mean e^2) decibels and
+    at most 100, "ssim" as above. Pixels are in [0, 1].
+    """
+    error = predicted - true
+    pixels = math.prod(error.shape[-3:])
+    square = jnp.sum(error * error, (-3, -2, -1))
+    least = 10 ** (-BEST_PSNR / 10)
+    return {
+        "mse": square,
+        "mae": jnp.sum(jnp.abs(error), (-3, -2, -1)),
+        "psnr": -10 * jnp.log10(jnp.maximum(square / pixels, least)),
+        "ssim": ssim(predicted, true),
+    }
+
+
+def _mix(absolute, similarity):
+    return SSIM_SHARE * (1 - similarity) + (1 - SSIM_SHARE) * absolute
+
+
+def _pixels(frames):
+    """Frames as float32; uint8 becomes [0, 1]. NumPy in, NumPy out."""
+    if frames.dtype == np.uint8:
+        return frames.astype(np.float32) / np.float32(255)
+    return frames.astype(np.float32)
+
+
+def _check_clips(targets, horizon):
+    real = jnp.issubdtype(targets.dtype, jnp.floating)
+    if targets.ndim != 5 or not (real or targets.dtype == np.uint8):
+        raise ValueError(
+            f"forecasting: targets have shape {targets.shape} and dtype "
+            f"{targets.dtype}, wanted clips [B, T, H, W, C], uint8 or float in [0, 1]"
+        )
+    if targets.shape[1] <= horizon:
+        raise ValueError(
+            f"forecasting: clips have {targets.shape[1]} frames, wanted more than the "
+            f"horizon of {horizon}: the first ones are what the network sees"
+        )
+
+
+def _score(predictions, targets, horizon, threshold, similarity=True):
+    """Scores of the network and of three references, in chunks of clips.
+
+    Returns:
+      {"network" | a reference: {"mse" | ...: [N, horizon], "events": [3]}}, where
+      events are hits, misses and false alarms over all pixels.
+    """
+    _check_clips(targets, horizon)
+    wanted = (len(targets), horizon, *targets.shape[2:])
+    if predictions.shape != wanted or not len(targets):
+        raise ValueError(
+            f"forecasting: predictions have shape {predictions.shape} for targets "
+            f"{targets.shape}; wanted {wanted} with N >= 1"
+        )
+    step = max(1, CHUNK // math.prod(wanted[1:]))
+    chunks, broken = [], 0
+    for start in range(0, len(targets), step):
+        part = slice(start, start + step)
+        chunk, finite, inside = jax.device_get(
+            _score_chunk(
+                np.asarray(predictions[part]),
+                np.asarray(targets[part]),
+                threshold=threshold,
+                similarity=similarity,
+            )
+        )
+        broken += int(np.sum(~finite))
+        if not inside and not broken:
+            raise ValueError(
+                "forecasting: predictions or targets are not in [0, 1]; pass outputs "
+                "through task.predict first, and give targets as uint8 or divide by 255"
+            )
+        chunks.append(chunk)
+    if broken:
+        raise ValueError(
+            f"forecasting: {broken} of {len(targets)} predictions or targets hold NaN "
+            "or infinity; the parameters may have diverged: use an earlier checkpoint "
+            "or train again with a lower learning rate"
+        )
+    join = {"events": lambda rows: np.sum(np.stack(rows), 0, dtype=np.int64)}
+    return {
+        name: {
+            key: join.get(key, np.concatenate)([chunk[name][key] for chunk in chunks])
+            for key in chunks[0][name]
+        }
+        for name in ("network", *REFERENCES)  # a compiled function sorts its names
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("threshold", "similarity"))
+def _score_chunk(predictions, clips, *, threshold, similarity):
+    """Scores of some clips, which of them are finite, and whether all are in [0, 1]."""
+    predicted, clips = _pixels(predictions), _pixels(clips)
+    first = clips.shape[1] - predicted.shape[1]
+    seen, true = clips[:, :first], clips[:, first:]
+    frames = {
+        "network": predicted,
+        "copy last frame": seen[:, -1:],
+        "mean frame": jnp.mean(seen, 1, keepdims=True),
+        "all zeros": jnp.zeros_like(true[:1, :1]),
+    }
+    scores = {}
+    event = true >= threshold
+    for name, x in frames.items():
+        scores[name] = frame_scores(x, true)
+        if not similarity:
+            del scores[name]["ssim"]
+        guess = x >= threshold
+        counts = (guess & event, ~guess & event, guess & ~event)
+        scores[name]["events"] = jnp.stack([jnp.sum(jnp.int32(c)) for c in counts])
+    axes = (1, 2, 3, 4)
+    low = jnp.minimum(predicted.min(axes), clips.min(axes))  # NaN stays NaN
+    high = jnp.maximum(predicted.max(axes), clips.max(axes))
+    inside = jnp.all((low >= 0) & (high <= 1))
+    return scores, jnp.isfinite(low) & jnp.isfinite(high), inside
+
+
+def _summary(score, pixels):
+    """The numbers of one predictor, plain; None where a ratio has no cases."""
+    names = ("mse", "mae", "psnr", "ssim")
+    frames = {name: score[name].mean(0, dtype=np.float64) for name in names}
+    mean = {name: float(value.mean()) for name, value in frames.items()}
+    hits, misses, alarms = (int(count) for count in score["events"])
+
+    def ratio(part, whole):
+        return part / whole if whole else None
+
+    return {
+        "mse": mean["mse"],
+        "mae": mean["mae"],
+        "mse_per_pixel": mean["mse"] / pixels,
+        "mae_per_pixel": mean["mae"] / pixels,
+        "psnr": mean["psnr"],
+        "ssim": mean["ssim"],
+        "csi": ratio(hits, hits + misses + alarms),
+        "pod": ratio(hits, hits + misses),
+        "far": ratio(alarms, hits + alarms),
+        "per_frame": [
+            {name: float(frames[name][k]) for name in names}
+            for k in range(len(frames["mse"]))
+        ],
+    }
+
+
+def _examples(errors):
+    """Which clips a picture shows: the best, the middle and the worst, each once."""
+    order = np.argsort(errors, kind="stable")
+    if len(order) == 1:
+        return [("error", 0)]
+    words = {order[len(order) // 2]: "median"}
+    words |= {order[-1]: "largest", order[0]: "smallest"}
+    return [(f"{words[k]} error", int(k)) for k in order if k in words]

@@ -1,0 +1,250 @@
+"""K yes/no answers, per clip or per step: cross-entropy, ROC, average precision."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lstm_jax.tasks.task import Task, masked
+
+SCORES = ("roc_auc", "average_precision", "f1", "precision", "recall")
+
+
+def multilabel(labels: Sequence[str]) -> Task:
+    """K independent yes/no answers for a clip, or for each of its steps, from logits.
+
+    loss = -(q log p + (1 - q) log(1 - p)) with p = sigmoid(output) and q the target.
+    Loss and accuracy (at p >= 0.5) are means over all known entries: a target that is
+    NaN is unknown and does not count, and neither does a step at or past the clip's
+    length.
+
+    Args:
+      labels: the K names, in the order of the outputs.
+
+    Returns:
+      A Task; targets are 0, 1 or NaN, [B, K] or [B, T, K]; a batch may hold "lengths"
+      [B], int, in steps. Predictions are probabilities of the targets' shape. `report`
+      and `figures` know no lengths: give them NaN at padded steps.
+
+    Raises:
+      ValueError: no labels, or a name twice.
+
+    Reference: Bishop 2006, Pattern Recognition and Machine Learning, equation 4.90.
+    """
+    labels = tuple(str(name) for name in labels)
+    width = len(labels)
+    if not width:
+        raise ValueError("multilabel: got no labels, wanted 1 or more")
+    if len(set(labels)) < width:
+        twice = sorted({name for name in labels if labels.count(name) > 1})
+        raise ValueError(f"multilabel: label names appear twice: {twice[:5]}")
+
+    def check(outputs, batch):
+        """Logits, targets without NaN, and the weight of each entry."""
+        targets, mask, lengths = batch["targets"], batch["mask"], batch.get("lengths")
+        if outputs.ndim not in (2, 3) or outputs.shape[-1] != width:
+            raise ValueError(
+                f"multilabel: outputs have shape {outputs.shape}, wanted [B, {width}] "
+                f"or [B, T, {width}]; give the head {width} outputs"
+            )
+        if targets.shape != outputs.shape or mask.shape != outputs.shape[:1]:
+            raise ValueError(
+                f"multilabel: targets {targets.shape} and mask {mask.shape} do not fit "
+                f"outputs {outputs.shape}; wanted targets of the same shape and mask "
+                f"{outputs.shape[:1]}"
+            )
+        targets = targets.astype(jnp.float32)
+        known = ~jnp.isnan(targets)
+        if lengths is not None and outputs.ndim == 3:
+            if lengths.shape != mask.shape:
+                raise ValueError(
+                    f"multilabel: lengths have shape {lengths.shape}, wanted "
+                    f"{mask.shape}"
+                )
+            steps = jnp.arange(outputs.shape[1], dtype=lengths.dtype)
+            known &= (steps < lengths[:, None])[..., None]
+        first = mask.reshape(-1, *[1] * (outputs.ndim - 1)).astype(jnp.float32)
+        weights = first * known.astype(jnp.float32)
+        return outputs.astype(jnp.float32), jnp.where(known, targets, 0), weights
+
+    def loss(outputs, batch):
+        logits, targets, weights = check(outputs, batch)
+        values = optax.sigmoid_binary_cross_entropy(logits, targets)
+        return masked(values, weights)
+
+    def metrics(outputs, batch):
+        logits, targets, weights = check(outputs, batch)
+        right = (predict(logits) >= 0.5) == (targets >= 0.5)
+        return {"loss": loss(outputs, batch), "accuracy": masked(right, weights)}
+
+    def predict(outputs):
+        return jax.nn.sigmoid(outputs.astype(jnp.float32))
+
+    def report(predictions, targets):
+        pairs = _known(predictions, targets, width)
+        return _report(pairs, len(targets), labels)
+
+    def figures(predictions, targets):
+        return {"roc": _roc_figure(_known(predictions, targets, width), labels)}
+
+    return Task(
+        name="multilabel",
+        outputs=width,
+        loss=loss,
+        metrics=metrics,
+        predict=predict,
+        monitor="loss",
+        mode="min",
+        report=report,
+        figures=figures,
+    )
+
+
+def _known(predictions, targets, width):
+    """For each label, probabilities and truths (bool) of its known entries.
+
+    Returns:
+      K pairs ([n_k], [n_k]).
+    """
+    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    wanted = targets.ndim in (2, 3) and targets.shape[-1] == width and len(targets)
+    if predictions.shape != targets.shape or not wanted:
+        raise ValueError(
+            f"multilabel: predictions have shape {predictions.shape} and targets "
+            f"{targets.shape}; wanted [N, {width}] or [N, T, {width}] with N >= 1, the "
+            "same for both"
+        )
+    targets = targets.reshape(-1, width).astype(np.float32)
+    predictions = predictions.reshape(-1, width)
+    known = ~np.isnan(targets)
+    pairs = [
+        (predictions[known[:, k], k].astype(np.float64), targets[known[:, k], k])
+        for k in range(width)
+    ]
+    p, q = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    bad = int(np.sum(~np.isfinite(p)))
+    if bad:
+        raise ValueError(
+            f"multilabel: {bad} of {len(p)} predictions are NaN or infinite; the "
+            "parameters have diverged: use an earlier checkpoint or train again with a "
+            "lower learning rate"
+        )
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError(
+            "multilabel: predictions are not probabilities; pass the outputs through "
+            "task.predict first"
+        )
+    if ((q != 0) & (q != 1)).any():
+        raise ValueError("multilabel: targets hold other numbers than 0, 1 and NaN")
+    return [(probability, truth == 1) for probability, truth in pairs]
+
+
+def _report(pairs, examples, labels):
+    """What a test set says about each label; None where it says nothing."""
+    p, truth = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    per_label = [
+        {"name": name, "support": int(q.sum()), "known": len(q), **_scores(p_k, q)}
+        for name, (p_k, q) in zip(labels, pairs, strict=True)
+    ]
+    macro = {}
+    for name in SCORES:
+        values = [row[name] for row in per_label if row[name] is not None]
+        macro[name] = float(np.mean(values)) if values else None
+    # the least probability that float32 tells from 0, and half the step below 1
+    p_truth = np.where(truth, np.maximum(p, 2.0**-126), np.maximum(1 - p, 2.0**-25))
+    return {
+        "task": "multilabel",
+        "examples": examples,
+        "known": len(p),
+        "loss": float(-np.log(p_truth).mean()) if len(p) else None,
+        "accuracy": float(np.mean((p >= 0.5) == truth)) if len(p) else None,
+        "macro": macro,
+        "per_label": per_label,
+        "labels": list(labels),
+    }
+
+
+def _scores(p, truth):
+    """Scores of one label, all None where only one of the two answers occurs."""
+    from sklearn.metrics import (
+        average_precision_score,
+        precision_recall_fscore_support,
+        roc_auc_score,
+    )
+
+    if truth.all() or not truth.any():
+        return dict.fromkeys(SCORES)
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        truth, p >= 0.5, average="binary", zero_division=0
+    )
+    values = (
+        roc_auc_score(truth, p),
+        average_precision_score(truth, p),
+        f1,
+        precision,
+        recall,
+    )
+    return {name: float(value) for name, value in zip(SCORES, values, strict=True)}
+
+
+def _roc_figure(pairs, labels):
+    """A curve for each label and their mean; at most ten, the hardest, have a name."""
+    from sklearn.metrics import roc_curve
+
+    from lstm_jax.tasks.plots import COLORS, INK, figure, safe, tidy
+
+    fig = figure(8.6, 5.8)
+    ax = fig.add_subplot()
+    tidy(ax)
+    ax.plot([0, 1], [0, 1], color="#9aa3ad", linewidth=1, linestyle=":")
+    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    ax.set_xlabel("false positive rate")
+    ax.set_ylabel("true positive rate")
+    ax.set_title("ROC of each label")
+    aucs = [_scores(*pair)["roc_auc"] for pair in pairs]
+    known = [k for k, auc in enumerate(aucs) if auc is not None]
+    if not known:
+        ax.text(0.5, 0.55, "no label has both answers:\nno curve", ha="center")
+        return fig
+    named = known
+    if len(known) > len(COLORS):
+        named = sorted(known, key=lambda k: aucs[k])[: len(COLORS)]
+    grid = np.linspace(0, 1, 1001)
+    mean = np.zeros_like(grid)
+    for k in known:
+        false, true, _ = roc_curve(pairs[k][1], pairs[k][0])
+        mean += np.interp(grid, false, true) / len(known)
+        if k not in named:
+            ax.plot(false, true, color="#c3cad1", linewidth=0.5, zorder=2)
+            continue
+        order = named.index(k)
+        ax.plot(
+            false,
+            true,
+            color=COLORS[order],
+            linestyle="-" if order % 2 == 0 else (0, (5, 1.5)),
+            linewidth=1.5,
+            zorder=3,
+            label=f"{aucs[k]:.4f}  {safe(labels[k], 20)}",
+        )
+    if len(known) > 1:
+        ax.plot(np.r_[0, grid], np.r_[0, mean], color=INK, linewidth=3, zorder=2.5)
+    macro = np.mean([aucs[k] for k in known])
+    title = f"AUC\n{macro:.4f}  mean (macro), black" if len(known) > 1 else "AUC"
+    if len(known) > len(named):
+        title += f"\nthe {len(named)} hardest of {len(known)}:"
+    handles, names = ax.get_legend_handles_labels()
+    shown = sorted(zip(names, handles, strict=True), key=lambda pair: pair[0])
+    legend = ax.legend(
+        [handle for _, handle in shown],
+        [name for name, _ in shown],
+        title=title,
+        loc="upper left",
+        bbox_to_anchor=(1.02, 1.0),
+        frameon=False,
+        alignment="left",
+    )
+    legend.get_title().set_linespacing(1.5)
+    return fig

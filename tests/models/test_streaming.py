@@ -1,0 +1,80 @@
+"""Frame by frame equals the whole clip."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_jax import conv_lstm, gru, learned_carry, lstm, readout, st_lstm, stack
+from lstm_jax.models import (
+    EncoderForecaster,
+    FrameEncoder,
+    FrameForecaster,
+    SequenceClassifier,
+    sequences,
+    stream,
+)
+
+T, FRAME = 7, (8, 8, 1)
+READERS = {
+    "last": dict(cells=(lstm(5), gru(4)), pooling="last"),
+    "mean": dict(cells=(learned_carry(lstm(5)),), pooling="mean"),
+    "max": dict(cells=(lstm(5),), pooling="max"),
+    "per step": dict(cells=(lstm(5),), per_step=True),
+    "cnn": dict(cells=(lstm(5),), encoder=FrameEncoder((4, 8))),
+    "conv": dict(cells=(conv_lstm(3, (3, 3)),), order=sequences.frames()),
+}
+
+
+def clip():
+    return jax.random.normal(jax.random.key(1), (1, T, *FRAME))
+
+
+def streamed(network, params, frames):
+    parts = stream(network, params, frames.shape[1:])
+    step = jax.jit(parts.step, donate_argnums=0)
+    state, outputs = parts.start(), []
+    for frame in frames:
+        state, output = step(state, frame)
+        outputs.append(output)
+    assert step._cache_size() == 1  # one program for every frame
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_answers_as_it_does_to_the_clip_so_far(name):
+    options = dict(READERS[name])
+    spatial = name in ("cnn", "conv")
+    options.setdefault("order", sequences.frames() if spatial else None)
+    options["order"] = options["order"] or sequences.flat_frames()
+    network = SequenceClassifier(outputs=3, **options)
+    params = network.init(jax.random.key(0), clip())["params"]
+    found = streamed(network, params, clip()[0])
+    if network.per_step:
+        wanted = network.apply({"params": params}, clip())[0]
+    else:
+        wanted = np.concatenate(
+            [
+                network.apply({"params": params}, clip(), lengths=jnp.array([t + 1]))
+                for t in range(T)
+            ]
+        )
+    np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+@pytest.mark.parametrize("cell", [stack(conv_lstm(3, (3, 3))), st_lstm(3, (3, 3))])
+def test_a_forecaster_says_the_next_frame(cell):
+    network = FrameForecaster(readout(cell, 4), inputs=T, patch=2)
+    params = network.init(jax.random.key(0), clip())["params"]
+    wanted = network.apply({"params": params}, clip())[0]  # frames 1 to T - 1
+    found = streamed(network, params, clip()[0])
+    np.testing.assert_allclose(found[:-1], wanted, atol=2e-6)
+
+
+def test_what_must_see_the_end_first_is_refused():
+    network = SequenceClassifier(sequences.frames(), (lstm(3),), 2, bidirectional=True)
+    with pytest.raises(ValueError, match="bidirectional"):
+        stream(network, {}, FRAME)
+    network = EncoderForecaster((conv_lstm(3, (3, 3)),), horizon=2)
+    with pytest.raises(ValueError, match="EncoderForecaster"):
+        stream(network, {}, FRAME)
