@@ -54,6 +54,8 @@ class Core:
 class Tpu:
     """Compiles the training step for TPUs, without one; needs `pip install libtpu`."""
 
+    preset: str = "fashion-rows"
+    """fashion-rows or moving-fashion."""
     topologies: tuple[str, ...] = ("v5e:1x1", "v5e:2x2", "v5e:4x4", "v6e:1x1")
     batch_per_chip: int = 1024
 
@@ -62,7 +64,7 @@ def tpu(options: Tpu) -> None:
     """Prints a table of what the step needs on each slice."""
     from experiments import tpu_compile
 
-    tpu_compile.table(options.topologies, options.batch_per_chip)
+    tpu_compile.table(options.preset, options.topologies, options.batch_per_chip)
 
 
 def core(options: Core) -> None:

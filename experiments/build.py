@@ -262,6 +262,14 @@ def model(config: Config, about: Facts):
 
 
 def apply_fn(config: Config, about: Facts):
+    """`(params, uint8 pictures or clips [B, ...], keys=None) -> outputs`."""
+    forward = forward_fn(config, about)
+    return lambda params, inputs, keys=None: forward(params, dict(inputs=inputs), keys)[
+        0
+    ]
+
+
+def forward_fn(config: Config, about: Facts):
     """`(params, batch, keys=None) -> (outputs, extra loss [B] or None)`.
 
     `batch` holds uint8 `inputs`, or features, and where there are any `lengths`.
@@ -271,7 +279,7 @@ def apply_fn(config: Config, about: Facts):
     scale = np.asarray(about.pixel_scale, np.float32)
     given = about.image_shape[0] - config.task.horizon
 
-    def apply(params: Any, batch: dict, keys: jax.Array | None = None):
+    def forward(params: Any, batch: dict, keys: jax.Array | None = None):
         inputs = batch["inputs"].astype(jnp.float32)
         if config.model.kind == "reader":
             inputs, lengths = (inputs - offset) * scale, batch.get("lengths")
@@ -289,7 +297,7 @@ def apply_fn(config: Config, about: Facts):
         found = sown.get("losses", {}).get("decoupling")
         return outputs, None if found is None else config.task.decoupling * found[0]
 
-    return apply
+    return forward
 
 
 def _sampling(feedback: str, progress: jax.Array):
@@ -347,14 +355,15 @@ def _fold(keys: jax.Array, number: int) -> jax.Array:
 
 def loss_fn(config: Config, about: Facts, goal: tasks.Task):
     """`(params, batch, keys [B]) -> ((loss, count), metrics)`, augmented."""
-    change, apply = augment(config), apply_fn(config, about)
+    change, forward = augment(config), forward_fn(config, about)
+    ready = _with_targets(config)
 
     def loss(params: Any, batch: dict, keys: jax.Array):
         inputs, pairs = batch["inputs"], None
         if len(about.image_shape) > 2:
             inputs, pairs = change(inputs, _fold(keys, 0))
-        batch = judged(batch | {"inputs": inputs})
-        outputs, extra = apply(params, batch, _fold(keys, 1))
+        batch = ready(batch | {"inputs": inputs})
+        outputs, extra = forward(params, batch, _fold(keys, 1))
         metrics = goal.metrics(outputs, batch)
         if pairs is not None:
             weight, partner = pairs
@@ -369,58 +378,59 @@ def loss_fn(config: Config, about: Facts, goal: tasks.Task):
             total += (extra * batch["mask"]).sum()
         return (total, count), metrics
 
-    judged = _judged(config)
     return loss
 
 
 def eval_fn(config: Config, about: Facts, goal: tasks.Task):
     """`(params, batch) -> (metrics, predictions)`."""
-    apply, judged = apply_fn(config, about), _judged(config)
+    forward, ready = forward_fn(config, about), _with_targets(config)
 
     def evaluate(params: Any, batch: dict):
-        batch = judged(batch)
-        outputs, _ = apply(params, batch)
+        batch = ready(batch)
+        outputs, _ = forward(params, batch)
         return goal.metrics(outputs, batch), goal.predict(outputs)
 
     return evaluate
 
 
-def _judged(config: Config):
+def _with_targets(config: Config):
     """The batch with what is predicted as its targets: of a forecast, the clip."""
     if config.task.name == "forecasting":
         return lambda b: b | {"targets": b["inputs"].astype(jnp.float32) / 255}
     return lambda batch: batch
 
 
-def truth(config: Config, split: data.Split) -> np.ndarray:
-    """What predictions of a whole split are judged by."""
+def judged(config: Config, split: data.Split, predictions: np.ndarray):
+    """Predictions of a split, and what they are judged by; without what is unknown."""
+    targets, lengths = split.targets, split.lengths
     if config.task.name == "forecasting":
-        return split.inputs
-    if config.task.name == "multilabel" and split.lengths is not None:
-        if split.targets.ndim == 3:
-            past = np.arange(split.targets.shape[1]) >= split.lengths[:, None]
-            return np.where(past[..., None], np.nan, split.targets)
-    return split.targets
+        return predictions, split.inputs
+    if config.task.name == "multilabel" and targets.ndim == 3 and lengths is not None:
+        past = np.arange(targets.shape[1]) >= lengths[:, None]
+        return predictions, np.where(past[..., None], np.nan, targets)
+    if config.task.name == "classification" and (targets < 0).any():
+        known = targets >= 0
+        return predictions[known], targets[known]
+    return predictions, targets
 
 
-def extras(config: Config, dataset: data.Dataset, predictions, directory: Path):
-    """What a task leaves besides its report: a film of forecasts, a table of labels."""
+def leave(config: Config, dataset: data.Dataset, predictions, directory: Path):
+    """Files besides the report: a film of a forecast; a table of answers to clips."""
     test = dataset.splits["test"]
     if config.task.name == "forecasting":
         clip, horizon = test.inputs[0], config.task.horizon
         film = tasks.gif_bytes(clip[:-horizon], clip[-horizon:], predictions[0])
         record.write_bytes(directory / "forecast.gif", film)
-    if config.task.name == "multilabel" and dataset.names is not None:
-        steps = predictions.ndim == 3
+    elif dataset.names is not None and dataset.classes:
         rows = []
         for number, name in enumerate(dataset.names["test"]):
-            values = predictions[number] if steps else predictions[number : number + 1]
-            if steps and test.lengths is not None:
-                values = values[: test.lengths[number]]
-            for step, row in enumerate(values):
-                named = dict(zip(dataset.classes, row.tolist(), strict=True))
+            steps = predictions[number]
+            if steps.ndim == 2 and test.lengths is not None:
+                steps = steps[: test.lengths[number]]
+            for step, row in enumerate(np.atleast_2d(steps)):
+                where = {"path": name} | ({"step": step} if steps.ndim == 2 else {})
                 rows.append(
-                    {"path": name, **({"step": step} if steps else {}), **named}
+                    where | dict(zip(dataset.classes, row.tolist(), strict=True))
                 )
         record.write_table(directory / "submission.csv", rows)
 

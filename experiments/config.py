@@ -261,8 +261,9 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _moving(
             "moving_digits",
             Model(kind="encoder_forecaster", cell="conv_lstm", features=48, layers=2),
-            epochs=3,
-            batch_size=8,
+            steps=2000,
+            batch_size=4,
+            eval_every=500,
         ),
     ),
     "moving-fashion": (
@@ -289,6 +290,16 @@ PRESETS: dict[str, tuple[str, Config]] = {
             batch_size=16,
             data=Data("moving_digit/motion", size=32),
             model=Model(cell="conv_lstm", features=16, pooling="last"),
+        ),
+    ),
+    "features": (
+        "labels for every step, from files of features by a frozen network",
+        Config(
+            epochs=30,
+            batch_size=16,
+            data=Data("features.csv"),
+            model=Model(features=64, bidirectional=True, dropout=0.2, per_step=True),
+            task=Task("multilabel"),
         ),
     ),
     "cifar10-pixels": (

@@ -1,6 +1,5 @@
 """A run that watches: one compiled step a frame, for as long as frames come."""
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,13 @@ import numpy as np
 from experiments.config import UsageError
 
 
-def watch(run: Path, source: str, *, every: int = 25, out=sys.stdout) -> dict[str, Any]:
+def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
     """Answers every frame of a file, a camera or standard input, and says how fast.
 
     Args:
       run: folder of a trained run that reads clips in the order of their frames.
       source: a clip's file or folder; a camera's number; "-" for raw frames.
-      every: frames between two lines of output.
-      out: where lines go; None for nowhere.
+      every: frames between two printed lines; 0 prints none.
 
     Returns:
       "frames"; "outputs", of the last frame; "latency_ms", a dict of "p50", "p99" and
@@ -58,8 +56,8 @@ def watch(run: Path, source: str, *, every: int = 25, out=sys.stdout) -> dict[st
         seconds.append(time.perf_counter() - since)
         line = _line(about, frame, answer, new, forecasts)
         answer = np.asarray(new)
-        if out and count % every == 0:
-            print(f"frame {count}  {line}  {1000 * seconds[-1]:.1f} ms", file=out)
+        if every and count % every == 0:
+            print(f"frame {count}  {line}  {1000 * seconds[-1]:.1f} ms")
         count += 1
         if len(seconds) > 100_000:  # of a camera that runs for days
             del seconds[1:50_001]
@@ -71,9 +69,9 @@ def watch(run: Path, source: str, *, every: int = 25, out=sys.stdout) -> dict[st
         "p99": float(np.percentile(steady, 99)),
         "max": float(steady.max()),
     }
-    if out:
+    if every:
         words = ", ".join(f"{name} {ms:.1f}" for name, ms in latency.items())
-        print(f"{count} frames; milliseconds a frame: {words}", file=out)
+        print(f"{count} frames; milliseconds a frame: {words}")
     return {"frames": count, "outputs": answer, "latency_ms": latency}
 
 

@@ -78,8 +78,8 @@ def _load(run: str, written: float):
     from experiments import build
 
     config, about, task, params = restored(run)
-    apply = build.apply_fn(config, about)
-    compiled = jax.jit(lambda batch: task.predict(apply(params, batch)[0]))
+    forward = build.forward_fn(config, about)
+    compiled = jax.jit(lambda batch: task.predict(forward(params, batch)[0]))
 
     def answer(**batch: np.ndarray) -> np.ndarray:
         count = len(batch["inputs"])
@@ -228,7 +228,7 @@ def _write_films(run: Path, answers: list[dict[str, Any]]) -> None:
     for row in answers:
         if "frames" in row:
             path = run / "predictions" / f"{Path(row['path']).stem}.gif"
-            film = tasks.gif_bytes(row["seen"], row["frames"], row["frames"])
+            film = tasks.gif_bytes(row["seen"], None, row["frames"])
             record.write_bytes(path, film)
             row["film"] = str(path)
 

@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from experiments import build
-from experiments.config import Config, preset
+from experiments.config import Config, UsageError, preset
 from lstm_jax import training
 
 # Quiet: libtpu would look for the machine's own TPU.
@@ -27,21 +27,29 @@ _ENVIRONMENT = {
 }
 
 
+# What the step of a preset reads: pictures kept on every chip, None if they are
+# streamed, and the shape of one.
+READS = {
+    "fashion-rows": dict(examples=54_000, image=(28, 28, 1)),
+    "moving-fashion": dict(examples=None, image=(20, 64, 64, 1)),
+}
+
+
 def compile_for(
-    topology: str, config: Config, *, examples: int = 54_000, image=(28, 28, 1)
+    topology: str, config: Config, *, examples: int | None, image: tuple[int, ...]
 ) -> dict[str, Any]:
-    """Compiles the resident training step of `config` for a TPU slice.
+    """Compiles the training step of `config` for a TPU slice.
 
     Args:
       topology: such as "v5e:2x2".
       config: of a run; its batch is that of all chips.
-      examples: N, training pictures kept on every chip.
-      image: (H, W, C) of each.
+      examples: N, training examples kept on every chip; None: batches are streamed.
+      image: the shape of each, (H, W, C), or (T, H, W, C) of a clip.
 
     Returns:
       "chips", "seconds" of compilation, "all_reduces" in the program, and in bytes on
       one chip: "state", "aliased" (of the state, updated in place), "arguments" (the
-      state, the pictures, rows), "temporary", "program".
+      state, the pictures or batches), "temporary", "program".
 
     Raises:
       RuntimeError: libtpu is not installed, or knows no such topology.
@@ -87,21 +95,29 @@ def compile_for(
         )
 
     shape = (config.steps_per_dispatch, config.batch_size)
-    data = {
-        "inputs": jax.ShapeDtypeStruct((examples, *image), np.uint8),
-        "targets": jax.ShapeDtypeStruct((examples,), np.int32),
-    }
-    rows = {
-        "rows": jax.ShapeDtypeStruct(shape, np.int32),
+
+    def pictures(*lead):
+        return {
+            "inputs": jax.ShapeDtypeStruct((*lead, *image), np.uint8),
+            "targets": jax.ShapeDtypeStruct(lead, np.int32),
+        }
+
+    batches = {
         "mask": jax.ShapeDtypeStruct(shape, np.float32),
+        "progress": jax.ShapeDtypeStruct(shape, np.float32),
     }
+    if examples is None:
+        data, batches = None, batches | pictures(*shape)
+    else:
+        data = pictures(examples)
+        batches["rows"] = jax.ShapeDtypeStruct(shape, np.int32)
     with _traced_for_tpu():
         since = time.perf_counter()
         state = abstract(jax.eval_shape(init), everywhere)
         compiled = run.lower(
             state,
             abstract(data, everywhere),
-            abstract(rows, split),
+            abstract(batches, split),
             jax.ShapeDtypeStruct((), np.int32),
         ).compile()
         seconds = time.perf_counter() - since
@@ -120,10 +136,14 @@ def compile_for(
     }
 
 
-def table(topologies: tuple[str, ...], batch_per_chip: int) -> None:
-    """Prints what the step of `fashion-rows` needs on each slice."""
+def table(name: str, topologies: tuple[str, ...], batch_per_chip: int) -> None:
+    """Prints what the step of a preset needs on each slice."""
+    if name not in READS:
+        raise UsageError(f"--preset={name}: choose {' or '.join(READS)}")
+    resident = READS[name]["examples"]
+    where = "streamed" if resident is None else f"{resident:,} resident"
     print(
-        f"fashion-rows, {batch_per_chip} pictures a chip, 54,000 resident; MB a chip\n"
+        f"{name}, {batch_per_chip} examples a chip, {where}; MB a chip\n"
         "                        compile s  all-reduces  in place of state"
         "   arguments  temporary"
     )
@@ -131,11 +151,11 @@ def table(topologies: tuple[str, ...], batch_per_chip: int) -> None:
         for precision in ("float32", "bfloat16"):
             chips = int(np.prod([int(n) for n in topology.split(":")[1].split("x")]))
             config = dataclasses.replace(
-                preset("fashion-rows"),
+                preset(name),
                 precision=precision,
                 batch_size=batch_per_chip * chips,
             )
-            found = compile_for(topology, config)
+            found = compile_for(topology, config, **READS[name])
             print(
                 f"{topology:<10}{precision:<14}{found['seconds']:>9.1f}"
                 f"{found['all_reduces']:>13}"

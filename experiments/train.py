@@ -106,7 +106,7 @@ def _train(name: str, config: Config) -> Run:
             predictions.append(outputs)
             for metric, pair in metrics.items():
                 sums[metric] = sums.get(metric, 0) + np.asarray(pair, np.float64)
-        means = {metric: float(total / n) for metric, (total, n) in sums.items()}
+        means = {metric: float(total / n) for metric, (total, n) in sums.items() if n}
         return means, np.concatenate(predictions)[: len(split.inputs)]
 
     # From here on something is written, by the first process.
@@ -201,8 +201,10 @@ def _train(name: str, config: Config) -> Run:
                 stop.signal,
             )
         rows = log.rows() if writes else []
+        known = build.judged(config, test, predictions)
         report = {
-            "test": task.report(predictions, build.truth(config, test)),
+            "test": task.report(*known) if len(known[1]) else {"examples": 0},
+            "data": {"examples": sizes, "notes": list(dataset.notes)},
             "train": {
                 "steps": steps,
                 "checkpoint": int(chosen),
@@ -219,12 +221,12 @@ def _train(name: str, config: Config) -> Run:
             report["profile"] = profile
         figures = {}
         if writes:
-            figures = task.figures(predictions, build.truth(config, test))
+            figures = task.figures(*known) if len(known[1]) else {}
             figures["curves"] = tasks.curves(rows)
             record.write_json(directory / "report.json", report)
             for title, figure in figures.items():
                 record.save_figure(directory / f"{title}.png", figure)
-            build.extras(config, dataset, predictions, directory)
+            build.leave(config, dataset, predictions, directory)
             log.write_csv()
     display.note(summary_table(report["test"] | {"baselines": report["baselines"]}))
     display.note(

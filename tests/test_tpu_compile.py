@@ -31,6 +31,16 @@ def test_the_training_step(name, topology, chips):
     assert found["arguments"] < found["state"] * 1.2 + 1.5 * pictures + 1e6
 
 
+def test_the_published_forecaster_on_eight_chips():
+    config = preset("moving-fashion")  # a batch of 16, two clips a chip
+    reads = tpu_compile.READS["moving-fashion"]
+    found = tpu_compile.compile_for("v5e:2x4", config, **reads)
+    assert found["chips"] == 8 and found["all_reduces"] == 1
+    assert found["aliased"] >= found["state"] > 3 * 4 * 11_675_648
+    assert found["temporary"] + found["arguments"] < 16e9  # of a chip's memory
+
+
 def test_an_unknown_slice():
     with pytest.raises(RuntimeError, match="no compiler for v9z:2x2"):
-        tpu_compile.compile_for("v9z:2x2", preset("digits"))
+        reads = tpu_compile.READS["fashion-rows"]
+        tpu_compile.compile_for("v9z:2x2", preset("digits"), **reads)

@@ -141,7 +141,8 @@ def gif_bytes(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> byte
 
     Args:
       inputs: [S, H, W, C], what the network saw; uint8, or float in [0, 1].
-      true: [h, H, W, C], what came next.
+      true: [h, H, W, C], what came next; None where nobody knows, and the film then
+        has the predicted side alone.
       predicted: [h, H, W, C].
       scale: a pixel becomes a square of scale x scale.
       ms: milliseconds per frame, a multiple of 10; the last frame stays six times as
@@ -152,6 +153,8 @@ def gif_bytes(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> byte
     """
     from PIL import Image
 
+    alone = true is None
+    true = predicted if alone else true
     inputs, true, predicted = (np.asarray(x) for x in (inputs, true, predicted))
     same = true.ndim == 4 and true.shape == predicted.shape
     if not same or inputs.shape[1:] != true.shape[1:] or not len(true):
@@ -163,9 +166,10 @@ def gif_bytes(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> byte
         raise ValueError(
             f"gif_bytes: scale={scale} and ms={ms}, wanted 1 or more and 10 or more"
         )
-    pages = [_page(x, x, scale, _SEEN) for x in inputs]
+    pages = [_page(x, x, scale, _SEEN, alone) for x in inputs]
     pages += [
-        _page(a, b, scale, _PREDICTED) for a, b in zip(true, predicted, strict=True)
+        _page(a, b, scale, _PREDICTED, alone)
+        for a, b in zip(true, predicted, strict=True)
     ]
     images = []
     for indices, palette in pages:
@@ -190,8 +194,11 @@ _PAPER, _SEEN, _PREDICTED = 253, 254, 255  # the palette's last three entries
 _ENDS = np.array([[255, 255, 255], [154, 163, 173], [213, 94, 0]], np.uint8)
 
 
-def _page(left, right, scale, border):
-    """Two frames side by side as palette indices [h, w] and the palette [256, 3]."""
+def _page(left, right, scale, border, alone):
+    """Two frames side by side, or the right one `alone`.
+
+    As palette indices [h, w] and the palette [256, 3].
+    """
     both = np.concatenate([to_uint8(left), to_uint8(right)], 1)  # for one palette
     indices, palette = _indexed(both)
     indices = indices.repeat(scale, 0).repeat(scale, 1)
@@ -200,7 +207,7 @@ def _page(left, right, scale, border):
     for side, color in zip(np.split(indices, 2, 1), (_SEEN, border), strict=True):
         sides.append(np.pad(side, edge, constant_values=color))
     space = np.full((len(sides[0]), 2 * edge), _PAPER, np.uint8)
-    page = np.concatenate([sides[0], space, sides[1]], 1)
+    page = sides[1] if alone else np.concatenate([sides[0], space, sides[1]], 1)
     return page, np.concatenate([palette, _ENDS])
 
 

@@ -60,10 +60,10 @@ def curves(history: list[dict]):
     Returns:
       A Figure: the loss and up to two other metrics, and below them, smaller, the
       learning rate and the gradient norm. The best validation step (highest accuracy,
-      else lowest mae, else lowest loss; the earlier one of equals) has a star.
+      else lowest mse, mae or loss; the earlier one of equals) has a star.
     """
     metrics = [name for name in _columns(history) if name not in _NOT_METRICS]
-    metrics.sort(key=lambda name: (name != "loss", name not in ("accuracy", "mae")))
+    metrics.sort(key=lambda name: (name != "loss", name not in ("accuracy", "mse")))
     metrics = metrics[:3]
     small = [
         name for name in ("learning_rate", "gradient_norm") if name in _columns(history)
@@ -174,7 +174,8 @@ def _series(history, name, split):
 
 def _best(history):
     """(metric, step, value) of the best validation row, or None."""
-    for name, pick in (("accuracy", max), ("mae", min), ("loss", min)):
+    judges = (("accuracy", max), ("mse", min), ("mae", min), ("loss", min))
+    for name, pick in judges:
         steps, values = _series(history, name, "validation")
         if values:
             value = pick(values)

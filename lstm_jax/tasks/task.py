@@ -10,12 +10,12 @@ import numpy as np
 class Task(NamedTuple):
     """What the outputs of a network mean, as pure functions.
 
-    A batch is a dict with `targets` [B] or [B, K] and `mask` [B], 0 for padding.
+    A batch is a dict with `targets` [B, ...] and `mask` [B], 0 for padding.
     `loss`, `metrics` and `predict` run inside a compiled step; `report` and `figures`
     run once, on NumPy arrays of a whole split.
     """
 
-    name: str  # "classification" | "regression"
+    name: str  # "classification" | "regression" | "forecasting" | "multilabel"
     outputs: int  # K, the width of the head
     loss: Callable  # (outputs [B, K], batch) -> (sum, count), what training minimises
     metrics: Callable  # (outputs [B, K], batch) -> {name: (sum, count)}, with "loss"

@@ -17,6 +17,7 @@ from lstm_jax import (
     initializers,
     learned_carry,
     lstm,
+    readout,
     recurrent_dropout,
     repeat,
     residual,
@@ -37,6 +38,7 @@ COMBINATORS = {
     "residual": residual,
     "repeat": lambda cell: repeat(cell, 3),
     "learned_carry": learned_carry,
+    "readout": lambda cell: readout(cell, F),
     "dropout": lambda cell: dropout(cell, 0.4),
     "variational": lambda cell: dropout(cell, 0.4, variational=True),
     "recurrent_dropout": lambda cell: recurrent_dropout(cell, 0.4),
@@ -399,3 +401,19 @@ def test_mistakes_are_named():
     images = as_images(rnn(F))._replace(gates=halved)
     with pytest.raises(ValueError, match=r"cannot join arrays of shapes \[\(4, 2, 3\)"):
         dense_skip(images, images).init(key, (4, 2, F))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_readout_is_a_linear_map_of_the_outputs(bias):
+    cell = readout(lstm(5), 2, bias=bias)
+    params = cell.init(jax.random.key(0), (F,))
+    assert set(params) == {"cell", "w"} | ({"b"} if bias else set())
+    params["w"] = params["w"] + 0.1
+    if bias:
+        params["b"] = params["b"] + 0.3
+    xs = jax.random.normal(jax.random.key(1), (T, B, F))
+    inner = unroll(lstm(5), params["cell"], xs).ys
+    wanted = inner @ params["w"] + params.get("b", 0)
+    np.testing.assert_allclose(unroll(cell, params, xs).ys, wanted, atol=1e-6)
+    with pytest.raises(ValueError, match="readout"):
+        readout(lstm(5), 0)

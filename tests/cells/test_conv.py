@@ -387,3 +387,27 @@ print("convolution" in program, "all-" in program or "permute" in program)
         env=os.environ | flags,
     )
     assert out.stdout.split() == ["True", "False"], out.stderr
+
+
+def test_without_bias_is_with_a_bias_of_zeros():
+    cell, plain = conv_lstm(D, (3, 3), bias=False), conv_lstm(D, (3, 3), forget_bias=0)
+    params = cell.init(KEY, (4, 4, C))
+    assert set(params) == {"w_x", "w_h"}
+    xs = jax.random.normal(KEY, (T, B, 4, 4, C))
+    with_zeros = params | {"b": jnp.zeros(4 * D)}
+    wanted = unroll(plain, with_zeros, xs).ys
+    np.testing.assert_array_equal(unroll(cell, params, xs).ys, wanted)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_made_for_no_channels_it_runs_without_input(bias):
+    cell = conv_lstm(D, (3, 3), bias=bias)
+    params = cell.init(KEY, (4, 4, 0))
+    assert set(params) == {"w_h", "b"} - ({"b"} if not bias else set())
+    h, c = jax.random.normal(KEY, (2, B, 4, 4, D))
+    ys, _ = unroll(cell, params, None, LSTMCarry(c, h), length=T)
+    whole = cell.init(KEY, (4, 4, C)) | params
+    wanted, _ = unroll(cell, whole, jnp.zeros((T, B, 4, 4, C)), LSTMCarry(c, h))
+    np.testing.assert_allclose(ys, wanted, atol=1e-6)
+    with pytest.raises(ValueError, match="C=2 but w_x wants 0"):
+        unroll(cell, params, jnp.zeros((T, B, 4, 4, C)), LSTMCarry(c, h))

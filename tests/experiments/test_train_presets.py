@@ -14,6 +14,10 @@ SHAPES = {
     "mnist": ((28, 28, 1), 10),
     "fashion_mnist": ((28, 28, 1), 10),
     "cifar10": ((32, 32, 3), 10),
+    "moving_digits": ((20, 64, 64, 1), 0),
+    "moving_digits/fashion_mnist": ((20, 64, 64, 1), 0),
+    "moving_digit/motion": ((20, 32, 32, 1), 8),
+    "features.csv": ((9, 5), 3),
 }
 
 
@@ -35,24 +39,28 @@ def about(config):
 def test_a_preset_builds(name):
     config = check(preset(name))
     facts = about(config)
-    images = jax.ShapeDtypeStruct((4, *facts.image_shape), jnp.uint8)
-    targets = jax.ShapeDtypeStruct(
-        *(((4,), jnp.int32) if facts.classes else ((4, 1), jnp.float32))
-    )
-    mask = jax.ShapeDtypeStruct((4,), jnp.float32)
     task = build.task(config, facts)
+    targets = ((4,), jnp.int32) if facts.classes else ((4, 1), jnp.float32)
+    if config.task.name == "multilabel":
+        targets = (4, 9, 3), jnp.float32
+    batch = dict(
+        inputs=jax.ShapeDtypeStruct((4, *facts.image_shape), jnp.uint8),
+        targets=jax.ShapeDtypeStruct(*targets),
+        mask=jax.ShapeDtypeStruct((4,), jnp.float32),
+        progress=jax.ShapeDtypeStruct((4,), jnp.float32),
+    )
 
-    def loss(images, targets, mask):
+    def run(batch):
         key = jax.random.key(0)
         params = build.init_params(config, facts, key)
-        outputs = build.apply_fn(config, facts)(
-            params, images, jax.random.split(key, 4)
-        )
-        batch = dict(inputs=images, targets=targets, mask=mask)
-        return outputs, task.loss(outputs, batch), task.metrics(outputs, batch)
+        loss = build.loss_fn(config, facts, task)
+        found = build.eval_fn(config, facts, task)(params, batch)
+        return loss(params, batch, jax.random.split(key, 4)), found
 
-    outputs, (total, count), metrics = jax.eval_shape(loss, images, targets, mask)
-    assert outputs.shape == (4, facts.outputs) and outputs.dtype == jnp.float32
+    ((total, count), _), (metrics, predictions) = jax.eval_shape(run, batch)
+    shape = (10, *facts.image_shape[1:]) if not facts.outputs else (facts.outputs,)
+    shape = targets[0][1:] if config.task.name == "multilabel" else shape
+    assert predictions.shape == (4, *shape) and predictions.dtype == jnp.float32
     assert total.shape == count.shape == ()
     assert {"loss", task.monitor} <= metrics.keys()
 

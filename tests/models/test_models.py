@@ -6,8 +6,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lstm_jax import bidirectional, lstm, rnn, unroll
-from lstm_jax.models import NNXRecurrent, Recurrent, SequenceClassifier, sequences
+from lstm_jax import bidirectional, conv_lstm, lstm, rnn, unroll
+from lstm_jax.models import (
+    FrameEncoder,
+    NNXRecurrent,
+    Recurrent,
+    SequenceClassifier,
+    sequences,
+)
 
 B, T, F, D, K = 3, 6, 4, 5, 10
 XS = jax.random.normal(jax.random.key(0), (B, T, F))
@@ -138,3 +144,55 @@ def test_unknown_pooling():
     model = SequenceClassifier(sequences.rows(), (lstm(D),), K, pooling="sum")
     with pytest.raises(ValueError, match="pooling='sum'; choose last, mean, max"):
         model.init(jax.random.key(1), IMAGES)
+
+
+CLIPS = jax.random.normal(jax.random.key(3), (B, T, 9, 8, 2))
+
+
+def test_an_encoder_reads_frame_by_frame():
+    network = SequenceClassifier(
+        sequences.frames(), (lstm(D),), K, encoder=FrameEncoder((4, 8))
+    )
+    params = network.init(jax.random.key(0), CLIPS)["params"]
+    found = network.apply({"params": params}, CLIPS, lengths=LENGTHS)
+    encoder = FrameEncoder((4, 8))
+    features = [encoder.apply({"params": params["encoder"]}, c) for c in CLIPS]
+    assert features[0].shape == (T, 32)  # four places of eight channels
+    ys = unroll(lstm(D), params["layer_0"], jnp.stack(features, 1), lengths=LENGTHS).ys
+    last = [ys[max(n - 1, 0), i] for i, n in enumerate(LENGTHS.tolist())]
+    head = params["head"]
+    wanted = jnp.stack(last) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    other = CLIPS.at[2, 2:].set(7.0)  # past the length of clip 2
+    found_other = network.apply({"params": params}, other, lengths=LENGTHS)
+    np.testing.assert_allclose(found[2], found_other[2], atol=1e-5)
+
+
+def test_an_answer_for_every_step():
+    network = SequenceClassifier(
+        sequences.flat_frames(), (lstm(D),), K, per_step=True, bidirectional=True
+    )
+    params = network.init(jax.random.key(0), CLIPS)
+    out = network.apply(params, CLIPS, lengths=LENGTHS)
+    assert out.shape == (B, T, K)
+    short = network.apply(params, CLIPS[2:, :2])
+    np.testing.assert_allclose(out[2, :2], short[0], atol=1e-5)
+
+
+def test_a_convolutional_reader_averages_over_space():
+    network = SequenceClassifier(sequences.frames(), (conv_lstm(D, (3, 3)),), K)
+    params = network.init(jax.random.key(0), CLIPS)["params"]
+    xs = CLIPS.swapaxes(0, 1)
+    ys = unroll(conv_lstm(D, (3, 3)), params["layer_0"], xs).ys
+    head = params["head"]
+    wanted = ys[-1].mean((1, 2)) @ head["kernel"] + head["bias"]
+    found = network.apply({"params": params}, CLIPS)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_the_encoder_takes_small_frames():
+    for side in (1, 2, 5):
+        frames = jnp.ones((2, side, side, 1))
+        encoder = FrameEncoder((4, 8))
+        out = encoder.apply(encoder.init(jax.random.key(0), frames), frames)
+        assert out.shape[0] == 2 and out.shape[1] in (8, 16, 32)

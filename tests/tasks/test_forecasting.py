@@ -401,3 +401,8 @@ def test_refused_films():
     with pytest.raises(ValueError, match="scale=0 and ms=120"):
         gif_bytes(x[:2], x[2:], x[2:], scale=0)
     assert gif_bytes(x[:0], x[2:], x[2:])[:6] == b"GIF89a"
+    from PIL import Image
+
+    alone = Image.open(io.BytesIO(gif_bytes(x[:2], None, x[2:])))
+    both = Image.open(io.BytesIO(gif_bytes(x[:2], x[2:], x[2:])))
+    assert alone.n_frames == both.n_frames and 2 * alone.width < both.width

@@ -1,0 +1,188 @@
+"""Runs on clips: forecasts, a folder of a person's films, files of features, live."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import live, train
+from experiments.config import UsageError
+from experiments.predict import main as predict_main
+from experiments.predict import predict
+
+T, SIDE = 6, 12
+
+
+def write_gif(path, frames):
+    images = [Image.fromarray(frame) for frame in frames]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images[0].save(path, save_all=True, append_images=images[1:], optimize=False)
+
+
+def a_dot(direction, rng, steps=T):
+    """A dot that goes right or left over a noisy ground, uint8 [steps, H, W]."""
+    frames = rng.integers(0, 40, (steps, SIDE, SIDE), np.uint8)
+    row = rng.integers(1, SIDE - 3)
+    for t in range(steps):
+        column = 1 + t if direction == "right" else SIDE - 3 - t
+        frames[t, row : row + 2, column : column + 2] = 255
+    return frames
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes that only the order of frames tells apart, and what goes wrong."""
+    path, rng = tmp_path_factory.mktemp("films"), np.random.default_rng(0)
+    for direction in ("left", "right"):
+        for number in range(24):
+            write_gif(path / direction / f"{number}.gif", a_dot(direction, rng))
+    whole = (path / "left" / "0.gif").read_bytes()
+    (path / "left" / "cut.gif").write_bytes(whole[: len(whole) // 2])
+    (path / "right" / "empty.gif").write_bytes(b"")
+    (path / "neither").mkdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def films(folder, tmp_path_factory):
+    return train(
+        "moving-motion",
+        data=folder,
+        data__frames=T,
+        data__size=None,
+        model__features=6,
+        model__kernel=3,
+        steps=60,
+        batch_size=12,
+        optimizer__learning_rate=2e-2,
+        run_dir=tmp_path_factory.mktemp("runs") / "films",
+    )
+
+
+def test_the_order_of_frames_is_learnt_from_a_folder(films):
+    assert films.report["test"]["accuracy"] >= 0.8
+    with open(films.directory / "submission.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert set(rows[0]) == {"path", "left", "right"}
+    assert len(rows) == films.report["data"]["examples"]["test"]
+
+
+def test_broken_clips_are_told_and_counted_in_the_report(films):
+    notes = " ".join(films.report["data"]["notes"])
+    assert "empty.gif" in notes and "neither" in notes and "cut.gif" in notes
+    assert sum(films.report["data"]["examples"].values()) in (48, 49)
+
+
+def test_a_clip_is_answered_live_as_it_is_offline(films, folder, capsys):
+    clip = folder / "left" / "3.gif"
+    (offline,) = predict(films.directory, clip)
+    found = live.watch(films.directory, str(clip), every=1)
+    assert found["frames"] == T
+    wanted = [offline["probabilities"][name] for name in ("left", "right")]
+    np.testing.assert_allclose(found["outputs"], wanted, atol=1e-6)
+    assert "p99" in capsys.readouterr().out
+    assert predict_main([str(films.directory), "--live", str(clip)]) == 0
+    assert predict_main([str(films.directory), str(clip), str(folder / "no.gif")]) == 1
+
+
+@pytest.fixture(scope="module")
+def forecasts(tmp_path_factory):
+    return train(
+        "moving-digits",
+        data__size=16,
+        model__features=2,
+        model__layers=1,
+        model__kind="stacked",
+        model__engine="scan",
+        task__feedback="reverse",
+        steps=3,
+        run_dir=tmp_path_factory.mktemp("runs") / "forecasts",
+    )
+
+
+def test_a_forecast_is_judged_beside_what_needs_no_network(forecasts):
+    test = forecasts.report["test"]
+    assert {"copy last frame", "mean frame", "all zeros"} == set(test["references"])
+    assert len(test["per_frame"]) == test["horizon"] == 10
+    for name in ("strip.png", "error_over_time.png", "forecast.gif"):
+        assert (forecasts.directory / name).stat().st_size > 1000
+    saved = json.loads((forecasts.directory / "report.json").read_text())
+    assert saved["test"] == test
+
+
+def test_the_frames_after_a_clip_become_a_film(forecasts, tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    write_gif(tmp_path / "clip.gif", a_dot("right", rng, 9))
+    assert predict_main([str(forecasts.directory), str(tmp_path / "clip.gif")]) == 1
+    assert "9 frames, but the run reads 10" in capsys.readouterr().err
+    write_gif(tmp_path / "clip.gif", np.concatenate([a_dot("right", rng, 9)] * 2))
+    (row,) = predict(forecasts.directory, tmp_path / "clip.gif")
+    assert row["frames"].shape == (10, 16, 16, 1) and len(row["seen"]) == 10
+    assert predict_main([str(forecasts.directory), str(tmp_path / "clip.gif")]) == 0
+    film = Image.open(forecasts.directory / "predictions" / "clip.gif")
+    assert film.n_frames == 20
+    assert live.watch(forecasts.directory, str(tmp_path / "clip.gif"))["frames"] == 18
+
+
+def features(folder, rng):
+    """Studies of 4 to 9 slices, two labels a slice; the last six studies unlabelled."""
+    rows = ["path,step,group,split,bleeding,fracture"]
+    for study in range(30):
+        steps = int(rng.integers(4, 10))
+        xs = rng.standard_normal((steps, 5)).astype(np.float32)
+        np.save(folder / f"{study}.npy", xs)
+        split = "test" if study >= 24 else "validation" if study >= 20 else "train"
+        for t in range(steps):
+            labels = (xs[t, 0] > 0, xs[: t + 1, 1].sum() > 0)
+            words = ["", ""] if split == "test" else [str(int(x)) for x in labels]
+            line = [f"{study}.npy", str(t), f"patient{study // 2}", split, *words]
+            rows.append(",".join(line))
+    table = folder / "slices.csv"
+    table.write_text("\n".join(rows) + "\n")
+    return table
+
+
+def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path):
+    table = features(tmp_path, np.random.default_rng(0))
+    run = train(
+        "features",
+        data=table,
+        model__features=16,
+        model__dropout=0.0,
+        optimizer__learning_rate=1e-2,
+        steps=300,
+        eval_every=100,
+        batch_size=8,
+        run_dir=tmp_path / "run",
+    )
+    with open(run.directory / "submission.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "step", "bleeding", "fracture"]
+    wanted = sum(len(np.load(tmp_path / f"{k}.npy")) for k in range(24, 30))
+    assert len(rows) == wanted
+    right = total = 0
+    for row in rows:
+        xs = np.load(tmp_path / row["path"])[: int(row["step"]) + 1]
+        right += (float(row["bleeding"]) > 0.5) == (xs[-1, 0] > 0)
+        total += 1
+    assert right / total > 0.8
+    (answer,) = predict(run.directory, tmp_path / "29.npy")
+    last = [float(row["fracture"]) for row in rows if row["path"] == "29.npy"]
+    np.testing.assert_allclose(answer["probabilities"]["fracture"], last, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"task__name": "classification"}, "do not go together"),
+        ({"model__patch": 3}, "does not divide"),
+        ({"task__horizon": 20}, "leaves none to read"),
+        ({"task__loss": "huber"}, "huber"),
+        ({"data": "digits"}, "wants clips"),
+    ],
+)
+def test_a_forecast_that_cannot_be_is_refused(options, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        train("moving-digits", **options, run_dir=tmp_path, steps=1)
