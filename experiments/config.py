@@ -261,9 +261,9 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _moving(
             "moving_digits",
             Model(kind="encoder_forecaster", cell="conv_lstm", features=48, layers=2),
-            steps=2000,
+            steps=1400,
             batch_size=4,
-            eval_every=500,
+            eval_every=350,
         ),
     ),
     "moving-fashion": (

@@ -47,6 +47,7 @@ def core(options) -> None:
         xs = jax.random.normal(jax.random.key(0), shape)
         layers = (conv_lstm(channels, (3, 3)),) * 2
         candidates = {f"conv_lstm, {e}": _ours(layers, xs, e) for e in ("scan", "vjp")}
+        candidates["conv_lstm, vjp, remat=sqrt"] = _ours(layers, xs, remat="sqrt")
         cells = [nn.ConvLSTMCell(channels, (3, 3)) for _ in layers]
         candidates["flax ConvLSTMCell"] = _flax(cells, xs)
         _table(candidates, options.rounds, "flax ConvLSTMCell")

@@ -78,3 +78,21 @@ def test_what_must_see_the_end_first_is_refused():
     network = EncoderForecaster((conv_lstm(3, (3, 3)),), horizon=2)
     with pytest.raises(ValueError, match="EncoderForecaster"):
         stream(network, {}, FRAME)
+
+
+def test_a_thousand_frames_in_constant_memory():
+    network = SequenceClassifier(
+        sequences.frames(), (conv_lstm(3, (3, 3)),), 2, per_step=True
+    )
+    frames = jax.random.normal(jax.random.key(2), (1000, 6, 6, 1))
+    params = network.init(jax.random.key(0), frames[None, :2])["params"]
+    wanted = np.asarray(network.apply({"params": params}, frames[None])[0])
+    parts, frames = stream(network, params, frames.shape[1:]), np.asarray(frames)
+    step = jax.jit(parts.step, donate_argnums=0)
+    state, held, found = parts.start(), [], []
+    for frame in frames:
+        state, output = step(state, frame)
+        found.append(np.array(output))  # a copy: no view keeps the output
+        held.append(sum(array.nbytes for array in jax.live_arrays()))
+    assert held[5] == held[-1] == max(held[5:])
+    np.testing.assert_allclose(np.stack(found), wanted, atol=5e-6)
