@@ -236,6 +236,7 @@ def model(config: Config, about: Facts):
             per_step=options.per_step,
             encoder=FrameEncoder() if options.encoder == "cnn" else None,
             dropout=options.dropout,
+            truncate=options.truncate,
             **shared,
         )
     shared |= dict(

@@ -81,6 +81,8 @@ class Model:
     """What a clip's frames go through, one by one, before the cells."""
     per_step: bool = False
     """Answer every step of a clip, not the whole."""
+    truncate: int | None = None
+    """Readers: steps that a gradient goes back through, in pieces of so many."""
     remat: Literal["none", "step", "sqrt"] = "none"
     """Forecasters: keep less for the backward pass, and compute it again."""
     bidirectional: bool = False
@@ -435,6 +437,8 @@ def check(config: Config) -> Config:
         raise UsageError("give epochs or steps: a run has to end")
     if config.data.size is not None:
         positive["data.size"] = config.data.size
+    if config.model.truncate is not None:
+        positive["model.truncate"] = config.model.truncate
     if config.data.frames is not None:
         positive["data.frames"] = config.data.frames
     for name, value in positive.items():
@@ -475,6 +479,8 @@ def check(config: Config) -> Config:
             "apart; use --parallel=jit"
         )
     forecasts = config.task.name == "forecasting"
+    if forecasts and config.augment.mixup:
+        raise UsageError("augment.mixup mixes targets, which a forecast does not have")
     if forecasts == (config.model.kind == "reader"):
         raise UsageError(
             f"task.name={config.task.name} and model.kind={config.model.kind} do not "

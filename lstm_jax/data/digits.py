@@ -36,7 +36,7 @@ def angles() -> np.ndarray:
     return drawn.astype(np.float32)
 
 
-def _indices() -> dict[str, np.ndarray]:
+def split_rows() -> dict[str, np.ndarray]:
     """The fixed split, stratified by digit: 1,437 train, 360 test."""
     train, test = carve(scans()[1], _TEST, np.random.default_rng(0))
     return {"train": train, "test": test}
@@ -63,7 +63,7 @@ with tfds.core.registered.skip_registration():
             )
 
         def _split_generators(self, dl_manager: Any) -> dict:
-            return {k: self._generate_examples(v) for k, v in _indices().items()}
+            return {k: self._generate_examples(v) for k, v in split_rows().items()}
 
         def _generate_examples(self, indices: np.ndarray) -> Iterator:
             images, labels = scans()
@@ -89,7 +89,7 @@ with tfds.core.registered.skip_registration():
             )
 
         def _split_generators(self, dl_manager: Any) -> dict:
-            return {k: self._generate_examples(v) for k, v in _indices().items()}
+            return {k: self._generate_examples(v) for k, v in split_rows().items()}
 
         def _generate_examples(self, indices: np.ndarray) -> Iterator:
             images, degrees = scans()[0], angles()

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from lstm_jax.data.dataset import DataError, carve
-from lstm_jax.data.digits import _indices, scans
+from lstm_jax.data.digits import scans, split_rows
 from lstm_jax.data.images import probe, read_image
 
 VERSION = "1.0.0"
@@ -62,7 +62,7 @@ def digit_stills() -> Stills:
     for box, scan in zip(boxes, small, strict=True):
         large = Image.fromarray(scan).resize((20, 20), Image.Resampling.BICUBIC)
         box[4:-4, 4:-4] = np.clip((np.asarray(large, np.float64) - 70) * 1.6, 0, 255)
-    return _split(boxes, labels, _indices())
+    return _split(boxes, labels, split_rows())
 
 
 def scan_stills(path: Path) -> Stills:

@@ -30,7 +30,7 @@ class SequenceClassifier(nn.Module):
       per_step: an answer for each step, `[B, T, K]`, instead of pooling.
       encoder: Flax module for each step, `[N, *features] -> [N, F]` or images.
       dropout: probability to drop a feature between layers and before the head.
-      engine: as in `unroll`.
+      engine, truncate: as in `unroll`.
       dtype: to compute in; the head and the outputs are float32.
     """
 
@@ -43,6 +43,7 @@ class SequenceClassifier(nn.Module):
     encoder: nn.Module | None = None
     dropout: float = 0.0
     engine: str = "auto"
+    truncate: int | None = None
     dtype: Any = None
 
     @nn.compact
@@ -77,6 +78,7 @@ class SequenceClassifier(nn.Module):
             xs = encoded.reshape(time, batch, *encoded.shape[1:])
         valid = _valid(xs, lengths, mask)
         options = dict(mask=valid, engine=self.engine, dtype=self.dtype)
+        options["truncate"] = self.truncate
         for layer, cell in enumerate(self.cells):
             if layer and keys is not None:
                 xs = _dropout(xs, self.dropout, _fold(keys, layer), axis=1)

@@ -180,6 +180,7 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path):
         ({"model__patch": 3}, "does not divide"),
         ({"task__horizon": 20}, "leaves none to read"),
         ({"task__loss": "huber"}, "huber"),
+        ({"augment__mixup": 0.2}, "mixup"),
         ({"data": "digits"}, "wants clips"),
     ],
 )

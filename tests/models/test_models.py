@@ -179,6 +179,21 @@ def test_an_answer_for_every_step():
     np.testing.assert_allclose(out[2, :2], short[0], atol=1e-5)
 
 
+def test_a_cut_gradient_changes_no_answer():
+    def run(truncate):
+        network = SequenceClassifier(
+            sequences.flat_frames(), (lstm(D),), K, truncate=truncate
+        )
+        params = network.init(jax.random.key(0), CLIPS)
+        return jax.value_and_grad(
+            lambda clips: jnp.square(network.apply(params, clips)).sum()
+        )(CLIPS)
+
+    (whole, d_whole), (cut, d_cut) = run(None), run(2)
+    np.testing.assert_allclose(cut, whole, rtol=1e-6)
+    assert not d_cut[:, : T - 2].any() and d_whole[:, 0].any()
+
+
 def test_a_convolutional_reader_averages_over_space():
     network = SequenceClassifier(sequences.frames(), (conv_lstm(D, (3, 3)),), K)
     params = network.init(jax.random.key(0), CLIPS)["params"]
