@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax import conv_lstm, gru, lstm, unroll
+from lstm_jax import conv_lstm, gru, lstm, stack, unroll
 
 SHAPES = {  # B T F D
     "rows": (128, 28, 28, 128),
@@ -48,6 +48,8 @@ def core(options) -> None:
         layers = (conv_lstm(channels, (3, 3)),) * 2
         candidates = {f"conv_lstm, {e}": _ours(layers, xs, e) for e in ("scan", "vjp")}
         candidates["conv_lstm, vjp, remat=sqrt"] = _ours(layers, xs, remat="sqrt")
+        both = (stack(*layers),)
+        candidates["stack, scan, remat=step"] = _ours(both, xs, "scan", remat="step")
         cells = [nn.ConvLSTMCell(channels, (3, 3)) for _ in layers]
         candidates["flax ConvLSTMCell"] = _flax(cells, xs)
         _table(candidates, options.rounds, "flax ConvLSTMCell")

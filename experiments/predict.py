@@ -99,8 +99,8 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
 
     Args:
       run: folder of a trained run.
-      *paths: picture files of any size, folders, or a CSV with a column `path`; clip
-        files or folders of frames for a run on clips, .npy for one on features.
+      *paths: picture files of any size, folders, or a CSV with a column `path`; clips,
+        folders of frames or of clips for a run on clips, .npy for one on features.
 
     Returns:
       A dict for each picture or clip, in order: `path`, and `label`, `confidence` and
@@ -123,7 +123,8 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
     config, about, answer = _load(str(run), written)
     shape = tuple(about.image_shape)
     if len(shape) != 3:
-        return [_answer_clip(config, about, answer, Path(path)) for path in paths]
+        clips = data.clip_paths(paths)
+        return [_answer_clip(config, about, answer, path) for path in clips]
     answers: list[dict[str, Any]] = []
     files = data.image_paths(paths)
     for start in range(0, len(files), BATCH):

@@ -10,7 +10,12 @@ from lstm_jax.data.batches import (
     train_rows,
 )
 from lstm_jax.data.cache import default_root
-from lstm_jax.data.clip_reading import read_clip, read_features, stream_frames
+from lstm_jax.data.clip_reading import (
+    clip_paths,
+    read_clip,
+    read_features,
+    stream_frames,
+)
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.images import image_paths, read_image
 from lstm_jax.data.source import load
@@ -20,6 +25,7 @@ __all__ = [
     "Dataset",
     "Split",
     "batch_indices",
+    "clip_paths",
     "default_root",
     "eval_batches",
     "image_paths",

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,17 +12,35 @@ import numpy as np
 from lstm_jax.data.clip_files import (
     FEATURES,
     SAMPLINGS,
+    VIDEOS,
     fill_clip,
     frame_files,
     frames_of,
     import_av,
     is_video,
+    natural,
     open_video,
     pick_steps,
     probe_clip,
     video_frames,
 )
 from lstm_jax.data.dataset import DataError
+
+
+def clip_paths(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """The clips that a person means: files, folders of frames, folders of clips.
+
+    A folder that holds videos, animations or features stands for these, in natural
+    order; any other is one clip.
+    """
+    found = []
+    for path in map(Path, paths):
+        path, inside = path.expanduser(), []
+        if path.is_dir():
+            kinds = {*VIDEOS, FEATURES, ".gif"}
+            inside = [p for p in path.iterdir() if p.suffix.lower() in kinds]
+        found += sorted(inside, key=lambda p: natural(p.name)) or [path]
+    return found
 
 
 def read_clip(

@@ -87,6 +87,18 @@ def test_a_clip_is_answered_live_as_it_is_offline(films, folder, capsys):
     assert predict_main([str(films.directory), str(clip), str(folder / "no.gif")]) == 1
 
 
+def test_a_folder_of_clips_is_many_and_of_frames_is_one(films, folder, tmp_path):
+    for number, frame in enumerate(a_dot("left", np.random.default_rng(2))):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    answers = predict(films.directory, folder / "right", tmp_path)
+    assert [row["path"] for row in answers[:2]] == [
+        str(folder / "right" / "0.gif"),
+        str(folder / "right" / "1.gif"),
+    ]
+    assert len(answers) == 26 and answers[-1]["label"] == "left"
+    assert ["error" in row for row in answers].count(True) == 1  # the empty one
+
+
 @pytest.fixture(scope="module")
 def forecasts(tmp_path_factory):
     return train(
