@@ -372,6 +372,7 @@ def test_an_installed_tensorflow_is_not_imported(tmp_path):
 def test_a_host_that_never_answers_is_given_up_in_time(tmp_path, monkeypatch):
     def hang(address, timeout=None):
         time.sleep(8)
+        raise OSError("after everybody has left")
 
     monkeypatch.setattr(preparing.socket, "create_connection", hang)
     start = time.perf_counter()
