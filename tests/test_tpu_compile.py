@@ -35,7 +35,8 @@ def test_the_published_forecaster_on_eight_chips():
     config = preset("moving-fashion")  # a batch of 16, two clips a chip
     reads = tpu_compile.READS["moving-fashion"]
     found = tpu_compile.compile_for("v5e:2x4", config, **reads)
-    assert found["chips"] == 8 and found["all_reduces"] == 1
+    # 47 MB of gradients: XLA joins them up to a size.
+    assert found["chips"] == 8 and 1 <= found["all_reduces"] <= 4
     assert found["aliased"] >= found["state"] > 3 * 4 * 11_675_648
     assert found["temporary"] + found["arguments"] < 16e9  # of a chip's memory
 
