@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lstm_jax.data.dataset import DataError
-from lstm_jax.data.images import SUFFIXES, probe, read_image
+from lstm_jax.data.images import SUFFIXES, fit, probe, read_image
 
 VIDEOS = frozenset(".mp4 .avi .mov .mkv .webm".split())
 FEATURES = ".npy"
@@ -223,7 +223,7 @@ def _animation_frames(path, shape, wanted):
             while True:
                 image.seek(number)
                 if wanted is None or number in wanted:
-                    yield number, _fit(image, shape)
+                    yield number, fit(image, shape)
                 number += 1
     except EOFError:
         return
@@ -238,7 +238,7 @@ def video_frames(container, path, shape, wanted=None):
             if wanted is not None and number not in wanted:
                 continue
             try:
-                frame = _fit(_upright(frame), shape)
+                frame = fit(_upright(frame), shape)
             except Exception as error:  # PyAV's errors share no base with Python's
                 frame = DataError(_early(path, number, error))
         yield number, frame
@@ -286,19 +286,6 @@ def open_video(path: Path | str, **options: Any) -> Iterator[Any]:
         if not container.streams.video:
             raise DataError(f"{path}: not a readable video (no pictures in it)")
         yield container
-
-
-def _fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
-    """One frame as `read_image` gives a picture: on white, stretched, grey or RGB."""
-    height, width, channels = shape
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(shape)
 
 
 def fill_clip(

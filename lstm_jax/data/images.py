@@ -20,9 +20,8 @@ _GREY = ("1", "L", "LA", "La", *_SIXTEEN_BIT)
 
 def decode(file: BinaryIO, shape: tuple[int, int, int], name: str) -> np.ndarray:
     """Decode one picture as `read_image` does, from an open binary file."""
-    height, width, channels = shape
-    if channels not in (1, 3):
-        raise DataError(f"images have 1 or 3 channels; shape {shape} wants {channels}")
+    if shape[-1] not in (1, 3):
+        raise DataError(f"images have 1 or 3 channels; shape {shape} wants {shape[-1]}")
     try:
         with Image.open(file) as opened:
             opened.load()
@@ -32,17 +31,23 @@ def decode(file: BinaryIO, shape: tuple[int, int, int], name: str) -> np.ndarray
             if image.mode in _SIXTEEN_BIT:
                 wide = np.clip(np.asarray(image, np.int64), 0, 65535)
                 image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-                image = Image.alpha_composite(white, image)
-            image = image.convert("L" if channels == 1 else "RGB")
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            return np.asarray(image, np.uint8).reshape(shape)
+            return fit(image, shape)
     except Exception as error:  # Pillow's readers raise whatever they meet
         reason = _reason(error)
         raise DataError(f"{name}: not a readable picture ({reason})") from error
+
+
+def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture of 8 bit on white, stretched to `shape`, grey or RGB: uint8."""
+    height, width, channels = shape
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(shape)
 
 
 def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarray:
