@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lstm_jax.data.clip_files import FEATURES, VIDEOS, frame_files, is_animated
-from lstm_jax.data.dataset import SPLIT_NAMES, DataError
+from lstm_jax.data.dataset import SPLIT_NAMES, DataError, split_of
 from lstm_jax.data.images import SUFFIXES, read_table
 
 _SAMPLE = 5  # animations looked into to know whether a folder holds clips
@@ -150,14 +150,7 @@ def list_table(
 def _entry(path: Path, row: dict[str, str], number: int) -> Entry:
     if not row["path"]:
         raise DataError(f"{path}: entry {number} has an empty path")
-    split = None
-    if "split" in row:
-        split = SPLIT_NAMES.get(row["split"].lower())
-        if split is None:
-            raise DataError(
-                f"{path}: entry {number} has the split {row['split']!r}; wanted is "
-                "train, validation (or val) or test"
-            )
+    split = split_of(path, row, number)
     place = _placed(path, row["path"])
     # Without a group, one clip listed twice is a group of its own.
     return Entry(place, row["path"], split, row.get("group") or str(place))

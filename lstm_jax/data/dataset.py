@@ -182,6 +182,18 @@ def _number(text: str) -> float | None:
         return None
 
 
+def split_of(source: Path, row: dict[str, str], number: int) -> str | None:
+    """The split that entry `number` of a table gives; None if the table gives none."""
+    if "split" not in row:
+        return None
+    if row["split"].lower() not in SPLIT_NAMES:
+        raise DataError(
+            f"{source}: entry {number} has the split {row['split']!r}; wanted is "
+            "train, validation (or val) or test"
+        )
+    return SPLIT_NAMES[row["split"].lower()]
+
+
 def choose(
     source: Path,
     targets: np.ndarray,

@@ -13,6 +13,7 @@ from lstm_jax.data.dataset import (
     Dataset,
     Split,
     choose,
+    split_of,
     targets_of,
 )
 from lstm_jax.data.images import find_images, probe, read_image, read_table
@@ -115,14 +116,7 @@ def _from_table(path: Path) -> list[_Picture]:
     for number, row in enumerate(read_table(path, ["path", "label"]), start=1):
         if not row["path"] or not row["label"]:
             raise DataError(f"{path}: entry {number} has an empty path or label")
-        split = None
-        if "split" in row:
-            split = SPLIT_NAMES.get(row["split"].lower())
-            if split is None:
-                raise DataError(
-                    f"{path}: entry {number} has the split {row['split']!r}; wanted is "
-                    "train, validation (or val) or test"
-                )
+        split = split_of(path, row, number)
         image = path.parent / Path(row["path"]).expanduser()
         # Without a group, one picture listed twice is a group of its own.
         pictures.append(

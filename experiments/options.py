@@ -1,0 +1,178 @@
+"""What a run is made of, as frozen dataclasses; imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where the pictures come from."""
+
+    source: str = "digits"
+    """A data set by name, a folder of class/picture.png or class/clip.mp4, or a
+    table.csv."""
+    manual_dir: str | None = None
+    """Folder with files fetched by hand, where there is no network."""
+    dir: str | None = None
+    """Folder for prepared data; default ~/.cache/lstm_jax."""
+    size: int | None = None
+    """Resize pictures to this many pixels square."""
+    validation: float = 0.1
+    """Share of the training pictures kept to choose the best checkpoint by."""
+    normalize: Literal["unit", "symmetric", "standard"] = "standard"
+    """To [0, 1], to [-1, 1], or to mean 0 and variance 1 per channel."""
+    frames: int | None = None
+    """Frames of a clip; default 16, of files of features all."""
+    sampling: Literal["spread", "start", "windows"] = "spread"
+    """Which frames of a longer clip: spread over it, the first, or window by window."""
+    noise_rows: int = 0
+    """Rows of noise below each picture: what came before must be remembered."""
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Random changes of each training picture, made on the device."""
+
+    shift: int = 0
+    """Move by up to this many pixels."""
+    rotate: float = 0.0
+    """Turn by up to this many degrees."""
+    crop: float = 1.0
+    """Least share of the picture's area that a random window keeps."""
+    flip: float = 0.0
+    """Probability of a flip, left to right."""
+    cutout: int = 0
+    """Side of a square that is blacked out, pixels."""
+    noise: float = 0.0
+    """Standard deviation of Gaussian noise; pixels are 0 to 255."""
+    mixup: float = 0.0
+    """Alpha of mixing pictures, and their targets, in pairs; 0.2 is usual."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The recurrent network."""
+
+    kind: Literal[
+        "reader", "encoder_forecaster", "stacked", "predrnn", "predrnn_v2"
+    ] = "reader"
+    """Read pictures and clips and answer; or predict the frames that follow: encoder
+    and forecaster, stacked convolutional cells that read their own answers, PredRNN."""
+    cell: Literal["lstm", "gru", "rnn", "conv_lstm", "conv_gru"] = "lstm"
+    """Convolutional ones are for clips."""
+    features: int = 128
+    """Hidden width D of a layer (and direction); channels of a convolutional one."""
+    layers: int = 1
+    kernel: int = 3
+    """Side of convolutional cells' kernels."""
+    encoder: Literal["none", "cnn"] = "none"
+    """What a clip's frames go through, one by one, before the cells."""
+    per_step: bool = False
+    """Answer every step of a clip, not the whole."""
+    truncate: int | None = None
+    """Readers: steps that a gradient goes back through, in pieces of so many."""
+    remat: Literal["none", "step", "sqrt"] = "none"
+    """Forecasters: keep less for the backward pass, and compute it again."""
+    bidirectional: bool = False
+    order: Literal["rows", "columns", "both", "pixels", "permuted", "patches"] = "rows"
+    """How a picture becomes a sequence."""
+    patch: int = 4
+    """Side of a patch, for order=patches and for forecasters."""
+    pooling: Literal["last", "mean", "max"] = "last"
+    dropout: float = 0.0
+    init: Literal["glorot", "he", "lecun", "torch"] = "glorot"
+    """Of the input weights; recurrent ones are orthogonal, or uniform for torch."""
+    forget_bias: float = 1.0
+    activation: Literal["tanh", "relu", "leaky_relu"] = "tanh"
+    """Of the vanilla rnn."""
+    engine: Literal["auto", "scan", "vjp"] = "vjp"
+    """How the time loop runs; vjp takes half of scan's memory."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """The update rule, its schedule and its brakes."""
+
+    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
+    learning_rate: float = 2e-3
+    schedule: Literal["constant", "cosine", "exponential", "step"] = "cosine"
+    warmup_steps: int = 0
+    decay_rate: float = 0.1
+    """Of the exponential and step schedules, over the whole run or at each step."""
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    """Decoupled; biases never decay."""
+    clip: float | None = 1.0
+    clip_by: Literal["global_norm", "value", "adaptive"] = "global_norm"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned, and how it is judged."""
+
+    name: Literal["classification", "regression", "forecasting", "multilabel"] = (
+        "classification"
+    )
+    label_smoothing: float = 0.0
+    loss: Literal["mse", "huber", "l1", "bce", "ssim"] = "mse"
+    """Of a regression, mse or huber; of a forecast, all but huber."""
+    horizon: int = 10
+    """Frames to predict, the last of each clip."""
+    feedback: Literal["free", "scheduled", "reverse"] = "free"
+    """In training, forecasters read their own answers where frames are to come; or
+    ever more of them, in place of true ones; reverse: ever fewer at the start, too."""
+    decoupling: float = 0.1
+    """Weight of PredRNN-V2's loss that keeps its memories apart."""
+    unit: str = ""
+    """Of a regression's targets, for labels."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run."""
+
+    run_dir: str | None = None
+    """Folder of the run; default runs/PRESET. An unfinished run there goes on."""
+    overwrite: bool = False
+    """Start anew in a folder that holds another run."""
+    seed: int = 0
+    epochs: float | None = 20
+    """Length of the run in passes over the training pictures; or give steps."""
+    steps: int | None = None
+    """Length of the run in updates; overrides epochs."""
+    batch_size: int = 64
+    """Over all devices together."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after another, to need less memory."""
+    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    parallel: Literal["jit", "pmap"] = "jit"
+    feed: Literal["auto", "resident", "stream"] = "auto"
+    """Keep the training pictures on the devices, or send each batch there; auto keeps
+    up to 512 MiB."""
+    steps_per_dispatch: int = 32
+    """Updates that the devices do in a row before they hear from the host again, at
+    most; never more than half a second of them."""
+    distributed: bool = False
+    """One of many processes; TPU pods and Slurm say which, else the next three do."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+    processes: int | None = None
+    process_id: int | None = None
+    profile: bool = False
+    """Say what share of a step waits for data or dispatch; write a trace."""
+    compilation_cache: bool = True
+    """Keep compiled programs for the next start, in ~/.cache/lstm_jax/compiled."""
+    eval_every: int | None = None
+    """Steps between validations and checkpoints; default one epoch, 20 at most."""
+    log_every: int = 50
+    select: Literal["best", "last"] = "best"
+    """Which checkpoint is tested: the best on the validation pictures, or the last."""
+    baselines: bool = False
+    """Also fit scikit-learn's SVC and 1-nearest-neighbour on the same split."""
+    data: Data = field(default_factory=Data)
+    augment: Augment = field(default_factory=Augment)
+    model: Model = field(default_factory=Model)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    task: Task = field(default_factory=Task)
