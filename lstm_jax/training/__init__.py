@@ -9,6 +9,7 @@ from lstm_jax.training.augment import (
     rotate,
     shift,
 )
+from lstm_jax.training.averaging import average_weights, weights
 from lstm_jax.training.checkpoint import CheckpointError, Checkpoints
 from lstm_jax.training.devices import (
     AcceleratorError,
@@ -21,9 +22,11 @@ from lstm_jax.training.devices import (
     start_processes,
     wait_for_all,
 )
-from lstm_jax.training.loop import Diverged, fit
+from lstm_jax.training.loop import Diverged, fit, stacker
 from lstm_jax.training.optimizer import make_optimizer, make_schedule
+from lstm_jax.training.plateau import observe, rate_scale, scale_on_plateau, waited
 from lstm_jax.training.profiling import profile
+from lstm_jax.training.seeds import init_seeds, make_seeds_eval, make_seeds_step
 from lstm_jax.training.step import (
     TrainState,
     TrainStep,
@@ -33,6 +36,14 @@ from lstm_jax.training.step import (
     make_train_step,
 )
 from lstm_jax.training.stopping import Stopped, StopSignals
+from lstm_jax.training.warm_start import (
+    WarmStart,
+    freeze,
+    named,
+    rate_factors,
+    scale_by_path,
+    warm_start,
+)
 
 __all__ = [
     "AcceleratorError",
@@ -43,12 +54,16 @@ __all__ = [
     "Stopped",
     "TrainState",
     "TrainStep",
+    "WarmStart",
+    "average_weights",
     "check_batch_size",
     "crop",
     "cutout",
     "data_mesh",
     "fit",
     "flip",
+    "freeze",
+    "init_seeds",
     "init_state",
     "jit_updates",
     "keep_compiled",
@@ -57,13 +72,25 @@ __all__ = [
     "make_eval_step",
     "make_optimizer",
     "make_schedule",
+    "make_seeds_eval",
+    "make_seeds_step",
     "make_train_step",
     "mixup",
+    "named",
     "noise",
+    "observe",
     "profile",
+    "rate_factors",
+    "rate_scale",
     "rotate",
+    "scale_by_path",
+    "scale_on_plateau",
     "select_accelerator",
     "shift",
+    "stacker",
     "start_processes",
     "wait_for_all",
+    "waited",
+    "warm_start",
+    "weights",
 ]

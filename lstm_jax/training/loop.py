@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lstm_jax.training.averaging import weights
+from lstm_jax.training.plateau import rate_scale
 from lstm_jax.training.step import Batch, TrainState, TrainStep
 
 
@@ -35,6 +37,8 @@ def fit(
     on_log: Callable[[dict], None] = lambda row: None,
     schedule: Callable[[int], Any] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    observe: Callable[[TrainState, dict], TrainState] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> TrainState:
     """Trains from `state.step` to `steps`; a run cut in two gives the same bits.
 
@@ -53,7 +57,8 @@ def fit(
         where they would take more than half a second.
       read: like `map`, which it is by default; may work ahead in threads.
       evaluate: params -> {name: number}, on the validation split; or None, if it
-        was told to stop before its end.
+        was told to stop before its end. It gets the average of the weights, where
+        the optimizer keeps one.
       eval_every: steps between evaluations; with `evaluate` the last step is always
         evaluated (not when `should_stop` ends the run).
       evaluate_first: the state was not evaluated when it was saved, and is now.
@@ -68,6 +73,8 @@ def fit(
         evaluation and saving).
       schedule: step -> learning rate, for the rows.
       should_stop: asked after each dispatch.
+      observe: (state, metrics of its evaluation) -> state to go on with, and to save.
+      enough: asked after each evaluation: whether the run ends here, early.
 
     Returns:
       The last state.
@@ -85,22 +92,27 @@ def fit(
             raise ValueError(f"{name}: got {every}, want 1 or more")
 
     def finish(number, state, due, must_save):
-        """Evaluates and saves one state; whether it was told to stop meanwhile."""
-        results, stopped = None, False
+        """Evaluates and saves a state: the one to go on with, and whether to end."""
+        results, ended = None, False
         _check_weights(state.params, number)
         if due:
-            results = evaluate(state.params)
-            stopped = results is None
+            results = evaluate(weights(state))
+            ended = results is None
         if results is not None:
             results = {name: float(value) for name, value in results.items()}
             on_log({"step": number, "split": "validation", **results})
+            if observe is not None:
+                state = observe(state, results)
+            ended = enough is not None and enough()
         if save is not None and (must_save or due):
             save(number, state, results)
-        return stopped
+        return state, ended
 
     start = int(state.step)
-    if evaluate_first and evaluate is not None and finish(start, state, True, False):
-        return state
+    if evaluate_first and evaluate is not None:
+        state, ended = finish(start, state, True, False)
+        if ended:
+            return state
     if start >= steps:
         return state
 
@@ -112,6 +124,7 @@ def fit(
     size = jax.tree.leaves(host)[0].shape[1] * jax.process_count()
     batches = step.put_batches(host)
     state, _ = jax.block_until_ready(step.run(state, batches, 0))  # compiles
+    slowed = rate_scale(step.get_state(state))
     pending = deque()  # metrics still on the devices, and the steps they are of
     window = []  # those fetched since the last row
     images, seconds, since = 0, 0.0, time.perf_counter()  # timed since the last row
@@ -148,13 +161,17 @@ def fit(
             seconds += time.perf_counter() - since
             row = {"step": number, "split": "train", **_means(window)}
             if schedule is not None:
-                row["learning_rate"] = float(schedule(number - 1))
+                row["learning_rate"] = slowed * float(schedule(number - 1))
             row["images_per_second"] = images / seconds
             on_log(row)
             window, images, seconds, since = [], 0, 0.0, time.perf_counter()
         if eval_now or save_now:
             seconds += time.perf_counter() - since
-            stopped |= finish(number, step.get_state(state), eval_now, save_now)
+            whole = step.get_state(state)
+            after, ended = finish(number, whole, eval_now, save_now)
+            if after is not whole:
+                state, slowed = step.put_state(after), rate_scale(after)
+            stopped |= ended
             since = time.perf_counter()
         if stopped:
             break

@@ -1,13 +1,25 @@
 """Learning-rate schedules and optimizers, as chains of optax transformations."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
-SCHEDULES = ("constant", "cosine", "exponential", "step")
+from lstm_jax.training.averaging import average_weights
+from lstm_jax.training.plateau import scale_on_plateau
+from lstm_jax.training.warm_start import scale_by_path
+
+SCHEDULES = (
+    "constant",
+    "cosine",
+    "exponential",
+    "step",
+    "one_cycle",
+    "restarts",
+    "plateau",
+)
 OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
 CLIPS = ("global_norm", "value", "adaptive")
 
@@ -21,6 +33,7 @@ def make_schedule(
     end_fraction: float = 0.0,
     decay_rate: float = 0.1,
     boundaries: Sequence[int] | None = None,
+    cycles: int = 4,
 ) -> optax.Schedule:
     """The learning rate at each step.
 
@@ -31,23 +44,32 @@ def make_schedule(
       cosine           learning_rate (e + (1 - e)(1 + cos(pi u)) / 2), e = end_fraction
       exponential      learning_rate max(decay_rate^u, end_fraction)
       step             learning_rate decay_rate^(number of boundaries <= t)
+      one_cycle        up along half a cosine from learning_rate / 25 over the first
+                       0.3 of u, then down along another to learning_rate / 250,000
+      restarts         cosine, of u cycles - floor(u cycles): `cycles` times over
+      plateau          learning_rate; `observe` lowers it, if the optimizer has
+                       `plateau=True`
 
     Args:
-      name: "constant", "cosine", "exponential" or "step".
+      name: as above.
       learning_rate: the highest rate, reached when the warm-up ends.
       steps: length of the whole run.
       warmup_steps: length of the linear warm-up, less than `steps`.
       end_fraction: the lowest rate as a fraction of `learning_rate`, in [0, 1]
-        (cosine and exponential).
+        (cosine, exponential and restarts).
       decay_rate: factor over the whole run (exponential) or at each boundary (step).
       boundaries: steps at which the rate drops (step); by default at one half and
         at three quarters of what follows the warm-up.
+      cycles: how often the rate starts from the top (restarts).
 
     Returns:
       A function from the step to the rate, float32 [].
 
     Raises:
       ValueError: an unknown name, a negative number, a duration that does not fit.
+
+    Reference: Loshchilov & Hutter 2017, eq. 5 (cosine, restarts of equal length);
+    Smith & Topin 2018 (one_cycle, with the fractions that PyTorch and optax have).
     """
     _known("schedule", name, SCHEDULES)
     _not_negative(
@@ -64,6 +86,8 @@ def make_schedule(
         )
     if end_fraction > 1:
         raise ValueError(f"end_fraction: got {end_fraction}, want at most 1")
+    if cycles < 1:
+        raise ValueError(f"cycles: got {cycles}, want 1 or more")
     rest = steps - warmup_steps
     if boundaries is None:
         boundaries = [warmup_steps + rest // 2, warmup_steps + 3 * rest // 4]
@@ -76,11 +100,17 @@ def make_schedule(
     def schedule(count):
         t = jnp.asarray(count, jnp.float32)
         u = jnp.clip((t - warmup_steps) / rest, 0.0, 1.0)
-        if name == "constant":
+        if name in ("constant", "plateau"):
             factor = jnp.ones_like(t)
-        elif name == "cosine":
-            factor = (1.0 + jnp.cos(jnp.pi * u)) / 2.0
-            factor = end_fraction + (1.0 - end_fraction) * factor
+        elif name in ("cosine", "restarts"):
+            if name == "restarts":  # at the very end it is down, not up again
+                u = jnp.where(u < 1, u * cycles - jnp.floor(u * cycles), u)
+            factor = end_fraction + (1.0 - end_fraction) * _fall(u)
+        elif name == "one_cycle":
+            low, lowest = 1 / 25, 1 / 250_000
+            rise = low + (1 - low) * (1 - _fall(u / 0.3))
+            fall = lowest + (1 - lowest) * _fall((u - 0.3) / 0.7)
+            factor = jnp.where(u < 0.3, rise, fall)
         elif name == "exponential":
             factor = jnp.maximum(jnp.power(decay_rate, u), end_fraction)
         else:
@@ -92,6 +122,11 @@ def make_schedule(
     return schedule
 
 
+def _fall(u):
+    """From 1 at u = 0 to 0 at u = 1, along half a cosine."""
+    return (1.0 + jnp.cos(jnp.pi * u)) / 2.0
+
+
 def make_optimizer(
     name: str,
     schedule: optax.ScalarOrSchedule,
@@ -101,6 +136,9 @@ def make_optimizer(
     weight_decay: float = 0.0,
     clip: float | None = None,
     clip_by: str = "global_norm",
+    plateau: bool = False,
+    rates: Mapping[str, float] | None = None,
+    average: float = 0.0,
 ) -> optax.GradientTransformation:
     """Clip, precondition, decay weights, scale by the learning rate; in this order.
 
@@ -117,6 +155,9 @@ def make_optimizer(
       clip: the limit, greater than 0; None leaves gradients alone.
       clip_by: "global_norm" (of all leaves together), "value" (of each number) or
         "adaptive" (of each unit, relative to the norm of its weights).
+      plateau: the rate is lowered further by `observe`, as a metric wants it.
+      rates: factors of the rate for leaves by pattern, as `rate_factors` takes them.
+      average: decay of an average of the weights, which `weights` then gives; 0: none.
 
     Returns:
       An optax transformation.
@@ -151,6 +192,12 @@ def make_optimizer(
     if weight_decay:
         chain.append(optax.add_decayed_weights(weight_decay, mask=_decays))
     chain.append(optax.scale_by_learning_rate(schedule))
+    if plateau:
+        chain.append(scale_on_plateau())
+    if rates:
+        chain.append(scale_by_path(rates))
+    if average:
+        chain.append(average_weights(average))
     return optax.chain(*chain)
 
 

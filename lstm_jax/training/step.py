@@ -111,12 +111,12 @@ def make_train_step(
         raise ValueError("parallel='pmap' runs in one process only; use 'jit'")
     if accumulate < 1:
         raise ValueError(f"accumulate: got {accumulate}, want 1 or more")
-    update = _Update(loss_fn, tx, accumulate)
+    update = Update(loss_fn, tx, accumulate)
     make = _jit_step if parallel == "jit" else _pmap_step
     return make(update, mesh, data)
 
 
-class _Update(NamedTuple):
+class Update(NamedTuple):
     """Updates of one share of a batch, to be compiled."""
 
     loss_fn: LossFn
@@ -211,7 +211,7 @@ def jit_updates(
     """
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
     return jax.jit(
-        _Update(loss_fn, tx, accumulate).many,
+        Update(loss_fn, tx, accumulate).many,
         donate_argnums=0,
         in_shardings=(everywhere, everywhere, split, None),
         out_shardings=(everywhere, everywhere),

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from lstm_jax.training import make_optimizer, make_schedule
@@ -33,6 +34,26 @@ def test_schedule_values(name, options, wanted):
     assert got.dtype == jnp.float32
 
 
+def test_one_cycle_is_that_of_optax():
+    ours = make_schedule("one_cycle", 0.3, 200)
+    theirs = optax.cosine_onecycle_schedule(200, 0.3)
+    at = jnp.arange(200)
+    # float32 rounding of cosines, next to a last rate of 1e-6
+    with jax.numpy_dtype_promotion("standard"):
+        wanted = jax.vmap(theirs)(at)
+    np.testing.assert_allclose(jax.vmap(ours)(at), wanted, rtol=1e-5, atol=3e-7)
+
+
+def test_restarts_are_cosines_one_after_another():
+    whole = make_schedule("restarts", 0.3, 80, cycles=4, end_fraction=0.1)
+    one = make_schedule("cosine", 0.3, 20, end_fraction=0.1)
+    at = np.arange(80)
+    np.testing.assert_allclose(
+        jax.vmap(whole)(at), jax.vmap(one)(at % 20), rtol=1e-5, atol=1e-6
+    )
+    assert float(whole(80)) == pytest.approx(0.03)
+
+
 def test_cosine_after_the_warm_up_and_beyond_the_end():
     schedule = make_schedule("cosine", 1.0, 110, warmup_steps=10)
     np.testing.assert_allclose(schedule(60), 0.5, rtol=1e-5)
@@ -43,7 +64,7 @@ def test_cosine_after_the_warm_up_and_beyond_the_end():
     "args, options, words",
     [
         (("cosin", 1, 9), {}, "'cosin', .*did you mean 'cosine'"),
-        (("zzz", 1, 9), {}, "want one of constant, cosine, exponential, step$"),
+        (("zzz", 1, 9), {}, "want one of constant, .*, restarts, plateau$"),
         (("step", -1, 9), {}, "learning_rate: got -1, want 0 or more"),
         (("step", float("nan"), 9), {}, "learning_rate: got nan"),
         (("step", 1, 0), {}, "steps: got 0, want at least 1"),
@@ -52,6 +73,7 @@ def test_cosine_after_the_warm_up_and_beyond_the_end():
         (("cosine", 1, 9), {"end_fraction": 2}, "got 2, want at most 1"),
         (("cosine", 1, 9), {"end_fraction": -0.1}, "end_fraction: got -0.1"),
         (("step", 1, 9), {"decay_rate": -0.1}, "decay_rate: got -0.1"),
+        (("restarts", 1, 9), {"cycles": 0}, "cycles: got 0, want 1 or more"),
         (
             ("step", 1, 9),
             {"boundaries": (2, 5), "warmup_steps": 3},

@@ -1,0 +1,81 @@
+"""Answers to a validation metric that no longer improves: slow down, or stop."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from optax.contrib import ReduceLROnPlateauState, reduce_on_plateau
+
+
+def scale_on_plateau() -> optax.GradientTransformation:
+    """Scales updates by a factor, 1 at first, that `observe` makes smaller."""
+
+    def update(updates, state, params=None):
+        del params
+        scale = state.scale
+        return jax.tree.map(lambda u: scale.astype(u.dtype) * u, updates), state
+
+    return optax.GradientTransformation(reduce_on_plateau().init, update)
+
+
+def observe(
+    state: Any, value: float, *, factor: float, patience: int, min_delta: float = 0.0
+) -> Any:
+    """Tells an optimizer with `scale_on_plateau` the outcome of an evaluation.
+
+    After `patience` evaluations in a row that were no better than the best by more
+    than `min_delta`, the learning rate is multiplied by `factor`.
+
+    Args:
+      state: a `TrainState`; one without the transformation comes back as it is.
+      value: what is to become small.
+      factor: in (0, 1).
+      patience: evaluations, 1 or more.
+      min_delta: what counts as better, 0 or more.
+
+    Returns:
+      The state after it.
+    """
+    # optax wants a tolerance above 0.
+    tx = reduce_on_plateau(factor, patience, rtol=0.0, atol=max(min_delta, 1e-30))
+
+    def told(part):
+        if not _is_plateau(part):
+            return part
+        with jax.numpy_dtype_promotion("standard"):  # as all of optax
+            return tx.update((), part, value=jnp.float32(value))[1]
+
+    return state._replace(
+        opt_state=jax.tree.map(told, state.opt_state, is_leaf=_is_plateau)
+    )
+
+
+def rate_scale(state: Any) -> float:
+    """The factor that `observe` has brought the learning rate to; 1 without it."""
+    parts = jax.tree.leaves(state.opt_state, is_leaf=_is_plateau)
+    return next((float(part.scale) for part in parts if _is_plateau(part)), 1.0)
+
+
+def waited(values: Sequence[float], mode: str, min_delta: float = 0.0) -> int:
+    """Evaluations since the last one that was better than the best before it.
+
+    Args:
+      values: one number for each evaluation so far.
+      mode: "max" or "min" of them is best.
+      min_delta: what counts as better, 0 or more.
+
+    >>> waited([0.5, 0.8, 0.7, 0.81], "max", min_delta=0.05)
+    2
+    """
+    sign, best, since = (1 if mode == "max" else -1), -float("inf"), 0
+    for value in values:
+        since += 1
+        if sign * value > best + min_delta:
+            best, since = sign * value, 0
+    return since
+
+
+def _is_plateau(part: Any) -> bool:
+    return isinstance(part, ReduceLROnPlateauState)

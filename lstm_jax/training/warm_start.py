@@ -1,0 +1,137 @@
+"""Weights from elsewhere: what fits of them, what stays as it is, what moves slowly."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+
+class WarmStart(NamedTuple):
+    """What became of each leaf, by its path, such as "layer_0/w_h".
+
+    Attributes:
+      loaded: taken as they were.
+      resized: of another shape here, an output layer's, filled in part.
+      skipped: theirs, which have no place here, or another shape.
+      new: ours, which stay as they were initialised.
+    """
+
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...]
+    skipped: tuple[str, ...]
+    new: tuple[str, ...]
+
+
+def named(params: Any) -> dict[str, Any]:
+    """The leaves of a tree by their paths, such as "layer_0/w_h"."""
+    leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+    }
+
+
+def warm_start(
+    params: Any,
+    donor: Mapping[str, Any],
+    *,
+    output: str = "head",
+    columns: Mapping[int, int] | None = None,
+) -> tuple[Any, WarmStart]:
+    """Fills params with what fits of another network's, by path and shape.
+
+    Args:
+      params: freshly initialised.
+      donor: leaves by path, as `named` gives them.
+      output: where the output layer is; its leaves may differ in their last axis, as
+        with other classes.
+      columns: those of the output layer to copy, {ours: theirs}; None copies none.
+
+    Returns:
+      (params, WarmStart); the params keep their dtypes.
+    """
+    ours, filled = named(params), {}
+    loaded, resized = [], []
+    for path, leaf in ours.items():
+        given = donor.get(path)
+        filled[path] = leaf
+        if given is None:
+            continue
+        if np.shape(given) == np.shape(leaf):
+            filled[path] = np.asarray(given, leaf.dtype)
+            loaded.append(path)
+        elif (
+            columns
+            and path.startswith(f"{output}/")
+            and np.shape(given)[:-1] == np.shape(leaf)[:-1]
+        ):
+            partly = np.array(leaf)
+            partly[..., list(columns)] = np.asarray(given)[..., list(columns.values())]
+            filled[path] = partly
+            resized.append(path)
+    used = {*loaded, *resized}
+    about = WarmStart(
+        tuple(loaded),
+        tuple(resized),
+        tuple(path for path in donor if path not in used),
+        tuple(path for path in ours if path not in used),
+    )
+    return jax.tree.unflatten(jax.tree.structure(params), list(filled.values())), about
+
+
+def rate_factors(params: Any, rates: Mapping[str, float]) -> Any:
+    """A tree like `params`: the factor of the learning rate of each leaf.
+
+    Args:
+      params: the tree.
+      rates: factors by pattern, a regular expression that is found in the path of a
+        leaf ("layer_0/", "head|norm"); of several that are found the last holds.
+        0 freezes. Leaves that none names have 1.
+
+    Raises:
+      ValueError: a pattern is malformed, or found in no path.
+    """
+    paths = list(named(params))
+    factors = dict.fromkeys(paths, 1.0)
+    for pattern, factor in rates.items():
+        try:
+            found = [path for path in paths if re.search(pattern, path)]
+        except re.error as error:
+            raise ValueError(f"rates: {pattern!r} is no pattern: {error}") from error
+        if not found:
+            tops = dict.fromkeys(path.partition("/")[0] for path in paths)
+            raise ValueError(
+                f"rates: {pattern!r} is found in no parameter's path; they begin with "
+                f"{', '.join(tops)}"
+            )
+        factors |= dict.fromkeys(found, factor)
+    return jax.tree.unflatten(jax.tree.structure(params), list(factors.values()))
+
+
+def scale_by_path(rates: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies updates by the factors of `rate_factors`; the last but an average."""
+
+    def init(params):
+        rate_factors(params, rates)  # a wrong pattern is told before anything runs
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        del params
+        factors = rate_factors(updates, rates)
+        return jax.tree.map(lambda u, f: u * f, updates, factors), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def freeze(params: Any, rates: Mapping[str, float]) -> Any:
+    """Params through which no gradient goes where the factor is 0.
+
+    Without it the updates of a frozen leaf would be computed and thrown away.
+    """
+    factors = rate_factors(params, rates)
+    return jax.tree.map(
+        lambda p, f: p if f else jax.lax.stop_gradient(p), params, factors
+    )

@@ -1,0 +1,77 @@
+"""Seeds side by side are the runs that each would be alone."""
+
+import jax
+import linear_model as linear
+import numpy as np
+
+from lstm_jax.training import (
+    data_mesh,
+    init_seeds,
+    init_state,
+    make_optimizer,
+    make_seeds_eval,
+    make_seeds_step,
+    make_train_step,
+    stacker,
+    weights,
+)
+
+SEEDS, STEPS = 8, 6
+
+
+def batch_at(seed, at):
+    return linear.batch_at(100 * seed + at)
+
+
+def test_each_seed_is_its_single_run():
+    tx = make_optimizer("adam", 0.05, clip=0.5, average=0.9)
+    mesh = data_mesh(jax.devices())
+    keys = jax.vmap(jax.random.key)(np.arange(SEEDS))
+    params = [linear.params(seed) for seed in range(SEEDS)]
+
+    step = make_seeds_step(linear.loss_fn, tx, mesh)
+    first = init_seeds(params, tx, keys)
+    parts = [
+        stacker(lambda at, s=s: batch_at(s, at), 8)(range(STEPS)) for s in range(SEEDS)
+    ]
+    batches = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    states = step.put_state(first)
+    for _ in range(2):  # the argument of put_state stays valid
+        states, metrics = step.run(
+            step.put_state(first), step.put_batches(batches), STEPS
+        )
+
+    alone = make_train_step(linear.loss_fn, tx, data_mesh(jax.devices()[:1]))
+    for seed in range(SEEDS):
+        state = alone.put_state(
+            init_state(params[seed], tx, keys[seed], data_mesh(jax.devices()[:1]))
+        )
+        for at in range(STEPS):
+            state, wanted = alone(state, batch_at(seed, at))
+            for name, pair in wanted.items():
+                got = [x[seed, at] for x in metrics[name]]
+                np.testing.assert_allclose(got, pair, rtol=1e-5)  # sums of float32
+        mine = jax.tree.map(lambda x, n=seed: x[n], states)
+        assert int(mine.step) == STEPS
+        for a, b in zip(
+            jax.tree.leaves((mine.params, weights(mine))),
+            jax.tree.leaves((state.params, weights(state))),
+            strict=True,
+        ):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_each_seed_is_evaluated():
+    def evaluate(params, batch):
+        outputs = batch["inputs"] @ params["w"]
+        return {"sum": (outputs.sum(), 1.0)}, outputs
+
+    params = [linear.params(seed) for seed in range(SEEDS)]
+    stacked = jax.tree.map(lambda *x: np.stack(x), *params)
+    batch = {"inputs": linear.batch_at(0)["inputs"]}
+    run = make_seeds_eval(evaluate, data_mesh(jax.devices()))
+    metrics, outputs = run(stacked, batch)
+    for seed, one in enumerate(params):
+        wanted = batch["inputs"] @ one["w"]
+        np.testing.assert_allclose(outputs[seed], wanted, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(metrics["sum"][0][seed], wanted.sum(), rtol=1e-4)
