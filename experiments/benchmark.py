@@ -1,11 +1,12 @@
-"""Measures: `python -m experiments.benchmark speed|core|accuracy|memory|tpu`.
+"""Measures: `python -m experiments.benchmark speed|core|accuracy|memory|cures|tpu`.
 
 `speed` times a training step of one network as we, Flax and PyTorch run it, in one
 process and in turn, and prints ratios. `core` times gradients of single layers by
 engine and cell, a cell of your own among them, and counts their memory. `accuracy`
 trains the same network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM
 and a vanilla RNN where what matters lies many steps back, and draws how far their
-gradients reach. `tpu` compiles the training step for TPUs that are not here.
+gradients reach. `cures` makes networks sick and well again. `tpu` compiles the training
+step for TPUs that are not here.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ import numpy as np
 
 from experiments.comparisons import Accuracy, Memory, accuracy, memory
 from experiments.config import explain
+from experiments.cures import Cures, cures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,11 +247,13 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Core, tyro.conf.subcommand("core")]
         | Annotated[Accuracy, tyro.conf.subcommand("accuracy")]
         | Annotated[Memory, tyro.conf.subcommand("memory")]
+        | Annotated[Cures, tyro.conf.subcommand("cures")]
         | Annotated[Tpu, tyro.conf.subcommand("tpu")]
     )
     options = tyro.cli(Choice, args=arguments, prog="python -m experiments.benchmark")
     try:
-        runs = {Speed: speed, Core: core, Accuracy: accuracy, Memory: memory, Tpu: tpu}
+        runs = {Speed: speed, Core: core, Accuracy: accuracy, Memory: memory}
+        runs |= {Cures: cures, Tpu: tpu}
         runs[type(options)](options)
     except (ValueError, RuntimeError, OSError) as error:
         print(explain(error), file=sys.stderr)

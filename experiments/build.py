@@ -30,7 +30,10 @@ from lstm_jax.models import (
     EncoderForecaster,
     FrameEncoder,
     FrameForecaster,
+    ResNet,
     SequenceClassifier,
+    load_resnet,
+    resnet,
     sequences,
 )
 
@@ -56,7 +59,7 @@ class Facts:
 
 
 def load_data(config: Config) -> data.Dataset:
-    """The data set of a run, with noise below each picture where asked for."""
+    """The data set of a run; of a fold its split, with noise below where asked for."""
     options = config.data
     dataset = data.load(
         options.source,
@@ -66,14 +69,18 @@ def load_data(config: Config) -> data.Dataset:
         validation=options.validation,
         frames=options.frames,
         sampling=options.sampling,
-        # A named set is split the same for all seeds.
-        seed=config.seed if Path(options.source).expanduser().exists() else 0,
+        seed=options.split_seed,
     )
+    if config.fold is not None:
+        share = dict(validation=options.validation, seed=options.split_seed)
+        dataset = data.take_fold(dataset, config.folds, config.fold, **share)
+    if options.limit is not None:
+        dataset = data.limited(dataset, options.limit, options.split_seed)
     if not options.noise_rows:
         return dataset
     if len(dataset.image_shape) != 3:
         raise UsageError("data.noise_rows goes below pictures; these are clips")
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(options.split_seed)
 
     def noisy(split: data.Split) -> data.Split:
         n, _, w, c = split.inputs.shape
@@ -109,6 +116,9 @@ def facts(config: Config, dataset: data.Dataset) -> Facts:
     # Features have a mean and a variance each, and no range to be brought to [0, 1].
     how = config.data.normalize if train.inputs.dtype == np.uint8 else "standard"
     offset, scale = data.normalization(train.inputs, how, train.lengths)
+    if _depth(config.model):  # three of each: grey becomes the same in all channels
+        offset = np.asarray(resnet.PIXEL_MEAN)
+        scale = 1 / np.asarray(resnet.PIXEL_STD)
     spread = float(train.targets.std()) if regression else 1.0
     return Facts(
         dataset=dataset.name,
@@ -168,19 +178,24 @@ def task(config: Config, about: Facts) -> tasks.Task:
     )
 
 
-def cell(options: Model) -> Cell:
-    """One layer's cell."""
+def cell(options: Model, steps: int) -> Cell:
+    """One layer's cell, for sequences of so many steps."""
     if options.init == "torch":
         kernel = recurrent = bias = initializers.torch(options.features)
     else:
         kernel = getattr(initializers, options.init)()
-        recurrent, bias = initializers.orthogonal(), initializers.zeros()
+        recurrent = getattr(initializers, options.recurrent_init)()
+        bias = initializers.zeros()
     inits = dict(kernel_init=kernel, recurrent_init=recurrent, bias_init=bias)
     features, window = options.features, (options.kernel,) * 2
+    forget = options.forget_bias
+    if forget == "chrono":
+        forget = initializers.chrono(max(steps, 2))
+    elif forget == "uniform_gate":
+        forget = initializers.uniform_gate()
     if options.cell == "lstm":
-        return lstm(features, forget_bias=options.forget_bias, **inits)
+        return lstm(features, forget_bias=forget, **inits)
     if options.cell == "conv_lstm":
-        forget = options.forget_bias
         return conv_lstm(features, window, forget_bias=forget, **inits)
     if options.cell == "conv_gru":
         return conv_gru(features, window, **inits)
@@ -197,6 +212,11 @@ def order(options: Model, image_shape: tuple[int, ...]) -> sequences.Order:
             raise UsageError(
                 f"steps are vectors of {image_shape[-1]} features; use "
                 "--model.cell=lstm and --model.encoder=none"
+            )
+        if options.cell.startswith("conv") and options.encoder != "none":
+            raise UsageError(
+                f"--model.encoder={options.encoder} gives a vector for each frame, but "
+                f"--model.cell={options.cell} wants pictures; use --model.cell=lstm"
             )
         return sequences.frames() if spatial else sequences.flat_frames()
     if spatial:
@@ -221,20 +241,37 @@ def order(options: Model, image_shape: tuple[int, ...]) -> sequences.Order:
     return named.get(options.order, getattr(sequences, options.order, None))()
 
 
+def _depth(options: Model) -> int | None:
+    """Of the encoder that is a ResNet: 18 of "resnet18"."""
+    name = options.encoder
+    return int(name[6:]) if name.startswith("resnet") else None
+
+
+def encoder(config: Config):
+    """What single frames go through, a Flax module or None."""
+    if depth := _depth(config.model):
+        half = config.precision == "bfloat16"
+        return ResNet(depth, dtype=jnp.bfloat16 if half else None)
+    return FrameEncoder() if config.model.encoder == "cnn" else None
+
+
 def model(config: Config, about: Facts):
     """The network of a run, a Flax module."""
     options = config.model
     dtype = jnp.bfloat16 if config.precision == "bfloat16" else None
     shared = dict(engine=options.engine, dtype=dtype)
     if options.kind == "reader":
+        reading = order(options, tuple(about.image_shape))
+        blank = jax.ShapeDtypeStruct((1, *about.image_shape), jnp.float32)
+        steps = jax.eval_shape(reading.read, blank).shape[1]
         return SequenceClassifier(
-            order=order(options, tuple(about.image_shape)),
-            cells=(cell(options),) * options.layers,
+            order=reading,
+            cells=(cell(options, steps),) * options.layers,
             outputs=about.outputs,
             bidirectional=options.bidirectional,
             pooling=options.pooling,
             per_step=options.per_step,
-            encoder=FrameEncoder() if options.encoder == "cnn" else None,
+            encoder=encoder(config),
             dropout=options.dropout,
             truncate=options.truncate,
             **shared,
@@ -242,11 +279,12 @@ def model(config: Config, about: Facts):
     shared |= dict(
         patch=options.patch, remat=None if options.remat == "none" else options.remat
     )
+    frames, *_, channels = about.image_shape
     if options.kind == "encoder_forecaster":
-        cells = (cell(options),) * options.layers
+        cells = (cell(options, frames),) * options.layers
         return EncoderForecaster(cells=cells, horizon=config.task.horizon, **shared)
     if options.kind == "stacked":
-        inner = stack(*(cell(options),) * options.layers)
+        inner = stack(*(cell(options, frames),) * options.layers)
     else:
         inner = st_lstm(
             options.features,
@@ -254,7 +292,6 @@ def model(config: Config, about: Facts):
             layers=options.layers,
             decouple=options.kind == "predrnn_v2",
         )
-    frames, *_, channels = about.image_shape
     return FrameForecaster(
         cell=readout(inner, channels * options.patch**2, bias=False),
         inputs=frames - config.task.horizon,
@@ -357,9 +394,10 @@ def _fold(keys: jax.Array, number: int) -> jax.Array:
 def loss_fn(config: Config, about: Facts, goal: tasks.Task):
     """`(params, batch, keys [B]) -> ((loss, count), metrics)`, augmented."""
     change, forward = augment(config), forward_fn(config, about)
-    ready = _with_targets(config)
+    ready, rates = _with_targets(config), _rates(config)
 
     def loss(params: Any, batch: dict, keys: jax.Array):
+        params = training.freeze(params, rates)
         inputs, pairs = batch["inputs"], None
         if len(about.image_shape) > 2:
             inputs, pairs = change(inputs, _fold(keys, 0))
@@ -422,7 +460,7 @@ def leave(config: Config, dataset: data.Dataset, predictions, directory: Path):
         clip, horizon = test.inputs[0], config.task.horizon
         film = tasks.gif_bytes(clip[:-horizon], clip[-horizon:], predictions[0])
         record.write_bytes(directory / "forecast.gif", film)
-    elif dataset.names is not None and dataset.classes:
+    elif len(dataset.image_shape) != 3 and dataset.names and dataset.classes:
         rows = []
         for number, name in enumerate(dataset.names["test"]):
             steps = predictions[number]
@@ -448,6 +486,16 @@ def arrays(split: data.Split) -> dict[str, np.ndarray]:
     return {name: a for name, a in split._asdict().items() if a is not None}
 
 
+def length(config: Config, examples: int) -> tuple[int, int]:
+    """Steps of a run on so many training examples, and from validation to validation.
+
+    Here, and nowhere else, epochs become steps.
+    """
+    per_epoch = data.steps_per_epoch(examples, config.batch_size)
+    steps = config.steps or max(1, round(config.epochs * per_epoch))
+    return steps, config.eval_every or max(per_epoch, -(-steps // 20))
+
+
 def resident(config: Config, dataset: data.Dataset) -> bool:
     """Whether the training pictures are kept on the devices."""
     if config.feed == "auto":
@@ -458,12 +506,14 @@ def resident(config: Config, dataset: data.Dataset) -> bool:
 def schedule(config: Config, steps: int) -> optax.Schedule:
     """The learning rate of a run of `steps`, its warm-up half of them at most."""
     o = config.optimizer
+    warmup = 0 if o.schedule == "one_cycle" else o.warmup_steps  # it has its own
     return training.make_schedule(
         o.schedule,
         o.learning_rate,
         steps,
-        warmup_steps=min(o.warmup_steps, steps // 2),
+        warmup_steps=min(warmup, steps // 2),
         decay_rate=o.decay_rate,
+        cycles=o.cycles,
     )
 
 
@@ -478,12 +528,54 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
         weight_decay=o.weight_decay,
         clip=o.clip or None,
         clip_by=o.clip_by,
+        plateau=o.schedule == "plateau",
+        rates=_rates(config),
+        average=o.ema,
     )
 
 
-def init_params(config: Config, about: Facts, key: jax.Array) -> Any:
-    """Initial params of the network."""
+def _rates(config: Config) -> dict[str, float]:
+    """Factors of the learning rate by pattern; 0 where frozen."""
+    rates = {}
+    for part in filter(None, config.optimizer.rates.split(",")):
+        pattern, _, factor = part.rpartition("=")
+        try:
+            rates[pattern] = float(factor)
+        except ValueError:
+            pattern = ""
+        if not pattern or not 0 <= rates[pattern] < float("inf"):
+            raise UsageError(
+                f"optimizer.rates: {part!r} is no PATTERN=FACTOR, such as encoder=0.1"
+            )
+    if config.optimizer.freeze:
+        rates[config.optimizer.freeze] = 0.0
+    return rates
+
+
+def observe(config: Config, goal: tasks.Task):
+    """What lowers the learning rate after validations that are no better; or None."""
+    if config.optimizer.schedule != "plateau":
+        return None
+    sign = -1 if goal.mode == "max" else 1
+    options = dict(
+        factor=config.optimizer.decay_rate,
+        patience=config.optimizer.patience,
+        min_delta=config.min_delta,
+    )
+    return lambda state, means: training.observe(
+        state, sign * means[goal.monitor], **options
+    )
+
+
+def init_params(
+    config: Config, about: Facts, key: jax.Array, *, pretrained: bool = False
+) -> Any:
+    """Initial params of the network; `pretrained`: those that a file has from there."""
     inputs = jnp.zeros((1, *about.image_shape), jnp.float32)
     if config.model.kind == "encoder_forecaster":
         inputs = inputs[:, : -config.task.horizon]
-    return model(config, about).init(key, inputs)["params"]
+    params = model(config, about).init(key, inputs)["params"]
+    if pretrained and config.model.encoder_weights:
+        found = load_resnet(config.model.encoder_weights, _depth(config.model))
+        params = params | {"encoder": found}
+    return params

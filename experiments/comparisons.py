@@ -86,9 +86,7 @@ def _train_torch(config) -> float:
     dataset = build.load_data(config)
     about = build.facts(config, dataset)
     split, test = dataset.splits["train"], dataset.splits["test"]
-    steps = round(
-        config.epochs * data.steps_per_epoch(len(split.inputs), config.batch_size)
-    )
+    steps, _ = build.length(config, len(split.inputs))
     o = config.optimizer
     schedule = training.make_schedule(o.schedule, o.learning_rate, steps)
     rates = np.asarray([schedule(step) for step in range(steps)])
@@ -188,7 +186,7 @@ def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
     images = (images - np.float32(about.pixel_offset)) * np.float32(about.pixel_scale)
     xs = build.order(run.config.model, tuple(about.image_shape)).read(images)
     xs = xs.swapaxes(0, 1)  # [T, B, F]
-    cell = build.cell(run.config.model)
+    cell = build.cell(run.config.model, len(xs))
 
     def norms(params):
         def loss(ys):

@@ -6,13 +6,14 @@ This file imports nothing heavy, so that `--help` is instant.
 
 import dataclasses
 import difflib
+import importlib.util
 import json
 import math
 import os
 import traceback
 import types
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from experiments.options import Augment, Config, Data, Model, Optimizer, Task
 
@@ -45,6 +46,25 @@ def _image(source: str, order: str, epochs: int, **model: Any) -> Config:
         batch_size=128,
         data=Data(source),
         model=Model(order=order, **model),
+    )
+
+
+def _photos(source: str, epochs: int, order: str, **augment: Any) -> Config:
+    """Pictures of 64x64 pixels, read as 64 steps of 192 numbers, patches or lines."""
+    return Config(
+        epochs=epochs,
+        data=Data(source, size=64),
+        augment=Augment(flip=0.5, **augment),
+        model=Model(
+            layers=2,
+            order=order,
+            patch=8,
+            bidirectional=True,
+            pooling="mean",
+            dropout=0.3,
+        ),
+        optimizer=Optimizer(warmup_steps=200),
+        task=Task(label_smoothing=0.1),
     )
 
 
@@ -85,6 +105,22 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _image("fashion_mnist", "rows", 12),
     ),
     "cifar10-rows": ("CIFAR-10, row by row", _image("cifar10", "rows", 20)),
+    "histology": (
+        "eight kinds of tissue on slides of colorectal cancer: patches of 8x8",
+        _photos("colorectal_histology", 60, "patches", rotate=180, shift=4),
+    ),
+    "malaria": (
+        "blood cells with malaria's parasites or without: patches of 8x8",
+        _photos("malaria", 20, "patches", rotate=180, shift=4),
+    ),
+    "flowers": (
+        "photographs of five kinds of flowers, rows and columns at once",
+        _photos("tf_flowers", 60, "both", rotate=20, crop=0.5),
+    ),
+    "flowers-102": (
+        "the 102 kinds of Oxford's flowers, ten to learn each from",
+        _photos("oxford_flowers102", 150, "both", rotate=20, crop=0.5),
+    ),
     "moving-digits": (
         "ten frames of two moving digits, the next ten to be predicted",
         _moving(
@@ -136,6 +172,9 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _image("cifar10", "pixels", 50),
     ),
 }
+
+
+_UNIONS = (Union, types.UnionType)
 
 
 class UsageError(ValueError):
@@ -221,17 +260,21 @@ def _check_kinds(values: Any, prefix: str = "") -> None:
                 raise UsageError(f"{name}={value!r}, but it wants {hint.__name__}")
             _check_kinds(value, f"{name}.")
             continue
-        if get_origin(hint) is Literal:
-            choices = get_args(hint)
-            if value not in choices:
-                near = difflib.get_close_matches(str(value), choices, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise UsageError(
-                    f"{name}={value!r}, but it must be one of "
-                    f"{', '.join(choices)}{hint}"
-                )
+        kinds = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
+        words = [
+            k for kind in kinds if get_origin(kind) is Literal for k in get_args(kind)
+        ]
+        kinds = [kind for kind in kinds if get_origin(kind) is not Literal]
+        if value in words and isinstance(value, str):
             continue
-        kinds = get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if words and (not kinds or isinstance(value, str)):
+            near = difflib.get_close_matches(str(value), words, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            numbers = ["a number"] if float in kinds else []
+            raise UsageError(
+                f"{name}={value!r}, but it must be one of "
+                f"{', '.join(numbers + words)}{hint}"
+            )
         exact = type(value) in kinds or (type(value) is int and float in kinds)
         if not exact:
             words = ["None" if kind is type(None) else kind.__name__ for kind in kinds]
@@ -253,6 +296,8 @@ def check(config: Config) -> Config:
         "model.patch": config.model.patch,
         "model.kernel": config.model.kernel,
         "task.horizon": config.task.horizon,
+        "optimizer.cycles": config.optimizer.cycles,
+        "optimizer.patience": config.optimizer.patience,
     }
     if config.eval_every is not None:
         positive["eval_every"] = config.eval_every
@@ -264,6 +309,12 @@ def check(config: Config) -> Config:
         raise UsageError("give epochs or steps: a run has to end")
     if config.data.size is not None:
         positive["data.size"] = config.data.size
+    if config.data.limit is not None:
+        if config.folds is not None:
+            raise UsageError("data.limit and folds do not go together")
+        positive["data.limit"] = config.data.limit
+    if config.stop_after is not None:
+        positive["stop_after"] = config.stop_after
     if config.model.truncate is not None:
         positive["model.truncate"] = config.model.truncate
     if config.data.frames is not None:
@@ -284,6 +335,7 @@ def check(config: Config) -> Config:
         "optimizer.weight_decay": config.optimizer.weight_decay,
         "optimizer.clip": config.optimizer.clip or 0.0,
         "task.decoupling": config.task.decoupling,
+        "min_delta": config.min_delta,
     }
     for name, value in not_negative.items():
         if value < 0:
@@ -291,6 +343,7 @@ def check(config: Config) -> Config:
     fractions = {
         "model.dropout": config.model.dropout,
         "data.validation": config.data.validation,
+        "optimizer.ema": config.optimizer.ema,
         "task.label_smoothing": config.task.label_smoothing,
     }
     for name, value in fractions.items():
@@ -298,6 +351,11 @@ def check(config: Config) -> Config:
             raise UsageError(f"{name}={value}, but it must be in [0, 1)")
     if not 0 <= config.augment.flip <= 1:
         raise UsageError(f"augment.flip={config.augment.flip}: a probability, 0 to 1")
+    if config.optimizer.schedule == "plateau" and config.optimizer.decay_rate >= 1:
+        raise UsageError(
+            f"optimizer.decay_rate={config.optimizer.decay_rate}, but on a plateau the "
+            "rate has to fall: give less than 1"
+        )
     if not 0 < config.augment.crop <= 1:
         raise UsageError(f"augment.crop={config.augment.crop}: a share, above 0, to 1")
     if config.augment.mixup and config.parallel == "pmap":
@@ -314,8 +372,25 @@ def check(config: Config) -> Config:
             "go together: forecasting wants encoder_forecaster, stacked, predrnn or "
             "predrnn_v2, which do nothing else"
         )
+    encoder = config.model.encoder
+    if encoder != "none" and config.model.kind != "reader":
+        raise UsageError(
+            f"model.encoder={encoder} is for model.kind=reader, not for "
+            f"{config.model.kind}"
+        )
+    if config.model.encoder_weights and not encoder.startswith("resnet"):
+        raise UsageError(
+            f"model.encoder_weights is given, but model.encoder={encoder}; use "
+            "--model.encoder=resnet18, resnet34 or resnet50"
+        )
     if config.task.loss in ({"huber"} if forecasts else {"l1", "bce", "ssim"}):
         raise UsageError(f"task.loss={config.task.loss} is not for {config.task.name}")
+    _check_folds(config)
+    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
+        raise UsageError(
+            "tensorboard is asked for, but tensorboardX is not installed: "
+            "pip install tensorboardX"
+        )
     where = {
         "coordinator": config.coordinator,
         "processes": config.processes,
@@ -328,6 +403,27 @@ def check(config: Config) -> Config:
         missing = next(name for name in where if name not in given)
         raise UsageError(f"{given[0]} is given without {missing}: give all three")
     return config
+
+
+def _check_folds(config: Config) -> None:
+    folds, fold = config.folds, config.fold
+    if folds is None:
+        if fold is not None:
+            raise UsageError(f"fold={fold} is given without folds, how many there are")
+        return
+    if folds < 2:
+        raise UsageError(f"folds={folds}, but cross-validation wants 2 or more")
+    if fold is not None and not 0 <= fold < folds:
+        raise UsageError(
+            f"fold={fold}, but the {folds} folds are numbered 0 to {folds - 1}"
+        )
+    if config.task.name == "forecasting":
+        raise UsageError("folds are for tasks with targets, which a forecast has not")
+    if config.distributed and fold is None:
+        raise UsageError(
+            f"folds={folds} are {folds} runs, of which distributed processes train one "
+            "at a time: give --fold=0, then --fold=1, and so on"
+        )
 
 
 def from_dict(values: dict[str, Any]) -> Config:
@@ -353,14 +449,15 @@ def read_run(directory: Path) -> dict[str, Any] | None:
     return values
 
 
-def parse(arguments: list[str]) -> tuple[str, Config]:
-    """`[PRESET] [--flags]` of the command line, as `(preset name, Config)`.
+def peel(arguments: list[str]) -> tuple[str, Config, list[str]]:
+    """`(preset name, its values, flags)` of `[PRESET] [--flags]`.
 
     The preset is peeled off first, wherever a bare word leads, so that flags work
-    without one; the flags are then parsed over its values.
-    """
-    import tyro
+    without one.
 
+    Raises:
+      UsageError: an unknown preset, or a flag without its group.
+    """
     arguments = list(arguments)
     name = "digits"
     if arguments and not arguments[0].startswith("-"):
@@ -378,13 +475,25 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
         "--data.source" + a.removeprefix("--data") if _names_data(a) else a
         for a in arguments
     ]
-    listing = "\n".join(f"  {key:<16}{line}" for key, (line, _) in PRESETS.items())
+    return name, base, arguments
+
+
+def listing() -> str:
+    """The presets, one a line, for `--help`."""
+    return "\n".join(f"  {key:<16}{line}" for key, (line, _) in PRESETS.items())
+
+
+def parse(arguments: list[str]) -> tuple[str, Config]:
+    """`[PRESET] [--flags]` of the command line, as `(preset name, Config)`."""
+    import tyro
+
+    name, base, arguments = peel(arguments)
     config = tyro.cli(
         Annotated[Config, tyro.conf.arg(name="")],
         args=arguments,
         default=base,
         prog="python -m experiments.train [PRESET]",
-        description=f"Trains a recurrent network on images.\n\nPresets:\n{listing}",
+        description=f"Trains a recurrent network on images.\n\nPresets:\n{listing()}",
     )
     return name, check(config)
 

@@ -19,6 +19,10 @@ class Data:
     """Resize pictures to this many pixels square."""
     validation: float = 0.1
     """Share of the training pictures kept to choose the best checkpoint by."""
+    split_seed: int = 0
+    """How examples are dealt out where no split is given; the same for all seeds."""
+    limit: int | None = None
+    """Train on so many examples only, drawn from each class in proportion."""
     normalize: Literal["unit", "symmetric", "standard"] = "standard"
     """To [0, 1], to [-1, 1], or to mean 0 and variance 1 per channel."""
     frames: int | None = None
@@ -65,8 +69,12 @@ class Model:
     layers: int = 1
     kernel: int = 3
     """Side of convolutional cells' kernels."""
-    encoder: Literal["none", "cnn"] = "none"
-    """What a clip's frames go through, one by one, before the cells."""
+    encoder: Literal["none", "cnn", "resnet18", "resnet34", "resnet50"] = "none"
+    """What a clip's frames go through, one by one, before the cells; a resnet has its
+    pixels normalised as ImageNet's, whatever data.normalize says."""
+    encoder_weights: str | None = None
+    """A .safetensors file of the resnet's, by torchvision's or timm's names; default
+    random ones. Once a run has begun, they are in its checkpoints."""
     per_step: bool = False
     """Answer every step of a clip, not the whole."""
     truncate: int | None = None
@@ -81,8 +89,11 @@ class Model:
     pooling: Literal["last", "mean", "max"] = "last"
     dropout: float = 0.0
     init: Literal["glorot", "he", "lecun", "torch"] = "glorot"
-    """Of the input weights; recurrent ones are orthogonal, or uniform for torch."""
-    forget_bias: float = 1.0
+    """Of the input weights; torch is uniform, and for recurrent ones and biases too."""
+    recurrent_init: Literal["orthogonal", "identity", "glorot", "he"] = "orthogonal"
+    """identity with activation=relu is an IRNN."""
+    forget_bias: float | Literal["chrono", "uniform_gate"] = 1.0
+    """chrono spreads what is kept over up to the whole sequence."""
     activation: Literal["tanh", "relu", "leaky_relu"] = "tanh"
     """Of the vanilla rnn."""
     engine: Literal["auto", "scan", "vjp"] = "vjp"
@@ -95,16 +106,37 @@ class Optimizer:
 
     name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
     learning_rate: float = 2e-3
-    schedule: Literal["constant", "cosine", "exponential", "step"] = "cosine"
+    schedule: Literal[
+        "constant",
+        "cosine",
+        "exponential",
+        "step",
+        "one_cycle",
+        "restarts",
+        "plateau",
+    ] = "cosine"
+    """plateau lowers the rate when validation no longer improves."""
     warmup_steps: int = 0
     decay_rate: float = 0.1
-    """Of the exponential and step schedules, over the whole run or at each step."""
+    """Of exponential over the whole run, of step at each step, of plateau each time."""
+    cycles: int = 4
+    """Of restarts."""
+    patience: int = 3
+    """Of plateau: validations without a better one before the rate falls."""
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.0
     """Decoupled; biases never decay."""
     clip: float | None = 1.0
     clip_by: Literal["global_norm", "value", "adaptive"] = "global_norm"
+    ema: float = 0.0
+    """Decay of an exponential moving average of the weights, which is then what is
+    validated, tested and kept; 0.999 is usual."""
+    freeze: str = ""
+    """Parameters that stay as they are: a pattern found in their paths, such as
+    encoder or "layer_0/|head"."""
+    rates: str = ""
+    """Factors of the learning rate by pattern, such as "encoder=0.1,head=2"."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +201,19 @@ class Config:
     log_every: int = 50
     select: Literal["best", "last"] = "best"
     """Which checkpoint is tested: the best on the validation pictures, or the last."""
+    stop_after: int | None = None
+    """End early after so many validations without a better one, and test the best."""
+    min_delta: float = 0.0
+    """What counts as better, for stop_after and the plateau schedule."""
+    init_from: str | None = None
+    """Begin with what fits of the weights of another run, by the folder's name."""
+    tensorboard: bool = False
+    """Also write the metrics and pictures for TensorBoard, to RUN/tensorboard."""
+    folds: int | None = None
+    """Cross-validate: so many runs, each tested on another part of the examples that
+    are not the data set's test examples."""
+    fold: int | None = None
+    """Train this fold only, the first is 0; default all, one after another."""
     baselines: bool = False
     """Also fit scikit-learn's SVC and 1-nearest-neighbour on the same split."""
     data: Data = field(default_factory=Data)
@@ -176,3 +221,8 @@ class Config:
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     task: Task = field(default_factory=Task)
+
+    @property
+    def tests_best(self) -> bool:
+        """Whether the best checkpoint is tested and kept for answers."""
+        return self.select == "best" or self.stop_after is not None

@@ -53,6 +53,11 @@ def restored(run: str | Path):
             "`python -m experiments.train`, then give its folder"
         )
     config, about = from_dict(saved["config"]), build.Facts(**saved["data"])
+    if config.folds and config.fold is None:
+        raise UsageError(
+            f"{run} holds {config.folds} folds, each a run; give one of them, such as "
+            f"{Path(run, 'fold-0')}"
+        )
     task = build.task(config, about)
 
     def blank():
@@ -64,8 +69,8 @@ def restored(run: str | Path):
     with training.Checkpoints(
         Path(run, "checkpoints"), monitor=task.monitor, mode=task.mode
     ) as checkpoints:
-        step = checkpoints.best_step() if config.select == "best" else None
-        params = checkpoints.restore(jax.eval_shape(blank), step).params
+        step = checkpoints.best_step() if config.tests_best else None
+        params = training.weights(checkpoints.restore(jax.eval_shape(blank), step))
     return config, about, task, params
 
 

@@ -1,11 +1,20 @@
 """The folder of a run, and what is returned of it."""
 
 import dataclasses
+import math
 import shutil
+import statistics
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, UsageError, flat, preset, read_run
+from experiments.config import (
+    Config,
+    UsageError,
+    flat,
+    from_dict,
+    preset,
+    read_run,
+)
 
 # What a resumed run may change: it changes no number beyond its rounding.
 FREE = {
@@ -21,6 +30,7 @@ FREE = {
     "processes",
     "process_id",
     "profile",
+    "tensorboard",
     "compilation_cache",
     "log_every",
     "select",
@@ -71,6 +81,8 @@ def directory_of(name: str, config: Config) -> Path:
         directory = Path("runs", Path(source).expanduser().resolve().stem or name)
     else:
         directory = Path("runs", name)
+    if config.fold is not None and not config.run_dir:
+        directory = directory / f"fold-{config.fold}"
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file; give another --run-dir")
     try:
@@ -84,11 +96,13 @@ def directory_of(name: str, config: Config) -> Path:
                 "Give another --run-dir"
             )
     elif old is not None:
-        was, now = flat(old["config"]), flat(dataclasses.asdict(config))
+        # What an older version did not know of had the default of today.
+        was = flat(dataclasses.asdict(from_dict(old["config"])))
+        now = flat(dataclasses.asdict(config))
         changed = [
-            f"{key} was {was.get(key)!r}, is {now[key]!r}"
+            f"{key} was {was[key]!r}, is {now[key]!r}"
             for key in now
-            if key not in FREE and was.get(key) != now[key]
+            if key not in FREE and was[key] != now[key]
         ]
         if changed:
             raise UsageError(
@@ -97,6 +111,13 @@ def directory_of(name: str, config: Config) -> Path:
                 "another --run-dir"
             )
     return directory
+
+
+def underway(directory: Path, config: Config) -> bool:
+    """Whether a run goes on from a checkpoint, so that its first weights are there."""
+    kept = directory / "checkpoints"
+    found = kept.is_dir() and any(path.name.isdecimal() for path in kept.iterdir())
+    return found and not config.overwrite
 
 
 def empty(directory: Path) -> None:
@@ -114,3 +135,27 @@ def steady_rate(rows: list[dict[str, Any]]) -> float | None:
         row["images_per_second"] for row in rows if row.get("images_per_second")
     )
     return rates[len(rates) // 2] if rates else None
+
+
+def spread(scores: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Mean, standard deviation (of n - 1) and values of whatever is a measured number.
+
+    Args:
+      scores: of each run or fold, as `flat` makes them.
+    """
+    names = dict.fromkeys(
+        name
+        for each in scores
+        for name, value in each.items()
+        if isinstance(value, float) and not name.endswith("seconds")
+    )
+    found = {}
+    for name in names:
+        values = [each.get(name) for each in scores]
+        known = [value for value in values if value is not None]
+        found[name] = {
+            "mean": math.fsum(known) / len(known),
+            "sd": statistics.stdev(known) if len(known) > 1 else None,
+            "values": values,
+        }
+    return found

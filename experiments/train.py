@@ -8,16 +8,20 @@ import dataclasses
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from experiments.config import Config, check, explain, override, parse, preset
-from experiments.runs import Run, directory_of, empty, steady_rate
+from experiments.folds import Folds, train_folds
+from experiments.runs import Run, directory_of, empty, steady_rate, underway
+
+OnRow = Callable[[dict[str, Any]], None]  # hears each row of metrics; may raise
 
 # Of the exit: told to stop, all is saved, the same line goes on (EX_TEMPFAIL).
 STOPPED = 75
 
 
-def train(name: str = "digits", **options: Any) -> Run:
+def train(name: str = "digits", **options: Any) -> Run | Folds:
     """Trains a preset.
 
     Args:
@@ -26,18 +30,23 @@ def train(name: str = "digits", **options: Any) -> Run:
         `train("digits", steps=500, model__features=128, data="photos/")`.
 
     Returns:
-      A `Run`.
+      A `Run`; with `folds` alone, `Folds`.
     """
     return _train(name, check(override(preset(name), options)))
 
 
-def _train(name: str, config: Config) -> Run:
+def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Folds:
+    if config.folds and config.fold is None:
+        return train_folds(name, config, lambda *own: _train(*own, on_row))
+
     # Imported here so that `--help` is instant.
     import jax
     import numpy as np
 
     from experiments import baselines, build, record
     from experiments.display import Display, profile_line, summary_table
+    from experiments.tensorboard import Board
+    from experiments.warm import weights_from
     from lstm_jax import data, tasks, training
 
     # Devices, of this process and of all others.
@@ -58,9 +67,7 @@ def _train(name: str, config: Config) -> Run:
     dataset = build.load_data(config)
     about = build.facts(config, dataset)
     split, validation = dataset.splits["train"], dataset.splits["validation"]
-    per_epoch = data.steps_per_epoch(len(split.inputs), config.batch_size)
-    steps = config.steps or max(1, round(config.epochs * per_epoch))
-    eval_every = config.eval_every or max(per_epoch, -(-steps // 20))
+    steps, eval_every = build.length(config, len(split.inputs))
     resident = build.resident(config, dataset)
 
     def batch_at(at):
@@ -91,7 +98,9 @@ def _train(name: str, config: Config) -> Run:
     )
     eval_step = training.make_eval_step(build.eval_fn(config, about, task), mesh)
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
-    params = build.init_params(config, about, key_params)
+    begins = not underway(directory, config)
+    params = build.init_params(config, about, key_params, pretrained=begins)
+    params, warm = weights_from(config.init_from, about, params)
     state = training.init_state(params, tx, key_run, mesh)
     stop = training.StopSignals()
 
@@ -149,6 +158,8 @@ def _train(name: str, config: Config) -> Run:
         for line in notes:
             display.note(line)
         start = start or 0
+        for line in () if start else warm:
+            display.note(line)
         if start:
             state = restored
             display.note(f"resuming at step {start:,} of {steps:,}")
@@ -163,13 +174,30 @@ def _train(name: str, config: Config) -> Run:
             )
             display.note(profile_line(profile))
         display.start(steps, start)
+        seen = [row for row in log.rows() if row["step"] <= start]
+        watched = [row[task.monitor] for row in seen if row["split"] == "validation"]
+
+        board = None
+        if config.tensorboard and writes:
+            board = Board(directory, start, seen)
 
         def on_log(row):
             if writes:
                 log.append(row)
+            if board:
+                board.append(row)
+            if row["split"] == "validation":
+                watched.append(row[task.monitor])
             display.update(row["step"], row)
+            if on_row is not None:
+                on_row(row)
 
-        state = training.fit(
+        def enough():
+            waited = training.waited(watched, task.mode, config.min_delta)
+            return config.stop_after is not None and waited >= config.stop_after
+
+        fit = (lambda state, *_, **__: state) if enough() else training.fit
+        state = fit(
             state,
             step,
             steps=steps,
@@ -185,18 +213,26 @@ def _train(name: str, config: Config) -> Run:
             on_log=on_log,
             schedule=schedule,
             should_stop=stop,
+            observe=build.observe(config, task),
+            enough=enough,
         )
-        chosen = checkpoints.best_step() if config.select == "best" else steps
-        final = state.params
-        if chosen != steps and not stop.signal:
-            final = checkpoints.restore(state, chosen).params
+        reached = int(state.step)
+        if reached < steps and not stop.signal:
+            display.note(
+                f"ended early at step {reached:,}: {config.stop_after} validations "
+                f"without a better {task.monitor}; the best checkpoint is tested"
+            )
+        chosen = checkpoints.best_step() if config.tests_best else reached
+        if chosen != reached and not stop.signal:
+            state = checkpoints.restore(state, chosen)
+        final = training.weights(state)
 
         # Test, once, at the end.
         test = dataset.splits["test"]
         _, predictions = evaluate(final, test)
         if stop.signal:
             raise training.Stopped(
-                f"stopped by {stop.signal} at step {int(state.step):,} of {steps:,}; "
+                f"stopped by {stop.signal} at step {reached:,} of {steps:,}; "
                 "saved: the same line goes on from there",
                 stop.signal,
             )
@@ -206,7 +242,7 @@ def _train(name: str, config: Config) -> Run:
             "test": task.report(*known) if len(known[1]) else {"examples": 0},
             "data": {"examples": sizes, "notes": list(dataset.notes)},
             "train": {
-                "steps": steps,
+                "steps": reached,
                 "checkpoint": int(chosen),
                 "images": sizes["train"],
                 "images_per_second": steady_rate(rows),
@@ -227,6 +263,8 @@ def _train(name: str, config: Config) -> Run:
             for title, figure in figures.items():
                 record.save_figure(directory / f"{title}.png", figure)
             build.leave(config, dataset, predictions, directory)
+            if board:
+                board.finish(reached, report["test"], sorted(directory.glob("*.png")))
             log.write_csv()
     display.note(summary_table(report["test"] | {"baselines": report["baselines"]}))
     display.note(

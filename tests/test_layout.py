@@ -14,7 +14,7 @@ LEVELS = {
     "engines": 2,
     "unroll": 3,
     "models": 4,
-    "inspect": 4,
+    "inspect": 5,
 }
 ALONE = {"tasks", "data", "training"}  # these rooms know no recurrent network
 

@@ -16,7 +16,8 @@ from lstm_jax.data.clip_reading import (
     read_features,
     stream_frames,
 )
-from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.dataset import DataError, Dataset, Split, limited
+from lstm_jax.data.folds import deal_folds, take_fold
 from lstm_jax.data.images import image_paths, read_image
 from lstm_jax.data.source import load
 
@@ -26,9 +27,11 @@ __all__ = [
     "Split",
     "batch_indices",
     "clip_paths",
+    "deal_folds",
     "default_root",
     "eval_batches",
     "image_paths",
+    "limited",
     "load",
     "normalization",
     "read_ahead",
@@ -37,6 +40,7 @@ __all__ = [
     "read_image",
     "steps_per_epoch",
     "stream_frames",
+    "take_fold",
     "train_batch",
     "train_rows",
 ]

@@ -107,7 +107,8 @@ def load_clips(
         for name, i in chosen.items()
     }
     names = {name: tuple(owned[k].name for k in i) for name, i in chosen.items()}
-    return Dataset(path.name, splits, classes, (*notes, *more), names)
+    groups = {name: tuple(owned[k].group for k in i) for name, i in chosen.items()}
+    return Dataset(path.name, splits, classes, (*notes, *more), names, groups)
 
 
 def _stamp(path: Path) -> list:

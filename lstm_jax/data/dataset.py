@@ -41,8 +41,11 @@ class Dataset(NamedTuple):
       classes: class names in the order of their indices, or names of the K labels;
         () means regression.
       notes: lines to show to the person, such as files that were skipped.
-      names: of clips, by split, the path of each example as the person wrote it; the
-        windows of one clip follow each other under one name. None: pictures.
+      names: by split, the path of each example as the person wrote it, or from the
+        folder on; the windows of one clip follow each other under one name. None: a
+        set by name.
+      groups: by split, the group of each example, such as a patient; the windows of
+        one clip are in one. None: all apart.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Dataset(NamedTuple):
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     names: Mapping[str, tuple[str, ...]] | None = None
+    groups: Mapping[str, tuple[str, ...]] | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -102,6 +106,37 @@ def carve(
             taken[bundles[number]] = True
             need = np.maximum(need - have, 0)
     return np.flatnonzero(~taken), np.flatnonzero(taken)
+
+
+def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """The same with `count` training examples at most, of each class in proportion.
+
+    Raises:
+      DataError: fewer than one of each class.
+    """
+    split = dataset.splits["train"]
+    if count >= len(split.inputs):
+        return dataset
+    one_class = split.targets.ndim != 1
+    strata = np.zeros(len(split.targets), int) if one_class else split.targets
+    if count < len(np.unique(strata)):
+        raise DataError(
+            f"{dataset.name}: {count} training examples are fewer than its "
+            f"{len(np.unique(strata))} classes; raise the limit"
+        )
+    rows = carve(strata, count, np.random.default_rng(seed))[1]
+    taken = Split(*(None if part is None else part[rows] for part in split))
+
+    def kept(values):
+        if values is None:
+            return None
+        return {**values, "train": tuple(values["train"][row] for row in rows)}
+
+    return dataset._replace(
+        splits={**dataset.splits, "train": taken},
+        names=kept(dataset.names),
+        groups=kept(dataset.groups),
+    )
 
 
 def deal(

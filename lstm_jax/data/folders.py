@@ -26,6 +26,7 @@ _NAMED = 5  # unreadable files told by name
 class _Picture(NamedTuple):
     path: Path
     label: str
+    name: str
     group: str | None = None
     split: str | None = None  # None: to be dealt out
 
@@ -67,7 +68,12 @@ def load_pictures(
         what=("picture", "pictures"),
     )
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
-    return Dataset(path.name, splits, classes, (*facts["notes"], *notes))
+    names = {name: tuple(pictures[k].name for k in i) for name, i in chosen.items()}
+    groups = None
+    if not path.is_dir():
+        groups = {n: tuple(pictures[k].group for k in i) for n, i in chosen.items()}
+    notes = (*facts["notes"], *notes)
+    return Dataset(path.name, splits, classes, notes, names, groups)
 
 
 def _from_folder(path: Path) -> list[_Picture]:
@@ -77,14 +83,14 @@ def _from_folder(path: Path) -> list[_Picture]:
         if {"val", "validation"} <= names.keys():
             raise DataError(f"{path}: holds both val and validation; keep one")
         pictures = [
-            _Picture(image, folder.name, split=SPLIT_NAMES[name])
+            _Picture(image, folder.name, _from(path, image), split=SPLIT_NAMES[name])
             for name, split_folder in sorted(names.items())
             for folder in _folders(split_folder)
             for image in find_images(folder)
         ]
     else:
         pictures = [
-            _Picture(image, folder.name)
+            _Picture(image, folder.name, _from(path, image))
             for folder in _folders(path)
             for image in find_images(folder)
         ]
@@ -100,6 +106,10 @@ def _from_folder(path: Path) -> list[_Picture]:
             "two classes"
         )
     return pictures
+
+
+def _from(path: Path, image: Path) -> str:
+    return image.relative_to(path).as_posix()
 
 
 def _folders(path: Path) -> list[Path]:
@@ -119,9 +129,8 @@ def _from_table(path: Path) -> list[_Picture]:
         split = split_of(path, row, number)
         image = path.parent / Path(row["path"]).expanduser()
         # Without a group, one picture listed twice is a group of its own.
-        pictures.append(
-            _Picture(image, row["label"], row.get("group") or str(image), split)
-        )
+        group = row.get("group") or str(image)
+        pictures.append(_Picture(image, row["label"], row["path"], group, split))
     seen: dict[str, str | None] = {}
     for picture in pictures:
         if seen.setdefault(picture.group, picture.split) != picture.split:

@@ -259,7 +259,22 @@ def _reach(url: str) -> None:
         raise Offline(f"{parsed.hostname} cannot be reached: {reason}")
 
 
+class _Reader(io.BufferedReader):
+    """As of TensorFlow, it can still be read after the `with` that it was opened in.
+
+    Builders of TIFF pictures count on that; the last reference closes it.
+    """
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def _open(path: str | os.PathLike, mode: str = "r") -> Any:
+    if mode == "rb":
+        return _Reader(io.FileIO(path))
     return open(path, mode, encoding=None if "b" in mode else "utf-8")
 
 

@@ -1,5 +1,64 @@
-"""Looking into recurrent networks: how far back a gradient reaches."""
+"""Looking into recurrent networks: what ails one, and how it reads.
 
+    measures = inspect.measure(model, params, images, targets)   # a batch of about 32
+    for finding in inspect.diagnose(measures, rows=rows):        # rows: metrics.jsonl
+        print(finding.words, "->", finding.cure)
+    inspect.health(measures).savefig("health.png")
+    inspect.reading(model, params, images[0], classes=names).savefig("reading.png")
+    Path("reading.gif").write_bytes(inspect.reading_gif(model, params, images[0]))
+
+The signatures:
+
+    measure(model, params, images, targets=None, *, loss=None, lengths=None, mask=None,
+            key=None) -> Measures
+    measure_cell(cell, params, xs, loss, *, key=None) -> Measures
+    diagnose(measures=None, *, rows=(), updates=None) -> list[Finding]
+    update_ratios(before, after) -> {"layer_0.w_h": 1e-3, ...}      # for `updates`
+    health(measures, updates=None) -> matplotlib Figure
+    reading(model, params, image, *, classes=None, target=None, length=None, shown=None,
+            predict=jax.nn.softmax, smooth=16, followed=None) -> Figure
+    reading_gif(model, params, image, *, ..., ms=None, followed=None) -> bytes
+    follow(model, params, image, *, ...) -> Followed     # for both pictures, made once
+    Finding(name, number, words, cure)
+
+`images` are normalised as the model wants them, [B, H, W, C] or clips; `image` is one,
+without the batch; `shown` the same in [0, 1] or uint8, for the eye. `targets`: int [B]
+for the cross-entropy, floats [B] or [B, K] for the squared error; or give `loss`, a
+function of the outputs. `rows`: dicts as in metrics.jsonl.
+"""
+
+from lstm_jax.inspect.figures import health
+from lstm_jax.inspect.film import reading_gif
+from lstm_jax.inspect.findings import diagnose
+from lstm_jax.inspect.follow import Followed, Held, follow
 from lstm_jax.inspect.gradients import carry_gradients, gradient_norms
+from lstm_jax.inspect.history import Finding, read_history
+from lstm_jax.inspect.measures import (
+    GateMeasures,
+    LayerMeasures,
+    Measures,
+    measure,
+    measure_cell,
+    update_ratios,
+)
+from lstm_jax.inspect.pictures import reading
 
-__all__ = ["carry_gradients", "gradient_norms"]
+__all__ = [
+    "Finding",
+    "Followed",
+    "GateMeasures",
+    "Held",
+    "LayerMeasures",
+    "Measures",
+    "carry_gradients",
+    "diagnose",
+    "follow",
+    "gradient_norms",
+    "health",
+    "measure",
+    "measure_cell",
+    "read_history",
+    "reading",
+    "reading_gif",
+    "update_ratios",
+]

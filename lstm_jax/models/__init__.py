@@ -4,6 +4,7 @@ from lstm_jax.models.classifier import SequenceClassifier
 from lstm_jax.models.encoders import FrameEncoder
 from lstm_jax.models.forecasters import EncoderForecaster, FrameForecaster
 from lstm_jax.models.recurrent import NNXRecurrent, Recurrent
+from lstm_jax.models.resnet import ResNet, load_resnet, resnet_params
 from lstm_jax.models.streaming import Stream, stream
 
 __all__ = [
@@ -12,7 +13,10 @@ __all__ = [
     "FrameForecaster",
     "NNXRecurrent",
     "Recurrent",
+    "ResNet",
     "SequenceClassifier",
     "Stream",
+    "load_resnet",
+    "resnet_params",
     "stream",
 ]

@@ -314,7 +314,7 @@ def _roc_figure(predictions, targets, classes):
             labels.append(f"{known[k]:.4f}  {safe(classes[k], 20)}")
     for each in axes:
         each.plot(np.r_[0, grid], np.r_[0, mean], color=INK, linewidth=3, zorder=2.5)
-    title = f"AUC\n{macro:.4f}  mean (macro), black"
+    title = f"AUC\n{macro:.4f}  mean (macro), thick"
     if len(known) > len(named):
         title += f"\nthe {len(named)} hardest of {len(known)}:"
     legend = ax.legend(

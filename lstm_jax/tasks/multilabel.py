@@ -232,7 +232,7 @@ def _roc_figure(pairs, labels):
     if len(known) > 1:
         ax.plot(np.r_[0, grid], np.r_[0, mean], color=INK, linewidth=3, zorder=2.5)
     macro = np.mean([aucs[k] for k in known])
-    title = f"AUC\n{macro:.4f}  mean (macro), black" if len(known) > 1 else "AUC"
+    title = f"AUC\n{macro:.4f}  mean (macro), thick" if len(known) > 1 else "AUC"
     if len(known) > len(named):
         title += f"\nthe {len(named)} hardest of {len(known)}:"
     handles, names = ax.get_legend_handles_labels()

@@ -100,6 +100,53 @@ def curves(history: list[dict]):
     return fig
 
 
+def overlay(histories: dict[str, list[dict]], metrics: tuple[str, ...]):
+    """Validation of several runs against steps, a panel for each metric.
+
+    Args:
+      histories: rows as `curves` takes them, by the name of the run.
+      metrics: names of columns, such as ("accuracy", "loss").
+
+    Returns:
+      A Figure; a run without a value of a metric is left out of its panel.
+    """
+    fig = figure(1.0 + 4.9 * len(metrics), 4.4 + 0.22 * len(histories))
+    fig.suptitle("Validation")
+    handles = {}
+    for ax, metric in zip(
+        fig.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True
+    ):
+        tidy(ax)
+        everything = []
+        for order, (name, history) in enumerate(histories.items()):
+            steps, values = _series(history, metric, "validation")
+            if not values:
+                continue
+            everything += values
+            (handles[name],) = ax.plot(
+                steps,
+                values,
+                color=COLORS[order % len(COLORS)],
+                linestyle=("-", (0, (5, 1.5)), (0, (1, 1)))[order % 3],
+                linewidth=2,
+                marker="o" if len(values) <= 40 else None,
+                markersize=4,
+            )
+        ax.set_title(_words(metric), loc="left")
+        ax.set_xlabel("step")
+        if "accuracy" not in metric:
+            _log_if_wide(ax, everything)
+        if not everything:
+            ax.text(0.5, 0.5, "nothing was logged", ha="center", va="center")
+    fig.legend(
+        list(handles.values()),
+        [safe(name, 60) for name in handles],
+        loc="outside lower center",
+        frameon=False,
+    )
+    return fig
+
+
 def _metric_panel(ax, history, name, best):
     tidy(ax)
     everything = []

@@ -162,7 +162,7 @@ def test_pictures_stay_pictures(tmp_path, cache):
         gif(tmp_path / "p" / name / "x.gif", [1, 2, 3])
         folder(tmp_path / "p" / name / "more", [7])
     data = load(tmp_path / "p", data_dir=cache)
-    assert data.image_shape == (6, 8, 1) and data.names is None
+    assert data.image_shape == (6, 8, 1) and data.groups is None
     assert sum(len(split.inputs) for split in data.splits.values()) == 14
     for name in "ab":
         for i in range(4):

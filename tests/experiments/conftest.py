@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import json
 import os
 import shutil
 import subprocess
@@ -21,6 +22,14 @@ SMALL_FLAGS = (
     "--accelerator=cpu --steps=20 --batch-size=16 --no-baselines "
     "--model.features=8 --model.layers=1"
 ).split()
+
+ODD_NAMES = [
+    "<script>alert(1)</script>",
+    '"><img src="http://example.org/x.png">',
+    "$x_1$ & </style>",
+    "url(//example.org)",
+    "&lt;i&gt;",
+]
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +157,23 @@ def copied_run(digits_run, tmp_path):
     directory = tmp_path / "copy"
     shutil.copytree(digits_run.directory, directory)
     return directory, [*SMALL_FLAGS, "--eval-every=10", f"--run-dir={directory}"]
+
+
+@pytest.fixture(scope="session")
+def odd_report(digits_run, tmp_path_factory, compiled_once):
+    """A report of a copy of the finished run, whose names would spoil a page."""
+    from experiments import report
+
+    odd = ODD_NAMES + [f"class {k}" for k in range(len(ODD_NAMES), 10)]
+    directory = tmp_path_factory.mktemp("reports") / '<b>&"digits'
+    shutil.copytree(digits_run.directory, directory)
+    path = directory / "config.json"
+    saved = json.loads(path.read_text())
+    saved["data"]["classes"] = odd
+    path.write_text(json.dumps(saved))
+    with compiled_once(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.page.DPI", 40)
+        return report(directory)
 
 
 def draw(path: Path, label: str, rng, size=(12, 12), mode="L"):

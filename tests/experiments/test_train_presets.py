@@ -1,8 +1,15 @@
 """Every preset can be built, without its data."""
 
+import io
+import json
+import zipfile
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from conftest import SMALL_FLAGS
+from PIL import Image
 
 from experiments import build
 from experiments.config import PRESETS, UsageError, check, override, parse, preset
@@ -14,6 +21,10 @@ SHAPES = {
     "mnist": ((28, 28, 1), 10),
     "fashion_mnist": ((28, 28, 1), 10),
     "cifar10": ((32, 32, 3), 10),
+    "colorectal_histology": ((64, 64, 3), 8),
+    "malaria": ((64, 64, 3), 2),
+    "tf_flowers": ((64, 64, 3), 5),
+    "oxford_flowers102": ((64, 64, 3), 102),
     "moving_digits": ((20, 64, 64, 1), 0),
     "moving_digits/fashion_mnist": ((20, 64, 64, 1), 0),
     "moving_digit/motion": ((20, 32, 32, 1), 8),
@@ -63,6 +74,27 @@ def test_a_preset_builds(name):
     assert predictions.shape == (4, *shape) and predictions.dtype == jnp.float32
     assert total.shape == count.shape == ()
     assert {"loss", task.monitor} <= metrics.keys()
+
+
+def test_a_preset_reads_the_archive_that_it_asks_for(tmp_path, command):
+    name = "Kather_texture_2016_image_tiles_5000"
+    flags = SMALL_FLAGS + ["--steps=2", f"--run-dir={tmp_path / 'run'}"]
+    flags += [f"--data.manual-dir={tmp_path}", "--model.no-bidirectional"]
+    flags += ["--augment.flip=0", "--augment.rotate=0", "--augment.shift=0"]
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+        kinds = "TUMOR STROMA COMPLEX LYMPHO DEBRIS MUCOSA ADIPOSE EMPTY".split()
+        for k, kind in enumerate(kinds):
+            for n in range(5):
+                file = io.BytesIO()
+                noise = rng.integers(0, 256, (150, 150, 3), np.uint8)
+                Image.fromarray(noise).save(file, "TIFF")
+                archive.writestr(f"{name}/{k + 1:02}_{kind}/{n}.tif", file.getvalue())
+    code, out, err = command("train", "histology", *flags)
+    assert code == 0, err
+    assert "24 training, 8 validation and 8 test pictures of 64x64x3" in out
+    saved = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert saved["test"]["classes"] == [kind.lower() for kind in kinds]
 
 
 @pytest.mark.parametrize("order", "rows columns both pixels permuted patches".split())

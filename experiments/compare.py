@@ -1,0 +1,205 @@
+"""Several runs beside each other: a table, overlaid curves, tests between pairs."""
+
+import dataclasses
+import hashlib
+import itertools
+from typing import Any
+
+from experiments.config import flat
+from experiments.page import Picture, Section, Table, Words, number
+from experiments.sections import METRICS, between, plural, value
+
+# what every two runs differ in, or what changes no number
+_PLACE = {"run_dir", "overwrite"}
+
+
+def comparison(runs: list[Any]):
+    """`(title, lead, sections, numbers)` of runs that were judged."""
+    names = _names(runs)
+    pairs = [
+        _pair(names[i], runs[i], names[j], runs[j])
+        for i, j in itertools.combinations(range(len(runs)), 2)
+    ]
+    lead = (Words(", ".join(names), "quiet"),)
+    sections = [
+        _table(names, runs),
+        _curves(names, runs),
+        _pairs(pairs),
+        _differences(names, runs),
+    ]
+    numbers = {
+        "runs": {
+            name: {
+                "test": run.test,
+                "intervals": {k: list(v) for k, v in run.intervals.items()},
+                "parameters": run.model["parameters"],
+                "step": run.step,
+            }
+            for name, run in zip(names, runs, strict=True)
+        },
+        "pairs": pairs,
+    }
+    title = f"Comparison of {plural(len(runs), 'run')}"
+    return title, lead, sections, numbers
+
+
+def _names(runs) -> list[str]:
+    names = [run.run.resolve().name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    return [str(run.run) for run in runs]
+
+
+def _table(names, runs) -> Section:
+    labels: dict[str, str] = {}
+    for run in runs:
+        labels |= dict(METRICS[run.task.name])
+    rows = []
+    for key, label in labels.items():
+        found = [value(run.test, key) for run in runs]
+        if all(each is None for each in found):
+            continue
+        cells = []
+        for run, each in zip(runs, found, strict=True):
+            ends = between(run.intervals.get(key))
+            cells.append(f"{number(each)} ({ends})" if ends else number(each))
+        rows.append((label, *cells))
+
+    def line(label, of):
+        rows.append((label, *(of(run) for run in runs)))
+
+    line("test examples", lambda run: number(run.test["examples"]))
+    line("parameters", lambda run: number(run.model["parameters"]))
+    line("FLOPs, forward, of one", lambda run: number(run.model["flops"].total))
+    line("step tested", lambda run: f"{run.step:,}")
+    line(
+        "steps",
+        lambda run: (
+            f"{run.steps:,}"
+            if run.finished
+            else f"{run.last_step:,} of {run.steps:,}, stopped"
+        ),
+    )
+    rates = [value(run.finished or {}, "train.images_per_second") for run in runs]
+    rows.append(("examples/s in training", *(_rate(rate) for rate in rates)))
+    words = (
+        f"In brackets: 95 % percentile bootstrap over test examples, "
+        f"{runs[0].resamples:,} draws, seed 0."
+    )
+    return Section(
+        "Test metrics", (Table(("", *names), tuple(rows)), Words(words, "quiet"))
+    )
+
+
+def _rate(rate: float | None) -> str:
+    return "–" if rate is None else f"{rate:,.0f}"
+
+
+def _curves(names, runs) -> Section:
+    from lstm_jax import tasks
+
+    metrics = dict.fromkeys([*(run.task.monitor for run in runs), "loss"])
+    histories = {name: run.rows for name, run in zip(names, runs, strict=True)}
+    figure = tasks.overlay(histories, tuple(metrics))
+    return Section("Curves", (Picture(figure, "Validation against steps."),))
+
+
+def fingerprint(run) -> str:
+    """Of the test examples and their targets, in their order."""
+    test, found = run.dataset.splits["test"], hashlib.sha256()
+    for array in (test.inputs[run.shown], run.known[1]):
+        found.update(f"{array.shape}{array.dtype}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def _pair(first: str, a, second: str, b) -> dict[str, Any]:
+    """McNemar's test and the difference of losses; or why there is none."""
+    from lstm_jax import tasks
+
+    row: dict[str, Any] = {"first": first, "second": second}
+    if a.task.name != b.task.name or fingerprint(a) != fingerprint(b):
+        examples = (
+            f"{run.test['examples']:,} of {run.about.dataset}" for run in (a, b)
+        )
+        return row | {
+            "left_out": f"{first} and {second} were not tested on the same examples "
+            f"({' and '.join(examples)}): no test between them"
+        }
+    if not a.judgeable:
+        return row | {"left_out": f"{first} and {second}: no target is known"}
+    import numpy as np
+
+    both = ~np.isnan(a.losses) & ~np.isnan(b.losses)
+    difference = tasks.paired_difference(a.losses[both], b.losses[both])
+    row |= {"difference": difference[0], "interval": list(difference[1:])}
+    if a.task.name == "classification":
+        right = [run.known[0].argmax(-1) == run.known[1] for run in (a, b)]
+        row |= tasks.mcnemar(*right)._asdict()
+    return row
+
+
+def _pairs(pairs) -> Section:
+    left_out = [Words(row["left_out"] + ".") for row in pairs if "left_out" in row]
+    tested = [row for row in pairs if "left_out" not in row]
+    blocks: list[Any] = []
+    if tested:
+        rows = tuple(
+            (
+                f"{row['first']} – {row['second']}",
+                number(row["difference"]),
+                between(row["interval"]),
+            )
+            for row in tested
+        )
+        header = ("pair", "difference of mean loss", "95 % interval")
+        words = (
+            "Loss of the first minus that of the second, on the same examples, with "
+            "its bootstrap interval: where 0 is outside, one is better."
+        )
+        blocks += [Table(header, rows), Words(words, "quiet")]
+    compared = [row for row in tested if "p" in row]
+    if compared:
+        rows = tuple(
+            (
+                f"{row['first']} – {row['second']}",
+                number(row["first_only"]),
+                number(row["second_only"]),
+                "exact"
+                if row["statistic"] is None
+                else f"chi² = {row['statistic']:.3f}",
+                f"{row['p']:.3g}",
+            )
+            for row in compared
+        )
+        header = (
+            "McNemar's test",
+            "right: first only",
+            "second only",
+            "statistic",
+            "p",
+        )
+        words = (
+            "p: how likely so uneven numbers are if both err equally often. With "
+            "fewer than 25 examples that only one has right, the exact two-sided "
+            "binomial test; else chi² = (|b - c| - 1)² / (b + c), one degree of "
+            "freedom (McNemar 1947, Edwards 1948). No correction for many pairs."
+        )
+        blocks += [Table(header, rows), Words(words, "quiet")]
+    elif tested:
+        words = "McNemar's test is for right and wrong answers of a classification."
+        blocks.append(Words(words, "quiet"))
+    return Section("Pairs", (*blocks, *left_out))
+
+
+def _differences(names, runs) -> Section:
+    options = [flat(dataclasses.asdict(run.config)) for run in runs]
+    rows = tuple(
+        (key, *(str(each[key]) for each in options))
+        for key in options[0]
+        if key not in _PLACE and len({str(each[key]) for each in options}) > 1
+    )
+    if not rows:
+        words = "The configurations are the same."
+        return Section("What differs", (Words(words),))
+    return Section("What differs", (Table(("option", *names), rows, False),))

@@ -1,0 +1,81 @@
+"""The section of a report that says what ails a network, and shows how it reads."""
+
+from typing import Any
+
+from experiments.page import Picture, Section, Table, Words
+from experiments.sections import plural
+
+MEASURED = 32  # examples that a diagnosis looks at
+
+
+def diagnosis(judged) -> Section | None:
+    """What ails the network, and how it reads the example that it errs on most."""
+    if judged.config.model.kind != "reader":
+        return None
+    import numpy as np
+
+    from experiments import build
+    from lstm_jax import inspect
+
+    network = build.model(judged.config, judged.about)
+    train = judged.dataset.splits["train"]
+    some = np.linspace(0, len(train.inputs) - 1, min(MEASURED, len(train.inputs)))
+    some = some.astype(int)
+    batch = {name: array[some] for name, array in build.arrays(train).items()}
+    batch["mask"] = np.ones(len(some), np.float32)
+    lengths = batch.get("lengths")
+    measures = inspect.measure(
+        network,
+        judged.params,
+        normalized(judged.about, batch["inputs"]),
+        loss=lambda outputs: judged.task.loss(outputs, batch)[0],
+        lengths=lengths,
+    )
+    findings = inspect.diagnose(measures, rows=judged.rows)
+    rows = tuple((each.words, each.cure) for each in findings)
+    words = f"Measured on {plural(len(some), 'training example')}."
+    if rows:
+        blocks: list[Any] = [Table(("found", "what may help"), rows, numbers=False)]
+    else:
+        blocks = []
+        words = f"Nothing was found that ails it. {words}"
+    blocks.append(Words(words, "quiet"))
+    caption = "How gradients, gates and memory go through the steps of a sequence."
+    blocks.append(Picture(inspect.health(measures), caption))
+    if judged.judgeable:
+        blocks.append(_reading(judged, network))
+    return Section("Diagnosis", tuple(blocks))
+
+
+def _reading(judged, network) -> Picture:
+    import numpy as np
+
+    from lstm_jax import inspect
+
+    test = judged.dataset.splits["test"]
+    worst = int(np.nan_to_num(judged.losses, nan=-np.inf).argmax())
+    place = judged.shown[worst]
+    single = judged.task.name == "classification"
+    figure = inspect.reading(
+        network,
+        judged.params,
+        normalized(judged.about, test.inputs[place]),
+        classes=judged.about.classes or None,
+        target=int(judged.known[1][worst]) if single else None,
+        length=None if test.lengths is None else int(test.lengths[place]),
+        shown=test.inputs[place] if test.inputs.dtype == np.uint8 else None,
+        predict=judged.task.predict,
+    )
+    caption = "How it reads, step by step, the test example that it errs on most."
+    return Picture(figure, caption, photo=True)
+
+
+def normalized(about, inputs):
+    """Inputs as the network wants them."""
+    import numpy as np
+
+    offset, scale = (
+        np.asarray(values, np.float32)
+        for values in (about.pixel_offset, about.pixel_scale)
+    )
+    return (inputs.astype(np.float32) - offset) * scale

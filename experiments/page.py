@@ -1,0 +1,284 @@
+"""A report as one page of HTML that needs nothing else, and the same for a terminal.
+
+A report is a list of `Section`s of a few kinds of blocks; `html` and `show` draw them.
+"""
+
+import base64
+import html as escaping
+import io
+from typing import Any, NamedTuple
+
+DPI = 160  # of figures: sharp on a phone, and small enough to mail
+
+
+class Words(NamedTuple):
+    """A paragraph; `tone` is "plain", "quiet" or "warning"."""
+
+    text: str
+    tone: str = "plain"
+
+
+class Code(NamedTuple):
+    """What is to be typed."""
+
+    text: str
+
+
+class Tiles(NamedTuple):
+    """Numbers that are to be seen first: (name, value, what is beside it)."""
+
+    items: tuple[tuple[str, str, str], ...]
+
+
+class Table(NamedTuple):
+    """Cells of text; the first column is left, the others right, if `numbers`."""
+
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numbers: bool = True
+
+
+class Picture(NamedTuple):
+    """A Matplotlib figure; a photo keeps its colours on a dark page."""
+
+    figure: Any
+    words: str
+    photo: bool = False
+
+
+class Fold(NamedTuple):
+    """Blocks that open on a click; a terminal leaves them out."""
+
+    title: str
+    blocks: tuple[Any, ...]
+
+
+class Section(NamedTuple):
+    """A heading, and what is below it."""
+
+    title: str
+    blocks: tuple[Any, ...]
+
+
+def number(value: float | int | None) -> str:
+    """Four digits that matter; a dash for None."""
+    if value is None:
+        return "–"
+    if isinstance(value, int):
+        return f"{value:,}"
+    usual = value == 0 or 1e-3 <= abs(value) < 1e3
+    return f"{value:.4f}" if usual else f"{value:.3g}"
+
+
+def size(count: int | None) -> str:
+    """Bytes in words; a dash for None."""
+    if count is None:
+        return "–"
+    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= scale:
+            return f"{count / scale:,.1f} {unit}"
+    return f"{count:,} bytes"
+
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2933; --quiet: #5b6770;
+  --line: #d9dee3; --panel: #f4f6f8; --accent: #0072b2; --warn: #fdf1e3;
+  --warn-line: #d55e00; }
+@media (prefers-color-scheme: dark) { :root { --paper: #15191d; --ink: #e4e8ec;
+  --quiet: #9aa7b2; --line: #343c44; --panel: #1f252b; --accent: #6cb8e6;
+  --warn: #33261a; --warn-line: #e08a4a; }
+  img.chart { filter: invert(0.9) hue-rotate(180deg) brightness(1.2); } }
+* { box-sizing: border-box; }
+html { -webkit-text-size-adjust: 100%; }
+body { margin: 0 auto; max-width: 66rem; padding: 1.5rem 1rem 4rem; color: var(--ink);
+  background: var(--paper); line-height: 1.5;
+  font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 0.4rem;
+  overflow-wrap: anywhere; }
+h2 { font-size: 1.2rem; margin: 2.6rem 0 0.8rem; padding-top: 0.7rem;
+  border-top: 1px solid var(--line); }
+p { margin: 0.6rem 0; max-width: 46rem; overflow-wrap: anywhere; }
+p.quiet, figcaption { color: var(--quiet); font-size: 0.9rem; }
+p.warning { background: var(--warn); border-left: 4px solid var(--warn-line);
+  padding: 0.6rem 0.9rem; border-radius: 0 6px 6px 0; }
+nav { margin: 0.8rem 0 0; font-size: 0.95rem; }
+nav a { display: inline-block; padding: 0.25rem 0.9rem 0.25rem 0; }
+a { color: var(--accent); text-underline-offset: 0.2em; }
+.scroll { overflow-x: auto; max-width: 100%; }
+table { border-collapse: collapse; margin: 0.6rem 0; font-size: 0.93rem;
+  font-variant-numeric: tabular-nums; }
+th, td { padding: 0.3rem 1.1rem 0.3rem 0; text-align: left; vertical-align: top;
+  border-bottom: 1px solid var(--line); }
+td { overflow-wrap: anywhere; min-width: 6rem; }
+td:first-child { overflow-wrap: break-word; min-width: 0; }
+th { color: var(--quiet); font-weight: 600; white-space: nowrap; }
+table.numbers th:not(:first-child), table.numbers td:not(:first-child) {
+  text-align: right; white-space: nowrap; padding: 0.3rem 0 0.3rem 1.4rem;
+  min-width: 0; }
+pre { background: var(--panel); padding: 0.7rem 0.9rem; border-radius: 6px;
+  white-space: pre-wrap; overflow-wrap: anywhere; font-size: 0.88rem; margin: 0.6rem 0;
+  font-family: ui-monospace, Menlo, Consolas, monospace; }
+.tiles { display: grid; gap: 0.7rem; margin: 1.1rem 0;
+  grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
+.tiles div { background: var(--panel); border-radius: 8px; padding: 0.7rem 0.9rem; }
+.tiles b { display: block; font-size: 1.55rem; line-height: 1.25;
+  font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.tiles span { color: var(--quiet); font-size: 0.88rem; display: block; }
+figure { margin: 1rem 0 1.4rem; }
+figure img { display: block; height: auto; max-width: 100%; border-radius: 6px; }
+figure img.photo { background: #ffffff; }
+details { margin: 0.8rem 0; }
+summary { cursor: pointer; color: var(--accent); padding: 0.3rem 0; }
+@media print { details:not([open]) > *:not(summary) { display: block; } }
+"""
+
+# Nothing may be loaded, even if a name should contain a piece of HTML after all.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def html(title: str, lead: tuple[Any, ...], sections: list[Section]) -> str:
+    """The page: a title, blocks below it, links to the sections, the sections."""
+    names = [_slug(section.title) for section in sections]
+    links = "".join(
+        f'<a href="#{name}">{_safe(section.title)}</a>'
+        for name, section in zip(names, sections, strict=True)
+    )
+    body = "".join(
+        f'<section id="{name}"><h2>{_safe(section.title)}</h2>'
+        f"{''.join(map(_block, section.blocks))}</section>\n"
+        for name, section in zip(names, sections, strict=True)
+    )
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="color-scheme" content="light dark">
+<title>{_safe(title)}</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+</head>
+<body>
+<header><h1>{_safe(title)}</h1>
+{"".join(map(_block, lead))}
+<nav>{links}</nav></header>
+<main>
+{body}</main>
+</body>
+</html>
+"""
+
+
+def _safe(text: Any) -> str:
+    return escaping.escape(str(text), quote=True)
+
+
+def _slug(title: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in title.lower())
+
+
+def _block(block: Any) -> str:
+    return _KINDS[type(block)](block)
+
+
+def _words(block: Words) -> str:
+    return f'<p class="{block.tone}">{_safe(block.text)}</p>\n'
+
+
+def _code(block: Code) -> str:
+    return f"<pre>{_safe(block.text)}</pre>\n"
+
+
+def _tiles(block: Tiles) -> str:
+    cells = "".join(
+        f"<div><span>{_safe(name)}</span><b>{_safe(value)}</b>"
+        f"<span>{_safe(beside)}</span></div>"
+        for name, value, beside in block.items
+    )
+    return f'<div class="tiles">{cells}</div>\n'
+
+
+def _table(block: Table) -> str:
+    head = "".join(f'<th scope="col">{_safe(cell)}</th>' for cell in block.header)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{_safe(cell)}</td>' for cell in row)}</tr>\n"
+        for row in block.rows
+    )
+    kind = ' class="numbers"' if block.numbers else ""
+    return (
+        f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{rows}</tbody></table></div>\n"
+    )
+
+
+def _picture(block: Picture) -> str:
+    buffer = io.BytesIO()
+    block.figure.savefig(buffer, format="png", dpi=DPI)
+    content = base64.b64encode(buffer.getvalue()).decode()
+    width = block.figure.get_figwidth()  # inches; 10 points are to stay legible
+    shape = f"width: {width * 92:.0f}px; min-width: {min(width * 60, 900):.0f}px"
+    kind = "photo" if block.photo else "chart"
+    return (
+        f'<figure><div class="scroll"><img class="{kind}" style="{shape}" '
+        f'alt="{_safe(block.words)}" src="data:image/png;base64,{content}"></div>'
+        f"<figcaption>{_safe(block.words)}</figcaption></figure>\n"
+    )
+
+
+def _fold(block: Fold) -> str:
+    inside = "".join(map(_block, block.blocks))
+    return f"<details><summary>{_safe(block.title)}</summary>\n{inside}</details>\n"
+
+
+_KINDS = {
+    Words: _words,
+    Code: _code,
+    Tiles: _tiles,
+    Table: _table,
+    Picture: _picture,
+    Fold: _fold,
+}
+
+
+def show(title: str, lead: tuple[Any, ...], sections: list[Section]) -> None:
+    """The same in a terminal, but for pictures and what is folded."""
+    from rich.text import Text
+
+    from experiments.display import Display
+
+    display = Display()
+    display.note(Text(f"\n{title}", style="bold"))
+    for block in lead:
+        _print(display, block)
+    for section in sections:
+        drawn = [b for b in section.blocks if not isinstance(b, Picture | Fold)]
+        if drawn:
+            display.note(Text(f"\n{section.title}", style="bold"))
+        for block in drawn:
+            _print(display, block)
+
+
+def _print(display: Any, block: Any) -> None:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    if isinstance(block, Words):
+        styles = {"quiet": "dim", "warning": "bold yellow"}
+        display.note(Text(block.text, style=styles.get(block.tone, "")))
+    elif isinstance(block, Code):
+        display.note(block.text)
+    elif isinstance(block, Tiles):
+        width = max(len(name) for name, *_ in block.items)
+        for name, value, beside in block.items:
+            display.note(f"{name:<{width}}  {value}  {beside}".rstrip())
+    else:
+        table = RichTable(box=box.SIMPLE_HEAD, show_header=any(block.header))
+        for column, name in enumerate(block.header):
+            right = block.numbers and column
+            options = dict(justify="right") if right else dict(overflow="fold")
+            table.add_column(Text(name), **options)
+        for row in block.rows:
+            table.add_row(*map(Text, row))
+        display.note(table)

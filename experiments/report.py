@@ -1,0 +1,290 @@
+"""What runs are worth: `python -m experiments.report RUN [RUN…]`.
+
+Evaluates a run's chosen checkpoint on the test examples, judges and diagnoses it, and
+writes one page that needs nothing else, RUN/report.html; several runs are compared.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.config import UsageError, explain, read_run
+from experiments.page import Section, html, show
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """A report of a trained run, or a comparison of several."""
+
+    runs: tuple[Path, ...]
+    """Folders of runs, such as runs/digits."""
+    out: Path | None = None
+    """The page; default RUN/report.html, of several runs runs/comparison.html."""
+    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """A run, evaluated; `finished` is its report.json, None if it was stopped."""
+
+    run: Path
+    preset: str
+    config: Any
+    about: Any
+    task: Any
+    params: Any
+    dataset: Any
+    step: int
+    last_step: int
+    steps: int
+    finished: dict[str, Any] | None
+    rows: list[dict[str, Any]]
+    known: tuple[Any, Any]  # predictions, and what they are judged by
+    shown: Any  # which test examples those are
+    losses: Any
+    test: dict[str, Any]
+    intervals: dict[str, tuple[float, float]]
+    resamples: int
+    calibration: Any
+    model: dict[str, Any]
+    eval_size: int
+    environment: dict[str, Any]
+
+    @property
+    def judgeable(self) -> bool:
+        """Whether the target of any test example is known."""
+        return bool((self.losses == self.losses).any())
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Where the page is, what is on it, its numbers as plain values, and the runs."""
+
+    path: Path
+    sections: list[Section]
+    numbers: dict[str, Any]
+    runs: list[Judged]
+
+    def __repr__(self) -> str:
+        return f"Report({str(self.path)!r})"
+
+
+def report(*runs: str | Path, out: str | Path | None = None) -> Report:
+    """Judges runs, writes the page and prints the same.
+
+    Args:
+      *runs: folders of trained runs; one that was stopped half-way will do.
+      out: the page; default RUN/report.html, of several runs runs/comparison.html.
+
+    Returns:
+      A `Report`.
+
+    Raises:
+      ValueError: if a folder holds no run, or no checkpoint yet.
+    """
+    from experiments import compare, record, sections
+
+    if not runs:
+        raise UsageError("no run named: give the folder of one, such as runs/digits")
+    folders = [Path(run).expanduser() for run in runs]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UsageError("a run is named twice: give each once")
+    found = [judge(folder) for folder in folders]
+    if len(found) == 1:
+        (one,) = found
+        title, lead = f"Run {one.run.resolve().name}", sections.head(one)
+        parts = single(one)
+        numbers = plain(one)
+        path = Path(out) if out else one.run / "report.html"
+    else:
+        title, lead, parts, numbers = compare.comparison(found)
+        path = Path(out) if out else Path("runs", "comparison.html")
+    path = path.expanduser()
+    record.write_bytes(path, html(title, lead, parts).encode())
+    show(title, lead, parts)
+    print(f"\nwritten to {path}")
+    return Report(path, parts, numbers, found)
+
+
+def judge(run: Path) -> Judged:
+    """Evaluates a run on its test examples.
+
+    Raises:
+      ValueError: if the folder holds no run, or no checkpoint yet.
+    """
+    import jax
+    import numpy as np
+
+    from experiments import build, record
+    from experiments.predict import restored
+    from lstm_jax import data, tasks, training
+    from lstm_jax.inspect.summary import temporary_bytes
+
+    config, about, task, params = restored(run)
+    with training.Checkpoints(
+        run / "checkpoints", monitor=task.monitor, mode=task.mode
+    ) as checkpoints:
+        last = checkpoints.latest_step()
+        step = checkpoints.best_step() if config.tests_best else last
+    dataset = build.load_data(config)
+    train, test = dataset.splits["train"], dataset.splits["test"]
+    batch = batch_shapes(test, build.eval_size(config, dataset, 1))
+    evaluate = jax.jit(build.eval_fn(config, about, task))
+    evaluate = evaluate.lower(jax.eval_shape(lambda: params), batch).compile()
+    outputs = [
+        np.asarray(evaluate(params, batch)[1])
+        for batch in data.eval_batches(test, len(batch["mask"]))
+    ]
+    predictions = np.concatenate(outputs)[: len(test.inputs)]
+    known = build.judged(config, test, predictions)
+    shown = np.arange(len(test.inputs))
+    if task.name == "classification":
+        shown = np.flatnonzero(test.targets >= 0)
+    numbers: dict[str, Any] = {"examples": 0}
+    intervals, losses, calibration = {}, np.zeros(0), None
+    if len(known[1]):
+        numbers = task.report(*known)
+        intervals = tasks.bootstrap(task.name, *known)
+        losses = tasks.example_losses(task.name, *known)
+    if len(known[1]) and task.name == "classification":
+        calibration = tasks.reliability(*known)
+        precisions = tasks.average_precisions(tasks.one_against_rest(task, *known))
+        each = [p for p in precisions if p is not None]
+        for row, precision in zip(numbers["per_class"], precisions, strict=True):
+            row["average_precision"] = precision
+        numbers["macro"]["average_precision"] = float(np.mean(each)) if each else None
+        numbers |= {
+            "brier": tasks.brier(*known),
+            "ece": calibration.ece,
+        }
+    path = run / "report.json"
+    return Judged(
+        run=run,
+        preset=read_run(run)["preset"],
+        config=config,
+        about=about,
+        task=task,
+        params=params,
+        dataset=dataset,
+        step=int(step),
+        last_step=int(last),
+        steps=build.length(config, len(train.inputs))[0],
+        finished=json.loads(path.read_text("utf-8")) if path.exists() else None,
+        rows=record.MetricsLog(run).rows(),
+        known=known,
+        shown=shown,
+        losses=losses,
+        test=numbers,
+        intervals=intervals,
+        resamples=tasks.RESAMPLES,
+        calibration=calibration,
+        model=summary(config, about, task, params, train)
+        | {"eval_bytes": temporary_bytes(evaluate)},
+        eval_size=build.eval_size(config, dataset, 1),
+        environment=record.environment(),
+    )
+
+
+def batch_shapes(split, count: int) -> dict[str, Any]:
+    """A batch of a split by its shapes."""
+    import jax
+
+    from experiments import build
+
+    fields = {
+        name: jax.ShapeDtypeStruct((count, *array.shape[1:]), array.dtype)
+        for name, array in build.arrays(split).items()
+    }
+    return fields | {"mask": jax.ShapeDtypeStruct((count,), "float32")}
+
+
+def summary(config, about, task, params, train) -> dict[str, Any]:
+    """Layers, FLOPs of an example's forward pass, and bytes."""
+    import jax
+
+    from experiments import build
+    from lstm_jax.inspect.summary import (
+        flops,
+        layers,
+        parameters,
+        temporary_bytes,
+        tree_bytes,
+    )
+
+    shapes = jax.eval_shape(lambda: params)
+    tx = build.optimizer(config, build.schedule(config, steps=1))
+    loss = build.loss_fn(config, about, task)
+    batch = batch_shapes(train, config.batch_size)
+    batch["progress"] = batch["mask"]
+    keys = jax.eval_shape(
+        lambda: jax.random.split(jax.random.key(0), config.batch_size)
+    )
+    gradient = jax.jit(jax.grad(lambda *a: loss(*a)[0][0]))
+    forward = build.forward_fn(config, about)
+    one = batch_shapes(train, 1)
+    return {
+        "layers": layers(build.model(config, about), shapes, about.image_shape),
+        "parameters": parameters(shapes),
+        "flops": flops(lambda p, b: forward(p, b)[0], shapes, one),
+        "parameter_bytes": tree_bytes(shapes),
+        "optimizer_bytes": tree_bytes(jax.eval_shape(tx.init, shapes)),
+        "train_bytes": temporary_bytes(gradient.lower(shapes, batch, keys).compile()),
+    }
+
+
+def single(judged: Judged) -> list[Section]:
+    """The sections of one run; those that say nothing of it are left out."""
+    from experiments import sections
+    from experiments.diagnosis import diagnosis
+
+    parts = [
+        sections.metrics(judged),
+        sections.curves(judged),
+        sections.mistakes(judged),
+        sections.calibration(judged),
+        diagnosis(judged),
+        sections.model(judged),
+        sections.configuration(judged),
+        sections.environment(judged),
+    ]
+    return [part for part in parts if part is not None]
+
+
+def plain(judged: Judged) -> dict[str, Any]:
+    """The numbers of one run, as JSON can hold them."""
+    numbers = {k: v for k, v in judged.model.items() if k not in ("layers", "flops")}
+    return {
+        "run": str(judged.run),
+        "step": judged.step,
+        "finished": judged.finished is not None,
+        "test": judged.test,
+        "intervals": {name: list(pair) for name, pair in judged.intervals.items()},
+        "model": numbers | {"flops": judged.model["flops"].total},
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Exit code 0; 2 for a mistake, with one clear message."""
+    import tyro
+
+    options = tyro.cli(
+        Options,
+        args=arguments,
+        prog="python -m experiments.report",
+        config=(tyro.conf.PositionalRequiredArgs,),
+    )
+    try:
+        from lstm_jax import training
+
+        training.select_accelerator(options.accelerator)
+        report(*options.runs, out=options.out)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(explain(error), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

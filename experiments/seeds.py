@@ -1,0 +1,249 @@
+"""Many seeds of one training in one program: `sweep PRESET --seeds=8`.
+
+The seeds differ in what a seed decides, their first weights, order of examples and
+noise, and share data and split. Each ends as a run in a folder of its own, equal to
+that of `train --seed=S`; a seed's own checkpoints and pictures on the way are left out.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+from experiments.config import Config, UsageError, flat
+from experiments.runs import directory_of, empty, spread
+
+
+def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
+    """Trains seeds `config.seed …` side by side.
+
+    Args:
+      name: of the preset.
+      config: of the first seed.
+      seeds: S; a multiple of the number of devices, which share them.
+
+    Returns:
+      What is written to seeds.json: "seeds", and for each test metric its "values",
+      their "mean" and "sd" (with S - 1).
+
+    Raises:
+      UsageError: an option that lets seeds go different ways.
+    """
+    import jax
+    import numpy as np
+
+    from experiments import build, record
+    from experiments.display import Display
+    from experiments.warm import weights_from
+    from lstm_jax import data, training
+
+    _check(config, seeds)
+    devices = training.select_accelerator(config.accelerator)
+    if seeds % len(devices):
+        raise UsageError(
+            f"{seeds} seeds do not share {len(devices)} devices evenly; give a "
+            f"multiple, such as --seeds={-(-seeds // len(devices)) * len(devices)}"
+        )
+    mesh = training.data_mesh(devices)
+    directory = directory_of(name, config)
+    if config.run_dir is None:
+        directory = directory.with_name(f"{directory.name}-seeds")
+    if config.compilation_cache:
+        training.keep_compiled(data.default_root() / "compiled")
+
+    dataset = build.load_data(config)
+    about = build.facts(config, dataset)
+    split, validation = dataset.splits["train"], dataset.splits["validation"]
+    steps, eval_every = build.length(config, len(split.inputs))
+    resident = build.resident(config, dataset)
+    each = [config.seed + number for number in range(seeds)]
+
+    def batch_at(seed, at):
+        options = dict(seed=seed, step=at)
+        if resident:
+            batch = data.train_rows(len(split.inputs), config.batch_size, **options)
+        else:
+            batch = data.train_batch(split, config.batch_size, **options)
+        return batch | {"progress": np.full_like(batch["mask"], at / steps)}
+
+    task = build.task(config, about)
+    schedule = build.schedule(config, steps)
+    tx = build.optimizer(config, schedule)
+    step = training.make_seeds_step(
+        build.loss_fn(config, about, task),
+        tx,
+        mesh,
+        data=build.arrays(split) if resident else None,
+        accumulate=config.accumulate,
+    )
+    eval_step = training.make_seeds_eval(build.eval_fn(config, about, task), mesh)
+    params, keys = [], []
+    for seed in each:
+        key_params, key_run = jax.random.split(jax.random.key(seed))
+        first = build.init_params(config, about, key_params)
+        params.append(weights_from(config.init_from, about, first)[0])
+        keys.append(key_run)
+    states = training.init_seeds(params, tx, jax.numpy.stack(keys))
+
+    def evaluate(weights, split):
+        """Means `{name: [S]}` and predictions `[S, N, …]` of a split."""
+        size, sums, predictions = build.eval_size(config, dataset, 1), {}, []
+        for batch in data.eval_batches(split, size):
+            metrics, outputs = jax.device_get(eval_step(weights, batch))
+            predictions.append(outputs)
+            for metric, pair in metrics.items():
+                sums[metric] = sums.get(metric, 0) + np.asarray(pair, np.float64)
+        predictions = np.concatenate(predictions, axis=1)[:, : len(split.inputs)]
+        return {k: total / n for k, (total, n) in sums.items()}, predictions
+
+    # From here on something is written.
+    if config.overwrite:
+        empty(directory)
+    sign = 1 if task.mode == "max" else -1
+    best, chosen = np.full(seeds, -np.inf), [None] * seeds
+    rows: list[list[dict]] = [[] for _ in each]
+    with Display() as display:
+        for line in dataset.notes:
+            display.note(line)
+        display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} side by side")
+        display.start(steps)
+        carried, at, window = step.put_state(states), 0, []
+        stacked = [
+            training.stacker(
+                functools.partial(batch_at, seed), config.steps_per_dispatch
+            )
+            for seed in each
+        ]
+        while at < steps:
+            count = min(config.steps_per_dispatch, steps - at)
+            count = min(count, *(e - at % e for e in (eval_every, config.log_every)))
+            parts = [batches(range(at, at + count)) for batches in stacked]
+            batches = {key: np.stack([p[key] for p in parts]) for key in parts[0]}
+            carried, metrics = step.run(carried, step.put_batches(batches), count)
+            window.append({k: np.asarray(v)[..., :count] for k, v in metrics.items()})
+            at += count
+            if at % config.log_every == 0 or at == steps:
+                means = _means(window)
+                _refuse_divergence(means["loss"], each, at)
+                window = []
+                rate = float(schedule(at - 1))
+                for number, log in enumerate(rows):
+                    row = {k: float(v[number]) for k, v in means.items()}
+                    log.append(dict(step=at, split="train", **row, learning_rate=rate))
+                shown = {k: float(np.mean(v)) for k, v in means.items()}
+                display.update(at, dict(step=at, split="train", **shown))
+            if at % eval_every == 0 or at == steps:
+                means, _ = evaluate(training.weights(carried), validation)
+                host = jax.device_get(carried._replace(key=None))
+                for number, log in enumerate(rows):
+                    row = {k: float(v[number]) for k, v in means.items()}
+                    log.append(dict(step=at, split="validation", **row))
+                    score = sign * row[task.monitor]
+                    if not config.tests_best or score > best[number]:
+                        best[number] = score
+                        mine = jax.tree.map(lambda x, n=number: x[n], host)
+                        chosen[number] = (mine._replace(key=keys[number]), row)
+                shown = {k: float(np.mean(v)) for k, v in means.items()}
+                display.update(at, dict(step=at, split="validation", **shown))
+
+        test = dataset.splits["test"]
+        final = [training.weights(state) for state, _ in chosen]
+        final = jax.tree.map(lambda *leaves: np.stack(leaves), *final)
+        _, predictions = evaluate(final, test)
+        reports = []
+        for number, seed in enumerate(each):
+            state, row = chosen[number]
+            known = build.judged(config, test, predictions[number])
+            report = {
+                "test": task.report(*known) if len(known[1]) else {"examples": 0},
+                "train": {"steps": steps, "checkpoint": int(state.step)},
+                "baselines": {},
+                "environment": record.environment(),
+            }
+            one = dataclasses.replace(config, seed=seed, run_dir=None, overwrite=False)
+            _leave(directory / f"seed-{seed}", name, one, about, task, rows[number])
+            with training.Checkpoints(
+                directory / f"seed-{seed}" / "checkpoints",
+                monitor=task.monitor,
+                mode=task.mode,
+            ) as checkpoints:
+                values = dataclasses.asdict(one)
+                checkpoints.save(int(state.step), state, values, row, force=True)
+            record.write_json(directory / f"seed-{seed}" / "report.json", report)
+            reports.append(flat(report["test"]))
+        summary = {"preset": name, "seeds": each, "test": spread(reports)}
+        record.write_json(directory / "seeds.json", summary)
+        for metric, found in summary["test"].items():
+            values = "  ".join(f"{value:.4f}" for value in found["values"])
+            display.note(
+                f"{metric}: {found['mean']:.4f} ± {found['sd']:.4f}   {values}"
+            )
+        display.note(f"written to {directory}/: seeds.json, and a run for each seed")
+    return summary
+
+
+def _check(config: Config, seeds: int) -> None:
+    if seeds < 2:
+        raise UsageError(f"seeds={seeds}: for one seed use experiments.train")
+    alone = {
+        "stop_after": config.stop_after,
+        "optimizer.schedule=plateau": config.optimizer.schedule == "plateau",
+        "parallel=pmap": config.parallel == "pmap",
+        "distributed": config.distributed,
+        "folds": config.folds,
+    }
+    for option, given in alone.items():
+        if given:
+            raise UsageError(
+                f"{option} lets seeds go ways of their own, which --seeds cannot; "
+                "train them one by one"
+            )
+
+
+def _leave(directory: Path, name: str, config: Config, about, task, rows) -> None:
+    """The files of one seed's run but its checkpoint and report."""
+    from experiments import record
+
+    directory.mkdir(parents=True, exist_ok=True)
+    record.write_json(
+        directory / "config.json",
+        {
+            "preset": name,
+            "config": dataclasses.asdict(config),
+            "data": dataclasses.asdict(about),
+        },
+    )
+    log = record.MetricsLog(directory)
+    log.truncate_after(-1)
+    for row in rows:
+        log.append(row)
+    log.write_csv()
+
+
+def _means(window: list[dict]) -> dict[str, Any]:
+    """`{name: [S]}` of pairs (sum, count), each `[S, count]`."""
+    import numpy as np
+
+    means = {}
+    for name in window[0]:
+        total, count = (
+            np.sum([m[name][i].sum(-1, dtype=np.float64) for m in window], axis=0)
+            for i in (0, 1)
+        )
+        means[name] = total / count
+    return means
+
+
+def _refuse_divergence(losses, each: list[int], at: int) -> None:
+    import numpy as np
+
+    from lstm_jax import training
+
+    bad = [
+        seed for seed, loss in zip(each, losses, strict=True) if not np.isfinite(loss)
+    ]
+    if bad:
+        raise training.Diverged(
+            f"training diverged by step {at}: the loss of seed {bad[0]} is not finite. "
+            "Try a lower --optimizer.learning-rate"
+        )

@@ -1,0 +1,396 @@
+"""Searches hyperparameters: `python -m experiments.sweep [PRESET] --FLAG=RANGE …`.
+
+A sweep's line is a line of `train` in which some values are ranges or lists:
+
+    python -m experiments.sweep digits --trials=20 --steps=300 \\
+        --optimizer.learning-rate=1e-4..1e-2 --model.features=32,64,128
+
+A trial is a run of `train` in a folder of its own. It is judged by the best value of
+the task's metric on the validation pictures; the test pictures choose nothing.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from experiments import study as studies
+from experiments.config import (
+    Config,
+    UsageError,
+    explain,
+    flat,
+    listing,
+    override,
+    peel,
+    preset,
+)
+from experiments.runs import FREE, empty
+from experiments.search_space import (
+    Space,
+    read,
+    split_flags,
+    split_options,
+    train_line,
+)
+from experiments.study import Search
+
+SUMMARY, PICTURE = "sweep.json", "sweep.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    """What is done instead of trials."""
+
+    lr_find: bool = False
+    """One short run whose learning rate rises from 1e-6 to 10, to suggest one."""
+    seeds: int | None = None
+    """Train so many seeds side by side in one program, to see how far they differ."""
+
+
+class Sweep(NamedTuple):
+    """A finished sweep.
+
+    A trial is a dict: "trial", its number; "state", one of "complete", "pruned",
+    "diverged" and "failed"; "value" and "step" of its best validation; "parameters",
+    by flag; "why" it was not completed.
+    """
+
+    directory: Path
+    trials: list[dict[str, Any]]
+    best: dict[str, Any] | None
+    line: str | None  # of train, which makes the best trial again
+    figure: Any
+
+
+def sweep(
+    name: str = "digits",
+    *,
+    trials: int = 20,
+    sampler: str = "tpe",
+    pruner: str = "median",
+    **options: Any,
+) -> Sweep:
+    """Searches hyperparameters of a preset, or goes on with it.
+
+    Args:
+      name: of the preset.
+      trials: how many in all.
+      sampler: "tpe" or "random".
+      pruner: "median" or "none".
+      **options: as of `train`; a range in words or a list is searched:
+        `sweep("digits", optimizer__learning_rate="1e-4..1e-2", model__layers=[1, 2])`.
+
+    Returns:
+      A `Sweep`.
+
+    Raises:
+      UsageError: nothing to search, or values that no run can have.
+      training.Stopped: told to stop; the same call goes on.
+    """
+    for what, given, known in (
+        ("sampler", sampler, ("tpe", "random")),
+        ("pruner", pruner, ("median", "none")),
+    ):
+        if given not in known:
+            raise UsageError(f"{what}={given!r}, but it must be {' or '.join(known)}")
+    searched, fixed = split_options(options)
+    config, space = read(override(preset(name), fixed), searched)
+    return _sweep(name, config, space, Search(trials, sampler, pruner))
+
+
+def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
+    studies.optuna()
+    _check(config, space, search)
+    directory = _directory(name, config)
+    made_of = {
+        "preset": name,
+        "sampler": search.sampler,
+        "pruner": search.pruner,
+        "search": {key: str(what) for key, what in space.items()},
+        "config": dataclasses.asdict(config),
+    }
+    _check_same(directory, made_of, config.overwrite)
+    goal, length = _goal(config)
+
+    from experiments import record
+    from experiments.display import Display
+    from experiments.sweep_figures import overview, table
+    from lstm_jax import training
+
+    def write(tried, **more):
+        found = {"monitor": goal.monitor, "mode": goal.mode, "trials": tried}
+        record.write_json(directory / SUMMARY, made_of | found | more)
+
+    if config.overwrite:
+        empty(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    if not (directory / studies.FILE).exists():
+        write([])
+    display = Display()
+    with display, studies.opened(directory, goal.mode, search) as study:
+        tried = studies.finished(study, space)
+        if tried:
+            display.note(f"{len(tried)} of {search.trials} trials are there")
+        for trial in studies.trials(study, search, config.seed):
+            own = dataclasses.replace(
+                override(config, studies.draw(trial, space)),
+                run_dir=str(directory / f"trial-{trial.number:03d}"),
+                overwrite=False,
+                baselines=False,
+            )
+            try:
+                state, why = _train_trial(trial, name, own, goal, length, display)
+            except training.Stopped as stopped:
+                raise training.Stopped(
+                    f"stopped by {stopped.signal} in trial {trial.number}, "
+                    f"{len(tried)} of {search.trials} done; saved: the same line goes "
+                    "on from there",
+                    stopped.signal,
+                ) from None
+            except ValueError as error:
+                # The first trial's mistake is that of all; a later one's is its own.
+                if not tried or isinstance(error, training.CheckpointError):
+                    raise
+                state, why = "failed", str(error)
+            finally:
+                display.stop()
+            studies.end(trial, state, _best_validation(own, goal), why)
+            if state == "pruned":  # nobody will want its weights
+                shutil.rmtree(Path(own.run_dir, "checkpoints"), ignore_errors=True)
+            tried = studies.finished(study, space)
+            write(tried)
+            display.note(_line(tried, trial.number, search.trials, goal))
+        importance = studies.importance(study)
+    best, line = studies.best_of(tried, goal.mode), None
+    if best:
+        again = dict(run_dir=str(directory / "best"), overwrite=False)
+        line = train_line(name, override(config, best["parameters"] | again))
+    figure = overview(tried, space, goal.monitor, goal.mode, importance)
+    record.save_figure(directory / PICTURE, figure)
+    more = dict(best=best, line=line, importance=importance)
+    write(tried, **more, environment=record.environment())
+    display.note(table(tried, goal.monitor, goal.mode))
+    display.note(_conclusion(tried, best, line, goal))
+    display.note(f"written to {directory}/: {SUMMARY}, {PICTURE}, trial-…/")
+    return Sweep(directory, tried, best, line, figure)
+
+
+def _check(config: Config, space: Space, search: Search) -> None:
+    if not space:
+        raise UsageError(
+            "nothing to search: give a flag a range, as "
+            "--optimizer.learning-rate=1e-4..1e-2, or a list, as "
+            "--model.features=32,64,128"
+        )
+    if search.trials < 1:
+        raise UsageError(f"trials={search.trials}, but it must be 1 or more")
+    if config.distributed:
+        raise UsageError("a sweep is one process's; leave --distributed out")
+    if config.folds and config.fold is None:
+        raise UsageError("a trial is one run; leave --folds out, or choose a --fold")
+
+
+def _directory(name: str, config: Config) -> Path:
+    if config.run_dir:
+        return Path(config.run_dir).expanduser()
+    source = config.data.source
+    if source != preset(name).data.source:
+        name = Path(source).expanduser().resolve().stem or name
+    return Path("runs", "sweeps", name)
+
+
+def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> None:
+    """Refuses a folder with another sweep, or with anything else, in it."""
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file; give another --run-dir")
+    try:
+        old = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+        was, now = (
+            flat({key: values[key] for key in made_of}) for values in (old, made_of)
+        )
+    except FileNotFoundError:
+        if directory.exists() and any(directory.iterdir()):
+            raise UsageError(
+                f"{directory} holds files, but no sweep; give another --run-dir"
+            ) from None
+        return
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{directory / SUMMARY} is not that of a sweep; give another --run-dir"
+        ) from error
+    changed = [
+        f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
+        for key in dict.fromkeys([*was, *now])
+        if key.removeprefix("config.") not in FREE and was.get(key) != now.get(key)
+    ]
+    if changed and not overwrite:
+        raise UsageError(
+            f"{directory} holds another sweep ({'; '.join(changed)}). Start anew with "
+            "--overwrite, or give another --run-dir"
+        )
+
+
+def _goal(config: Config):
+    """The task, and `config -> steps of its run`; finds mistakes before any trial."""
+    from experiments import build
+    from lstm_jax import training
+
+    training.select_accelerator(config.accelerator)
+    dataset = build.load_data(config)
+    examples = len(dataset.splits["train"].inputs)
+
+    def length(config: Config) -> int:
+        return build.length(config, examples)[0]
+
+    return build.task(config, build.facts(config, dataset)), length
+
+
+def _train_trial(trial, name: str, config: Config, goal, length, display):
+    """Trains one trial, or goes on with it: `(state, why it was not completed)`."""
+    import jax
+
+    from experiments.train import _train
+    from lstm_jax import training
+
+    steps = length(config)
+    judge, watched = studies.pruning(trial, goal.monitor, steps), sys.stdout.isatty()
+
+    def on_row(row: dict[str, Any]) -> None:
+        if row["split"] == "validation":
+            judge(row)
+        elif watched:
+            display.update(row["step"], row)
+
+    if watched:
+        display.start(steps)
+    try:
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+            _train(name, config, on_row)
+    except studies.optuna().TrialPruned as pruned:
+        return "pruned", str(pruned)
+    except training.Diverged as error:
+        return "diverged", str(error).partition(". Try")[0]
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return "failed", "out of memory"
+    return "complete", ""
+
+
+def _best_validation(config: Config, goal) -> dict[str, Any] | None:
+    """{"value", "step"} of a run's best validation, of equals the first."""
+    from experiments import record
+
+    pick = max if goal.mode == "max" else min
+    rows = [
+        {"value": row[goal.monitor], "step": row["step"]}
+        for row in record.MetricsLog(config.run_dir).rows()
+        if row["split"] == "validation" and row[goal.monitor] is not None
+    ]
+    return pick(rows, key=lambda row: row["value"], default=None)
+
+
+def _line(tried: list[dict[str, Any]], number: int, total: int, goal) -> str:
+    """A trial in words."""
+    row = next(row for row in tried if row["trial"] == number)
+    best = studies.best_of(tried, goal.mode)
+    words = [f"trial {number} ({len(tried)} of {total})"]
+    if row["value"] is not None:
+        words.append(f"{goal.monitor} {row['value']:.4g}")
+    if row["state"] != "complete":
+        words.append(f"{row['state']}: {row['why']}".removesuffix(": "))
+    elif best is row:
+        words.append("the best so far")
+    words.append(" ".join(f"{key}={what}" for key, what in row["parameters"].items()))
+    return "  ".join(words)
+
+
+def _conclusion(tried, best, line, goal) -> str:
+    if best is None:
+        return f"no trial was completed; the last one: {tried[-1]['why']}"
+    return (
+        f"best: trial {best['trial']}, validation {goal.monitor} "
+        f"{best['value']:.4g} at step {best['step']:,}; the same run again:\n{line}"
+    )
+
+
+def parse(arguments: list[str]) -> tuple[str, Config, Space, Search, Other]:
+    """The command line: a preset, flags of `train`, and those of a sweep."""
+    import tyro
+
+    line = dataclasses.make_dataclass(
+        "Line",
+        [
+            (part, Annotated[kind, tyro.conf.arg(name="")])
+            for part, kind in (("search", Search), ("other", Other), ("run", Config))
+        ],
+    )
+    name, base, flags = peel(arguments)
+    searched, flags = split_flags(flags)
+    parsed = tyro.cli(
+        Annotated[line, tyro.conf.arg(name="")],
+        args=flags,
+        default=line(Search(), Other(), base),
+        prog="python -m experiments.sweep [PRESET]",
+        description=f"{__doc__.partition(chr(10))[2]}\nPresets:\n{listing()}",
+    )
+    config, space = read(parsed.run, searched)
+    return name, config, space, parsed.search, parsed.other
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line.
+
+    Returns:
+      The exit code: 0; 1 if no trial was completed; 2 with one clear message; 75 if
+      SIGTERM, 130 if Ctrl-C stopped it: the same line goes on.
+    """
+    from experiments.train import STOPPED
+
+    try:
+        name, config, space, search, other = parse(
+            sys.argv[1:] if arguments is None else arguments
+        )
+        instead = ["--lr-find"] * other.lr_find
+        instead += ["--seeds"] * (other.seeds is not None)
+        rest = instead[1:] + [f"the range of {key}" for key in space]
+        if instead and rest:
+            raise UsageError(
+                f"{instead[0]} comes instead of a search; leave out {', '.join(rest)}"
+            )
+        if other.lr_find:
+            from experiments.lr_find import find
+
+            find(name, config)
+        elif other.seeds is not None:
+            from experiments.seeds import train_seeds
+
+            train_seeds(name, config, other.seeds)
+        elif _sweep(name, config, space, search).best is None:
+            return 1
+    except KeyboardInterrupt:
+        print("stopped; the same line goes on")
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        from lstm_jax import training
+
+        if isinstance(error, training.Stopped):
+            print(error)
+            return STOPPED if error.signal == "SIGTERM" else 130
+        print(explain(error), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    from experiments.train import STOPPED
+
+    # Until a trial's loop hears it, there is nothing to save.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
+    sys.exit(main())

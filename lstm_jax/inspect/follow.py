@@ -1,0 +1,183 @@
+"""Following a network as it reads one image: what it holds, and what it would say."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.inspect.layers import layers_of, run_network, sequence, valid_steps
+from lstm_jax.models.classifier import SequenceClassifier
+
+MOST_ENDS = 64  # lengths at which a bidirectional network is asked anew
+NOISE = 0.15  # standard deviation of SmoothGrad's, as a share of the image's range
+
+
+class Held(NamedTuple):
+    """What one layer and direction held after each step, in the order of time.
+
+    Arrays are `[T, D]`, a mean over space for cells that convolve.
+
+    Attributes:
+      state: the parts of the carry, by name.
+      gates: by name; empty if the cell has none.
+    """
+
+    state: dict[str, np.ndarray]
+    gates: dict[str, np.ndarray]
+
+
+class Followed(NamedTuple):
+    """One image, read.
+
+    Attributes:
+      kind: of the image, "picture", "clip" or "features".
+      places: int `[T, P]`, the pixels that each step reads, as indices into the image
+        laid flat, row by row; of a clip, or of features, the number of the frame.
+      layers: `Held` by the name of the layer's params, bottom first.
+      answers: `[T, K]`, what the network would have said, had the image ended there.
+        Where layers run in one direction this is the head on the outputs so far,
+        pooled as ever; a bidirectional network is asked anew for each end (of T > 64
+        steps for 64 of them, and a line between). With `per_step`, the answer to each
+        step, by a network that knows the whole.
+      target: the output that `saliency` is about.
+      saliency: `[H, W]` or `[T, H, W]`, |∂ output_target / ∂ image|, the largest of
+        the channels; of features `[T, F]`. None if it was not asked for.
+      decided: the first step from which on the largest answer is the last one's.
+    """
+
+    kind: str
+    places: np.ndarray
+    layers: dict[str, Held]
+    answers: np.ndarray
+    target: int
+    saliency: np.ndarray | None
+    decided: int
+
+
+def follow(
+    model: SequenceClassifier,
+    params: Any,
+    image: Any,
+    *,
+    target: int | None = None,
+    length: int | None = None,
+    predict: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
+    smooth: int | None = 16,
+    key: jax.Array | None = None,
+) -> Followed:
+    """Runs a network over one image and keeps everything.
+
+    Args:
+      model: the network.
+      params: its params.
+      image: `[H, W, C]`, normalised; or a clip `[T, H, W, C]`, or features `[T, F]`.
+      target: the output to explain; by default the largest of the last answer.
+      length: steps to read; by default all.
+      predict: makes answers of outputs `[..., K]`, such as a task's `predict`.
+      smooth: noisy copies whose gradients are averaged for the saliency (SmoothGrad,
+        noise of 15 % of the image's range); 0 takes the image's own gradient, None
+        leaves the saliency out.
+      key: for the noise.
+
+    Returns:
+      `Followed`, in NumPy.
+
+    Raises:
+      ValueError: if the model is no `SequenceClassifier`, or a number out of range.
+
+    Reference: saliency: Simonyan, Vedaldi & Zisserman 2014; SmoothGrad: Smilkov et al.
+    2017.
+    """
+    names = [layer.name for layer in layers_of(model)]
+    images = jnp.asarray(image, jnp.float32)[None]
+    shape = jax.eval_shape(lambda p, x: sequence(model, p, x), params, images).shape
+    time = shape[0] if length is None else int(length)
+    if not 1 <= time <= shape[0]:
+        raise ValueError(f"follow: length={length}, but the image has {shape[0]} steps")
+    if target is not None and not 0 <= target < model.outputs:
+        raise ValueError(
+            f"follow: target={target}, but the network has {model.outputs} outputs"
+        )
+    valid = valid_steps(shape[0], 1, [time])
+
+    @jax.jit
+    def run(params, images):
+        outputs, steps = run_network(model, params, images, valid, gates=True)
+        held = {
+            n: Held(_channels(s.state), _channels(s.gates)) for n, s in steps.items()
+        }
+        return (outputs[0] if model.per_step else outputs[:, 0]), held
+
+    outputs, held = run(params, images)  # per_step: [1, T, K], else [T, K]
+    outputs = outputs.reshape(-1, outputs.shape[-1])[:time]
+    if model.bidirectional and not model.per_step:
+        outputs = _asked_anew(model, params, images, time)
+    answers = np.asarray(predict(outputs), np.float32)
+    answers = answers.reshape(len(answers), -1)
+    best = answers.argmax(-1)
+    target = int(best[-1]) if target is None else target
+    key = jax.random.key(0) if key is None else key
+    saliency = None
+    if smooth is not None:
+        saliency = _saliency(model, params, images, valid, target, smooth, key)
+    return Followed(
+        kind={3: "picture", 4: "clip"}.get(images.ndim - 1, "features"),
+        places=places(model, images.shape[1:])[:time],
+        layers={n: _cut(jax.device_get(held[n]), time) for n in names},
+        answers=answers,
+        target=target,
+        saliency=saliency,
+        decided=int(np.nonzero(best != best[-1])[0].max(initial=-1)) + 1,
+    )
+
+
+def places(model: SequenceClassifier, image_shape: tuple[int, ...]) -> np.ndarray:
+    """int `[T, P]`: the pixels, or the frame, that each step reads."""
+    if len(image_shape) != 3:
+        return np.arange(image_shape[0])[:, None]
+    h, w, _ = image_shape
+    numbers = np.arange(h * w, dtype=np.float32).reshape(1, h, w, 1)
+    return np.asarray(model.order.read(numbers)[0]).astype(int)
+
+
+def _channels(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """`[T, 1, *space, D] -> [T, D]`, a mean over space."""
+    return {n: a.mean(tuple(range(1, a.ndim - 1))) for n, a in arrays.items()}
+
+
+def _cut(held: Held, time: int) -> Held:
+    return Held(*({n: a[:time] for n, a in part.items()} for part in held))
+
+
+def _asked_anew(model, params, images, time: int) -> jax.Array:
+    """The network's answers to the first 1, 2, … T steps, `[T, K]`."""
+    count = min(time, MOST_ENDS)
+    ends = np.unique(np.linspace(1, time, count).round().astype(int))
+    copies = jnp.broadcast_to(images, (len(ends), *images.shape[1:]))
+    full = jax.eval_shape(lambda p, x: sequence(model, p, x), params, images).shape[0]
+    valid = valid_steps(full, len(ends), ends)
+    outputs = jax.jit(lambda p, x: run_network(model, p, x, valid)[0][-1])(
+        params, copies
+    )
+    every = np.arange(1, time + 1)
+    lines = [np.interp(every, ends, column) for column in np.asarray(outputs).T]
+    return jnp.asarray(np.stack(lines, -1), jnp.float32)
+
+
+def _saliency(model, params, images, valid, target, smooth, key) -> np.ndarray:
+    @jax.jit
+    def gradient(params, images):
+        def output(images):
+            outputs, _ = run_network(model, params, images, copies)
+            return outputs[-1][..., target].sum()
+
+        return jax.grad(output)(images).mean(0)
+
+    copies = jnp.broadcast_to(valid, (len(valid), max(smooth, 1)))
+    if smooth:
+        noise = jax.random.normal(key, (smooth, *images.shape[1:]), images.dtype)
+        images = images + NOISE * (images.max() - images.min()) * noise
+    found = np.abs(np.asarray(gradient(params, images)))
+    return found.max(-1) if found.ndim > 2 else found

@@ -1,0 +1,198 @@
+"""What the metrics of a run say about how it went."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Finding(NamedTuple):
+    """Something that is wrong.
+
+    Attributes:
+      name: of the kind, such as "vanishing_gradients".
+      number: how bad it is; `words` say in what unit.
+      words: one line for a person.
+      cure: flags of `python -m experiments.train` to try, the likeliest first.
+    """
+
+    name: str
+    number: float
+    words: str
+    cure: str
+
+
+# A curve of fewer points is too short to be judged.
+LEAST_ROWS = 6
+# Validation losses wander by a few per cent from one evaluation to the next.
+OVERFITTING = 1.1
+# By 2 % in a quarter of a run: at that pace the loss takes another 9 runs to halve.
+FLAT = 0.02
+# Still 10 % in the last quarter: the run ended before its loss did.
+FALLING = 0.1
+# A loss under half of its first value has learned something; that it then stays where
+# it is, is how good runs end.
+LEARNED = 0.5
+# Half as much again as before the first step: worse than not to have trained.
+DIVERGED = 1.5
+# A logged loss is a mean over many steps, which the noise of batches moves by a few per
+# cent of the first loss.
+SWING = 0.1
+# Ten times the rows around it, and the norm that the run began with.
+SPIKE = 10.0
+
+
+def read_history(rows: Sequence[dict[str, Any]]) -> list[Finding]:
+    """Findings from a run's metrics.
+
+    Args:
+      rows: {"step", "split": "train" | "validation", "loss", ...}; training rows may
+        have a "gradient_norm". None counts as NaN.
+
+    Returns:
+      The gravest first. Judged are only curves of `LEAST_ROWS` points or more, except
+      that a loss that is no number is one always.
+    """
+    steps, losses = _column(rows, "train", "loss")
+    if not len(losses):
+        return []
+    diverged = _diverged(steps, losses)
+    if diverged:
+        return [diverged]
+    found = [
+        _spikes(*_column(rows, "train", "gradient_norm")),
+        _oscillating(losses) or _standing(steps, losses) or _falling(losses),
+        _overfitting(steps, losses, *_column(rows, "validation", "loss")),
+    ]
+    return [finding for finding in found if finding]
+
+
+def _column(rows, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and values, in the order of steps."""
+    pairs = [
+        (row["step"], np.nan if row[name] is None else float(row[name]))
+        for row in rows
+        if row.get("split") == split and name in row
+    ]
+    pairs.sort(key=lambda pair: pair[0])
+    return np.array([s for s, _ in pairs], float), np.array([v for _, v in pairs])
+
+
+def _diverged(steps, losses) -> Finding | None:
+    cure = "a tenth of --optimizer.learning-rate, --optimizer.clip=1"
+    broken = ~np.isfinite(losses)
+    if broken.any():
+        step = int(steps[broken][0])
+        words = f"the training loss is no number any more at step {step:,}"
+        return Finding("divergence", np.inf, words, cure)
+    if len(losses) < LEAST_ROWS:
+        return None
+    end = float(np.median(losses[-3:]))
+    if losses[0] <= 0 or end <= DIVERGED * losses[0]:
+        return None
+    words = f"the training loss rose from {losses[0]:.3g} to {end:.3g}"
+    return Finding("divergence", end / losses[0], words, cure)
+
+
+def _spikes(steps, norms) -> Finding | None:
+    known = np.isfinite(norms)
+    cure = "--optimizer.clip=1, a smaller --optimizer.learning-rate"
+    if not known.all():
+        step = int(steps[~known][0])
+        words = f"the gradient norm is no number at step {step:,}"
+        return Finding("gradient_spikes", np.inf, words, cure)
+    if len(norms) < LEAST_ROWS:
+        return None
+    start = np.median(norms[:3])
+    around = np.array([_around(norms, k) for k in range(len(norms))])
+    usual = np.maximum(np.maximum(around, start), np.finfo(np.float32).tiny)
+    most = int((norms / usual).argmax())
+    number = float(norms[most] / usual[most])
+    if number <= SPIKE:
+        return None
+    words = (
+        f"the gradient norm jumps to {norms[most]:.2g} at step {int(steps[most]):,}, "
+        f"{number:.0f} times what is usual"
+    )
+    return Finding("gradient_spikes", number, words, cure)
+
+
+def _around(values, k: int) -> float:
+    """The median of up to five neighbours on either side."""
+    return float(np.median(np.r_[values[max(k - 5, 0) : k], values[k + 1 : k + 6]]))
+
+
+def _quarters(losses) -> tuple[float, float]:
+    """Medians of the third and of the last quarter."""
+    half = losses[len(losses) // 2 :]
+    middle = len(half) // 2
+    return float(np.median(half[:middle])), float(np.median(half[middle:]))
+
+
+def _oscillating(losses) -> Finding | None:
+    if len(losses) < LEAST_ROWS or losses[0] <= 0:
+        return None
+    half = losses[len(losses) // 2 :]
+    swing = float(np.median(np.abs(np.diff(half))) / losses[0])
+    if swing <= SWING:
+        return None
+    words = f"the training loss swings by {swing:.0%} of its first value between rows"
+    cure = "a third of --optimizer.learning-rate, or a larger --batch-size"
+    return Finding("oscillation", swing, words, cure)
+
+
+def _standing(steps, losses) -> Finding | None:
+    if len(losses) < LEAST_ROWS:
+        return None
+    third, last = _quarters(losses)
+    if third <= 0 or abs(third - last) > FLAT * third or last <= LEARNED * losses[0]:
+        return None
+    words = (
+        f"the training loss has stood at {last:.3g} since step "
+        f"{int(steps[len(steps) // 2]):,}; it began at {losses[0]:.3g}"
+    )
+    cure = (
+        "three times --optimizer.learning-rate, then --optimizer.schedule=one_cycle "
+        "or more --model.features"
+    )
+    return Finding("plateau", last / losses[0], words, cure)
+
+
+def _falling(losses) -> Finding | None:
+    if len(losses) < LEAST_ROWS:
+        return None
+    third, last = _quarters(losses)
+    if last >= (1 - FALLING) * third or last <= LEARNED * losses[0]:
+        return None
+    words = (
+        f"the training loss was still falling at the end, by {1 - last / third:.0%} in "
+        "the last quarter: too short a run, or too low a learning rate"
+    )
+    cure = "more --steps, or three times --optimizer.learning-rate"
+    return Finding("unfinished", 1 - last / third, words, cure)
+
+
+def _overfitting(steps, losses, val_steps, val_losses) -> Finding | None:
+    known = np.isfinite(val_losses)
+    val_steps, val_losses = val_steps[known], val_losses[known]
+    if len(val_losses) < LEAST_ROWS:
+        return None
+    calm = np.array(
+        [np.median(val_losses[max(k - 1, 0) : k + 2]) for k in range(len(val_losses))]
+    )
+    best = int(calm.argmin())
+    end = float(np.median(val_losses[-3:]))
+    then, now = np.interp([val_steps[best], val_steps[-1]], steps, losses)
+    if calm[best] <= 0 or end <= OVERFITTING * calm[best] or now >= then:
+        return None
+    number = end / float(calm[best])
+    words = (
+        f"the validation loss rose from {calm[best]:.3g} at step "
+        f"{int(val_steps[best]):,} to {end:.3g}, while the training loss fell from "
+        f"{then:.3g} to {now:.3g}"
+    )
+    cure = (
+        "--stop-after=5, --model.dropout=0.3, --augment.shift=1 for pictures, "
+        "--optimizer.name=adamw --optimizer.weight-decay=1e-2"
+    )
+    return Finding("overfitting", number, words, cure)

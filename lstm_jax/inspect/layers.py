@@ -1,0 +1,227 @@
+"""A network taken apart: its layers and directions, and each one's steps."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lstm_jax.cell import Cell, step
+from lstm_jax.inspect.gates import gate_names, with_sigmoids
+from lstm_jax.models.classifier import SequenceClassifier
+
+
+class Layer(NamedTuple):
+    """One direction of one layer; `name` is that of its params."""
+
+    name: str
+    cell: Cell
+    reverse: bool = False
+
+
+class Steps(NamedTuple):
+    """What one layer and direction did, in the order of time.
+
+    Attributes:
+      xs: what it read, `[T, B, *F]`.
+      ys: what it gave, `[T, B, *D]`; zero where a step is masked.
+      state: the carry after each step, by name, `[T, B, *D]`.
+      gates: each gate by name, `[T, B, *D]`; empty unless they were asked for.
+    """
+
+    xs: jax.Array
+    ys: jax.Array
+    state: dict[str, jax.Array]
+    gates: dict[str, jax.Array]
+
+
+def layers_of(model: SequenceClassifier) -> list[Layer]:
+    """All layers, bottom first; a layer's backward direction follows the forward one.
+
+    Raises:
+      ValueError: if `model` is no `SequenceClassifier`.
+    """
+    if not isinstance(model, SequenceClassifier):
+        raise ValueError(
+            f"inspect: {type(model).__name__} is not taken apart here, a "
+            "SequenceClassifier is; use measure_cell(cell, params, xs, loss) for one "
+            "cell of it"
+        )
+    layers = []
+    for number, cell in enumerate(model.cells):
+        layers.append(Layer(f"layer_{number}", cell))
+        if model.bidirectional:
+            layers.append(Layer(f"layer_{number}_backward", cell, reverse=True))
+    return layers
+
+
+def sequence(model: SequenceClassifier, params: Any, images: jax.Array) -> jax.Array:
+    """What the first layer reads, `[T, B, *F]`, of `images [B, ...]`."""
+    xs = model.order.read(images).swapaxes(0, 1)
+    if model.encoder is None:
+        return xs
+    time, batch = xs.shape[:2]
+    flat = xs.reshape(time * batch, *xs.shape[2:])
+    encoded = model.encoder.apply({"params": params["encoder"]}, flat)
+    return encoded.reshape(time, batch, *encoded.shape[1:])
+
+
+def valid_steps(
+    time: int, batch: int, lengths: Any = None, mask: Any = None
+) -> jax.Array:
+    """bool `[T, B]` of `lengths [B]` and `mask [B, T]`; all, if there is neither."""
+    valid = jnp.ones((time, batch), bool)
+    if mask is not None:
+        valid &= jnp.asarray(mask, bool).T
+    if lengths is not None:
+        valid &= jnp.arange(time)[:, None] < jnp.asarray(lengths)
+    return valid
+
+
+def run_layer(
+    layer: Layer,
+    params: Any,
+    xs: jax.Array,
+    valid: jax.Array,
+    added: dict[str, jax.Array] | None = None,
+    gates: bool = False,
+) -> Steps:
+    """One layer over a sequence, as `unroll` runs it, with everything in sight.
+
+    Args:
+      layer: which, and in what direction.
+      params: its own.
+      xs: `[T, B, *F]`.
+      valid: bool `[T, B]`.
+      added: numbers to add to the carry after each step, by name, as in `Steps`.
+      gates: whether to return them.
+    """
+    cell, batch = layer.cell, xs.shape[1]
+    features = xs.shape[2:]
+    carry = cell.carry(params, (batch,), features, jnp.float32)
+    names = gate_names(cell, features) if gates else []
+
+    def one(carry, u):
+        return step(cell, params, carry, u)
+
+    def body(carry, inputs):
+        u, valid_t, added_t = inputs
+        found = []
+        if gates:
+            (new, y), found = with_sigmoids(one, carry, u)
+        else:
+            new, y = one(carry, u)
+        new = jax.tree.map(lambda a, b: _where(valid_t, a, b), new, carry)
+        new = _with_added(new, added_t)
+        y = _where(valid_t, y, jnp.zeros_like(y))
+        return new, (y, state_of(new), dict(zip(names, found, strict=True)))
+
+    us = cell.project(params, xs)
+    inputs = (us, valid, added or {})
+    _, (ys, state, found) = lax.scan(body, carry, inputs, reverse=layer.reverse)
+    return Steps(xs, ys, state, found)
+
+
+def run_network(
+    model: SequenceClassifier,
+    params: Any,
+    images: jax.Array,
+    valid: jax.Array,
+    added: dict[str, dict[str, jax.Array]] | None = None,
+    gates: bool = False,
+) -> tuple[jax.Array, dict[str, Steps]]:
+    """What `answers` returns, and the steps of all layers, by name.
+
+    The last answer is what the model's own `apply` gives, in float32. `added` is by the
+    layer's name, too; the rest is as in `run_layer`.
+    """
+    xs = sequence(model, params, images)
+    steps, directions = {}, []
+    for layer in layers_of(model):
+        if not layer.reverse and directions:
+            xs = jnp.concatenate(directions, axis=-1)
+            directions = []
+        own = None if added is None else added[layer.name]
+        done = run_layer(layer, params[layer.name], xs, valid, own, gates)
+        steps[layer.name] = done
+        directions.append(done.ys)
+    return answers(model, params, directions, valid), steps
+
+
+def answers(
+    model: SequenceClassifier,
+    params: Any,
+    directions: list[jax.Array],
+    valid: jax.Array,
+) -> jax.Array:
+    """What the head says to the steps up to each, `[T, B, K]`.
+
+    The last of them is the network's output; with `per_step` it is all of them, and
+    this returns `[1, B, T, K]`. In the backward direction of a bidirectional network
+    the steps were read from the end, so only the last entry means anything.
+
+    Args:
+      model: says how steps are pooled.
+      params: of the model.
+      directions: outputs of the top layer, `[T, B, *D]` each.
+      valid: bool `[T, B]`.
+    """
+    pooled = []
+    for number, ys in enumerate(directions):
+        ys = ys.mean(tuple(range(2, ys.ndim - 1)))  # over space, if there is any
+        backward = number == 1 and model.pooling == "last" and not model.per_step
+        if backward:
+            ys, own = ys[::-1], valid[::-1]
+        else:
+            own = valid
+        pooled.append(ys if model.per_step else _pooled(ys, own, model.pooling))
+    features = jnp.concatenate(pooled, axis=-1).astype(jnp.float32)
+    head = params["head"]
+    outputs = features @ head["kernel"] + head["bias"]
+    return outputs.swapaxes(0, 1)[None] if model.per_step else outputs
+
+
+def _pooled(ys: jax.Array, valid: jax.Array, pooling: str) -> jax.Array:
+    """Pools the valid steps up to each one; zero where there is none yet."""
+    ok = valid[..., None]
+    if pooling == "mean":
+        return ys.cumsum(0) / jnp.maximum(ok.cumsum(0), 1).astype(ys.dtype)
+    if pooling == "max":
+        most = lax.cummax(jnp.where(ok, ys, jnp.finfo(ys.dtype).min))
+        return jnp.where(ok.cumsum(0) > 0, most, 0)
+    return up_to(ys, valid)
+
+
+def up_to(ys: jax.Array, valid: jax.Array) -> jax.Array:
+    """The last valid one of the steps up to each, `[T, B, ...]`; zero before any."""
+    at = lax.cummax(jnp.where(valid, jnp.arange(len(ys))[:, None], -1))
+    at = at.reshape(*at.shape, *(1,) * (ys.ndim - 2))
+    taken = jnp.take_along_axis(ys, jnp.maximum(at, 0), axis=0)
+    return jnp.where(at >= 0, taken, jnp.zeros_like(taken))
+
+
+def state_of(carry: Any) -> dict[str, jax.Array]:
+    """The floating leaves of a carry by name: {"c": ..., "h": ...}."""
+    leaves = jax.tree_util.tree_leaves_with_path(carry)
+    floating = [(p, x) for p, x in leaves if jnp.issubdtype(x.dtype, jnp.floating)]
+    return {path_name(path) or "state": leaf for path, leaf in floating}
+
+
+def path_name(path: tuple) -> str:
+    """ "layers.0.w_x", of the path to a leaf of a pytree."""
+    return jax.tree_util.keystr(path, simple=True, separator=".")
+
+
+def _with_added(carry: Any, added: dict[str, jax.Array]) -> Any:
+    def add(path, leaf):
+        name = path_name(path) or "state"
+        return leaf + added[name] if name in added else leaf
+
+    return jax.tree_util.tree_map_with_path(add, carry)
+
+
+def _where(valid: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """`a` where `valid [B]`, else `b`; keys and other leaves of no batch stay `a`."""
+    if a.shape[:1] != valid.shape:
+        return a
+    return jnp.where(valid.reshape(-1, *(1,) * (a.ndim - 1)), a, b)

@@ -1,0 +1,328 @@
+"""What a network does while it reads one image, as a picture to look at."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lstm_jax.inspect.follow import Followed, follow
+from lstm_jax.inspect.gates import in_order
+from lstm_jax.inspect.look import (
+    ACCENT,
+    COLORS,
+    INK,
+    QUIET,
+    bare,
+    figure,
+    order_of,
+    safe,
+    tidy,
+    visible,
+)
+from lstm_jax.models.classifier import SequenceClassifier
+
+NAMED = 6  # answers that get a colour and a name; the others are grey
+THUMBNAILS = 10  # frames of a clip that are shown, at most
+PAPER = 0.93  # grey of what is not read yet
+
+
+def reading(
+    model: SequenceClassifier,
+    params: Any,
+    image: Any,
+    *,
+    classes: Sequence[str] | None = None,
+    target: int | None = None,
+    length: int | None = None,
+    shown: Any = None,
+    predict: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
+    smooth: int = 16,
+    followed: Followed | None = None,
+):
+    """One image as a network reads it: what it sees, holds, and would answer.
+
+    On the left the image, faint where the network had not read yet when its answer was
+    settled, and what the answer hangs on (see `Followed.saliency`). On the right, over
+    the steps: the answer to what was read so far (see `Followed.answers`), the input,
+    and the state and the gates of the top layer, its units in the order in which they
+    move.
+
+    Args:
+      model: the network.
+      params: its params.
+      image: `[H, W, C]`, normalised; or a clip `[T, H, W, C]`, or features `[T, F]`.
+      classes: names of the outputs.
+      target: the true class, if it is known.
+      length: steps to read; by default all.
+      shown: the image for the eye, in uint8 or in [0, 1].
+      predict: makes answers of outputs `[..., K]`, such as a task's `predict`.
+      smooth: as in `follow`.
+      followed: what `follow` returned for this image, if it was called already.
+
+    Returns:
+      A Figure.
+    """
+    if followed is None:
+        followed = follow(
+            model, params, image, length=length, predict=predict, smooth=smooth
+        )
+    time = len(followed.places)
+    panels = held_panels(followed)
+    tall = [2.3, 0.9, *(panel[3] for panel in panels)]
+    fig = figure(12.5, max(sum(tall) + 1.4, 7.0))
+    fig.suptitle(
+        title(followed, classes, target), fontsize=14, color=INK, x=0.02, ha="left"
+    )
+    left, right = fig.add_gridspec(1, 2, width_ratios=(1, 2.5))
+    left = left.subgridspec(2, 1)
+    picture = (
+        np.asarray(image) if followed.kind == "features" else visible(image, shown)
+    )
+    _picture(fig.add_subplot(left[0]), followed, picture)
+    _saliency(fig.add_subplot(left[1]), followed, picture)
+    rows = right.subgridspec(len(tall), 1, height_ratios=tall, hspace=0.04)
+    axes = [fig.add_subplot(row) for row in rows]
+    answer_curves(axes[0], followed, classes, target)
+    _input(axes[1], followed, picture)
+    for ax, (name, values, look, _) in zip(axes[2:], panels, strict=True):
+        drawn = ax.imshow(values.T, aspect="auto", interpolation="nearest", **look)
+        ax.set(yticks=[])
+        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+        bar = fig.colorbar(drawn, cax=ax.inset_axes([1.012, 0.04, 0.012, 0.92]))
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=7, length=2, colors=QUIET)
+    for ax in axes:
+        ax.set_xlim(-0.5, time - 0.5)
+        if settled(followed):
+            ax.axvline(followed.decided, color=ACCENT, linewidth=1.2, zorder=5)
+        ax.spines[:].set_visible(ax is axes[0])
+        ax.tick_params(labelbottom=ax is axes[-1], length=2, labelsize=9, colors=INK)
+    axes[0].spines[["top", "right"]].set_visible(False)
+    for ax in axes[:-1]:
+        ax.tick_params(bottom=False)
+    count_from_one(axes[-1], time)
+    axes[-1].set_xlabel("step", color=INK)
+    return fig
+
+
+def count_from_one(ax, time: int) -> None:
+    """Ticks of an axis of steps, the first of which is called 1."""
+    from matplotlib.ticker import MaxNLocator
+
+    ticks = MaxNLocator(8, integer=True, min_n_ticks=1).tick_values(1, max(time, 2))
+    ticks = np.unique([tick for tick in (1, *ticks) if 1 <= tick <= time])
+    ticks = ticks[~((ticks > 1) & (ticks < 1 + time / 16))]
+    ax.set_xticks(ticks - 1, [f"{tick:.0f}" for tick in ticks])
+
+
+def settled(followed: Followed) -> bool:
+    """Whether there are several answers, of which one wins after the first step."""
+    return followed.answers.shape[-1] > 1 and followed.decided > 0
+
+
+def title(followed: Followed, classes, target: int | None) -> str:
+    """ "Reads 7 (98 %), settled after step 17 of 28"."""
+    last, time = followed.answers[-1], len(followed.places)
+    if len(last) == 1:
+        return f"Answers {last[0]:.4g} after {time} steps"
+    best = int(last.argmax())
+    words = f"Answers {name_of(best, classes)}"
+    if likely(followed):
+        words += f" ({last[best]:.0%})"
+    if target is not None:
+        truth = name_of(int(target), classes)
+        words += ", which is right" if best == target else f"; it is {truth}"
+    if settled(followed):
+        words += f". Settled with step {followed.decided + 1} of {time}"
+    return words
+
+
+def likely(followed: Followed) -> bool:
+    """Whether the answers are several and look like probabilities."""
+    answers = followed.answers
+    return answers.shape[-1] > 1 and bool(
+        answers.min() >= 0 and answers.max() <= 1 + 1e-4
+    )
+
+
+def name_of(index: int, classes, length: int = 18) -> str:
+    return safe(classes[index] if classes is not None else f"output {index}", length)
+
+
+def held_panels(followed: Followed) -> list[tuple[str, np.ndarray, dict, float]]:
+    """Heat maps of the top layer: (name, `[T, D]`, look, inches)."""
+    names = list(followed.layers)
+    backward = names[-1].endswith("_backward")
+    top = followed.layers[names[-2 if backward else -1]]
+    state = dict(top.state)
+    shown = "h" if "h" in state else next(iter(state))
+    order = order_of(state[shown])
+    panels = [(shown, state.pop(shown), "state", 1.35)]
+    if backward:
+        back = followed.layers[names[-1]].state
+        values = back.get(shown, next(iter(back.values())))
+        values = values[:, order_of(values[::-1])]
+        panels.append((f"{shown} ←", values, "own order", 1.35))
+        panels[0] = (f"{shown} →", *panels[0][1:])
+    panels += [(name, values, "state", 1.0) for name, values in state.items()]
+    panels += [(g, top.gates[g], "gate", 0.75) for g in in_order(top.gates)]
+    looks = []
+    for name, values, kind, tall in panels:
+        if values.shape[-1] == len(order) and kind != "own order":
+            values = values[:, order]
+        if kind == "gate":
+            name = f"gate {name}" if len(name) == 1 else name.replace("_", " ")
+            look = dict(cmap="magma", vmin=0, vmax=1)
+        else:
+            most = float(np.quantile(np.abs(values), 0.995)) or 1.0
+            look = dict(cmap="RdBu_r", vmin=-most, vmax=most)
+        looks.append((name, values, look, tall))
+    return looks
+
+
+def answer_curves(ax, followed: Followed, classes, target: int | None):
+    """The answers over time, the likeliest ones by name; returns the lines drawn."""
+    tidy(ax)
+    answers = followed.answers
+    time, width = answers.shape
+    named = chosen(followed, target)
+    steps = np.arange(time)
+    lines = []
+    for k in [k for k in range(width) if k not in named] + named[::-1]:
+        color = colors_of(named).get(k, "#c9d0d6")
+        wide = 2.6 if k == named[0] else 1.6 if k in named else 0.8
+        lines += ax.plot(steps, answers[:, k], color=color, linewidth=wide)
+    ax.set_xlim(-0.5, time - 0.5)
+    count_from_one(ax, time)
+    if likely(followed):
+        ax.set(ylim=(-0.02, 1.04), yticks=[0, 0.5, 1])
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    if width > 1:
+        for k, y in zip(
+            named, _apart([answers[-1, k] for k in named], ax), strict=True
+        ):
+            ax.annotate(
+                name_of(k, classes, 14) + (" (true)" if k == target else ""),
+                (1.01, y),
+                xycoords=("axes fraction", "data"),
+                color=colors_of(named)[k],
+                fontsize=9,
+                weight="bold" if k == named[0] else "normal",
+                va="center",
+                annotation_clip=False,
+            )
+    words = "answer to what\nwas read so far" if width > 1 else "answer so far"
+    ax.set_ylabel(words, fontsize=9, color=INK)
+    return lines
+
+
+def chosen(followed: Followed, target: int | None) -> list[int]:
+    """The answers to name: the last one first, then those that once were likely."""
+    answers = followed.answers
+    rank = np.argsort(-(answers.max(0) + 2 * answers[-1]), kind="stable")
+    named = [int(followed.answers[-1].argmax())]
+    if target is not None and target not in named:
+        named.append(int(target))
+    named += [int(k) for k in rank if k not in named and answers[:, k].max() > 0.05]
+    return named[:NAMED]
+
+
+def colors_of(named: list[int]) -> dict[int, str]:
+    return dict(zip(named, COLORS, strict=False))
+
+
+def _apart(values: list[float], ax) -> list[float]:
+    """Heights for labels, moved so that no two overlap."""
+    low, high = ax.get_ylim()
+    gap = 0.115 * (high - low)
+    rank = np.argsort(values)
+    places = np.array([values[k] for k in rank], float)
+    for k in range(1, len(places)):
+        places[k] = max(places[k], places[k - 1] + gap)
+    places -= max(places[-1] - high, 0)
+    out = np.empty(len(places))
+    out[rank] = places
+    return out.tolist()
+
+
+def read_by(followed: Followed, shape: tuple[int, ...], step: int) -> np.ndarray:
+    """bool of the image's shape: the pixels that steps up to `step` have read."""
+    seen = np.zeros(int(np.prod(shape)), bool)
+    seen[followed.places[: step + 1].ravel()] = True
+    return seen.reshape(shape)
+
+
+def faded(picture: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """`[H, W, 3]`: what was not seen is nearly paper."""
+    colored = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1)
+    pale = PAPER - 0.13 * colored
+    return np.where(seen[..., None], colored, pale)
+
+
+def _picture(ax, followed: Followed, picture: np.ndarray) -> None:
+    bare(ax)
+    ax.set_anchor("NW")
+    if followed.kind == "features":
+        ax.imshow(picture.T, aspect="auto", cmap="viridis", interpolation="nearest")
+        ax.set_title("Features over time", loc="left", fontsize=11, color=INK)
+        return
+    last = followed.decided if settled(followed) else len(followed.places) - 1
+    if followed.kind == "clip":
+        words, colored = f"Frame {last + 1}", picture[last]
+        words += ", which settles the answer" if settled(followed) else ""
+    else:
+        words = "What was read when the answer settled"
+        words = words if settled(followed) else "The image"
+        colored = faded(picture, read_by(followed, picture.shape[:2], last))
+    ax.imshow(colored, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_title(words, loc="left", fontsize=11, color=INK)
+
+
+def _saliency(ax, followed: Followed, picture: np.ndarray) -> None:
+    bare(ax)
+    ax.set_anchor("NW")
+    found, words = followed.saliency, "What the answer hangs on"
+    look = dict(cmap="inferno", interpolation="nearest", vmin=0)
+    if followed.kind == "features":
+        ax.imshow(found.T, aspect="auto", **look)
+    elif followed.kind == "clip":
+        frame = int(found.sum((1, 2)).argmax())
+        ax.imshow(found[frame], vmax=np.quantile(found, 0.999) or 1, **look)
+        _outline(ax, picture[frame])
+        words += f" most: frame {frame + 1}"
+    else:
+        ax.imshow(found, vmax=np.quantile(found, 0.995) or 1, **look)
+        _outline(ax, picture)
+    ax.set_title(words, loc="left", fontsize=11, color=INK)
+
+
+def _outline(ax, picture: np.ndarray) -> None:
+    """Where the picture's middle grey runs, over what was drawn."""
+    grey = picture.mean(-1) if picture.ndim == 3 else picture
+    level = (grey.min() + grey.max()) / 2
+    if grey.min() < level < grey.max():
+        ax.contour(grey, levels=[level], colors="white", linewidths=0.9, alpha=0.55)
+
+
+def _input(ax, followed: Followed, picture: np.ndarray) -> None:
+    """What each step reads, as a column; of a clip some frames."""
+    ax.set(yticks=[])
+    ax.set_ylabel("input", rotation=0, ha="right", va="center", fontsize=10)
+    time = len(followed.places)
+    if followed.kind == "clip":
+        count = min(time, THUMBNAILS)
+        wide = time / count
+        for k, frame in enumerate(np.linspace(0, time - 1, count).round().astype(int)):
+            box = (k * wide - 0.47, (k + 1) * wide - 0.53, 0, 1)
+            look = dict(cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ax.imshow(picture[frame], extent=box, aspect="auto", **look)
+        ax.set_ylim(0, 1)
+        return
+    if followed.kind == "features":
+        values, look = picture[:time], dict(cmap="viridis")
+    else:
+        flat = picture.reshape(-1, *picture.shape[2:])
+        values, look = flat[followed.places], dict(cmap="gray", vmin=0, vmax=1)
+    columns = values.swapaxes(0, 1)
+    ax.imshow(columns, aspect="auto", interpolation="nearest", **look)

@@ -1,0 +1,299 @@
+"""What a network consists of and costs: layers, parameters, products, memory.
+
+`flops` counts on the jaxpr, where a loop's length is known; a compiler's own count
+takes the body of a loop once.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+
+from lstm_jax.unroll import bidirectional, unroll
+
+
+class Flops(NamedTuple):
+    """Operations of the products; `unknown` names what could not be counted."""
+
+    total: int
+    unknown: tuple[str, ...] = ()
+
+
+class Layer(NamedTuple):
+    """A part of a network; shapes and FLOPs are those of one example."""
+
+    name: str
+    output: tuple[int, ...] | None
+    parameters: int
+    flops: int | None
+
+
+def flops(function: Callable, *args: Any) -> Flops:
+    """Floating-point operations of the matrix products and convolutions.
+
+    A multiplication and an addition are two; what is pointwise is not counted, and
+    zeros that pad a convolution count as numbers. The body of a scan counts as often
+    as it runs, and so does that of a while loop that counts up to a constant; of
+    branches the most expensive one counts.
+
+    >>> import jax.numpy as jnp
+    >>> flops(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))
+    Flops(total=60, unknown=())
+
+    Args:
+      function: traced, never run.
+      *args: arrays, or `jax.ShapeDtypeStruct`s.
+
+    Returns:
+      `Flops`; its `unknown` is empty where all is counted.
+    """
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    unknown: dict[str, None] = {}
+    return Flops(_count(jaxpr, unknown), tuple(unknown))
+
+
+def _count(jaxpr: Jaxpr, unknown: dict[str, None]) -> int:
+    total = 0
+    for eqn in _used(jaxpr):
+        name = eqn.primitive.name
+        if name == "dot_general":
+            total += _dot(eqn)
+        elif name == "conv_general_dilated":
+            total += _conv(eqn)
+        elif name == "scan":
+            total += eqn.params["length"] * _count(eqn.params["jaxpr"].jaxpr, unknown)
+        elif name == "while":
+            total += _while(eqn, unknown)
+        elif name == "cond":
+            branches = eqn.params["branches"]
+            total += max(_count(branch.jaxpr, unknown) for branch in branches)
+        elif name in ("pallas_call", "ffi_call", "ragged_dot_general"):
+            unknown[name] = None
+        else:
+            total += sum(_count(inner, unknown) for inner in _inside(eqn))
+    return total
+
+
+def _used(jaxpr: Jaxpr) -> list:
+    """Equations without those whose results nothing reads, which no compiler keeps."""
+    found, read = [], _variables(jaxpr.outvars)
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not read.isdisjoint(eqn.outvars):
+            found.append(eqn)
+            read |= _variables(eqn.invars)
+    return found
+
+
+def _variables(atoms) -> set:
+    return {atom for atom in atoms if not isinstance(atom, Literal)}
+
+
+def _dot(eqn) -> int:
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    left = eqn.invars[0].aval.shape
+    depth = math.prod(left[axis] for axis in contracted)
+    return 2 * math.prod(eqn.outvars[0].aval.shape) * depth
+
+
+def _conv(eqn) -> int:
+    kernel = eqn.invars[1].aval.shape
+    outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
+    depth = math.prod(kernel) // outputs  # a kernel holds the inputs of one group
+    return 2 * math.prod(eqn.outvars[0].aval.shape) * depth
+
+
+def _while(eqn, unknown: dict[str, None]) -> int:
+    body = eqn.params["body_jaxpr"].jaxpr
+    inside = _count(body, unknown)
+    if not inside:
+        return 0
+    times = _times(eqn)
+    if times is None:
+        unknown["while"] = None
+        times = 1
+    return times * inside
+
+
+def _times(eqn) -> int | None:
+    """How often a loop runs whose counter goes up by a constant to a constant."""
+    test, body = eqn.params["cond_jaxpr"].jaxpr, eqn.params["body_jaxpr"].jaxpr
+    own, others = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    if len(test.eqns) != 1 or test.eqns[0].primitive.name != "lt":
+        return None
+    counter, limit = test.eqns[0].invars
+    if isinstance(counter, Literal) or test.outvars[0] is not test.eqns[0].outvars[0]:
+        return None
+    first = eqn.invars[own + others :]
+    at = test.invars.index(counter) - own
+    if isinstance(limit, Literal):
+        limit = limit.val
+    else:
+        place = test.invars.index(limit)
+        given = eqn.invars[place] if place < own else None
+        if given is None:
+            kept = body.outvars[place - own] is body.invars[others + place - own]
+            given = first[place - own] if kept else None
+        limit = given.val if isinstance(given, Literal) else None
+    start = first[at].val if at >= 0 and isinstance(first[at], Literal) else None
+    step = None
+    for inner in body.eqns:
+        if inner.outvars[0] is body.outvars[at] and inner.primitive.name == "add":
+            before, by = inner.invars
+            if before is body.invars[others + at] and isinstance(by, Literal):
+                step = by.val
+    if limit is None or start is None or not step or step < 0:
+        return None
+    return max(0, math.ceil((int(limit) - int(start)) / int(step)))
+
+
+def _inside(eqn) -> list[Jaxpr]:
+    """What an equation calls, once: of a jit, a checkpoint, a custom derivative."""
+    found = []
+    for value in eqn.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                found.append(item.jaxpr)
+            elif isinstance(item, Jaxpr):
+                found.append(item)
+    return found
+
+
+def layers(network: Any, params: Any, shape: Sequence[int]) -> list[Layer]:
+    """The parts of a network in the order in which an example passes them.
+
+    Args:
+      network: a `SequenceClassifier`, an `EncoderForecaster` or a `FrameForecaster`; of
+        any other network the groups of its params are listed, without shapes.
+      params: its params, or their shapes.
+      shape: of one example, `[H, W, C]`, `[T, H, W, C]` or `[T, F]`.
+
+    Returns:
+      One `Layer` for each; a sequence's output begins with its T.
+    """
+    shape = tuple(shape)
+    if hasattr(network, "order"):
+        return _reader(network, params, shape)
+    if hasattr(network, "horizon"):
+        return _encoder_forecaster(network, params, shape)
+    if hasattr(network, "inputs") and hasattr(network, "patch"):
+        steps = shape[0] - 1
+        out = _patched(network, (steps, *shape[1:]))
+        run = flops(
+            lambda p, x: network.apply({"params": p}, x, mutable=["losses"])[0],
+            params,
+            _array((1, *shape)),
+        )
+        return [Layer("cell", out, parameters(params), run.total)]
+    return [
+        Layer(name, None, parameters(group), None) for name, group in params.items()
+    ]
+
+
+def _reader(network, params, shape) -> list[Layer]:
+    xs = jax.eval_shape(network.order.read, _array((1, *shape)))
+    rows = [Layer("order", xs.shape[1:], 0, 0)]
+    if network.encoder is not None:
+        module, frames = network.encoder, _array(xs.shape[1:])  # T frames at once
+        inner = {"params": params["encoder"]}
+        encoded = jax.eval_shape(module.apply, inner, frames)
+        run = flops(module.apply, inner, frames)
+        count = parameters(params["encoder"])
+        rows.append(Layer("encoder", encoded.shape, count, run.total))
+        xs = _array((1, *encoded.shape))
+    xs = _array((xs.shape[1], 1, *xs.shape[2:]))  # [T, B, *F]
+    options = dict(engine=network.engine, dtype=network.dtype)
+    for number, cell in enumerate(network.cells):
+        name = f"layer_{number}"
+        own = params[name]
+        if network.bidirectional:
+            own = own, params[f"{name}_backward"]
+
+        def run(own, xs, cell=cell):
+            if network.bidirectional:
+                return bidirectional((cell, cell), own, xs, **options).ys
+            return unroll(cell, own, xs, **options).ys
+
+        rows.append(_layer(name, run, own, xs))
+        xs = jax.eval_shape(run, own, xs)
+    steps = xs.shape[:1] if network.per_step else ()
+    rows.append(_head(params, (*steps, network.outputs)))
+    return rows
+
+
+def _encoder_forecaster(network, params, shape) -> list[Layer]:
+    seen = shape[0] - network.horizon
+    xs = _array(_patched(network, (seen, *shape[1:]), batch=1))
+    options = dict(engine=network.engine, remat=network.remat, dtype=network.dtype)
+    rows, carries = [], []
+    for number, cell in enumerate(network.cells):
+
+        def read(own, xs, cell=cell):
+            return unroll(cell, own, xs, **options)
+
+        name = f"encoder_{number}"
+        rows.append(_layer(name, lambda *a, f=read: f(*a).ys, params[name], xs))
+        xs, carry = jax.eval_shape(read, params[name], xs)
+        carries.append(carry)
+    ys = None
+    for number, cell in reversed(list(enumerate(network.cells))):
+        length = network.horizon if ys is None else None
+
+        def write(own, ys, carry, cell=cell, length=length):
+            return unroll(cell, own, ys, carry, length=length, **options).ys
+
+        name = f"forecaster_{number}"
+        given = params[name], ys, carries[number]
+        rows.append(_layer(name, write, *given))
+        ys = jax.eval_shape(write, *given)
+    rows.append(_head(params, _patched(network, (network.horizon, *shape[1:]))))
+    return rows
+
+
+def _layer(name, run, own, *inputs) -> Layer:
+    ys = jax.eval_shape(run, own, *inputs)
+    output = ys.shape[:1] + ys.shape[2:]  # [T, *F]
+    return Layer(name, output, parameters(own), flops(run, own, *inputs).total)
+
+
+def _head(params, output) -> Layer:
+    products = math.prod(output[:-1]) * math.prod(params["head"]["kernel"].shape)
+    return Layer("head", output, parameters(params["head"]), 2 * products)
+
+
+def _patched(network, shape, batch: int | None = None) -> tuple[int, ...]:
+    """Shape of patches of frames, `[T, (B,) H/p, W/p, C p p]`."""
+    time, height, width, channels = shape
+    p = network.patch
+    middle = () if batch is None else (batch,)
+    return (time, *middle, height // p, width // p, channels * p * p)
+
+
+def _array(shape) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
+
+
+def parameters(params: Any) -> int:
+    """Numbers in a pytree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of a pytree of arrays or of their shapes; keys count as their data."""
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
+
+
+def temporary_bytes(compiled: Any) -> int | None:
+    """What a compiled program needs besides its arguments and its results, bytes.
+
+    Args:
+      compiled: `jax.jit(function).lower(*args).compile()`.
+
+    Returns:
+      Bytes; None where the backend does not say.
+    """
+    size = getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
+    return None if size is None else int(size)

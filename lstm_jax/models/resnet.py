@@ -1,0 +1,202 @@
+"""A residual network of single frames, and its weights from a file made by PyTorch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BLOCKS = {  # by depth: blocks of each of four stages, convolutions of a block
+    18: ((2, 2, 2, 2), 2),
+    34: ((3, 4, 6, 3), 2),
+    50: ((3, 4, 6, 3), 3),
+}
+# Of ImageNet's pictures, pixels from 0 to 255: what these networks are trained with.
+PIXEL_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
+PIXEL_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
+_EPSILON = 1e-5  # of PyTorch's batch norm
+_IGNORED = ("fc.", "num_batches_tracked")  # the classifier; a counter
+
+
+class Affine(nn.Module):
+    """What batch norm is once its statistics are fixed: `scale x + offset`.
+
+    Attributes:
+      first: initial scale.
+      dtype: to compute in.
+    """
+
+    first: float = 1.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.constant(self.first), x.shape[-1:])
+        offset = self.param("offset", nn.initializers.zeros, x.shape[-1:])
+        x, scale, offset = nn.dtypes.promote_dtype(x, scale, offset, dtype=self.dtype)
+        return x * scale + offset
+
+
+class ResNet(nn.Module):
+    """ResNet-18, 34 or 50: one vector of features for a frame.
+
+    A 7x7 convolution of stride 2, a max-pool, four stages of residual blocks, the mean
+    over space. The stride of a bottleneck is in its 3x3 convolution, as in torchvision
+    and timm. Batch norm is an affine map: its statistics, once learnt, are fixed and
+    folded into it. Random weights are without it, and each block starts as the identity
+    (the last scale is 0).
+
+    Attributes:
+      depth: 18, 34 or 50.
+      dtype: to compute in.
+
+    Reference: He et al. 2016, Deep residual learning for image recognition.
+    """
+
+    depth: int = 18
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, frames: jax.Array) -> jax.Array:
+        """`[N, H, W, 3]`, or grey `[N, H, W, 1]`, to `[N, 512]`; 2,048 of depth 50.
+
+        Frames are normalised: `(pixels - PIXEL_MEAN) / PIXEL_STD`.
+        """
+        stages, convolutions = BLOCKS[self.depth]
+        x = jnp.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
+        x = nn.relu(self._norm("bn1")(self._conv("conv1", 64, 7, 2)(x)))
+        x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        for stage, blocks in enumerate(stages):
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                name = f"layer{stage + 1}_{block}"
+                x = self._block(name, x, 64 << stage, stride, convolutions)
+        return x.mean((1, 2))
+
+    def _block(self, name, x, width, stride, convolutions):
+        out = 4 * width if convolutions == 3 else width
+        shapes = [(width, 3, stride), (out, 3, 1)]
+        if convolutions == 3:
+            shapes = [(width, 1, 1), (width, 3, stride), (out, 1, 1)]
+        y = x
+        for k, shape in enumerate(shapes, start=1):
+            y = self._conv(f"{name}_conv{k}", *shape)(y)
+            y = self._norm(f"{name}_bn{k}", float(k < convolutions))(y)
+            y = nn.relu(y) if k < convolutions else y
+        if stride > 1 or x.shape[-1] != out:
+            x = self._conv(f"{name}_downsample_0", out, 1, stride)(x)
+            x = self._norm(f"{name}_downsample_1")(x)
+        return nn.relu(x + y)
+
+    def _conv(self, name, features, side, stride):
+        return nn.Conv(
+            features,
+            (side, side),
+            strides=stride,
+            padding=side // 2,
+            use_bias=False,
+            kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            dtype=self.dtype,
+            name=name,
+        )
+
+    def _norm(self, name, first=1.0):
+        return Affine(first, self.dtype, name=name)
+
+
+def resnet_params(
+    state: Mapping[str, np.ndarray], depth: int, name: str = "resnet_params"
+) -> dict[str, dict[str, np.ndarray]]:
+    """Params of a `ResNet` from PyTorch's, under the names of torchvision and timm.
+
+    A kernel OIHW becomes HWIO, and `bn.weight, bias, running_mean, running_var` a scale
+    and an offset. The classifier `fc` is left out.
+
+    Args:
+      state: arrays by name, such as "layer1.0.conv1.weight".
+      depth: 18, 34 or 50.
+      name: what an error begins with, such as the file.
+
+    Returns:
+      Params, float32.
+
+    Raises:
+      ValueError: an array is missing, of another shape or not finite, or one is there
+        that this depth has no place for.
+    """
+    used: set[str] = set()
+
+    def take(key: str, shape: tuple[int, ...]) -> np.ndarray:
+        if key not in state:
+            some = ", ".join(sorted(state)[:3]) or "none"
+            raise ValueError(
+                f"{name}: has no {key}, which ResNet-{depth} of torchvision or timm "
+                f"has; its {len(state)} arrays: {some}{' ...' * (len(state) > 3)}"
+            )
+        array = np.asarray(state[key])
+        if array.shape != shape:
+            raise ValueError(
+                f"{name}: {key} has shape {array.shape}; ResNet-{depth} wants {shape}"
+            )
+        used.add(key)
+        array = array.astype(np.float64)
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name}: {key} holds NaN or infinite numbers")
+        return array
+
+    frame = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    wanted = jax.eval_shape(ResNet(depth).init, jax.random.key(0), frame)["params"]
+    params: dict[str, dict[str, np.ndarray]] = {}
+    for ours, leaves in wanted.items():
+        theirs = ours.replace("_", ".")  # "layer1_0_conv1": layer1.0.conv1
+        if "kernel" in leaves:
+            height, width, inputs, outputs = leaves["kernel"].shape
+            kernel = take(f"{theirs}.weight", (outputs, inputs, height, width))
+            found = {"kernel": kernel.transpose(2, 3, 1, 0)}
+        else:
+            shape = leaves["scale"].shape
+            parts = "weight", "bias", "running_mean", "running_var"
+            weight, bias, mean, var = (take(f"{theirs}.{p}", shape) for p in parts)
+            if (var < 0).any():
+                raise ValueError(f"{name}: {theirs}.running_var is negative")
+            scale = weight / np.sqrt(var + _EPSILON)
+            found = {"scale": scale, "offset": bias - mean * scale}
+        params[ours] = {leaf: a.astype(np.float32) for leaf, a in found.items()}
+    other = [key for key in state if key not in used]
+    other = [k for k in other if not k.startswith(_IGNORED[0]) and _IGNORED[1] not in k]
+    if other:
+        raise ValueError(
+            f"{name}: ResNet-{depth} has no place for {min(other)} and "
+            f"{len(other) - 1} more of its arrays; is it of another depth?"
+        )
+    return params
+
+
+def load_resnet(path: str | Path, depth: int) -> dict[str, dict[str, np.ndarray]]:
+    """Params of a `ResNet` from a .safetensors file, as `resnet_params` names them.
+
+    Raises:
+      ValueError: there is no package safetensors, or the file is missing, damaged, no
+        safetensors file or of another network; one line.
+    """
+    path = Path(path).expanduser()
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: reading it needs the package safetensors ({error}); "
+            "pip install safetensors"
+        ) from error
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    try:
+        state = safetensors.numpy.load_file(path)
+    except Exception as error:  # the reader's own errors share no base with Python's
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{path}: not a readable .safetensors file ({reason})"
+        ) from error
+    return resnet_params(state, depth, str(path))

@@ -1,0 +1,72 @@
+"""Two runs on the same examples: McNemar's test, and paired differences."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+FEW = 25  # discordant pairs, below which the test is exact
+
+
+class McNemar(NamedTuple):
+    """Which of two classifiers is right where the other is wrong.
+
+    `statistic` is chi-squared, or None where the exact test was used.
+    """
+
+    first_only: int
+    second_only: int
+    statistic: float | None
+    p: float
+
+
+def mcnemar(first, second) -> McNemar:
+    """Tests whether two classifiers err equally often on the same examples.
+
+        chi² = (|b - c| - 1)² / (b + c), one degree of freedom
+
+    with b and c the examples that only the first, or only the second, answers right.
+    With b + c < 25 the two-sided exact binomial test of b out of b + c at 1/2.
+
+    Args:
+      first, second: bool [N], where each was right.
+
+    Raises:
+      ValueError: if they are not of the same length.
+
+    Reference: McNemar 1947, Note on the sampling error of the difference between
+    correlated proportions; Edwards 1948 for the correction by 1.
+    """
+    first, second = np.asarray(first, bool), np.asarray(second, bool)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(
+            f"mcnemar: answers have shapes {first.shape} and {second.shape}, wanted "
+            "[N] twice: the same examples in the same order"
+        )
+    b, c = int(np.sum(first & ~second)), int(np.sum(second & ~first))
+    if not b + c:
+        return McNemar(b, c, None, 1.0)
+    if b + c < FEW:
+        from scipy.stats import binomtest
+
+        return McNemar(b, c, None, float(binomtest(b, b + c, 0.5).pvalue))
+    from scipy.stats import chi2
+
+    statistic = (abs(b - c) - 1) ** 2 / (b + c)
+    return McNemar(b, c, statistic, float(chi2.sf(statistic, 1)))
+
+
+def paired_difference(
+    first, second, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean of first - second over examples [N], and its bootstrap interval.
+
+    Returns:
+      (difference, low, high), percentiles as in `bootstrap`.
+    """
+    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    rng = np.random.default_rng(seed)
+    count = len(difference)
+    means = [difference[rng.integers(0, count, count)].mean() for _ in range(resamples)]
+    tail = 50 * (1 - level)
+    low, high = np.percentile(means, [tail, 100 - tail])
+    return float(difference.mean()), float(low), float(high)

@@ -1,0 +1,162 @@
+"""Ranges and lists on the command line, and the line of `train` that comes back."""
+
+import dataclasses
+import shlex
+import types
+from typing import Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+
+from experiments.config import UsageError, flat, override, parse, preset
+from experiments.search_space import (
+    Choices,
+    Range,
+    read,
+    split_flags,
+    split_options,
+    train_line,
+)
+
+READ = {
+    "optimizer.learning_rate=1e-4..1e-2": Range(1e-4, 1e-2, True, False),
+    "optimizer.weight_decay=1e-5..0.1": Range(1e-5, 0.1, True, False),
+    "optimizer.weight_decay=0..0.1:linear": Range(0.0, 0.1, False, False),
+    "model.dropout=0...5": Range(0.0, 0.5, False, False),
+    "model.layers=1..3": Range(1, 3, False, True),
+    "model.features=16..256:log": Range(16, 256, True, True),
+    "model.features=32, 64,128": Choices((32, 64, 128)),
+    "model.cell=lstm,gru": Choices(("lstm", "gru")),
+    "model.bidirectional=True,false": Choices((True, False)),
+    "optimizer.clip=None,0.5,1": Choices((None, 0.5, 1.0)),
+    "data.size=None,16": Choices((None, 16)),
+    "batch_size=16..64": Range(16, 64, False, True),
+    "model.forget_bias=chrono,1.5": Choices(("chrono", 1.5)),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_a_value_is_understood(case):
+    name, _, text = case.partition("=")
+    flag = f"--{name.replace('_', '-')}"
+    for arguments in ([f"{flag}={text}"], [f"--{name}={text}"], [flag, text]):
+        searched, rest = split_flags(["--steps=5", *arguments, "--no-baselines"])
+        assert rest == ["--steps=5", "--no-baselines"]
+        config, space = read(preset("digits"), searched)
+        assert space == {name: READ[case]}
+        (what,) = space.values()
+        assert list(map(type, what.ends())) == list(map(type, READ[case].ends()))
+        # the config that other checks see is one that a trial can have
+        assert flat(dataclasses.asdict(config))[name] == what.ends()[0]
+
+
+def test_texts_and_single_values_are_left_to_train():
+    arguments = (
+        "--data.source=../photos,old --run-dir ../a..b --optimizer.rates=enc=1,head=2 "
+        "--model.features=64 --no-baselines --epochs 5 --trials=4"
+    ).split()
+    assert split_flags(arguments) == ({}, arguments)
+
+
+def test_options_of_the_function_may_be_lists():
+    searched, fixed = split_options(
+        dict(
+            model__features=[8, 16],
+            optimizer__learning_rate="1e-3..1e-2",
+            model__cell=("lstm", "gru"),
+            steps=5,
+            data="../photos",
+        )
+    )
+    assert fixed == {"steps": 5, "data": "../photos"}
+    _, space = read(preset("digits"), searched)
+    assert space["model.features"] == Choices((8, 16))
+    assert space["optimizer.learning_rate"].log
+    assert space["model.cell"] == Choices(("lstm", "gru"))
+
+
+MISTAKES = {
+    "optimizer.learning_rate=0..1e-2": ["log scale", ":linear"],
+    "optimizer.learning_rate=1e-2..1e-4": ["from the lower to the higher"],
+    "optimizer.learning_rate=1e-4..1e-2:lgo": [":log or :linear", "mean :log?"],
+    "optimizer.learning_rate=small..big": ["LOW..HIGH", "number"],
+    "optimizer.learning_rate=1e-4..inf": ["from the lower to the higher"],
+    "model.layers=1.5..3": ["whole number"],
+    "model.layers=0..3": ["model.layers=0", "1 or more"],
+    "model.dropout=0..1": ["model.dropout=1", "[0, 1)"],
+    "model.cell=lstm..gru": ["a list", "lstm,gru"],
+    "model.bidirectional=False..True": ["a list", "True,False"],
+    "model.cell=lstm,gur": ["'gur'", "did you mean gru?"],
+    "model.features=64,wide": ["'wide'", "int"],
+    "model.features=64,": ["''", "int"],
+    "model.features=64,64": ["nothing to choose"],
+    "baselines=True,False": ["baselines", "not of what it learns"],
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_says_what_was_wanted(case):
+    name, _, text = case.partition("=")
+    with pytest.raises(UsageError) as error:
+        read(preset("digits"), {name: text})
+    for word in (name, *MISTAKES[case]):
+        assert word in str(error.value)
+
+
+def test_epochs_cannot_be_searched_where_steps_rule():
+    with pytest.raises(UsageError, match="steps=1400 overrides them.*--steps=None"):
+        read(preset("moving-digits"), {"epochs": "5..10"})
+
+
+def test_drawn_numbers_have_four_digits_and_stay_inside():
+    rng = np.random.default_rng(0)
+    low, high = 0.0123456, 0.0765432
+    inside = Range(low, high, False, False)
+    for drawn in [low, high, *rng.uniform(low, high, 200)]:
+        value = inside.rounded(drawn)
+        assert low <= value <= high
+        assert abs(value - drawn) <= 5e-4 * drawn  # half a unit of the fourth digit
+        assert len(str(value).lstrip("0.")) <= 4 or value in (low, high)
+    assert Range(1, 9, False, True).rounded(3) == 3
+
+
+def another(value, hint):
+    """A value that a flag can have and has not."""
+    union = get_origin(hint) in (types.UnionType, Union)
+    kinds = get_args(hint) if union else (hint,)
+    for kind in kinds:
+        if get_origin(kind) is Literal:
+            return next(v for v in get_args(kind) if v != value)
+        if kind is bool:
+            return not value
+        if kind in (int, float):
+            return kind((value if isinstance(value, int | float) else 0) + 3)
+    return "it's a b/../c"
+
+
+def flags(kind, prefix=""):
+    for name, hint in get_type_hints(kind).items():
+        if dataclasses.is_dataclass(hint):
+            yield from flags(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+@pytest.mark.parametrize("name", ["digits", "moving-digits"])
+def test_the_line_of_a_config_makes_that_config(name, monkeypatch):
+    """Each flag alone, whether or not a run can have it, and all together."""
+    monkeypatch.setattr("experiments.config.check", lambda config: config)
+    base = preset(name)
+    every = base
+    for flag, hint in flags(type(base)):
+        value = another(flat(dataclasses.asdict(base))[flag], hint)
+        changed = override(base, {flag: value})
+        assert changed != base
+        every = override(every, {flag: value})
+        words = shlex.split(train_line(name, changed))
+        assert words[:3] == ["python", "-m", "experiments.train"]
+        assert len(words) == 5, words
+        assert parse(words[3:]) == (name, changed)
+    assert parse(shlex.split(train_line(name, every))[3:]) == (name, every)
+    none = override(base, {"steps": None, "epochs": None, "optimizer.clip": None})
+    assert parse(shlex.split(train_line(name, none))[3:]) == (name, none)

@@ -1,0 +1,195 @@
+"""Options of the craft of training, by what they do to a run."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALL, SMALL_MODEL
+
+from experiments import train
+from experiments.config import Config, UsageError, check, override, preset
+from experiments.predict import restored
+from experiments.seeds import train_seeds
+from lstm_jax.training import named
+
+OPTIONS = SMALL | SMALL_MODEL | dict(eval_every=4)
+
+
+def leaves(run):
+    return named(restored(run.directory)[-1])
+
+
+def test_early_stopping_ends_and_tests_the_best(tmp_path, command, capsys):
+    # Nothing is better by 1: the first validation stays the best.
+    wanted = dict(stop_after=2, min_delta=1.0, run_dir=tmp_path / "a")
+    run = train("digits", **OPTIONS | wanted)
+    assert "ended early at step 12" in " ".join(capsys.readouterr().out.split())
+    assert run.report["train"]["steps"] == 12
+    accuracy = [r["accuracy"] for r in run.history if r["split"] == "validation"]
+    assert len(accuracy) == 3
+    best = 4 * (1 + int(np.argmax(accuracy)))
+    assert run.report["train"]["checkpoint"] == best
+    # What was tested is what answers, and the same line goes no further.
+    for path, leaf in named(run.params).items():
+        np.testing.assert_array_equal(leaf, leaves(run)[path])
+    again = train("digits", **OPTIONS | wanted)
+    assert again.report["test"] == run.report["test"]
+    assert again.report["train"]["steps"] == 12
+
+
+def test_the_average_is_tested_and_answers(tmp_path):
+    plain = train("digits", **OPTIONS, run_dir=tmp_path / "plain")
+    options = OPTIONS | dict(optimizer__ema=0.9, run_dir=tmp_path / "ema")
+    run = train("digits", **options)
+    assert run.report["test"]["loss"] != plain.report["test"]["loss"]
+    answered, tested = leaves(run), named(run.params)
+    moved = [
+        np.abs(answered[path] - leaf).max() for path, leaf in leaves(plain).items()
+    ]
+    assert max(moved) > 1e-4
+    for path in tested:
+        np.testing.assert_array_equal(answered[path], tested[path])
+
+
+def test_the_rate_falls_on_a_plateau(tmp_path):
+    run = train(
+        "digits",
+        **OPTIONS,
+        run_dir=tmp_path,
+        log_every=4,
+        min_delta=1.0,
+        optimizer__schedule="plateau",
+        optimizer__warmup_steps=0,
+        optimizer__patience=2,
+        optimizer__decay_rate=0.5,
+    )
+    rates = [r["learning_rate"] for r in run.history if r["split"] == "train"]
+    # validations after 4, 8, 12, 16, 20; the first is the best
+    np.testing.assert_allclose(np.array(rates) / rates[0], [1, 1, 1, 0.5, 0.5])
+
+
+def test_a_warm_start_takes_what_fits_and_freezes(tmp_path, digits_run, capsys):
+    run = train(
+        "digits-angle",
+        **OPTIONS | dict(steps=4),
+        run_dir=tmp_path / "b",
+        data__size=8,
+        init_from=digits_run.directory,
+        optimizer__freeze="layer_0/",
+        optimizer__rates="backward=0",
+    )
+    out = " ".join(capsys.readouterr().out.split())
+    assert "6 of 8 parameters begin as they are there" in out
+    assert "of its own: head/bias, head/kernel" in out
+    donor, ours = leaves(digits_run), leaves(run)
+    for path, leaf in ours.items():
+        if not path.startswith("head"):
+            np.testing.assert_array_equal(leaf, donor[path])
+    assert np.abs(ours["head/kernel"]).max() > 0
+
+
+def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
+    from experiments import build
+    from experiments.warm import weights_from
+
+    _, about, _, params = restored(digits_run.directory)
+    other = build.Facts(**about.__dict__ | {"classes": ["9", "ten", "0"]})
+    ours = {"head": {"kernel": np.zeros((16, 3)), "bias": np.zeros(3)}}
+    filled, lines = weights_from(str(digits_run.directory), other, ours)
+    kernel = named(params)["head/kernel"]
+    np.testing.assert_allclose(filled["head"]["kernel"][:, 0], kernel[:, 9])
+    np.testing.assert_allclose(filled["head"]["kernel"][:, 2], kernel[:, 0])
+    assert (filled["head"]["kernel"][:, 1] == 0).all()
+    assert "in part, for 2 classes of the same name: head/bias, head/kernel" in str(
+        lines
+    )
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(init_from="nowhere"), "nowhere holds no run"),
+        (dict(optimizer__freeze="nobody"), "they begin with head, layer_0"),
+        (dict(optimizer__rates="head"), "no PATTERN=FACTOR, such as encoder=0.1"),
+        (dict(optimizer__rates="head=-1"), "no PATTERN=FACTOR"),
+        (dict(stop_after=0), "stop_after=0, but it must be 1 or more"),
+        (dict(optimizer__ema=1.0), r"must be in \[0, 1\)"),
+        (dict(optimizer__schedule="plateau", optimizer__decay_rate=1.0), "has to fall"),
+        (dict(model__forget_bias="crono"), "did you mean 'chrono'"),
+        (dict(data__limit=3), "3 training examples are fewer than its 10 classes"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        train("digits", **OPTIONS | options, run_dir=tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_initialisers_by_name():
+    from experiments import build
+
+    def drawn(**options):
+        config = override(Config(), {f"model.{k}": v for k, v in options.items()})
+        cell = build.cell(config.model, 784)
+        return cell.init(jax.random.key(0), (4,))
+
+    identity = drawn(cell="rnn", activation="relu", recurrent_init="identity")
+    np.testing.assert_array_equal(identity["w_h"], np.eye(128))
+    forget = drawn(forget_bias="chrono")["b"][128:256]
+    assert 0 <= forget.min() and forget.max() <= np.log(783)
+    assert np.exp(forget).mean() == pytest.approx(392, rel=0.2)  # of U(1, 783)
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory, compiled_once):
+    directory = tmp_path_factory.mktemp("seeds")
+    changes = OPTIONS | dict(seed=3, run_dir=str(directory), select="best")
+    with compiled_once():
+        config = check(override(preset("digits"), changes))
+        return train_seeds("digits", config, 2), directory
+
+
+def test_each_of_many_seeds_is_its_single_run(seeds, tmp_path):
+    summary, directory = seeds
+    assert summary["seeds"] == [3, 4]
+    alone = train("digits", **OPTIONS | dict(seed=4, select="best"), run_dir=tmp_path)
+    mine = json.loads((directory / "seed-4" / "report.json").read_text())
+    # the same sums in another order, after 20 steps in float32
+    assert mine["test"]["loss"] == pytest.approx(alone.report["test"]["loss"], rel=1e-4)
+    assert mine["train"]["checkpoint"] == alone.report["train"]["checkpoint"]
+    for path, leaf in named(restored(directory / "seed-4")[-1]).items():
+        np.testing.assert_allclose(leaf, leaves(alone)[path], rtol=1e-3, atol=1e-5)
+    lines = (directory / "seed-4" / "metrics.jsonl").read_text().splitlines()
+    got = [json.loads(line) for line in lines]
+    for ours, theirs in zip(got, alone.history, strict=True):
+        assert (ours["step"], ours["split"]) == (theirs["step"], theirs["split"])
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
+def test_the_spread_over_seeds(seeds):
+    summary, directory = seeds
+    losses = [
+        json.loads((directory / f"seed-{s}" / "report.json").read_text())["test"][
+            "loss"
+        ]
+        for s in (3, 4)
+    ]
+    assert summary["test"]["loss"]["mean"] == pytest.approx(np.mean(losses))
+    assert summary["test"]["loss"]["sd"] == pytest.approx(np.std(losses, ddof=1))
+    assert json.loads((directory / "seeds.json").read_text()) == summary
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (dict(stop_after=2), "stop_after lets seeds go ways of their own"),
+        (dict(parallel="pmap"), "parallel=pmap lets"),
+    ],
+)
+def test_seeds_refuse_what_parts_them(options, words):
+    config = check(override(preset("digits"), OPTIONS | options))
+    with pytest.raises(UsageError, match=words):
+        train_seeds("digits", config, 2)
+    with pytest.raises(UsageError, match="for one seed use experiments.train"):
+        train_seeds("digits", preset("digits"), 1)

@@ -1,0 +1,186 @@
+"""Each metric equals scikit-learn's: random answers, ties, empty classes, one class."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from lstm_jax.tasks import (
+    average_precisions,
+    brier,
+    classification,
+    multilabel,
+    one_against_rest,
+    regression,
+)
+
+WIDTH = 7
+CASES = ("random", "ties", "empty class", "two classes only", "one class only")
+
+
+def same(ours, theirs):
+    """Equal, or beside each other among the float64 numbers."""
+    assert ours is not None and np.isfinite(theirs)
+    assert abs(ours - theirs) <= np.spacing(max(abs(ours), abs(theirs))), (ours, theirs)
+
+
+def answers(kind, seed, count=203):
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, WIDTH, count)
+    if kind == "empty class":
+        targets[targets == 3] = 4
+    if kind == "two classes only":
+        targets = np.where(targets > 3, 5, 2)
+    if kind == "one class only":
+        targets = np.full(count, 2)
+    logits = rng.normal(size=(count, WIDTH)) + 1.5 * np.eye(WIDTH)[targets]
+    if kind == "ties":
+        logits = np.round(logits)
+    p = np.exp(logits)
+    if kind == "empty class":
+        p[:, 5] = 0  # nor is that class ever chosen
+    return p / p.sum(-1, keepdims=True), targets
+
+
+@pytest.mark.filterwarnings("ignore")  # of scikit-learn, on classes that are absent
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", CASES)
+def test_classification(kind, seed):
+    p, targets = answers(kind, seed)
+    chosen, labels = p.argmax(-1), np.arange(WIDTH)
+    task = classification([f"class {k}" for k in labels], top_k=5)
+    report = task.report(p, targets)
+    same(report["accuracy"], sk.accuracy_score(targets, chosen))
+    if kind != "empty class":  # scikit-learn clips at another least probability
+        # one summation of 203 logarithms in another order
+        assert report["loss"] == pytest.approx(
+            sk.log_loss(targets, p, labels=labels), rel=1e-14
+        )
+    # Of equal scores scikit-learn takes the later class, we the earlier one.
+    top5 = sk.top_k_accuracy_score(WIDTH - 1 - targets, p[:, ::-1], k=5, labels=labels)
+    same(report["top5_accuracy"], top5)
+    options = dict(labels=labels, zero_division=0)
+    for average in ("macro", "weighted"):
+        for name, score in (
+            ("precision", sk.precision_score),
+            ("recall", sk.recall_score),
+            ("f1", sk.f1_score),
+        ):
+            wanted = score(targets, chosen, average=average, **options)
+            same(report[average][name], wanted)
+    table = sk.classification_report(targets, chosen, output_dict=True, **options)
+    areas = []
+    for k, row in enumerate(report["per_class"]):
+        for ours, theirs in (
+            ("precision", "precision"),
+            ("recall", "recall"),
+            ("f1", "f1-score"),
+            ("support", "support"),
+        ):
+            same(row[ours], table[str(k)][theirs])
+        positive = targets == k
+        if positive.any() and not positive.all():
+            areas.append(sk.roc_auc_score(positive, p[:, k]))
+            same(row["roc_auc"], areas[-1])
+        else:
+            assert row["roc_auc"] is None
+    if areas:
+        same(report["macro"]["roc_auc"], np.mean(areas))
+    else:
+        assert report["macro"]["roc_auc"] is None
+    if kind in ("random", "ties"):
+        ovr = sk.roc_auc_score(targets, p, multi_class="ovr", average="macro")
+        same(report["macro"]["roc_auc"], ovr)
+    matrix = sk.confusion_matrix(targets, chosen, labels=labels)
+    assert report["confusion_matrix"] == matrix.tolist()
+    found = average_precisions(one_against_rest(task, p, targets))
+    for k, precision in enumerate(found):
+        positive = targets == k
+        if positive.any() and not positive.all():
+            same(precision, sk.average_precision_score(positive, p[:, k]))
+        else:
+            assert precision is None
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_brier_score(kind):
+    p, targets = answers(kind, 0)
+    truth = np.eye(WIDTH)[targets]
+    wanted = np.mean([np.sum((a - b) ** 2) for a, b in zip(p, truth, strict=True)])
+    assert brier(p, targets) == pytest.approx(wanted, rel=1e-14)  # order of a sum
+    try:
+        score = sk.brier_score_loss(
+            targets, p, labels=np.arange(WIDTH), scale_by_half=False
+        )
+    except (TypeError, ValueError):
+        pytest.skip("this scikit-learn has the Brier score of two classes only")
+    same(brier(p, targets), score)
+
+
+def test_brier_score_of_two_classes_is_twice_that_of_one_probability():
+    p, targets = answers("random", 1)
+    p = p[:, :2] / p[:, :2].sum(-1, keepdims=True)
+    targets = (targets > 3).astype(int)
+    wanted = 2 * sk.brier_score_loss(targets, p[:, 1])
+    assert brier(p, targets) == pytest.approx(wanted, rel=1e-13)  # 1 - p rounds
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("shape", [(101, 4), (17, 9, 4)])
+def test_multilabel(shape, seed):
+    rng = np.random.default_rng(seed)
+    targets = (rng.random(shape) < 0.4).astype(np.float32)
+    p = 1 / (1 + np.exp(-rng.normal(size=shape) - targets))
+    p[..., 1] = np.round(p[..., 1], 1)  # ties, at 0.5 too
+    targets[rng.random(shape) < 0.1] = np.nan
+    targets[..., 2] = 0  # no positive one
+    task = multilabel("abcd")
+    report = task.report(p, targets)
+    known = ~np.isnan(targets)
+    flat, truth = p[known], targets[known] == 1
+    same(report["accuracy"], sk.accuracy_score(truth, flat >= 0.5))
+    wanted = sk.log_loss(truth, flat)
+    assert report["loss"] == pytest.approx(wanted, rel=1e-13)  # order of a sum
+    found = average_precisions(one_against_rest(task, p, targets))
+    rows = []
+    for k, row in enumerate(report["per_label"]):
+        of_label = known[..., k]
+        x, q = p[..., k][of_label], targets[..., k][of_label] == 1
+        if k == 2:
+            assert row["roc_auc"] is None and found[k] is None
+            continue
+        rows.append(
+            {
+                "roc_auc": sk.roc_auc_score(q, x),
+                "average_precision": sk.average_precision_score(q, x),
+                "f1": sk.f1_score(q, x >= 0.5),
+                "precision": sk.precision_score(q, x >= 0.5),
+                "recall": sk.recall_score(q, x >= 0.5),
+            }
+        )
+        for name, value in rows[-1].items():
+            same(row[name], value)
+        same(found[k], rows[-1]["average_precision"])
+    for name, value in report["macro"].items():
+        same(value, np.mean([row[name] for row in rows]))
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_regression(outputs):
+    rng = np.random.default_rng(outputs)
+    targets = rng.normal(size=(150, outputs)).round(1)
+    predictions = targets + rng.normal(size=targets.shape)
+    report = regression(outputs).report(predictions, targets)
+    # means over all numbers here, over means of columns there: rounding of sums
+    close = dict(rel=1e-14 if outputs == 1 else 1e-13)
+    mae = sk.mean_absolute_error(targets, predictions)
+    assert report["mae"] == pytest.approx(mae, **close)
+    mse = sk.mean_squared_error(targets, predictions)
+    assert report["rmse"] == pytest.approx(np.sqrt(mse), **close)
+    # 1 - x near 0: what rounding of a number near 1 leaves
+    r2 = sk.r2_score(targets, predictions)
+    assert report["r2"] == pytest.approx(r2, rel=0, abs=2 * np.finfo(float).eps)
+    for k, row in enumerate(report["per_output"]):
+        t, p = targets[:, k], predictions[:, k]
+        same(row["mae"], sk.mean_absolute_error(t, p))
+        same(row["rmse"], np.sqrt(sk.mean_squared_error(t, p)))
+        same(row["r2"], sk.r2_score(t, p))
