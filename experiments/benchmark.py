@@ -17,9 +17,9 @@ from typing import Annotated
 
 import numpy as np
 
-from experiments.comparisons import Accuracy, Memory, accuracy, memory
 from experiments.config import explain
-from experiments.cures import Cures, cures
+from experiments.measuring.comparisons import Accuracy, Memory, accuracy, memory
+from experiments.measuring.cures import Cures, cures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,16 +64,16 @@ class Tpu:
 
 def tpu(options: Tpu) -> None:
     """Prints a table of what the step needs on each slice."""
-    from experiments import tpu_compile
+    from experiments.measuring import tpu
 
-    tpu_compile.table(options.preset, options.topologies, options.batch_per_chip)
+    tpu.table(options.preset, options.topologies, options.batch_per_chip)
 
 
 def core(options: Core) -> None:
     """Prints a table for each shape."""
-    from experiments import core_benchmark
+    from experiments.measuring import layers
 
-    core_benchmark.core(options)
+    layers.core(options)
 
 
 def speed(options: Speed) -> dict[str, float]:

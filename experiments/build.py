@@ -10,7 +10,8 @@ import numpy as np
 import optax
 
 from experiments import record
-from experiments.config import Config, Model, UsageError
+from experiments.config import UsageError
+from experiments.options import Config, Model
 from lstm_jax import (
     Cell,
     conv_gru,

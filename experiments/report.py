@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.config import UsageError, explain, read_run
-from experiments.page import Section, html, show
+from experiments.reporting.page import Section, html, show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,8 @@ def report(*runs: str | Path, out: str | Path | None = None) -> Report:
     Raises:
       ValueError: if a folder holds no run, or no checkpoint yet.
     """
-    from experiments import compare, record, sections
+    from experiments import record
+    from experiments.reporting import compare, sections
 
     if not runs:
         raise UsageError("no run named: give the folder of one, such as runs/digits")
@@ -236,8 +237,8 @@ def summary(config, about, task, params, train) -> dict[str, Any]:
 
 def single(judged: Judged) -> list[Section]:
     """The sections of one run; those that say nothing of it are left out."""
-    from experiments import sections
-    from experiments.diagnosis import diagnosis
+    from experiments.reporting import sections
+    from experiments.reporting.diagnosis import diagnosis
 
     parts = [
         sections.metrics(judged),

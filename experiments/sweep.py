@@ -19,7 +19,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from experiments import study as studies
 from experiments.config import (
     Config,
     UsageError,
@@ -31,14 +30,15 @@ from experiments.config import (
     preset,
 )
 from experiments.runs import FREE, empty
-from experiments.search_space import (
+from experiments.searching import study as studies
+from experiments.searching.space import (
     Space,
     read,
     split_flags,
     split_options,
     train_line,
 )
-from experiments.study import Search
+from experiments.searching.study import Search
 
 SUMMARY, PICTURE = "sweep.json", "sweep.png"
 
@@ -120,7 +120,7 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
 
     from experiments import record
     from experiments.display import Display
-    from experiments.sweep_figures import overview, table
+    from experiments.searching.figures import overview, table
     from lstm_jax import training
 
     def write(tried, **more):
@@ -365,7 +365,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{instead[0]} comes instead of a search; leave out {', '.join(rest)}"
             )
         if other.lr_find:
-            from experiments.lr_find import find
+            from experiments.searching.rates import find
 
             find(name, config)
         elif other.seeds is not None:

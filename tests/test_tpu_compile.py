@@ -5,8 +5,8 @@ import importlib.util
 
 import pytest
 
-from experiments import tpu_compile
 from experiments.config import preset
+from experiments.measuring import tpu as tpu_compile
 
 pytestmark = [
     pytest.mark.slow,

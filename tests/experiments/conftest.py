@@ -172,7 +172,7 @@ def odd_report(digits_run, tmp_path_factory, compiled_once):
     saved["data"]["classes"] = odd
     path.write_text(json.dumps(saved))
     with compiled_once(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("experiments.page.DPI", 40)
+        patch.setattr("experiments.reporting.page.DPI", 40)
         return report(directory)
 
 

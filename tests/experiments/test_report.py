@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 from test_train_clips import a_dot, features, write_gif
 
-from experiments import build, compare, record, report
-from experiments.config import PRESETS, UsageError, override, parse, preset
-from experiments.page import Code, Fold, Picture, Table, Words, number
-from experiments.sections import configuration, head, train_line
+from experiments import build, record, report
+from experiments.config import UsageError, override, parse, preset
+from experiments.presets import PRESETS
+from experiments.reporting import compare
+from experiments.reporting.page import Code, Fold, Picture, Table, Words, number
+from experiments.reporting.sections import configuration, head, train_line
 from lstm_jax import tasks, training
 
 
@@ -39,7 +41,7 @@ def untrained(directory, name, **options):
 @pytest.fixture(autouse=True)
 def coarse(monkeypatch):
     """Pictures of few dots, to save time."""
-    monkeypatch.setattr("experiments.page.DPI", 40)
+    monkeypatch.setattr("experiments.reporting.page.DPI", 40)
 
 
 @pytest.fixture(scope="module")

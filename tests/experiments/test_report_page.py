@@ -10,8 +10,8 @@ from html.parser import HTMLParser
 import pytest
 from conftest import ODD_NAMES
 
-from experiments import page
-from experiments.page import Code, Fold, Section, Table, Tiles, Words
+from experiments.reporting import page
+from experiments.reporting.page import Code, Fold, Section, Table, Tiles, Words
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 CHROMIUM = next(

@@ -21,8 +21,8 @@ from experiments import record, sweep, train
 from experiments.config import UsageError, override, preset
 from experiments.record import MetricsLog
 from experiments.runs import Run
-from experiments.search_space import Choices, Range
-from experiments.sweep_figures import overview
+from experiments.searching.figures import overview
+from experiments.searching.space import Choices, Range
 from lstm_jax import training
 
 SEARCH = "optimizer.learning_rate", "model.features"

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import build, lr_find
+from experiments import build
 from experiments.config import UsageError, override, preset
+from experiments.searching import rates as lr_find
 from lstm_jax import data, training
 
 TINY = dict(

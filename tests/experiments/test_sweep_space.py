@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.config import UsageError, flat, override, parse, preset
-from experiments.search_space import (
+from experiments.searching.space import (
     Choices,
     Range,
     read,

@@ -10,7 +10,8 @@ from conftest import SMALL, SMALL_FLAGS
 from PIL import Image
 
 from experiments import train
-from experiments.config import Augment, Model, flat
+from experiments.config import flat
+from experiments.options import Augment, Model
 from lstm_jax import data
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")

@@ -234,7 +234,7 @@ except SystemExit as stop:
     )
     assert done.stdout.splitlines()[-1] == "code 0 []", done.stdout + done.stderr
     if name == "train":
-        from experiments.config import PRESETS
+        from experiments.presets import PRESETS
 
         for preset, (line, _) in PRESETS.items():
             assert preset in done.stdout and line in done.stdout

@@ -14,7 +14,8 @@ from PIL import Image
 from sklearn import metrics, model_selection
 
 from experiments import build, predict, train
-from experiments.config import Augment, Model, UsageError, override, preset
+from experiments.config import UsageError, override, preset
+from experiments.options import Augment, Model
 from experiments.runs import directory_of
 from lstm_jax import data
 

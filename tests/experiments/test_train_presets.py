@@ -12,7 +12,8 @@ from conftest import SMALL_FLAGS
 from PIL import Image
 
 from experiments import build
-from experiments.config import PRESETS, UsageError, check, override, parse, preset
+from experiments.config import UsageError, check, override, parse, preset
+from experiments.presets import PRESETS
 
 # Data set: image shape, outputs.
 SHAPES = {

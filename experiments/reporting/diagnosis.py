@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from experiments.page import Picture, Section, Table, Words
-from experiments.sections import plural
+from experiments.reporting.page import Picture, Section, Table, Words
+from experiments.reporting.sections import plural
 
 MEASURED = 32  # examples that a diagnosis looks at
 

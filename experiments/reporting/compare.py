@@ -6,8 +6,8 @@ import itertools
 from typing import Any
 
 from experiments.config import flat
-from experiments.page import Picture, Section, Table, Words, number
-from experiments.sections import METRICS, between, plural, value
+from experiments.reporting.page import Picture, Section, Table, Words, number
+from experiments.reporting.sections import METRICS, between, plural, value
 
 # what every two runs differ in, or what changes no number
 _PLACE = {"run_dir", "overwrite"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.config import UsageError
-from experiments.search_space import Choices, Range, Space
+from experiments.searching.space import Choices, Range, Space
 
 FILE = "study.db"
 # Values of trials are compared at twentieths of their runs, whatever the length.

@@ -111,7 +111,7 @@ CASES = {
         dict(
             data__size=28,
             model__features=128,
-            optimizer__learning_rate=1e-3,
+            optimizer__learning_rate=3e-4,
             optimizer__schedule="constant",
             eval_every=10,
             log_every=10,
@@ -123,7 +123,7 @@ CASES = {
                 init_from="{out}/fashion", optimizer__freeze="layer"
             ),
         },
-        200,
+        300,
     ),
 }
 

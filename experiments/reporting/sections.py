@@ -4,8 +4,9 @@ import dataclasses
 import shlex
 from typing import Any
 
-from experiments.config import PRESETS, Config, flat, preset
-from experiments.page import (
+from experiments.config import Config, flat, preset
+from experiments.presets import PRESETS
+from experiments.reporting.page import (
     Code,
     Fold,
     Picture,

@@ -1,0 +1,162 @@
+"""The presets: a whole configuration under a name; any flag changes one value of it."""
+
+import dataclasses
+from typing import Any
+
+from experiments.options import Augment, Config, Data, Model, Optimizer, Task
+
+
+def _digits(**options: Any) -> Config:
+    return Config(
+        epochs=100,
+        # 144 validation pictures tell the last checkpoints apart by one or two digits.
+        select="last",
+        baselines=True,
+        data=Data("digits"),
+        augment=Augment(shift=1),
+        model=Model(
+            features=64,
+            layers=2,
+            order="both",
+            bidirectional=True,
+            pooling="mean",
+            dropout=0.3,
+        ),
+        optimizer=Optimizer(learning_rate=4e-3, warmup_steps=50),
+        task=Task(label_smoothing=0.1),
+        **options,
+    )
+
+
+def _image(source: str, order: str, epochs: int, **model: Any) -> Config:
+    return Config(
+        epochs=epochs,
+        batch_size=128,
+        data=Data(source),
+        model=Model(order=order, **model),
+    )
+
+
+def _photos(source: str, epochs: int, order: str, **augment: Any) -> Config:
+    """Pictures of 64x64 pixels, read as 64 steps of 192 numbers, patches or lines."""
+    return Config(
+        epochs=epochs,
+        data=Data(source, size=64),
+        augment=Augment(flip=0.5, **augment),
+        model=Model(
+            layers=2,
+            order=order,
+            patch=8,
+            bidirectional=True,
+            pooling="mean",
+            dropout=0.3,
+        ),
+        optimizer=Optimizer(warmup_steps=200),
+        task=Task(label_smoothing=0.1),
+    )
+
+
+def _moving(source: str, model: Model, **options: Any) -> Config:
+    return Config(
+        data=Data(source, validation=0.05, normalize="unit"),
+        model=model,
+        task=Task("forecasting"),
+        **options,
+    )
+
+
+PRESETS: dict[str, tuple[str, Config]] = {
+    "digits": (
+        "1,797 scanned digits of 8x8, rows and columns at once, in a minute",
+        _digits(),
+    ),
+    "digits-angle": (
+        "by how many degrees a digit is turned: a regression",
+        dataclasses.replace(
+            _digits(),
+            baselines=False,
+            data=Data("digits_angle"),
+            task=Task("regression", unit="degrees"),
+        ),
+    ),
+    "mnist-rows": ("MNIST, row by row", _image("mnist", "rows", 12)),
+    "mnist-pixels": (
+        "MNIST, pixel by pixel: 784 steps",
+        _image("mnist", "pixels", 50),
+    ),
+    "mnist-permuted": (
+        "MNIST's pixels in one random order",
+        _image("mnist", "permuted", 50),
+    ),
+    "fashion-rows": (
+        "Fashion-MNIST, row by row",
+        _image("fashion_mnist", "rows", 12),
+    ),
+    "cifar10-rows": ("CIFAR-10, row by row", _image("cifar10", "rows", 20)),
+    "histology": (
+        "eight kinds of tissue on slides of colorectal cancer: patches of 8x8",
+        _photos("colorectal_histology", 60, "patches", rotate=180, shift=4),
+    ),
+    "malaria": (
+        "blood cells with malaria's parasites or without: patches of 8x8",
+        _photos("malaria", 20, "patches", rotate=180, shift=4),
+    ),
+    "flowers": (
+        "photographs of five kinds of flowers, rows and columns at once",
+        _photos("tf_flowers", 60, "both", rotate=20, crop=0.5),
+    ),
+    "flowers-102": (
+        "the 102 kinds of Oxford's flowers, ten to learn each from",
+        _photos("oxford_flowers102", 150, "both", rotate=20, crop=0.5),
+    ),
+    "moving-digits": (
+        "ten frames of two moving digits, the next ten to be predicted",
+        _moving(
+            "moving_digits",
+            Model(kind="encoder_forecaster", cell="conv_lstm", features=48, layers=2),
+            steps=1400,
+            batch_size=4,
+            eval_every=350,
+        ),
+    ),
+    "moving-fashion": (
+        "the same with Fashion-MNIST, as published: four ConvLSTMs of 128, for a GPU",
+        _moving(
+            "moving_digits/fashion_mnist",
+            Model(
+                kind="stacked",
+                cell="conv_lstm",
+                features=128,
+                layers=4,
+                kernel=5,
+                engine="scan",
+            ),
+            epochs=200,
+            batch_size=16,
+            optimizer=Optimizer(learning_rate=5e-4),
+        ),
+    ),
+    "moving-motion": (
+        "which way a digit sets out, from a clip of it: a ConvLSTM classifier",
+        Config(
+            epochs=10,
+            batch_size=16,
+            data=Data("moving_digit/motion", size=32),
+            model=Model(cell="conv_lstm", features=16, pooling="last"),
+        ),
+    ),
+    "features": (
+        "labels for every step, from files of features by a frozen network",
+        Config(
+            epochs=30,
+            batch_size=16,
+            data=Data("features.csv"),
+            model=Model(features=64, bidirectional=True, dropout=0.2, per_step=True),
+            task=Task("multilabel"),
+        ),
+    ),
+    "cifar10-pixels": (
+        "CIFAR-10, pixel by pixel: 1,024 steps",
+        _image("cifar10", "pixels", 50),
+    ),
+}
