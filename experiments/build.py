@@ -98,6 +98,11 @@ def facts(config: Config, dataset: data.Dataset) -> Facts:
         _check_forecast(config, dataset)
     else:
         whole = np.issubdtype(train.targets.dtype, np.integer)
+        if whole and not dataset.classes:
+            raise UsageError(
+                f"the clips of {dataset.name} have no labels; they can be forecast, as "
+                f"by `experiments.train moving-digits --data={dataset.name}`"
+            )
         fits = "regression"
         if dataset.classes:
             fits = "classification" if whole else "multilabel"
@@ -564,7 +569,7 @@ def observe(config: Config, goal: tasks.Task):
         min_delta=config.min_delta,
     )
     return lambda state, means: training.observe(
-        state, sign * means[goal.monitor], **options
+        state, sign * means.get(goal.monitor, float("nan")), **options
     )
 
 

@@ -9,8 +9,10 @@ import importlib.util
 import json
 import math
 import os
+import shlex
 import traceback
 import types
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -18,6 +20,25 @@ from experiments.options import Config
 from experiments.presets import PRESETS
 
 _UNIONS = (Union, types.UnionType)
+
+
+_CELLED, _FREE = ("reader", "encoder_forecaster", "stacked"), ("predrnn", "predrnn_v2")
+# An option, and what another has to be for it. Only such as no preset gives, since a
+# preset's order=rows for a forecast is nobody's mistake.
+_NEEDS = (
+    ("optimizer.cycles", "optimizer.schedule", ("restarts",)),
+    ("optimizer.patience", "optimizer.schedule", ("plateau",)),
+    ("optimizer.nesterov", "optimizer.name", ("sgd", "adam", "adamw")),
+    ("model.init", "model.kind", _CELLED),
+    ("model.recurrent_init", "model.kind", _CELLED),
+    ("model.recurrent_init", "model.init", ("glorot", "he", "lecun")),
+    ("model.forget_bias", "model.kind", _CELLED),
+    ("model.forget_bias", "model.cell", ("lstm", "conv_lstm")),
+    ("model.activation", "model.cell", ("rnn",)),
+    ("model.truncate", "model.kind", ("reader",)),
+    ("model.remat", "model.kind", (*_CELLED[1:], *_FREE)),
+    ("task.feedback", "model.kind", ("stacked", *_FREE)),
+)
 
 
 class UsageError(ValueError):
@@ -126,8 +147,13 @@ def _check_kinds(values: Any, prefix: str = "") -> None:
             raise UsageError(f"{name}={value}, but it must be finite")
 
 
-def check(config: Config) -> Config:
-    """Refuses values that no run can have."""
+def check(config: Config, searched: Collection[str] = ()) -> Config:
+    """Refuses values that no run can have, and options that nothing would heed.
+
+    Args:
+      config: the values.
+      searched: options whose value is one of many; others may be heeded by some.
+    """
     _check_kinds(config)
     positive = {
         "batch_size": config.batch_size,
@@ -194,10 +220,11 @@ def check(config: Config) -> Config:
             raise UsageError(f"{name}={value}, but it must be in [0, 1)")
     if not 0 <= config.augment.flip <= 1:
         raise UsageError(f"augment.flip={config.augment.flip}: a probability, 0 to 1")
-    if config.optimizer.schedule == "plateau" and config.optimizer.decay_rate >= 1:
+    decay = config.optimizer.decay_rate
+    if config.optimizer.schedule == "plateau" and not 0 < decay < 1:
         raise UsageError(
-            f"optimizer.decay_rate={config.optimizer.decay_rate}, but on a plateau the "
-            "rate has to fall: give less than 1"
+            f"optimizer.decay_rate={decay}, but on a plateau the rate has to fall: "
+            "give more than 0 and less than 1"
         )
     if not 0 < config.augment.crop <= 1:
         raise UsageError(f"augment.crop={config.augment.crop}: a share, above 0, to 1")
@@ -228,6 +255,7 @@ def check(config: Config) -> Config:
         )
     if config.task.loss in ({"huber"} if forecasts else {"l1", "bce", "ssim"}):
         raise UsageError(f"task.loss={config.task.loss} is not for {config.task.name}")
+    _check_heeded(config, searched)
     _check_folds(config)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UsageError(
@@ -246,6 +274,26 @@ def check(config: Config) -> Config:
         missing = next(name for name in where if name not in given)
         raise UsageError(f"{given[0]} is given without {missing}: give all three")
     return config
+
+
+def _check_heeded(config: Config, searched: Collection[str]) -> None:
+    """Refuses what was given though another option leaves it without effect."""
+    values = flat(dataclasses.asdict(config))
+    usual = flat(dataclasses.asdict(Config()))
+    for name, other, wanted in _NEEDS:
+        unheeded = values[name] != usual[name] and values[other] not in wanted
+        if unheeded and other not in searched:
+            raise UsageError(
+                f"{name}={values[name]} has no effect with {other}={values[other]}; "
+                f"leave it out, or use --{other}={' or '.join(wanted)}"
+            )
+    judges = config.stop_after is not None or config.optimizer.schedule == "plateau"
+    judges |= "stop_after" in searched or "optimizer.schedule" in searched
+    if config.min_delta and not judges:
+        raise UsageError(
+            f"min_delta={config.min_delta} has no effect without --stop-after or "
+            "--optimizer.schedule=plateau"
+        )
 
 
 def _check_folds(config: Config) -> None:
@@ -267,6 +315,20 @@ def _check_folds(config: Config) -> None:
             f"folds={folds} are {folds} runs, of which distributed processes train one "
             "at a time: give --fold=0, then --fold=1, and so on"
         )
+
+
+def train_line(name: str, config: Config) -> str:
+    """The command line of `train` that makes this run."""
+    usual, words = flat(dataclasses.asdict(preset(name))), []
+    for key, value in flat(dataclasses.asdict(config)).items():
+        if value == usual[key]:
+            continue
+        group, dot, flag = key.replace("_", "-").rpartition(".")
+        if isinstance(value, bool):
+            words.append(f"--{group}{dot}{'' if value else 'no-'}{flag}")
+        else:
+            words.append(f"--{group}{dot}{flag}={value}")
+    return shlex.join(["python", "-m", "experiments.train", name, *words])
 
 
 def from_dict(values: dict[str, Any]) -> Config:

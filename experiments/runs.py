@@ -72,19 +72,25 @@ class Run:
         return f"Run({str(self.directory)!r}, test={test})"
 
 
-def directory_of(name: str, config: Config) -> Path:
-    """The run's folder, new or with the same run in it; nothing is written yet."""
-    source = config.data.source
+def place_of(name: str, config: Config) -> Path:
+    """The run's folder, whatever is there."""
     if config.run_dir:
         directory = Path(config.run_dir).expanduser()
-    elif source != preset(name).data.source:
-        directory = Path("runs", Path(source).expanduser().resolve().stem or name)
     else:
+        source = config.data.source
+        if source != preset(name).data.source:
+            name = Path(source).expanduser().resolve().stem or name
         directory = Path("runs", name)
-    if config.fold is not None and not config.run_dir:
-        directory = directory / f"fold-{config.fold}"
+        if config.fold is not None:
+            directory = directory / f"fold-{config.fold}"
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file; give another --run-dir")
+    return directory
+
+
+def directory_of(name: str, config: Config) -> Path:
+    """The run's folder, new or with the same run in it; nothing is written yet."""
+    directory = place_of(name, config)
     try:
         old = read_run(directory)
     except UsageError as error:

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import Config, UsageError, flat
-from experiments.runs import directory_of, empty, spread
+from experiments.runs import empty, place_of, spread
+
+SUMMARY = "seeds.json"
 
 
 def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
@@ -27,7 +29,8 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
       their "mean" and "sd" (with S - 1).
 
     Raises:
-      UsageError: an option that lets seeds go different ways.
+      UsageError: an option that lets seeds go different ways, or a folder that holds
+        something.
     """
     import jax
     import numpy as np
@@ -45,9 +48,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             f"multiple, such as --seeds={-(-seeds // len(devices)) * len(devices)}"
         )
     mesh = training.data_mesh(devices)
-    directory = directory_of(name, config)
-    if config.run_dir is None:
-        directory = directory.with_name(f"{directory.name}-seeds")
+    directory = _directory(name, config)
     if config.compilation_cache:
         training.keep_compiled(data.default_root() / "compiled")
 
@@ -80,7 +81,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     params, keys = [], []
     for seed in each:
         key_params, key_run = jax.random.split(jax.random.key(seed))
-        first = build.init_params(config, about, key_params)
+        first = build.init_params(config, about, key_params, pretrained=True)
         params.append(weights_from(config.init_from, about, first)[0])
         keys.append(key_run)
     states = training.init_seeds(params, tx, jax.numpy.stack(keys))
@@ -172,7 +173,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             record.write_json(directory / f"seed-{seed}" / "report.json", report)
             reports.append(flat(report["test"]))
         summary = {"preset": name, "seeds": each, "test": spread(reports)}
-        record.write_json(directory / "seeds.json", summary)
+        record.write_json(directory / SUMMARY, summary)
         for metric, found in summary["test"].items():
             values = "  ".join(f"{value:.4f}" for value in found["values"])
             display.note(
@@ -198,6 +199,27 @@ def _check(config: Config, seeds: int) -> None:
                 f"{option} lets seeds go ways of their own, which --seeds cannot; "
                 "train them one by one"
             )
+    for option in ("tensorboard", "profile"):
+        if getattr(config, option):
+            raise UsageError(f"{option} is of a run; leave it out with --seeds")
+
+
+def _directory(name: str, config: Config) -> Path:
+    directory = place_of(name, config)
+    if config.run_dir is None:
+        directory = directory.with_name(f"{directory.name}-seeds")
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return directory
+    if not ((directory / SUMMARY).exists() or any(directory.glob("seed-*"))):
+        raise UsageError(
+            f"{directory} holds files, but no seeds; give another --run-dir"
+        )
+    if not config.overwrite:
+        raise UsageError(
+            f"{directory} holds seeds, which do not go on. Start anew with "
+            "--overwrite, or give another --run-dir"
+        )
+    return directory
 
 
 def _leave(directory: Path, name: str, config: Config, about, task, rows) -> None:

@@ -28,6 +28,7 @@ from experiments.config import (
     override,
     peel,
     preset,
+    train_line,
 )
 from experiments.runs import FREE, empty
 from experiments.searching import study as studies
@@ -36,7 +37,6 @@ from experiments.searching.space import (
     read,
     split_flags,
     split_options,
-    train_line,
 )
 from experiments.searching.study import Search
 

@@ -100,7 +100,8 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
     begins = not underway(directory, config)
     params = build.init_params(config, about, key_params, pretrained=begins)
-    params, warm = weights_from(config.init_from, about, params)
+    donor = config.init_from if begins else None
+    params, warm = weights_from(donor, about, params)
     state = training.init_state(params, tx, key_run, mesh)
     stop = training.StopSignals()
 
@@ -175,7 +176,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             display.note(profile_line(profile))
         display.start(steps, start)
         seen = [row for row in log.rows() if row["step"] <= start]
-        watched = [row[task.monitor] for row in seen if row["split"] == "validation"]
+        watched = [r.get(task.monitor) for r in seen if r["split"] == "validation"]
 
         board = None
         if config.tensorboard and writes:
@@ -187,7 +188,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             if board:
                 board.append(row)
             if row["split"] == "validation":
-                watched.append(row[task.monitor])
+                watched.append(row.get(task.monitor))
             display.update(row["step"], row)
             if on_row is not None:
                 on_row(row)
@@ -266,7 +267,11 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             if board:
                 board.finish(reached, report["test"], sorted(directory.glob("*.png")))
             log.write_csv()
-    display.note(summary_table(report["test"] | {"baselines": report["baselines"]}))
+    if report["test"].get("known", report["test"]["examples"]):
+        table = summary_table(report["test"] | {"baselines": report["baselines"]})
+    else:
+        table = "no test example has a label: there is nothing to score"
+    display.note(table)
     display.note(
         f"written to {directory}/: report.json and {', '.join(figures)} (.png)"
     )

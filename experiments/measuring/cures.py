@@ -20,6 +20,7 @@ _PLAIN = dict(
     task__label_smoothing=0.0,
 )
 _TANH = dict(model__cell="rnn", model__recurrent_init="glorot")
+_DEEP = dict(model__layers=3, model__features=96, model__pooling="mean")
 _RELU = dict(model__cell="rnn", model__activation="relu")
 
 
@@ -107,23 +108,23 @@ CASES = {
     ),
     "slow": Case(
         "digits",
-        "Slow convergence: digits of 28x28, row by row, after clothes",
+        "Slow convergence: three layers over digits of 28x28, first trained on clothes",
         dict(
             data__size=28,
-            model__features=128,
-            optimizer__learning_rate=3e-4,
+            optimizer__learning_rate=1e-3,
             optimizer__schedule="constant",
             eval_every=10,
             log_every=10,
+            **_DEEP,
         ),
         {
             "from nothing": {},
             "from Fashion-MNIST": dict(init_from="{out}/fashion"),
-            "the same, LSTM frozen": dict(
-                init_from="{out}/fashion", optimizer__freeze="layer"
+            "the same, head 5 times as fast": dict(
+                init_from="{out}/fashion", optimizer__rates="head=5"
             ),
         },
-        300,
+        200,
     ),
 }
 
@@ -169,11 +170,11 @@ def _pretrain(options: Cures) -> None:
 
     train(
         "fashion-rows",
+        **_PLAIN | _DEEP,
         steps=max(1, round(2000 * options.scale)),
         run_dir=str(options.out / "fashion"),
-        overwrite=True,
         data__manual_dir=options.manual_dir,
-        model__features=128,
+        optimizer__learning_rate=2e-3,
     )
 
 
@@ -256,7 +257,8 @@ def _row(case: str, network: dict) -> dict[str, Any]:
             for h in histories
             if any("gradient_norm" in r for r in h)
         ]
-        row["largest gradient norm"] = _mean(norms)
+        largest = _mean(norms)
+        row["largest gradient norm"] = "infinite" if largest == np.inf else largest
         row["diverged"] = f"{lost} of {len(scores)}"
     if case == "overfitting":
         for split in ("train", "validation"):
@@ -287,6 +289,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
             return "-"
         if "accuracy" in name:
             return f"{value:.1%}".replace("%", " %")
+        if name.startswith("steps"):
+            return f"{value:.0f}"
         return f"{value:.2g}" if isinstance(value, float) else str(value)
 
     lines = [list(rows[0]), ["---"] * len(rows[0])]
@@ -296,7 +300,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _draw(name: str, case: Case, networks: list[dict]):
     """What tells the sickness, and validation accuracy, against steps."""
-    from lstm_jax.tasks.plots import COLORS, figure, tidy
+    from lstm_jax.look import COLORS, figure, tidy
 
     fig = figure(11, 4.6)
     fig.suptitle(case.words)

@@ -54,7 +54,7 @@ def _table(names, runs) -> Section:
     labels: dict[str, str] = {}
     for run in runs:
         labels |= dict(METRICS[run.task.name])
-    rows = []
+    rows, gap = [], " " if len(runs) < 3 else "\n"  # a page shows a space for both
     for key, label in labels.items():
         found = [value(run.test, key) for run in runs]
         if all(each is None for each in found):
@@ -62,7 +62,7 @@ def _table(names, runs) -> Section:
         cells = []
         for run, each in zip(runs, found, strict=True):
             ends = between(run.intervals.get(key))
-            cells.append(f"{number(each)} ({ends})" if ends else number(each))
+            cells.append(f"{number(each)}{gap}({ends})" if ends else number(each))
         rows.append((label, *cells))
 
     def line(label, of):
@@ -75,7 +75,7 @@ def _table(names, runs) -> Section:
     line(
         "steps",
         lambda run: (
-            f"{run.steps:,}"
+            f"{value(run.finished, 'train.steps'):,}"
             if run.finished
             else f"{run.last_step:,} of {run.steps:,}, stopped"
         ),

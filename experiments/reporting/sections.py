@@ -1,10 +1,9 @@
 """The sections of a run's report, each a pure function of what was judged."""
 
 import dataclasses
-import shlex
 from typing import Any
 
-from experiments.config import Config, flat, preset
+from experiments.config import flat, preset, train_line
 from experiments.presets import PRESETS
 from experiments.reporting.page import (
     Code,
@@ -82,23 +81,6 @@ def between(interval: tuple[float, float] | None) -> str:
 def plural(count: int, word: str) -> str:
     """`1 clip`, `2 clips`."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")
-
-
-def train_line(name: str, config: Config) -> str:
-    """The command line that trains such a run."""
-    base = flat(dataclasses.asdict(preset(name)))
-    words = ["python", "-m", "experiments.train", name]
-    for key, now in flat(dataclasses.asdict(config)).items():
-        if now == base[key]:
-            continue
-        flag = key.replace("_", "-")
-        if isinstance(now, bool):
-            group, _, last = flag.rpartition(".")
-            dot = "." if group else ""
-            words.append(f"--{flag}" if now else f"--{group}{dot}no-{last}")
-        else:
-            words.append(f"--{flag}={now}")
-    return shlex.join(words)
 
 
 def head(judged) -> tuple[Any, ...]:

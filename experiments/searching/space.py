@@ -12,7 +12,6 @@ Texts (folders, data sets, patterns) are never searched: `..` is part of a path.
 import dataclasses
 import difflib
 import math
-import shlex
 import types
 from collections.abc import Sequence
 from typing import (
@@ -25,7 +24,7 @@ from typing import (
     get_type_hints,
 )
 
-from experiments.config import Config, UsageError, check, flat, override, preset
+from experiments.config import Config, UsageError, check, override
 
 # Drawn on a log scale unless told otherwise: what matters of them is the magnitude.
 _LOG = ("optimizer.learning_rate", "optimizer.weight_decay")
@@ -123,32 +122,20 @@ def read(config: Config, searched: dict[str, Any]) -> tuple[Config, Space]:
     """
     kinds = _kinds()
     space = {name: _read(name, text, kinds[name]) for name, text in searched.items()}
-    config = check(override(config, {name: s.ends()[0] for name, s in space.items()}))
+    config = check(
+        override(config, {name: s.ends()[0] for name, s in space.items()}), space
+    )
     for name, searching in space.items():
         if name in _UNSEARCHED:
             raise UsageError(f"{name} is of a run, not of what it learns; give it once")
         for value in searching.ends():
-            check(override(config, {name: value}))
+            check(override(config, {name: value}), space)
     if "epochs" in space and config.steps is not None:
         raise UsageError(
             f"epochs are searched, but steps={config.steps} overrides them; add "
             "--steps=None"
         )
     return config, space
-
-
-def train_line(name: str, config: Config) -> str:
-    """The command line of `train` that makes this run."""
-    usual, words = flat(dataclasses.asdict(preset(name))), []
-    for key, value in flat(dataclasses.asdict(config)).items():
-        if value == usual[key]:
-            continue
-        group, dot, flag = key.replace("_", "-").rpartition(".")
-        if isinstance(value, bool):
-            words.append(f"--{group}{dot}{'' if value else 'no-'}{flag}")
-        else:
-            words.append(f"--{group}{dot}{flag}={value}")
-    return shlex.join(["python", "-m", "experiments.train", name, *words])
 
 
 def _kinds(kind: type = Config, prefix: str = "") -> dict[str, tuple]:

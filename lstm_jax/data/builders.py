@@ -40,8 +40,10 @@ def load_named(
     size: int | None,
     validation: float,
     seed: int,
+    frames: int | None = None,
+    sampling: str = "spread",
 ) -> Dataset:
-    """Load a tfds image set (features `image` and `label`), or one of our own.
+    """Load a tfds set of images (features `image`, `label`) or clips, or one of ours.
 
     Args:
       source: `name` or `name/config`; `-` and `_` in the name are the same.
@@ -50,6 +52,8 @@ def load_named(
       size: square side to resize to, pixels; None keeps the size.
       validation: share carved out of train where the set has no validation split.
       seed: of that draw.
+      frames: of stock clips, T; None: as many as all have, else 16.
+      sampling: of stock clips, as in `pick_steps`.
 
     Raises:
       DataError: unknown set, no network, a set of another kind, or one that cannot be
@@ -60,14 +64,19 @@ def load_named(
     if name in VIDEOS:
         config = _config_of_videos(name, config)
     label = f"{name}/{config}" if config else name
-    arrays, facts, origin = _arrays(name, config, label, root, manual_dir, size)
+    options = (frames, sampling) if name not in OWN else ()
+    arrays, facts, origin = _arrays(
+        name, config, label, root, manual_dir, size, *options
+    )
     splits = {
-        split: Split(arrays[f"{split}_inputs"], arrays[f"{split}_targets"])
+        split: Split(*(arrays.get(f"{split}_{part}") for part in Split._fields))
         for split in SPLITS
         if f"{split}_inputs" in arrays
     }
     notes = [*origin["notes"], *facts["notes"]]
-    splits, more = _complete(label, splits, validation, seed)
+    splits, more = _complete(
+        label, splits, validation, seed, arrays.get("train_owners")
+    )
     return Dataset(label, splits, tuple(facts["classes"]), (*notes, *more))
 
 
@@ -78,6 +87,8 @@ def _arrays(
     root: Path,
     manual_dir: Path | None,
     size: int | None,
+    frames: int | None = None,
+    sampling: str = "spread",
 ) -> tuple[dict[str, np.ndarray], dict, dict]:
     """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
     home = root / "tfds" / label.replace("/", "@")
@@ -85,11 +96,15 @@ def _arrays(
     if origin is None or _differs(origin, manual_dir):
         _prepare(name, config, label, home, manual_dir, root)
         origin = _origin(home)
+    sampled = [frames, sampling] if (frames, sampling) != (None, "spread") else []
+    slot = "-".join(str(part) for part in (label, size, *sampled) if part)
     arrays, facts = cached(
         root,
-        f"{label}-{size}" if size else label,
-        [_FORMAT, origin, size],
-        lambda folder: _decode_all(name, config, label, home, size, folder),
+        slot,
+        [_FORMAT, origin, size, *sampled],
+        lambda folder: _decode_all(
+            name, config, label, home, size, frames, sampling, folder
+        ),
     )
     return arrays, facts, origin
 
@@ -127,22 +142,36 @@ def _stills(
 
 
 def _complete(
-    label: str, splits: dict[str, Split], validation: float, seed: int
+    label: str,
+    splits: dict[str, Split],
+    validation: float,
+    seed: int,
+    owners: np.ndarray | None,
 ) -> tuple[dict[str, Split], list[str]]:
-    """Carve the splits that a set does not have out of its "train"."""
+    """Carve the splits that a set does not have out of its "train".
+
+    `owners` tells which examples of it are of one clip and stay together.
+    """
     notes = []
     targets = splits["train"].targets
     if "test" not in splits:
         notes.append(f"{label} has no labelled test split: 20 % of train is held out")
     absent = {name for name in SPLITS if name not in splits}
     assigned = {name: np.arange(len(s.inputs)) for name, s in splits.items()}
-    dealt = deal(targets, assigned, validation=validation, seed=seed)
-    inputs = splits["train"].inputs
+    apart = owners is None or len(np.unique(owners)) == len(owners)
+    groups = None if apart else owners.tolist()
+    dealt = deal(targets, assigned, validation=validation, seed=seed, groups=groups)
+    inputs, _, lengths = splits["train"]
+
+    def part(rows: np.ndarray, pixels: np.ndarray) -> Split:
+        own = None if lengths is None else lengths[rows]
+        return Split(pixels, targets[rows], own)
+
     for name in absent:
-        splits[name] = Split(inputs[dealt[name]], targets[dealt[name]])
+        splits[name] = part(dealt[name], inputs[dealt[name]])
     if absent:
         kept = dealt["train"]
-        splits["train"] = Split(_taken(inputs, kept), targets[kept])
+        splits["train"] = part(kept, _taken(inputs, kept))
     empty = [name for name in SPLITS if not len(splits[name].inputs)]
     if empty:
         raise DataError(
@@ -198,6 +227,10 @@ def _builder(name: str, config: str, label: str, data_dir: Path) -> Any:
         if config:
             raise DataError(f"{label}: {name} has no configs; say {name}")
         return digits.BUILDERS[name](**options)
+    from lstm_jax.data.named_clips import REFUSED
+
+    if name in REFUSED:
+        raise DataError(f"{label}: {REFUSED[name]}")
     known = tfds.list_builders(with_community_datasets=False)
     if name not in known:
         near = difflib.get_close_matches(name, [*OWN, *known], n=4)
@@ -227,14 +260,18 @@ def _builder(name: str, config: str, label: str, data_dir: Path) -> Any:
 
 def _check_features(label: str, features: Any) -> None:
     tfds = _import_tfds()
+    from lstm_jax.data.named_clips import find_frames
+
     by_name = dict(features.items()) if hasattr(features, "items") else {}
+    if find_frames(features):
+        return
     image, kind = by_name.get("image"), by_name.get("label")
     if not isinstance(image, tfds.features.Image) or not isinstance(
         kind, tfds.features.ClassLabel
     ):
         raise DataError(
-            f"{label}: not a set of images and classes; its features are "
-            f"{', '.join(by_name) or features}, wanted are image and label. "
+            f"{label}: not a set of images and classes, nor of clips; its features are "
+            f"{', '.join(by_name) or features}, wanted are image and label, or frames. "
             f"For example: {_examples()}"
         )
     if image.np_dtype == np.float32:
@@ -328,8 +365,8 @@ def _cannot(label: str, error: BaseException) -> DataError:
         if module == "tensorflow" or not module:
             return DataError(
                 f"{label}: cannot be prepared without TensorFlow, which this library "
-                f"does not use. Sets that can: {_examples()}; or export its pictures "
-                "to folders, one per class"
+                f"does not use. Sets that can: {_examples()}; or save its pictures or "
+                "clips to folders, one per class, and give the folder"
             )
         return DataError(
             f"{label}: preparing it needs the package {module}; pip install {module}"
@@ -354,14 +391,31 @@ def _one_line(text: object) -> str:
 
 
 def _decode_all(
-    name: str, config: str, label: str, home: Path, size: int | None, folder: Path
+    name: str,
+    config: str,
+    label: str,
+    home: Path,
+    size: int | None,
+    frames: int | None,
+    sampling: str,
+    folder: Path,
 ) -> dict:
     """Decode the prepared splits into NAME_inputs.npy and NAME_targets.npy."""
     tfds = _import_tfds()
-    builder = _builder(name, config, label, home)
+    from lstm_jax.data.preparing import lent_to_tfds
+
+    with lent_to_tfds():
+        builder = _builder(name, config, label, home)
     features, notes = builder.info.features, []
+    if name not in OWN:
+        from lstm_jax.data.named_clips import decode_clips, find_frames
+
+        if find_frames(features):
+            return decode_clips(
+                builder, label, frames, sampling, size, folder, _LARGEST
+            )
     source = "frames" if name in VIDEOS else "image"
-    *frames, height, width, channels = features[source].shape
+    *steps, height, width, channels = features[source].shape
     if size:
         height = width = size
     elif height is None or width is None:
@@ -370,7 +424,7 @@ def _decode_all(
             f"pictures of several sizes: all resized to {height}x{width} "
             "(--data.size=N for another)"
         )
-    shape = (*frames, height, width, 1 if channels == 1 else 3)
+    shape = (*steps, height, width, 1 if channels == 1 else 3)
     numbers = {s: i.num_examples for s, i in builder.info.splits.items()}
     if "train" not in numbers:
         raise DataError(f"{label}: has no train split, only {', '.join(numbers)}")
@@ -385,7 +439,7 @@ def _decode_all(
         notes.append(f"not used: the split {', '.join(other)}")
     if name == "emnist":
         notes.append("emnist stores its images transposed: turned upright here")
-    skip = {} if frames else {"image": tfds.decode.SkipDecoding()}
+    skip = {} if steps else {"image": tfds.decode.SkipDecoding()}
     key = next(k for k in ("label", "target", "velocities") if k in features)
     for split in SPLITS:
         if not numbers.get(split):
@@ -398,7 +452,7 @@ def _decode_all(
         for start in range(0, n, 256):  # reading in blocks is four times as fast
             block = range(start, min(start + 256, n))
             for i, example in zip(block, stored.__getitems__(block), strict=True):
-                if frames:
+                if steps:
                     inputs[i] = _resized(example["frames"], height, width)
                 else:
                     file = io.BytesIO(example["image"])

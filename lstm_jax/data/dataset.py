@@ -21,9 +21,9 @@ class Split(NamedTuple):
     Attributes:
       inputs: uint8 [N, H, W, C], 0..255; of clips uint8 [N, T, H, W, C]; of features
         float32 [N, T, F].
-      targets: int32 [N], a class index, -1 where a clip of "test" has no label; or
-        float32 [N, K], values to regress; or float32 [N, K] per clip or [N, T, K] per
-        step, labels of 0 and 1 with NaN where one is not known.
+      targets: int32 [N], a class index, -1 where a clip of "test" has no label, or no
+        clip has; or float32 [N, K], values to regress; or float32 [N, K] per clip or
+        [N, T, K] per step, labels of 0 and 1 with NaN where one is not known.
       lengths: int32 [N], valid steps of each clip in 1..T, zeros follow; None: all T.
     """
 

@@ -1,7 +1,7 @@
 """Run a tfds builder's preparation where there is no TensorFlow, and no patience.
 
-Stock builders use TensorFlow for two things only: to open files and to encode image
-arrays. Both are lent plain Python here, for as long as the preparation takes.
+Stock builders use TensorFlow for little: to open files and records, to encode image
+arrays. All of it is lent plain Python here, for as long as the preparation takes.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ from unittest import mock
 
 import numpy as np
 from PIL import Image
+
+from lstm_jax.data.clip_files import import_av
 
 _PATIENCE = 3.0  # seconds for a host to answer
 
@@ -61,13 +63,13 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
     Yields:
       The Trace, filled while the block runs.
     """
+    import promise
     from tensorflow_datasets.core.download import (
         checksums,
         download_manager,
         downloader,
     )
-    from tensorflow_datasets.core.features import image_feature
-    from tensorflow_datasets.core.utils import lazy_imports_utils
+    from tensorflow_datasets.core.features import image_feature, video_feature
     from tensorflow_datasets.image_classification import mnist
 
     trace = Trace({}, set(), {}, [])
@@ -95,7 +97,12 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
 
     def download(self: Any, resource: Any) -> Any:
         info = self._url_infos.get(resource.url)
-        trace.missing[resource.url] = _file_name(resource.url, info)
+        name = _file_name(resource.url, info)
+        if info is None and manual_dir is not None and (manual_dir / name).is_file():
+            trace.manual[name] = manual_dir / name  # of a set without checksums
+            path = type(self._download_dir)(manual_dir / name)
+            return promise.Promise.resolve(path)
+        trace.missing[resource.url] = name
 
         def arrive(path: Any) -> Any:
             trace.arrived.add(resource.url)
@@ -143,7 +150,6 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
             info.filename = info.filename or _file_name(url, info)
 
     create = manager.__init__
-    lazy = vars(lazy_imports_utils.tensorflow)
     with contextlib.ExitStack() as stack:
         swap = lambda *args: stack.enter_context(mock.patch.object(*args))  # noqa: E731
         swap(manager, "__init__", name_files)
@@ -155,14 +161,34 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
         swap(downloader, "MAX_RETRIES", 0)
         swap(image_feature._ImageEncoder, "_encode_image", _encode_image)
         swap(mnist.MNIST, "_generate_examples", _idx_examples)
-        files = dict(_FILES, error_callback=None, success_callback=None)
-        stack.enter_context(mock.patch.dict(lazy, files))
+        if shutil.which("ffmpeg") is None:
+            swap(video_feature.Video, "_ffmpeg_decode", _decode_video)
+        stack.enter_context(lent_to_tfds())
         installed = importlib.util.find_spec("tensorflow") is not None
         if installed and "tensorflow" not in sys.modules:
             finders = [_NoTensorFlow, *sys.meta_path]
             stack.enter_context(mock.patch.object(sys, "meta_path", finders))
         stack.callback(end_downloads)
         yield trace
+
+
+@contextlib.contextmanager
+def lent_to_tfds() -> Iterator[None]:
+    """Lend tfds what it asks of TensorFlow's name: files, dtypes, records."""
+    from tensorflow_datasets.core.utils import lazy_imports_utils
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    lent = dict(
+        _LENT,
+        train=SimpleNamespace(
+            Example=tf_example_pb2.Example,
+            SequenceExample=tf_example_pb2.SequenceExample,
+        ),
+        error_callback=None,
+        success_callback=None,
+    )
+    with mock.patch.dict(vars(lazy_imports_utils.tensorflow), lent):
+        yield
 
 
 class _NoTensorFlow:
@@ -229,6 +255,36 @@ def _encode_image(self: Any, array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def _decode_video(self: Any, source: Any) -> list[bytes]:
+    """Stands in for ffmpeg behind tfds's Video feature: frames by PyAV, encoded."""
+    options = list(self._extra_ffmpeg_args)
+    if options and (options[0] != "-vf" or not options[1].startswith("scale=")):
+        raise ValueError(f"its videos want ffmpeg, for {' '.join(options)}; install it")
+    height, width, _ = self.feature.shape
+    named = source if hasattr(source, "read") else os.fspath(source)
+    frames = []
+    with import_av("its videos").open(named) as container:
+        for frame in container.decode(video=0):
+            image = frame.to_image()
+            if options and None not in (height, width):
+                image = image.resize((width, height), Image.Resampling.BICUBIC)
+            file = io.BytesIO()
+            image.save(file, self._encoding_format)
+            frames.append(file.getvalue())
+    return frames
+
+
+def _records(path: str | os.PathLike) -> Iterator[bytes]:
+    """The records of a TFRecord file; its checksums are not looked at."""
+    with open(path, "rb") as file:
+        while head := file.read(12):
+            size = int.from_bytes(head[:8], "little")
+            data = file.read(size)
+            if len(head) + len(data) + len(file.read(4)) < size + 16:
+                raise ValueError(f"{os.path.basename(path)}: ends inside a record")
+            yield data
+
+
 def _file_name(url: str, info: Any) -> str:
     known = info.filename if info else None
     return known or os.path.basename(urllib.parse.urlparse(url).path) or "download"
@@ -292,7 +348,8 @@ def _copy(source: str, target: str, overwrite: bool = False) -> None:
     shutil.copyfile(source, target)
 
 
-_FILES = {
+_LENT = {
+    "dtypes": SimpleNamespace(as_dtype=np.dtype),
     "io": SimpleNamespace(
         gfile=SimpleNamespace(
             GFile=_open,
@@ -308,6 +365,7 @@ _FILES = {
     "compat": SimpleNamespace(
         as_text=_as_text,
         as_bytes=lambda value: value.encode() if isinstance(value, str) else value,
+        v1=SimpleNamespace(io=SimpleNamespace(tf_record_iterator=_records)),
     ),
     "errors": SimpleNamespace(
         UnimplementedError=_Unimplemented, NotFoundError=FileNotFoundError

@@ -42,9 +42,9 @@ def load(
         ~/.cache/lstm_jax.
       manual_dir: folder of a data set's files that were fetched by hand.
       size: square side to resize to, pixels. None keeps a common size.
-      frames: of a person's own clips: T, at least 1; a shorter clip is padded with
-        zeros. None: 16, of features as many as the longest file has.
-      sampling: of a person's own clips: "spread" takes T frames evenly from the whole
+      frames: of a person's own clips and stock ones: T, at least 1; a shorter clip is
+        padded with zeros. None: 16, of features as many as the longest file has.
+      sampling: of the same clips: "spread" takes T frames evenly from the whole
         clip, "start" the first T, "windows" cuts it into examples of T frames, which
         stay in one split.
       validation: share carved out of train, in (0, 1), where nothing else is given.
@@ -85,7 +85,8 @@ def load(
         elif path is not None:
             dataset = load_pictures(path, root, **options)
         else:
-            dataset = load_named(text, root, manual_dir=manual_dir, **options)
+            options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
+            dataset = load_named(text, root, **options)
         if notes:  # the temporary folder goes away: keep nothing mapped from it
             whole = {
                 name: split._make(a if a is None else np.array(a) for a in split)

@@ -4,18 +4,9 @@ import numpy as np
 
 from lstm_jax.inspect.findings import LARGE_UPDATE, SMALL_UPDATE, diagnose
 from lstm_jax.inspect.gates import in_order
-from lstm_jax.inspect.look import (
-    ACCENT,
-    COLORS,
-    INK,
-    LINE,
-    QUIET,
-    figure,
-    log_axis,
-    safe,
-    tidy,
-)
+from lstm_jax.inspect.look import log_axis
 from lstm_jax.inspect.measures import BINS, KEPT, SATURATED, LayerMeasures, Measures
+from lstm_jax.look import COLORS, INK, LINE, ORANGE, QUIET, figure, safe, tidy
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 _LAYERS = 6  # layers and directions that are drawn, at most
@@ -46,10 +37,10 @@ def health(measures: Measures, updates: dict[str, float] | None = None):
         heights.append(1.25 * len(gated) + 0.3)
     if updates:
         heights.append(0.2 * len(updates) + 0.9)
-    fig = figure(11, sum(heights) + 0.3 + 0.25 * max(len(found), 1))
+    fig = figure(11, sum(heights) + 0.3 + 0.25 * max(len(found), 1), pad=0.07)
     words = [safe(f"{finding.name}: {finding.words}", 120) for finding in found]
     title = "\n".join(words) or "Health: nothing found"
-    fig.suptitle(title, color=ACCENT if words else INK, fontsize=12)
+    fig.suptitle(title, color=ORANGE if words else INK, fontsize=12)
     rows = iter(fig.add_gridspec(len(heights), 1, height_ratios=heights))
     top = next(rows).subgridspec(1, 2)
     _gradients(fig.add_subplot(top[0]), layers, colors)
@@ -69,7 +60,7 @@ def health(measures: Measures, updates: dict[str, float] | None = None):
 
 
 def _gradients(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
-    tidy(ax)
+    tidy(ax, 9)
     few = len(layers) == 1
     for layer in layers:
         for part, (name, norms) in enumerate(layer.gradients.items()):
@@ -86,7 +77,7 @@ def _gradients(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
 
 
 def _memory(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
-    tidy(ax)
+    tidy(ax, 9)
     for layer in layers:
         label = f"{safe(layer.name)}: {layer.memory_steps:.3g} of {layer.steps:.4g}"
         color = colors[layer.name]
@@ -122,7 +113,7 @@ def _line(ax, values, *, color, dashes, label) -> None:
 
 def _gate(ax, layer: LayerMeasures, name: str, color: str) -> None:
     gate = layer.gates[name]
-    tidy(ax)
+    tidy(ax, 9)
     edges = np.linspace(0, 1, BINS + 1)
     margin = (1 - SATURATED) / 2
     for low, high in ((0, margin), (1 - margin, 1)):
@@ -132,7 +123,7 @@ def _gate(ax, layer: LayerMeasures, name: str, color: str) -> None:
     words = f"gate {name}" if len(name) == 1 else name.replace("_", " ")
     words = f"{safe(layer.name)}: {words}"
     ax.set_title(words, loc="left", fontsize=9, color=INK, pad=3)
-    loud = dict(color=ACCENT, weight="bold") if share > 0.5 else dict(color=QUIET)
+    loud = dict(color=ORANGE, weight="bold") if share > 0.5 else dict(color=QUIET)
     ax.set_title(f"{share:.0%} saturated", loc="right", fontsize=9, pad=3, **loud)
     ax.set(xlim=(0, 1), yticks=[], xticks=[0, 0.5, 1])
     ax.grid(visible=False)
@@ -140,7 +131,7 @@ def _gate(ax, layer: LayerMeasures, name: str, color: str) -> None:
 
 
 def _updates(ax, updates: dict[str, float]) -> None:
-    tidy(ax)
+    tidy(ax, 9)
     names, values = list(updates), np.array(list(updates.values()))
     places = np.arange(len(names))[::-1]
     tiny = SMALL_UPDATE / 10
@@ -148,7 +139,7 @@ def _updates(ax, updates: dict[str, float]) -> None:
     wrong = ~((values <= LARGE_UPDATE) & (values >= SMALL_UPDATE))
     ax.axvspan(1e-4, 1e-2, color="#e4f1ec", linewidth=0, zorder=0)
     ax.hlines(places, tiny, drawn, color=LINE, linewidth=1)
-    ax.scatter(drawn, places, c=[ACCENT if w else COLORS[2] for w in wrong], zorder=3)
+    ax.scatter(drawn, places, c=[ORANGE if w else COLORS[2] for w in wrong], zorder=3)
     ax.set_xscale("log")
     ax.set_xlim(tiny, 2 * max(LARGE_UPDATE, drawn.max()))
     ax.set_yticks(places, [safe(name, 34) for name in names], fontsize=8)

@@ -8,16 +8,7 @@ import jax
 import numpy as np
 
 from lstm_jax.inspect.follow import Followed, follow
-from lstm_jax.inspect.look import (
-    ACCENT,
-    COLORS,
-    INK,
-    QUIET,
-    bare,
-    figure,
-    safe,
-    visible,
-)
+from lstm_jax.inspect.look import bare, visible
 from lstm_jax.inspect.pictures import (
     answer_curves,
     chosen,
@@ -29,6 +20,7 @@ from lstm_jax.inspect.pictures import (
     name_of,
     read_by,
 )
+from lstm_jax.look import COLORS, INK, ORANGE, QUIET, figure, safe
 from lstm_jax.models.classifier import SequenceClassifier
 
 FRAMES = 56  # of a film, at most; of a longer sequence several steps a frame
@@ -87,7 +79,7 @@ class _Scene:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
         self.followed, self.picture = followed, picture
-        fig = figure(9, 5.2)
+        fig = figure(9, 5.2, pad=0.07)
         fig.get_layout_engine().set(rect=(0.01, 0.01, 0.98, 0.97))
         self.canvas = FigureCanvasAgg(fig)
         left, right = fig.add_gridspec(1, 2, width_ratios=(1, 1.55))
@@ -167,7 +159,7 @@ class _Scene:
     def _curves(self, ax, classes, target) -> None:
         self.lines = answer_curves(ax, self.followed, classes, target)
         self.data = [line.get_ydata() for line in self.lines]
-        self.cursor = ax.axvline(0, color=ACCENT, linewidth=1.4)
+        self.cursor = ax.axvline(0, color=ORANGE, linewidth=1.4)
         ax.tick_params(labelbottom=False, bottom=False)
         self.moving += [*self.lines, self.cursor]
 
@@ -183,7 +175,7 @@ class _Scene:
         ax.tick_params(length=2, labelsize=9, colors=INK)
         ax.set_xlabel("step", fontsize=9, color=QUIET)
         ax.set_ylabel(f"state {safe(name)}, by unit", fontsize=9, color=INK)
-        self.second = ax.axvline(0, color=ACCENT, linewidth=1.4)
+        self.second = ax.axvline(0, color=ORANGE, linewidth=1.4)
         self.moving += [self.heat, self.second]
 
     def _show(self, stop: int, since: int) -> None:
@@ -237,7 +229,7 @@ def _gif(pages: list[np.ndarray], durations: list[int]) -> bytes:
 
     sample = np.concatenate([pages[len(pages) // 2], pages[-1]])
     found = Image.fromarray(sample).quantize(COLORFUL).getpalette()[: 3 * COLORFUL]
-    ours = [int(c[k : k + 2], 16) for c in (*COLORS, ACCENT) for k in (1, 3, 5)]
+    ours = [int(c[k : k + 2], 16) for c in (*COLORS, ORANGE) for k in (1, 3, 5)]
     ramp = 255 * _glowing(np.linspace(0, 1, GLOWING)[:, None].repeat(3, 1))
     ours += ramp.round().astype(int).ravel().tolist()
     greys = np.linspace(0, 255, GREYS).round().astype(int).repeat(3).tolist()

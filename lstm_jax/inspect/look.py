@@ -1,45 +1,8 @@
-"""How this room's figures look; Matplotlib without any global state."""
+"""What this room's figures need besides the common look."""
 
 from typing import Any
 
 import numpy as np
-
-INK = "#1f2933"
-QUIET = "#5b6770"
-LINE = "#9aa3ad"
-FAINT = "#e3e7eb"
-# ten that stay apart with any common colour blindness
-COLORS = (
-    "#332288",
-    "#cc6677",
-    "#117733",
-    "#ddaa33",
-    "#88ccee",
-    "#882255",
-    "#44aa99",
-    "#aa4499",
-    "#999933",
-    "#777777",
-)
-ACCENT = "#d55e00"
-
-
-def figure(width: float, height: float):
-    """An empty figure of `width` x `height` inches, at 100 dots per inch."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06, wspace=0.03, hspace=0.03)
-    return Figure(figsize=(width, height), dpi=100, layout=layout)
-
-
-def tidy(ax):
-    """A pair of axes with a quiet grid and no box."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(LINE)
-    ax.tick_params(colors=INK, length=3, labelsize=9)
-    ax.grid(color=FAINT, linewidth=0.8)
-    ax.set_axisbelow(True)
 
 
 def bare(ax):
@@ -58,13 +21,6 @@ def log_axis(ax):
     ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def safe(text: Any, length: int = 18) -> str:
-    """At most `length` letters that Matplotlib does not read as a formula."""
-    text = " ".join(str(text).split())
-    text = text if len(text) <= length else text[: length - 1] + "…"
-    return text.replace("$", r"\$")
 
 
 def visible(image: Any, shown: Any = None) -> np.ndarray:

@@ -8,18 +8,8 @@ import numpy as np
 
 from lstm_jax.inspect.follow import Followed, follow
 from lstm_jax.inspect.gates import in_order
-from lstm_jax.inspect.look import (
-    ACCENT,
-    COLORS,
-    INK,
-    QUIET,
-    bare,
-    figure,
-    order_of,
-    safe,
-    tidy,
-    visible,
-)
+from lstm_jax.inspect.look import bare, order_of, visible
+from lstm_jax.look import COLORS, INK, ORANGE, QUIET, figure, safe, tidy
 from lstm_jax.models.classifier import SequenceClassifier
 
 NAMED = 6  # answers that get a colour and a name; the others are grey
@@ -70,7 +60,7 @@ def reading(
     time = len(followed.places)
     panels = held_panels(followed)
     tall = [2.3, 0.9, *(panel[3] for panel in panels)]
-    fig = figure(12.5, max(sum(tall) + 1.4, 7.0))
+    fig = figure(12.5, max(sum(tall) + 1.4, 7.0), pad=0.07)
     fig.suptitle(
         title(followed, classes, target), fontsize=14, color=INK, x=0.02, ha="left"
     )
@@ -95,7 +85,7 @@ def reading(
     for ax in axes:
         ax.set_xlim(-0.5, time - 0.5)
         if settled(followed):
-            ax.axvline(followed.decided, color=ACCENT, linewidth=1.2, zorder=5)
+            ax.axvline(followed.decided, color=ORANGE, linewidth=1.2, zorder=5)
         ax.spines[:].set_visible(ax is axes[0])
         ax.tick_params(labelbottom=ax is axes[-1], length=2, labelsize=9, colors=INK)
     axes[0].spines[["top", "right"]].set_visible(False)
@@ -183,7 +173,7 @@ def held_panels(followed: Followed) -> list[tuple[str, np.ndarray, dict, float]]
 
 def answer_curves(ax, followed: Followed, classes, target: int | None):
     """The answers over time, the likeliest ones by name; returns the lines drawn."""
-    tidy(ax)
+    tidy(ax, 9)
     answers = followed.answers
     time, width = answers.shape
     named = chosen(followed, target)

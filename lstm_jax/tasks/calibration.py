@@ -75,7 +75,7 @@ def brier(predictions, targets) -> float:
 
 def reliability_figure(found: Reliability):
     """The share of right answers in each bin of confidence, and how full it is."""
-    from lstm_jax.tasks.plots import BLUE, INK, ORANGE, figure, tidy
+    from lstm_jax.look import BLUE, INK, ORANGE, figure, tidy
 
     fig = figure(6.4, 6.4)
     top, below = fig.add_gridspec(2, 1, height_ratios=(3, 1)).subplots(sharex=True)

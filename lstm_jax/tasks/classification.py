@@ -200,7 +200,7 @@ def _confusion_figure(predictions, targets, classes):
     from matplotlib.colors import PowerNorm
     from sklearn.metrics import confusion_matrix
 
-    from lstm_jax.tasks.plots import INK, figure, safe
+    from lstm_jax.look import INK, figure, safe
 
     width = len(classes)
     chosen = predictions.argmax(-1)
@@ -264,7 +264,7 @@ def _roc_figure(predictions, targets, classes):
     """Each class against the rest, and their mean; the ten hardest have a name."""
     from sklearn.metrics import roc_curve
 
-    from lstm_jax.tasks.plots import COLORS, INK, figure, safe, tidy
+    from lstm_jax.look import COLORS, INK, figure, safe, tidy
 
     aucs = {k: _auc(predictions, targets, k) for k in range(len(classes))}
     known = {k: auc for k, auc in aucs.items() if auc is not None}

@@ -21,7 +21,7 @@ def strip(clips, *, total: int):
     """
     from matplotlib.patches import Rectangle
 
-    from lstm_jax.tasks.plots import BLUE, INK, figure
+    from lstm_jax.look import BLUE, INK, figure
 
     length, height, width = clips[0][1].shape[:3]
     seen = length - len(clips[0][2])
@@ -101,7 +101,7 @@ def error_over_time(errors, *, first: int):
     """
     from matplotlib.ticker import MaxNLocator
 
-    from lstm_jax.tasks.plots import BLUE, INK, ORANGE, figure, tidy
+    from lstm_jax.look import BLUE, INK, ORANGE, figure, tidy
 
     looks = {
         "network": dict(color=BLUE, linewidth=2.6, marker="o", markersize=5, zorder=4),

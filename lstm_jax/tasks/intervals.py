@@ -180,12 +180,19 @@ def _multilabel(predictions, targets) -> Scores:
     axes = tuple(range(1, loss.ndim))
     right = ((p >= 0.5) == truth) & known
     entries = known.sum(axes)
-    width = p.shape[-1]
     rankable = known.sum() <= LARGEST_RANKING
-    parts = []
-    for k in range(width):
+    parts, counts = [], []
+    for k in range(p.shape[-1]):
         of_label = known[..., k]
-        parts.append((p[..., k][of_label], truth[..., k][of_label], of_label))
+        score, positive = p[..., k][of_label], truth[..., k][of_label]
+        example, said = np.nonzero(of_label)[0], score >= 0.5
+        parts.append((score, positive, example))
+        counts.append(
+            [
+                np.bincount(example, which, minlength=len(p))
+                for which in (positive & said, positive, said, ~positive)
+            ]
+        )
 
     def scores(weights):
         count = weights @ entries
@@ -194,19 +201,14 @@ def _multilabel(predictions, targets) -> Scores:
             "loss": weights @ loss.sum(axes) / count,
             "accuracy": weights @ right.sum(axes) / count,
         }
-        found, f1s = [], []
-        for score, positive, of_label in parts:
-            example = np.nonzero(of_label)[0]
-            each = weights[:, example]
-            if rankable:
-                found.append(areas(score, positive, each))
-            hits = each @ (positive & (score >= 0.5))
-            both = each @ positive + each @ (score >= 0.5)
-            defined = (each @ positive > 0) & (each @ ~positive > 0)
-            f1s.append(np.where(defined, 2 * hits / np.maximum(both, 1), np.nan))
+        f1s = []
+        for each in counts:
+            hits, yes, said, no = (weights @ count for count in each)
+            f1 = 2 * hits / np.maximum(yes + said, 1)
+            f1s.append(np.where((yes > 0) & (no > 0), f1, np.nan))
         result["macro.f1"] = _mean_known(f1s)
         if rankable:
-            result |= _macro(found)
+            result |= _macro([_areas_of_steps(*part, weights) for part in parts])
         return result
 
     return scores
@@ -252,6 +254,19 @@ def areas(scores, positive, weights) -> np.ndarray:
     roc = (positives * below).sum(-1) / pairs
     precision = (positives * above / np.maximum(at_least, 1)).sum(-1) * no / pairs
     return np.stack([roc, precision])
+
+
+def _areas_of_steps(scores, positive, example, weights) -> np.ndarray:
+    """`areas` of entries [n], each with the weight of its example, some rows at once.
+
+    An example has as many entries as steps: the weights of all draws need not fit.
+    """
+    size = max(1, CHUNK // max(1, len(example)))
+    rows = [
+        areas(scores, positive, weights[start : start + size, example])
+        for start in range(0, len(weights), size)
+    ]
+    return np.concatenate(rows, axis=-1)
 
 
 def _macro(each):

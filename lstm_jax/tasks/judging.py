@@ -41,7 +41,7 @@ def precision_recall_figure(pairs, names):
     """
     from sklearn.metrics import precision_recall_curve
 
-    from lstm_jax.tasks.plots import COLORS, INK, figure, safe, tidy
+    from lstm_jax.look import COLORS, INK, figure, safe, tidy
 
     known = {k: ap for k, ap in enumerate(average_precisions(pairs)) if ap is not None}
     fig = figure(8.6, 5.8)
@@ -118,8 +118,8 @@ def picture_sheet(pictures, captions, *, title: str):
     Returns:
       A Figure.
     """
+    from lstm_jax.look import INK, figure, safe
     from lstm_jax.tasks.film import to_uint8
-    from lstm_jax.tasks.plots import INK, figure, safe
 
     across = min(len(pictures), 6)
     down = -(-len(pictures) // across)

@@ -193,7 +193,7 @@ def _roc_figure(pairs, labels):
     """A curve for each label and their mean; at most ten, the hardest, have a name."""
     from sklearn.metrics import roc_curve
 
-    from lstm_jax.tasks.plots import COLORS, INK, figure, safe, tidy
+    from lstm_jax.look import COLORS, INK, figure, safe, tidy
 
     fig = figure(8.6, 5.8)
     ax = fig.add_subplot()

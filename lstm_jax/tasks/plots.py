@@ -1,52 +1,12 @@
-"""How figures look, and the curves of a run; Matplotlib without any global state."""
+"""The curves of a run, or of several."""
 
 import math
 from numbers import Real
 
-INK = "#1f2933"
-BLUE = "#0072b2"
-ORANGE = "#d55e00"
-# ten that stay apart with any common colour blindness; dashes help from there on
-COLORS = (
-    "#332288",
-    "#cc6677",
-    "#117733",
-    "#ddaa33",
-    "#88ccee",
-    "#882255",
-    "#44aa99",
-    "#aa4499",
-    "#999933",
-    "#777777",
-)
+from lstm_jax.look import BLUE, COLORS, INK, ORANGE, QUIET, figure, safe, tidy
 
 # columns of a history that say where or how fast, not how well
 _NOT_METRICS = ("step", "split", "learning_rate", "gradient_norm", "images_per_second")
-
-
-def figure(width: float, height: float):
-    """An empty figure of `width` x `height` inches, at 100 dots per inch."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)  # inches
-    return Figure(figsize=(width, height), dpi=100, layout=layout)
-
-
-def tidy(ax):
-    """A pair of axes with a quiet grid and no box."""
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color("#9aa3ad")
-    ax.tick_params(colors=INK, length=3)
-    ax.grid(color="#e3e7eb", linewidth=0.8)
-    ax.set_axisbelow(True)
-
-
-def safe(text: str, length: int) -> str:
-    """At most `length` letters that Matplotlib does not read as a formula."""
-    text = " ".join(str(text).split())
-    text = text if len(text) <= length else text[: length - 1] + "…"
-    return text.replace("$", r"\$")
 
 
 def curves(history: list[dict]):
@@ -91,7 +51,7 @@ def curves(history: list[dict]):
             ax = fig.add_subplot(bottom[column])
             tidy(ax)
             steps, values = _series(history, name, "train")
-            ax.plot(steps, values, color="#5b6770", linewidth=1.2)
+            ax.plot(steps, values, color=QUIET, linewidth=1.2)
             ax.set_title(_words(name), fontsize=10, loc="left")
             ax.set_xlabel("step", fontsize=9)
             ax.tick_params(labelsize=9)
@@ -110,7 +70,10 @@ def overlay(histories: dict[str, list[dict]], metrics: tuple[str, ...]):
     Returns:
       A Figure; a run without a value of a metric is left out of its panel.
     """
-    fig = figure(1.0 + 4.9 * len(metrics), 4.4 + 0.22 * len(histories))
+    width = 8 + max(min(len(name), 60) for name in histories)  # letters of a name
+    columns = max(1, 45 * len(metrics) // width)
+    rows = -(-len(histories) // columns)
+    fig = figure(1.0 + 4.9 * len(metrics), 4.4 + 0.22 * rows)
     fig.suptitle("Validation")
     handles = {}
     for ax, metric in zip(
@@ -143,6 +106,7 @@ def overlay(histories: dict[str, list[dict]], metrics: tuple[str, ...]):
         [safe(name, 60) for name in handles],
         loc="outside lower center",
         frameon=False,
+        ncols=min(columns, max(len(handles), 1)),
     )
     return fig
 

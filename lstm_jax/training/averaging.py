@@ -1,5 +1,6 @@
 """An average of the weights over the last steps, to be evaluated in their place."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -41,7 +42,9 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         count = state.count + 1
-        share = (1 - decay) / (1 - jnp.float32(decay) ** count)
+        # expm1, since 1 - decay^1 has few digits in float32 where decay is close to 1
+        times = count.astype(jnp.float32)
+        share = (decay - 1) / jnp.expm1(math.log(decay) * times)
 
         def towards(average, param, change):
             return average + share.astype(average.dtype) * (param + change - average)

@@ -58,11 +58,11 @@ def rate_scale(state: Any) -> float:
     return next((float(part.scale) for part in parts if _is_plateau(part)), 1.0)
 
 
-def waited(values: Sequence[float], mode: str, min_delta: float = 0.0) -> int:
+def waited(values: Sequence[float | None], mode: str, min_delta: float = 0.0) -> int:
     """Evaluations since the last one that was better than the best before it.
 
     Args:
-      values: one number for each evaluation so far.
+      values: one number for each evaluation so far; NaN and None are never better.
       mode: "max" or "min" of them is best.
       min_delta: what counts as better, 0 or more.
 
@@ -72,6 +72,8 @@ def waited(values: Sequence[float], mode: str, min_delta: float = 0.0) -> int:
     sign, best, since = (1 if mode == "max" else -1), -float("inf"), 0
     for value in values:
         since += 1
+        if value is None:
+            continue
         if sign * value > best + min_delta:
             best, since = sign * value, 0
     return since

@@ -14,7 +14,7 @@ class WarmStart(NamedTuple):
 
     Attributes:
       loaded: taken as they were.
-      resized: of another shape here, an output layer's, filled in part.
+      resized: of an output layer of other classes, filled by column.
       skipped: theirs, which have no place here, or another shape.
       new: ours, which stay as they were initialised.
     """
@@ -46,9 +46,9 @@ def warm_start(
     Args:
       params: freshly initialised.
       donor: leaves by path, as `named` gives them.
-      output: where the output layer is; its leaves may differ in their last axis, as
-        with other classes.
-      columns: those of the output layer to copy, {ours: theirs}; None copies none.
+      output: where the output layer is; its leaves may differ in their last axis.
+      columns: those of the output layer to copy, {ours: theirs}, where its classes are
+        others or in another order; None: they are the same.
 
     Returns:
       (params, WarmStart); the params keep their dtypes.
@@ -60,14 +60,11 @@ def warm_start(
         filled[path] = leaf
         if given is None:
             continue
-        if np.shape(given) == np.shape(leaf):
-            filled[path] = np.asarray(given, leaf.dtype)
-            loaded.append(path)
-        elif (
-            columns
-            and path.startswith(f"{output}/")
-            and np.shape(given)[:-1] == np.shape(leaf)[:-1]
-        ):
+        if columns is None or not path.startswith(f"{output}/"):
+            if np.shape(given) == np.shape(leaf):
+                filled[path] = np.asarray(given, leaf.dtype)
+                loaded.append(path)
+        elif columns and np.shape(given)[:-1] == np.shape(leaf)[:-1]:
             partly = np.array(leaf)
             partly[..., list(columns)] = np.asarray(given)[..., list(columns.values())]
             filled[path] = partly

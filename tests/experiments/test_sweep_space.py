@@ -8,14 +8,13 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-from experiments.config import UsageError, flat, override, parse, preset
+from experiments.config import UsageError, flat, override, parse, preset, train_line
 from experiments.searching.space import (
     Choices,
     Range,
     read,
     split_flags,
     split_options,
-    train_line,
 )
 
 READ = {

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import live, train
-from experiments.config import UsageError
+from experiments import build, live, train
+from experiments.config import UsageError, override, preset
 from experiments.predict import main as predict_main
 from experiments.predict import predict
+from lstm_jax import data
 
 T, SIDE = 6, 12
 
@@ -156,7 +157,7 @@ def features(folder, rng):
     return table
 
 
-def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path):
+def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path, capsys):
     table = features(tmp_path, np.random.default_rng(0))
     run = train(
         "features",
@@ -169,6 +170,8 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path):
         batch_size=8,
         run_dir=tmp_path / "run",
     )
+    said = capsys.readouterr().out
+    assert "no test example has a label" in said and "Test set" not in said
     with open(run.directory / "submission.csv") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "step", "bleeding", "fracture"]
@@ -199,3 +202,15 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path):
 def test_a_forecast_that_cannot_be_is_refused(options, said, tmp_path):
     with pytest.raises(UsageError, match=said):
         train("moving-digits", **options, run_dir=tmp_path, steps=1)
+
+
+def test_clips_without_labels_are_for_forecasts_only():
+    clips, none = np.zeros((4, 20, 8, 8, 1), np.uint8), np.full(4, -1, np.int32)
+    splits = {name: data.Split(clips, none) for name in ("train", "validation", "test")}
+    robots = data.Dataset("robots", splits, (), ())
+    for task in ("classification", "regression"):
+        config = override(preset("moving-motion"), {"task.name": task})
+        with pytest.raises(UsageError, match="no labels; .* moving-digits --data=rob"):
+            build.facts(config, robots)
+    about = build.facts(preset("moving-digits"), robots)
+    assert about.image_shape == [20, 8, 8, 1] and about.outputs == 0

@@ -1,6 +1,8 @@
 """Options of the craft of training, by what they do to a run."""
 
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,7 +12,8 @@ from conftest import SMALL, SMALL_MODEL
 from experiments import train
 from experiments.config import Config, UsageError, check, override, preset
 from experiments.predict import restored
-from experiments.seeds import train_seeds
+from experiments.seeds import _directory, train_seeds
+from experiments.train import _train
 from lstm_jax.training import named
 
 OPTIONS = SMALL | SMALL_MODEL | dict(eval_every=4)
@@ -95,7 +98,11 @@ def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
 
     _, about, _, params = restored(digits_run.directory)
     other = build.Facts(**about.__dict__ | {"classes": ["9", "ten", "0"]})
-    ours = {"head": {"kernel": np.zeros((16, 3)), "bias": np.zeros(3)}}
+    layer = {"b": np.ones(32)}
+    ours = {
+        "head": {"kernel": np.zeros((16, 3)), "bias": np.zeros(3)},
+        "layer_0": layer,
+    }
     filled, lines = weights_from(str(digits_run.directory), other, ours)
     kernel = named(params)["head/kernel"]
     np.testing.assert_allclose(filled["head"]["kernel"][:, 0], kernel[:, 9])
@@ -104,6 +111,11 @@ def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
     assert "in part, for 2 classes of the same name: head/bias, head/kernel" in str(
         lines
     )
+    np.testing.assert_array_equal(filled["layer_0"]["b"], named(params)["layer_0/b"])
+    # As many classes in another order are not the same classes.
+    other = build.Facts(**about.__dict__ | {"classes": about.classes[::-1]})
+    filled, _ = weights_from(str(digits_run.directory), other, params)
+    np.testing.assert_array_equal(filled["head"]["kernel"], kernel[:, ::-1])
 
 
 @pytest.mark.parametrize(
@@ -116,6 +128,24 @@ def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
         (dict(stop_after=0), "stop_after=0, but it must be 1 or more"),
         (dict(optimizer__ema=1.0), r"must be in \[0, 1\)"),
         (dict(optimizer__schedule="plateau", optimizer__decay_rate=1.0), "has to fall"),
+        (dict(optimizer__schedule="plateau", optimizer__decay_rate=0.0), "more than 0"),
+        (dict(min_delta=0.1), "min_delta=0.1 has no effect without --stop-after"),
+        (dict(optimizer__patience=5), "no effect with optimizer.schedule=cosine"),
+        (dict(optimizer__cycles=2), "use --optimizer.schedule=restarts"),
+        (
+            dict(optimizer__name="rmsprop", optimizer__nesterov=True),
+            "no effect with optimizer.name=rmsprop",
+        ),
+        (
+            dict(model__cell="gru", model__forget_bias="chrono"),
+            "forget_bias=chrono has no effect with model.cell=gru",
+        ),
+        (
+            dict(model__init="torch", model__recurrent_init="identity"),
+            "recurrent_init=identity has no effect with model.init=torch",
+        ),
+        (dict(model__activation="relu"), "no effect with model.cell=lstm"),
+        (dict(model__remat="step"), "no effect with model.kind=reader"),
         (dict(model__forget_bias="crono"), "did you mean 'chrono'"),
         (dict(data__limit=3), "3 training examples are fewer than its 10 classes"),
     ],
@@ -124,6 +154,44 @@ def test_mistakes_leave_nothing_behind(tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         train("digits", **OPTIONS | options, run_dir=tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
+
+
+def test_a_sweep_may_search_what_heeds_an_option():
+    from experiments.searching.space import read
+
+    config = override(preset("digits"), {"model.forget_bias": "chrono"})
+    assert read(config, {"model.cell": "gru,lstm"})[0].model.cell == "gru"
+    with pytest.raises(UsageError, match="no effect with model.cell=gru"):
+        read(override(config, {"model.cell": "gru"}), {"model.layers": "1,2"})
+
+
+def test_a_warm_start_goes_on_without_its_donor(tmp_path, digits_run, monkeypatch):
+    donor = tmp_path / "donor"
+    shutil.copytree(digits_run.directory, donor)
+    options = OPTIONS | dict(init_from=str(donor), run_dir=tmp_path / "a")
+
+    class Killed(RuntimeError):
+        pass
+
+    def killed(row):
+        if row["step"] == 12:
+            raise Killed
+
+    config = check(override(preset("digits"), options))
+    with pytest.raises(Killed):
+        _train("digits", config, killed)
+    shutil.rmtree(donor)
+    assert _train("digits", config).report["train"]["steps"] == 20
+
+
+def test_a_warm_start_that_takes_nothing_is_refused(digits_run):
+    from experiments.warm import weights_from
+
+    _, about, _, _ = restored(digits_run.directory)
+    head = {"kernel": np.zeros((4, 10)), "bias": np.zeros(10)}  # its bias would fit
+    for ours in ({"layer_0": {"w_h": np.zeros((4, 16))}, "head": head}, {"cell": head}):
+        with pytest.raises(UsageError, match="none of its parameters.*by name and sha"):
+            weights_from(str(digits_run.directory), about, ours)
 
 
 def test_initialisers_by_name():
@@ -180,11 +248,29 @@ def test_the_spread_over_seeds(seeds):
     assert json.loads((directory / "seeds.json").read_text()) == summary
 
 
+def test_seeds_start_in_a_folder_of_their_own(seeds, tmp_path):
+    _, directory = seeds
+
+    def place(**options):
+        return _directory("digits", override(preset("digits"), OPTIONS | options))
+
+    assert place() == Path("runs/digits-seeds")
+    assert place(run_dir=tmp_path) == tmp_path
+    with pytest.raises(UsageError, match="holds seeds.*--overwrite"):
+        place(run_dir=directory)
+    assert place(run_dir=directory, overwrite=True) == directory
+    (tmp_path / "letter.txt").write_text("keep me")
+    with pytest.raises(UsageError, match="holds files, but no seeds"):
+        place(run_dir=tmp_path, overwrite=True)
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
         (dict(stop_after=2), "stop_after lets seeds go ways of their own"),
         (dict(parallel="pmap"), "parallel=pmap lets"),
+        (dict(tensorboard=True), "tensorboard is of a run"),
+        (dict(profile=True), "profile is of a run"),
     ],
 )
 def test_seeds_refuse_what_parts_them(options, words):

@@ -76,6 +76,7 @@ def film_run(options, compiled_once):
         return train("moving-motion", **options)
 
 
+@pytest.mark.slow
 def test_the_encoder_has_the_weights_of_the_file(film_run, weights):
     jax.tree.map(
         np.testing.assert_array_equal,
@@ -84,6 +85,7 @@ def test_the_encoder_has_the_weights_of_the_file(film_run, weights):
     )
 
 
+@pytest.mark.slow
 def test_pixels_are_normalised_as_imagenets(film_run, folder):
     """The frozen network's answer, from raw pixels by hand."""
     about = build.facts(film_run.config, build.load_data(film_run.config))
@@ -98,6 +100,7 @@ def test_pixels_are_normalised_as_imagenets(film_run, folder):
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_neither_resuming_nor_predicting_reads_the_file_again(
     film_run, options, weights, folder, tmp_path
 ):

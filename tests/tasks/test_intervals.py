@@ -91,6 +91,23 @@ def test_weights_count_examples_as_often_as_a_report_of_repeated_ones(case):
             assert values[row] == pytest.approx(wanted, rel=close, abs=close), name
 
 
+def test_the_chunk_that_fits_in_memory_changes_nothing(monkeypatch):
+    predictions, targets = labels()
+    whole = bootstrap("multilabel", predictions, targets, resamples=50)
+    held = []
+
+    def watched(scores, positive, weights):
+        held.append(weights.size)
+        return areas(scores, positive, weights)
+
+    monkeypatch.setattr("lstm_jax.tasks.intervals.areas", watched)
+    monkeypatch.setattr("lstm_jax.tasks.intervals.CHUNK", 1000)
+    parts = bootstrap("multilabel", predictions, targets, resamples=50)
+    assert max(held) <= 1000
+    for name, ends in whole.items():  # float64 sums in another order
+        assert parts[name] == pytest.approx(ends, rel=1e-12), name
+
+
 def test_curves_under_weights_equal_scikit_learn():
     rng = np.random.default_rng(2)
     scores, positive = rng.random(80).round(1), rng.random(80) < 0.4  # many ties

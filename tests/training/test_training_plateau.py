@@ -124,6 +124,16 @@ def test_the_average_is_that_of_its_equation():
     )
 
 
+def test_the_first_average_is_the_first_weights_however_slow_it_is():
+    """1 - decay has one digit left in float32; the initial weights may not show."""
+    tx = average_weights(1 - 1e-6)
+    start = {"w": jnp.float32(100.0)}
+    state = Holder(tx.init(start))
+    _, state.opt_state = tx.update({"w": jnp.float32(-99.0)}, state.opt_state, start)
+    # 1e-6 of the change, of an exponential in float32
+    np.testing.assert_allclose(weights(state)["w"], 1.0, rtol=1e-4)
+
+
 def test_the_average_is_what_is_evaluated_and_is_steadier():
     def distances(**options):
         state, step = start(rate=0.3, **options)
@@ -179,3 +189,4 @@ def test_waiting_against_a_loop():
                     since += 1
                 assert waited(values[:n], mode, delta) == since
     assert waited([], "max") == 0
+    assert waited([0.5, float("nan"), None], "max") == 2  # a log has null for NaN

@@ -53,6 +53,21 @@ def test_what_fits_is_loaded_and_all_is_told():
     assert set(about.new) == {"layer_1/w", "layer_1/b"}
 
 
+def test_a_head_of_other_classes_is_matched_by_class_even_if_as_wide():
+    ours, theirs = params(0), params(1)
+    kernel, other = ours["head"]["kernel"], theirs["head"]["kernel"]
+    filled, about = warm_start(ours, named(theirs), columns={0: 2, 2: 0})
+    wanted = np.stack([other[:, 2], kernel[:, 1], other[:, 0]], -1)
+    np.testing.assert_array_equal(filled["head"]["kernel"], wanted)
+    assert set(about.resized) == {"head/kernel", "head/bias"}
+    filled, about = warm_start(ours, named(theirs), columns={})
+    np.testing.assert_array_equal(filled["head"]["kernel"], kernel)
+    assert set(about.new) == {"head/kernel", "head/bias"}
+    filled, about = warm_start(ours, named(theirs))
+    np.testing.assert_array_equal(filled["head"]["kernel"], other)
+    assert about.new == about.resized == ()
+
+
 def test_other_widths_are_left_alone():
     ours = params(0)
     filled, about = warm_start(ours, named(params(1, width=8, classes=5)))
