@@ -38,8 +38,7 @@ def optuna():
         import optuna
     except ImportError:
         raise UsageError(
-            "a sweep wants Optuna, which is not installed: pip install optuna, or "
-            "lstm_jax[sweep]"
+            "a sweep wants Optuna, which is not installed: pip install optuna"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
