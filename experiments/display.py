@@ -183,12 +183,14 @@ def summary_table(report: dict) -> Table:
         ("average precision, macro", ("macro", "average_precision"), max),
         ("loss", ("loss",), min),
     ]
+    findings = _findings(report)
     table = Table(
         box=box.SIMPLE_HEAD,
         title=Text(f"\nTest set: {report.get('examples', 0):,} examples", style="bold"),
         title_justify="left",
-        caption=Text("\n".join(_findings(report)), style="dim"),
+        caption=Text("\n".join(findings), style="dim"),
         caption_justify="left",
+        min_width=max(map(len, findings), default=0),
     )
     table.add_column("")
     for name in ("this run", *baselines):

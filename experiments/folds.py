@@ -232,9 +232,9 @@ def _rows(dataset, classes, folds, answers, targets) -> list[dict[str, Any]]:
     return lines
 
 
-def _digits(value: float, count: int) -> str:
-    large = abs(value) >= 10**count
-    return f"{value:,.0f}" if large else f"{value:#.{count}g}".rstrip(".")
+def _digits(value: float) -> str:
+    large = abs(value) >= 10**4
+    return f"{value:,.0f}" if large else f"{value:#.4g}".rstrip(".")
 
 
 def _table(report: dict[str, Any]):
@@ -249,6 +249,8 @@ def _table(report: dict[str, Any]):
     unit = report["pooled"].get("unit")
     table = Table(
         box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
         title=Text(
             f"\n{report['folds']} folds of {report['data']['pool']:,} examples"
             + (f", in {unit}" if unit else ""),
@@ -268,8 +270,10 @@ def _table(report: dict[str, Any]):
     def cell(value, spread=None):
         if value is None:
             return "-"
-        number = _digits(value, 4)
-        return number if spread is None else f"{number} ± {_digits(spread, 2)}"
+        number = _digits(value)
+        if spread is None:
+            return number
+        return f"{number} ± {spread:,.{len(number.partition('.')[2])}f}"
 
     for k, each in enumerate(report["per_fold"]):
         values = [cell(each["test"].get(key)) for key in columns]

@@ -61,8 +61,9 @@ def _table(names, runs) -> Section:
             continue
         cells = []
         for run, each in zip(runs, found, strict=True):
-            ends = between(run.intervals.get(key))
-            cells.append(f"{number(each)}{gap}({ends})" if ends else number(each))
+            ends = run.intervals.get(key)
+            ends = f"{gap}({number(ends[0])}, {number(ends[1])})" if ends else ""
+            cells.append(number(each) + ends)
         rows.append((label, *cells))
 
     def line(label, of):

@@ -111,6 +111,8 @@ def carve(
 def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
     """The same with `count` training examples at most, of each class in proportion.
 
+    Shares are rounded by largest remainder, but no class is left out.
+
     Raises:
       DataError: fewer than one of each class.
     """
@@ -119,12 +121,17 @@ def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
         return dataset
     one_class = split.targets.ndim != 1
     strata = np.zeros(len(split.targets), int) if one_class else split.targets
-    if count < len(np.unique(strata)):
+    classes = len(np.unique(strata))
+    if count < classes:
         raise DataError(
             f"{dataset.name}: {count} training examples are fewer than its "
-            f"{len(np.unique(strata))} classes; raise the limit"
+            f"{classes} classes; raise the limit"
         )
-    rows = carve(strata, count, np.random.default_rng(seed))[1]
+    strata = np.unique(strata, return_inverse=True)[1]
+    need = _shares(np.bincount(strata), count)
+    order = np.random.default_rng(seed).permutation(len(strata))
+    each = (order[strata[order] == k][:n] for k, n in enumerate(need))
+    rows = np.sort(np.concatenate([*each]))
     taken = Split(*(None if part is None else part[rows] for part in split))
 
     def kept(values):
@@ -137,6 +144,18 @@ def limited(dataset: Dataset, count: int, seed: int) -> Dataset:
         names=kept(dataset.names),
         groups=kept(dataset.groups),
     )
+
+
+def _shares(sizes: np.ndarray, count: int) -> np.ndarray:
+    """`count` in proportion to `sizes`, no more than these, and no less than 1."""
+    exact = sizes * (count / sizes.sum())
+    need = np.maximum(np.floor(exact).astype(np.int64), 1)
+    while need.sum() != count:
+        if need.sum() < count:
+            need[np.where(need < sizes, exact - need, -np.inf).argmax()] += 1
+        else:
+            need[np.where(need > 1, need - exact, -np.inf).argmax()] -= 1
+    return need
 
 
 def deal(

@@ -98,7 +98,7 @@ def reliability_figure(found: Reliability):
     top.set(xlim=(0, 1), ylim=(0, 1))
     top.set_ylabel("share of right answers")
     top.set_title(f"Reliability: expected calibration error {found.ece:.4f}")
-    top.legend(frameon=False, loc="upper left")
+    top.legend(loc="upper left", framealpha=0.9, edgecolor="none")
     below.bar(left, found.count[full], color="#9aa3ad", **options)
     below.set_xlabel("confidence: the highest probability")
     below.set_ylabel("examples")

@@ -97,12 +97,14 @@ def rate_factors(params: Any, rates: Mapping[str, float]) -> Any:
         try:
             found = [path for path in paths if re.search(pattern, path)]
         except re.error as error:
-            raise ValueError(f"rates: {pattern!r} is no pattern: {error}") from error
+            raise ValueError(
+                f"freeze, rates: {pattern!r} is no pattern: {error}"
+            ) from error
         if not found:
             tops = dict.fromkeys(path.partition("/")[0] for path in paths)
             raise ValueError(
-                f"rates: {pattern!r} is found in no parameter's path; they begin with "
-                f"{', '.join(tops)}"
+                f"freeze, rates: {pattern!r} is found in no parameter's path; they "
+                f"begin with {', '.join(tops)}"
             )
         factors |= dict.fromkeys(found, factor)
     return jax.tree.unflatten(jax.tree.structure(params), list(factors.values()))

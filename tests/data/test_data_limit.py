@@ -26,6 +26,18 @@ def test_classes_keep_their_shares_and_examples_stay_whole():
     assert (other.lengths != train.lengths).any()
 
 
+@pytest.mark.parametrize("count", [10, 15, 19, 1000, 1017])
+def test_rare_classes_stay_and_the_limit_is_met(count):
+    sizes = np.array([1000, *[2] * 8, 1])
+    whole = dataset(np.repeat(np.arange(10), sizes))
+    train = limited(whole, count, seed=0).splits["train"]
+    got = np.bincount(train.targets, minlength=10)
+    assert got.sum() == len(set(train.lengths.tolist())) == count
+    assert (got >= 1).all() and (got <= sizes).all()
+    if count >= 1000:  # none is far from its share
+        assert np.abs(got - sizes * count / sizes.sum()).max() <= 1
+
+
 def test_numbers_are_drawn_plainly_and_more_than_all_is_all():
     whole = dataset(np.zeros((20, 1), np.float32))
     assert len(limited(whole, 7, seed=0).splits["train"].inputs) == 7

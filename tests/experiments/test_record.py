@@ -376,6 +376,16 @@ def test_summary_of_a_regression():
     assert "MAE (degrees)" in text and "3.5000" in text and "R2" not in text
 
 
+def test_findings_longer_than_the_table_stay_lines():
+    names = ["ankle boot", "T-shirt/top", "sneaker"]
+    rows = [{"name": name, "f1": 0.5, "support": 4} for name in names]
+    report = {"loss": 0.5, "classes": names, "per_class": rows}
+    report |= {"confusion_matrix": [[2, 2, 0], [2, 2, 0], [0, 2, 2]]}
+    text = rendered(report)
+    assert "ankle boot (F1 0.500), T-shirt/top (F1 0.500), sneaker" in text
+    assert "most often: ankle boot taken for T-shirt/top, 2 times" in text
+
+
 def test_the_best_of_a_line_is_bold():
     table = summary_table(
         {"accuracy": 0.9, "loss": 0.2, "baselines": {"b": {"accuracy": 0.8, "loss": 1}}}

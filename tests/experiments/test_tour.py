@@ -4,15 +4,17 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 TOUR = Path(__file__).parents[2] / "docs" / "tour.md"
 TEXT = TOUR.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
 SMALLER = {
     "train": "--no-baselines --steps=8 --eval-every=4 --model.features=8 "
-    "--model.layers=1",
-    "sweep": "--steps=8 --trials=2 --eval-every=4 --model.layers=1",
+    "--model.layers=1 --model.no-bidirectional",
+    "sweep": "--trials=2 --steps=8 --eval-every=4 --model.features=8 "
+    "--model.layers=1 --model.no-bidirectional",
     "report": "",
-    "predict": "",
 }
 FEWER = {"--folds": "2", "--seeds": "2", "--data.limit": "64"}
 
@@ -43,10 +45,22 @@ def smaller(words: list[str]) -> list[str]:
     return [name, *kept, *sizes]
 
 
-def test_the_commands_of_the_tour_run_and_write_what_it_says(
-    command, own_folder, monkeypatch
-):
+@pytest.fixture
+def quicker(monkeypatch):
+    """Programs that are compiled sooner, and pictures of few dots."""
+    import jax
+
     monkeypatch.setattr("experiments.reporting.page.DPI", 40)
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_tour_run_and_write_what_it_says(
+    command, own_folder, quicker
+):
     told = commands()
     assert len(told) > 20
     for words in told:

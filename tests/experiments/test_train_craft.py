@@ -248,6 +248,21 @@ def test_the_spread_over_seeds(seeds):
     assert json.loads((directory / "seeds.json").read_text()) == summary
 
 
+def test_seeds_begin_with_the_weights_of_a_file(monkeypatch, tmp_path):
+    from experiments import build
+
+    class Read(Exception):
+        pass
+
+    def init_params(config, about, key, *, pretrained=False):
+        raise Read(pretrained)
+
+    monkeypatch.setattr(build, "init_params", init_params)
+    config = check(override(preset("digits"), OPTIONS | dict(run_dir=str(tmp_path))))
+    with pytest.raises(Read, match="True"):
+        train_seeds("digits", config, 8)
+
+
 def test_seeds_start_in_a_folder_of_their_own(seeds, tmp_path):
     _, directory = seeds
 
