@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import errno
+import importlib
 import io
 import json
 import logging
@@ -492,6 +493,9 @@ def _import_tfds() -> Any:
             "pip install tensorflow-datasets importlib_resources"
         ) from error
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # Its list of names ends early where a package for other kinds of sets is missing.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("tensorflow_datasets.video")
     with contextlib.suppress(AttributeError, ValueError):
         if not os.isatty(sys.stderr.fileno()):
             tfds.disable_progress_bar()
