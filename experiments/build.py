@@ -1,6 +1,7 @@
 """From a configuration to a model, a task and a data set; shared by all commands."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -573,15 +574,33 @@ def observe(config: Config, goal: tasks.Task):
     )
 
 
+def initializer(
+    config: Config, about: Facts, *, pretrained: bool = False
+) -> Callable[[jax.Array], Any]:
+    """(key) -> initial params of the network.
+
+    Args:
+      config, about: as for `model`.
+      pretrained: whether params that a file has come from there.
+    """
+    shape = about.image_shape
+    if config.model.kind == "encoder_forecaster":
+        shape = (shape[0] - config.task.horizon, *shape[1:])
+    network = model(config, about)
+    found = {}
+    if pretrained and config.model.encoder_weights:
+        weights = load_resnet(config.model.encoder_weights, _depth(config.model))
+        found = {"encoder": weights}
+
+    @jax.jit  # of the network's answers nothing is computed
+    def init(key):
+        return network.init(key, jnp.zeros((1, *shape), jnp.float32))["params"]
+
+    return lambda key: init(key) | found
+
+
 def init_params(
     config: Config, about: Facts, key: jax.Array, *, pretrained: bool = False
 ) -> Any:
-    """Initial params of the network; `pretrained`: those that a file has from there."""
-    inputs = jnp.zeros((1, *about.image_shape), jnp.float32)
-    if config.model.kind == "encoder_forecaster":
-        inputs = inputs[:, : -config.task.horizon]
-    params = model(config, about).init(key, inputs)["params"]
-    if pretrained and config.model.encoder_weights:
-        found = load_resnet(config.model.encoder_weights, _depth(config.model))
-        params = params | {"encoder": found}
-    return params
+    """Initial params of the network, as `initializer` has it."""
+    return initializer(config, about, pretrained=pretrained)(key)

@@ -41,6 +41,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     from lstm_jax import data, training
 
     _check(config, seeds)
+    training.split_cpu(seeds)
     devices = training.select_accelerator(config.accelerator)
     if seeds % len(devices):
         raise UsageError(
@@ -78,11 +79,11 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         accumulate=config.accumulate,
     )
     eval_step = training.make_seeds_eval(build.eval_fn(config, about, task), mesh)
+    init = build.initializer(config, about, pretrained=True)
     params, keys = [], []
     for seed in each:
         key_params, key_run = jax.random.split(jax.random.key(seed))
-        first = build.init_params(config, about, key_params, pretrained=True)
-        params.append(weights_from(config.init_from, about, first)[0])
+        params.append(weights_from(config.init_from, about, init(key_params))[0])
         keys.append(key_run)
     states = training.init_seeds(params, tx, jax.numpy.stack(keys))
 
@@ -140,7 +141,8 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
                     row = {k: float(v[number]) for k, v in means.items()}
                     log.append(dict(step=at, split="validation", **row))
                     score = sign * row[task.monitor]
-                    if not config.tests_best or score > best[number]:
+                    better = score > best[number] or chosen[number] is None
+                    if better or not config.tests_best:
                         best[number] = score
                         mine = jax.tree.map(lambda x, n=number: x[n], host)
                         chosen[number] = (mine._replace(key=keys[number]), row)
@@ -190,8 +192,6 @@ def _check(config: Config, seeds: int) -> None:
         "stop_after": config.stop_after,
         "optimizer.schedule=plateau": config.optimizer.schedule == "plateau",
         "parallel=pmap": config.parallel == "pmap",
-        "distributed": config.distributed,
-        "folds": config.folds,
     }
     for option, given in alone.items():
         if given:
@@ -199,9 +199,9 @@ def _check(config: Config, seeds: int) -> None:
                 f"{option} lets seeds go ways of their own, which --seeds cannot; "
                 "train them one by one"
             )
-    for option in ("tensorboard", "profile"):
+    for option in ("distributed", "folds", "tensorboard", "profile"):
         if getattr(config, option):
-            raise UsageError(f"{option} is of a run; leave it out with --seeds")
+            raise UsageError(f"{option} is of a single run; leave it out with --seeds")
 
 
 def _directory(name: str, config: Config) -> Path:

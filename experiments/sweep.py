@@ -24,6 +24,7 @@ from experiments.config import (
     UsageError,
     explain,
     flat,
+    from_dict,
     listing,
     override,
     peel,
@@ -211,6 +212,8 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
         raise UsageError(f"{directory} is a file; give another --run-dir")
     try:
         old = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+        # What an older version did not know of had the default of today.
+        old["config"] = dataclasses.asdict(from_dict(old["config"]))
         was, now = (
             flat({key: values[key] for key in made_of}) for values in (old, made_of)
         )
@@ -349,7 +352,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
       The exit code: 0; 1 if no trial was completed; 2 with one clear message; 75 if
-      SIGTERM, 130 if Ctrl-C stopped it: the same line goes on.
+      SIGTERM, 130 if Ctrl-C stopped it: the same line goes on with a search.
     """
     from experiments.train import STOPPED
 
@@ -375,7 +378,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif _sweep(name, config, space, search).best is None:
             return 1
     except KeyboardInterrupt:
-        print("stopped; the same line goes on")
+        print("stopped; the same line goes on with a search; others begin anew")
         return 130
     except (ValueError, RuntimeError, OSError) as error:
         from lstm_jax import training

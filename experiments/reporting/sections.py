@@ -159,6 +159,12 @@ def metrics(judged) -> Section:
         f"examples, {judged.resamples:,} draws, seed 0; they tell how much another "
         "test set would change a number, not another training run."
     )
+    of = [v["test"] for v in (judged.dataset.groups, judged.dataset.names) if v]
+    if any(len(set(labels)) < len(labels) for labels in of):
+        words += (
+            " Examples of one group or clip were drawn as if they were independent: "
+            "the intervals are too narrow."
+        )
     blocks: list[Any] = [Table(header, rows), Words(words, "quiet")]
     rows = _per_class(judged)
     if rows:

@@ -145,7 +145,7 @@ def _dropout(xs: jax.Array, rate: float, keys: jax.Array, *, axis: int) -> jax.A
     """
     if rate == 0.0:
         return xs
-    dropped = round(rate * 2**16)
+    dropped = min(round(rate * 2**16), 2**16 - 1)
     scale = 2**16 / (2**16 - dropped)
 
     def drop(key, x):

@@ -19,6 +19,7 @@ from lstm_jax.training.devices import (
     leave_processes,
     lost_process,
     select_accelerator,
+    split_cpu,
     start_processes,
     wait_for_all,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "scale_on_plateau",
     "select_accelerator",
     "shift",
+    "split_cpu",
     "stacker",
     "start_processes",
     "wait_for_all",

@@ -1,5 +1,6 @@
 """Which devices a run uses: the accelerator, the mesh, and batch sizes that fit it."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -120,6 +121,20 @@ def _available() -> str:
         finally:
             jax.config.update("jax_platforms", before)
     return "no device at all"
+
+
+def split_cpu(most: int) -> None:
+    """Makes a device of each CPU core, for work that is independent.
+
+    As many as there are cores, and divide `most`. Without effect where JAX has started
+    already, or where XLA_FLAGS say how many there are.
+    """
+    if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    count = max(n for n in range(1, min(cores, most) + 1) if most % n == 0)
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def data_mesh(devices: Sequence[jax.Device]) -> Mesh:

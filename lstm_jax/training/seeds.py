@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -42,6 +43,7 @@ def make_seeds_step(
     *,
     data: Batch | None = None,
     accumulate: int = 1,
+    together: bool | None = None,
 ) -> TrainStep:
     """Compiles updates of S seeds side by side, each as `make_train_step` has it.
 
@@ -51,18 +53,17 @@ def make_seeds_step(
     Args:
       loss_fn, tx, data, accumulate: as for `make_train_step`.
       mesh: axis "data" over the devices, whose number divides S.
+      together: whether a device computes its seeds as one batch (`vmap`), or one after
+        the other, all updates of a dispatch each. By default one after the other on
+        CPU, whose caches hold the weights of one seed, not of all.
 
     Returns:
       A TrainStep: leaves of states, of batches and of metrics have a leading axis of
       seeds, `[S, ...]`, `[S, K, B, ...]` and `[S, K]`.
     """
     apart, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    many = jax.jit(
-        jax.vmap(Update(loss_fn, tx, accumulate).many, in_axes=(0, None, 0, None)),
-        donate_argnums=0,
-        in_shardings=(apart, everywhere, apart, None),
-        out_shardings=(apart, apart),
-    )
+    update = Update(loss_fn, tx, accumulate).many
+    many = _of_seeds(update, mesh, (True, False, True, False), together, donate=(0,))
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=apart)
     data = None if data is None else jax.device_put(data, everywhere)
 
@@ -78,19 +79,55 @@ def make_seeds_step(
     return TrainStep(run, put_state, lambda states: states, put_batches)
 
 
-def make_seeds_eval(eval_fn: Callable, mesh: Mesh) -> Callable:
+def make_seeds_eval(
+    eval_fn: Callable, mesh: Mesh, *, together: bool | None = None
+) -> Callable:
     """Compiles an evaluation of S seeds on one batch.
 
     Args:
       eval_fn: as for `make_eval_step`.
-      mesh: axis "data" over the devices, whose number divides S.
+      mesh, together: as for `make_seeds_step`.
 
     Returns:
       (params `[S, ...]`, batch `[B, ...]`) -> `eval_fn`'s results, each `[S, ...]`.
     """
-    apart, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+    return _of_seeds(eval_fn, mesh, (True, False), together)
+
+
+def _of_seeds(
+    function: Callable,
+    mesh: Mesh,
+    own: tuple[bool, ...],
+    together: bool | None,
+    donate: tuple[int, ...] = (),
+) -> Callable:
+    """Compiles a function of one seed for S of them, dealt out to the devices.
+
+    `own` tells of each argument whether it has an axis of seeds, as all results have.
+    """
+    if together is None:
+        together = mesh.devices.flat[0].platform != "cpu"
+
+    def of_device(*arguments):
+        if together:
+            axes = tuple(0 if mine else None for mine in own)
+            return jax.vmap(function, in_axes=axes)(*arguments)
+
+        def of_one(mine):
+            mine = iter(mine)
+            pairs = zip(arguments, own, strict=True)
+            return function(*(next(mine) if is_own else x for x, is_own in pairs))
+
+        pairs = zip(arguments, own, strict=True)
+        return lax.map(of_one, [x for x, is_own in pairs if is_own])
+
     return jax.jit(
-        jax.vmap(eval_fn, in_axes=(0, None)),
-        in_shardings=(apart, everywhere),
-        out_shardings=apart,
+        jax.shard_map(
+            of_device,
+            mesh=mesh,
+            in_specs=tuple(P("data") if mine else P() for mine in own),
+            out_specs=P("data"),
+            check_vma=False,  # nothing is exchanged
+        ),
+        donate_argnums=donate,
     )

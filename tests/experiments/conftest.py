@@ -15,6 +15,8 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
+jax.devices()  # started, so that no command gives this process other devices
+
 ROOT = Path(__file__).parents[2]
 SMALL = dict(accelerator="cpu", steps=20, batch_size=16, baselines=False)
 SMALL_MODEL = dict(model__features=8, model__layers=1)

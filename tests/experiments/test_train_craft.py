@@ -284,8 +284,8 @@ def test_seeds_start_in_a_folder_of_their_own(seeds, tmp_path):
     [
         (dict(stop_after=2), "stop_after lets seeds go ways of their own"),
         (dict(parallel="pmap"), "parallel=pmap lets"),
-        (dict(tensorboard=True), "tensorboard is of a run"),
-        (dict(profile=True), "profile is of a run"),
+        (dict(tensorboard=True), "tensorboard is of a single run"),
+        (dict(profile=True), "profile is of a single run"),
     ],
 )
 def test_seeds_refuse_what_parts_them(options, words):

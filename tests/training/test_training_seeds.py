@@ -1,8 +1,13 @@
 """Seeds side by side are the runs that each would be alone."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import linear_model as linear
 import numpy as np
+import pytest
 
 from lstm_jax.training import (
     data_mesh,
@@ -23,13 +28,14 @@ def batch_at(seed, at):
     return linear.batch_at(100 * seed + at)
 
 
-def test_each_seed_is_its_single_run():
+@pytest.mark.parametrize("together", [True, False])
+def test_each_seed_is_its_single_run(together):
     tx = make_optimizer("adam", 0.05, clip=0.5, average=0.9)
     mesh = data_mesh(jax.devices())
     keys = jax.vmap(jax.random.key)(np.arange(SEEDS))
     params = [linear.params(seed) for seed in range(SEEDS)]
 
-    step = make_seeds_step(linear.loss_fn, tx, mesh)
+    step = make_seeds_step(linear.loss_fn, tx, mesh, together=together)
     first = init_seeds(params, tx, keys)
     parts = [
         stacker(lambda at, s=s: batch_at(s, at), 8)(range(STEPS)) for s in range(SEEDS)
@@ -61,7 +67,8 @@ def test_each_seed_is_its_single_run():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_each_seed_is_evaluated():
+@pytest.mark.parametrize("together", [True, False])
+def test_each_seed_is_evaluated(together):
     def evaluate(params, batch):
         outputs = batch["inputs"] @ params["w"]
         return {"sum": (outputs.sum(), 1.0)}, outputs
@@ -69,9 +76,34 @@ def test_each_seed_is_evaluated():
     params = [linear.params(seed) for seed in range(SEEDS)]
     stacked = jax.tree.map(lambda *x: np.stack(x), *params)
     batch = {"inputs": linear.batch_at(0)["inputs"]}
-    run = make_seeds_eval(evaluate, data_mesh(jax.devices()))
+    run = make_seeds_eval(evaluate, data_mesh(jax.devices()), together=together)
     metrics, outputs = run(stacked, batch)
     for seed, one in enumerate(params):
         wanted = batch["inputs"] @ one["w"]
         np.testing.assert_allclose(outputs[seed], wanted, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(metrics["sum"][0][seed], wanted.sum(), rtol=1e-4)
+
+
+def test_cores_become_devices_that_share_the_seeds_evenly():
+    code = """
+import os
+import subprocess
+import sys
+
+import jax
+from lstm_jax import training
+training.split_cpu(6)
+print(len(jax.devices()))
+training.split_cpu(1)
+print(len(jax.devices()))
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    cores = len(os.sched_getaffinity(0))
+    assert out == [str(max(n for n in (1, 2, 3, 6) if n <= cores))] * 2
