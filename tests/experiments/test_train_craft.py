@@ -254,10 +254,10 @@ def test_seeds_begin_with_the_weights_of_a_file(monkeypatch, tmp_path):
     class Read(Exception):
         pass
 
-    def init_params(config, about, key, *, pretrained=False):
+    def initializer(config, about, *, pretrained=False):
         raise Read(pretrained)
 
-    monkeypatch.setattr(build, "init_params", init_params)
+    monkeypatch.setattr(build, "initializer", initializer)
     config = check(override(preset("digits"), OPTIONS | dict(run_dir=str(tmp_path))))
     with pytest.raises(Read, match="True"):
         train_seeds("digits", config, 8)
