@@ -127,14 +127,14 @@ def _judge(run: Run, devices: list):
     import jax
     import numpy as np
 
-    from experiments import build
+    from experiments import build, updates
     from lstm_jax import data, tasks, training
 
     dataset = build.load_data(run.config)
     about = build.facts(run.config, dataset)
     task, split = build.task(run.config, about), dataset.splits["test"]
     step = training.make_eval_step(
-        build.eval_fn(run.config, about, task), training.data_mesh(devices)
+        updates.eval_fn(run.config, about, task), training.data_mesh(devices)
     )
     size = build.eval_size(run.config, dataset, len(devices))
     batches = data.eval_batches(split, size)

@@ -28,7 +28,7 @@ def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from experiments import build
+    from experiments import network
     from experiments.predict import restored
     from lstm_jax import data
     from lstm_jax.models import stream
@@ -37,7 +37,7 @@ def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
     shape = tuple(about.image_shape[1:])
     if len(shape) != 3:
         raise UsageError(f"{run} was not trained on clips; --live wants frames")
-    parts = stream(build.model(config, about), params, shape)
+    parts = stream(network.model(config, about), params, shape)
     forecasts = config.task.name == "forecasting"
     offset = np.float32(0) if forecasts else np.asarray(about.pixel_offset, np.float32)
     scale = np.float32(1 / 255) if forecasts else np.asarray(about.pixel_scale, "f4")

@@ -99,6 +99,12 @@ class Model:
     engine: Literal["auto", "scan", "vjp"] = "vjp"
     """How the time loop runs; vjp takes half of scan's memory."""
 
+    @property
+    def resnet_depth(self) -> int | None:
+        """18 of the encoder "resnet18"; None for one that is no ResNet."""
+        name = self.encoder
+        return int(name[6:]) if name.startswith("resnet") else None
+
 
 @dataclass(frozen=True)
 class Optimizer:

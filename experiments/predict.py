@@ -43,7 +43,7 @@ def restored(run: str | Path):
     import jax
     import numpy as np
 
-    from experiments import build
+    from experiments import build, network, updates
     from lstm_jax import training
 
     saved = read_run(Path(run))
@@ -62,8 +62,8 @@ def restored(run: str | Path):
 
     def blank():
         key = jax.random.key(0)
-        params = build.init_params(config, about, key)
-        tx = build.optimizer(config, build.schedule(config, steps=1))
+        params = network.init_params(config, about, key)
+        tx = updates.optimizer(config, updates.schedule(config, steps=1))
         return training.TrainState(np.int32(0), params, tx.init(params), key)
 
     with training.Checkpoints(
@@ -80,10 +80,10 @@ def _load(run: str, written: float):
     import jax
     import numpy as np
 
-    from experiments import build
+    from experiments import network
 
     config, about, task, params = restored(run)
-    forward = build.forward_fn(config, about)
+    forward = network.forward_fn(config, about)
     compiled = jax.jit(lambda batch: task.predict(forward(params, batch)[0]))
 
     def answer(**batch: np.ndarray) -> np.ndarray:

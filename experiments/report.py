@@ -118,7 +118,7 @@ def judge(run: Path) -> Judged:
     import jax
     import numpy as np
 
-    from experiments import build, record
+    from experiments import build, record, updates
     from experiments.predict import restored
     from lstm_jax import data, tasks, training
     from lstm_jax.inspect.summary import temporary_bytes
@@ -132,7 +132,7 @@ def judge(run: Path) -> Judged:
     dataset = build.load_data(config)
     train, test = dataset.splits["train"], dataset.splits["test"]
     batch = batch_shapes(test, build.eval_size(config, dataset, 1))
-    evaluate = jax.jit(build.eval_fn(config, about, task))
+    evaluate = jax.jit(updates.eval_fn(config, about, task))
     evaluate = evaluate.lower(jax.eval_shape(lambda: params), batch).compile()
     outputs = [
         np.asarray(evaluate(params, batch)[1])
@@ -205,7 +205,7 @@ def summary(config, about, task, params, train) -> dict[str, Any]:
     """Layers, FLOPs of an example's forward pass, and bytes."""
     import jax
 
-    from experiments import build
+    from experiments import network, updates
     from lstm_jax.inspect.summary import (
         flops,
         layers,
@@ -215,18 +215,18 @@ def summary(config, about, task, params, train) -> dict[str, Any]:
     )
 
     shapes = jax.eval_shape(lambda: params)
-    tx = build.optimizer(config, build.schedule(config, steps=1))
-    loss = build.loss_fn(config, about, task)
+    tx = updates.optimizer(config, updates.schedule(config, steps=1))
+    loss = updates.loss_fn(config, about, task)
     batch = batch_shapes(train, config.batch_size)
     batch["progress"] = batch["mask"]
     keys = jax.eval_shape(
         lambda: jax.random.split(jax.random.key(0), config.batch_size)
     )
     gradient = jax.jit(jax.grad(lambda *a: loss(*a)[0][0]))
-    forward = build.forward_fn(config, about)
+    forward = network.forward_fn(config, about)
     one = batch_shapes(train, 1)
     return {
-        "layers": layers(build.model(config, about), shapes, about.image_shape),
+        "layers": layers(network.model(config, about), shapes, about.image_shape),
         "parameters": parameters(shapes),
         "flops": flops(lambda p, b: forward(p, b)[0], shapes, one),
         "parameter_bytes": tree_bytes(shapes),

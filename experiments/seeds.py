@@ -35,7 +35,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from experiments import build, record
+    from experiments import build, network, record, updates
     from experiments.display import Display
     from experiments.warm import weights_from
     from lstm_jax import data, training
@@ -69,17 +69,17 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         return batch | {"progress": np.full_like(batch["mask"], at / steps)}
 
     task = build.task(config, about)
-    schedule = build.schedule(config, steps)
-    tx = build.optimizer(config, schedule)
+    schedule = updates.schedule(config, steps)
+    tx = updates.optimizer(config, schedule)
     step = training.make_seeds_step(
-        build.loss_fn(config, about, task),
+        updates.loss_fn(config, about, task),
         tx,
         mesh,
         data=build.arrays(split) if resident else None,
         accumulate=config.accumulate,
     )
-    eval_step = training.make_seeds_eval(build.eval_fn(config, about, task), mesh)
-    init = build.initializer(config, about, pretrained=True)
+    eval_step = training.make_seeds_eval(updates.eval_fn(config, about, task), mesh)
+    init = network.initializer(config, about, pretrained=True)
     params, keys = [], []
     for seed in each:
         key_params, key_run = jax.random.split(jax.random.key(seed))

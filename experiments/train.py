@@ -43,7 +43,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     import jax
     import numpy as np
 
-    from experiments import baselines, build, record
+    from experiments import baselines, build, network, record, updates
     from experiments.display import Display, profile_line, summary_table
     from experiments.tensorboard import Board
     from experiments.warm import weights_from
@@ -86,20 +86,20 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
 
     # Task, model, optimizer, state.
     task = build.task(config, about)
-    schedule = build.schedule(config, steps)
-    tx = build.optimizer(config, schedule)
+    schedule = updates.schedule(config, steps)
+    tx = updates.optimizer(config, schedule)
     step = training.make_train_step(
-        build.loss_fn(config, about, task),
+        updates.loss_fn(config, about, task),
         tx,
         mesh,
         config.parallel,
         data=build.arrays(split) if resident else None,
         accumulate=config.accumulate,
     )
-    eval_step = training.make_eval_step(build.eval_fn(config, about, task), mesh)
+    eval_step = training.make_eval_step(updates.eval_fn(config, about, task), mesh)
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
     begins = not underway(directory, config)
-    params = build.init_params(config, about, key_params, pretrained=begins)
+    params = network.init_params(config, about, key_params, pretrained=begins)
     donor = config.init_from if begins else None
     params, warm = weights_from(donor, about, params)
     state = training.init_state(params, tx, key_run, mesh)
@@ -214,7 +214,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             on_log=on_log,
             schedule=schedule,
             should_stop=stop,
-            observe=build.observe(config, task),
+            observe=updates.observe(config, task),
             enough=enough,
         )
         reached = int(state.step)

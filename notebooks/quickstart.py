@@ -103,11 +103,11 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments import build
+from experiments import build, network
 
 dataset = build.load_data(run.config)
 test = dataset.splits["test"]
-apply = build.apply_fn(run.config, build.facts(run.config, dataset))
+apply = network.apply_fn(run.config, build.facts(run.config, dataset))
 answers = np.asarray(jax.jit(apply)(run.params, test.inputs)).argmax(-1)
 right = answers == test.targets
 

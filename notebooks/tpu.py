@@ -150,14 +150,14 @@ for each in (run, low):
 # choose the devices.
 
 # %%
-from experiments import build
+from experiments import build, network, updates
 from lstm_jax import data
 
 config = run.config
 dataset = build.load_data(config)
 about = build.facts(config, dataset)
-loss_fn = build.loss_fn(config, about, build.task(config, about))
-tx = build.optimizer(config, build.schedule(config, config.steps))
+loss_fn = updates.loss_fn(config, about, build.task(config, about))
+tx = updates.optimizer(config, updates.schedule(config, config.steps))
 
 
 def batch_at(step):
@@ -168,7 +168,7 @@ def batch_at(step):
 
 def rehearse(devices, steps=10):
     mesh = training.data_mesh(devices)
-    params = build.init_params(config, about, jax.random.key(config.seed))
+    params = network.init_params(config, about, jax.random.key(config.seed))
     state = training.init_state(params, tx, jax.random.key(1), mesh)
     step = training.make_train_step(loss_fn, tx, mesh)
     rows = []

@@ -176,7 +176,7 @@ def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
     import jax
     import jax.numpy as jnp
 
-    from experiments import build
+    from experiments import build, network
     from lstm_jax.inspect import carry_gradients, gradient_norms
 
     dataset = build.load_data(run.config)
@@ -184,9 +184,9 @@ def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
     test = dataset.splits["test"]
     images = jnp.asarray(test.inputs[:128], jnp.float32)
     images = (images - np.float32(about.pixel_offset)) * np.float32(about.pixel_scale)
-    xs = build.order(run.config.model, tuple(about.image_shape)).read(images)
+    xs = network.order(run.config.model, tuple(about.image_shape)).read(images)
     xs = xs.swapaxes(0, 1)  # [T, B, F]
-    cell = build.cell(run.config.model, len(xs))
+    cell = network.cell(run.config.model, len(xs))
 
     def norms(params):
         def loss(ys):
@@ -198,7 +198,7 @@ def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
         return np.asarray(gradient_norms(grads))
 
     key = jax.random.split(jax.random.key(run.config.seed))[0]
-    untrained = build.init_params(run.config, about, key)
+    untrained = network.init_params(run.config, about, key)
     return norms(untrained), norms(run.params), len(xs)
 
 

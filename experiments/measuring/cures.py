@@ -213,7 +213,7 @@ def _gradients(run_dir: Path) -> np.ndarray:
     """‖∂loss/∂h_t‖ `[T - 1]` of the untrained network, for 32 test pictures."""
     import jax
 
-    from experiments import build
+    from experiments import build, network
     from experiments.config import from_dict, read_run
     from lstm_jax import inspect
 
@@ -225,8 +225,8 @@ def _gradients(run_dir: Path) -> np.ndarray:
         about.pixel_scale
     )
     key = jax.random.split(jax.random.key(config.seed))[0]
-    params = build.init_params(config, about, key)
-    model = build.model(config, about)
+    params = network.init_params(config, about, key)
+    model = network.model(config, about)
     measured = inspect.measure(model, params, images, test.targets[:32])
     return np.asarray(measured.layers[0].gradients["h"])[:-1]
 

@@ -15,7 +15,7 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments import build
+from experiments import build, network, updates
 from experiments.config import Config, UsageError, preset
 from lstm_jax import training
 
@@ -78,9 +78,9 @@ def compile_for(
         pixel_scale=[0.011] * image[-1],
     )
     task = build.task(config, about)
-    tx = build.optimizer(config, build.schedule(config, 1000))
+    tx = updates.optimizer(config, updates.schedule(config, 1000))
     run = training.jit_updates(
-        build.loss_fn(config, about, task), tx, mesh, accumulate=config.accumulate
+        updates.loss_fn(config, about, task), tx, mesh, accumulate=config.accumulate
     )
 
     def abstract(tree, sharding):
@@ -89,7 +89,7 @@ def compile_for(
         )
 
     def init():
-        params = build.init_params(config, about, jax.random.key(0))
+        params = network.init_params(config, about, jax.random.key(0))
         return training.TrainState(
             jnp.int32(0), params, tx.init(params), jax.random.key(0)
         )

@@ -14,10 +14,10 @@ def diagnosis(judged) -> Section | None:
         return None
     import numpy as np
 
-    from experiments import build
+    from experiments import build, network
     from lstm_jax import inspect
 
-    network = build.model(judged.config, judged.about)
+    network = network.model(judged.config, judged.about)
     train = judged.dataset.splits["train"]
     some = np.linspace(0, len(train.inputs) - 1, min(MEASURED, len(train.inputs)))
     some = some.astype(int)

@@ -134,7 +134,7 @@ def _losses(config: Config) -> list[float]:
     import jax.numpy as jnp
     import numpy as np
 
-    from experiments import build
+    from experiments import build, network, updates
     from experiments.warm import weights_from
     from lstm_jax import data, training
 
@@ -150,9 +150,9 @@ def _losses(config: Config) -> list[float]:
     def rate(count):
         return jnp.float32(_rate(jnp.asarray(count, jnp.float32)))
 
-    tx = build.optimizer(config, rate)
+    tx = updates.optimizer(config, rate)
     step = training.make_train_step(
-        build.loss_fn(config, about, build.task(config, about)),
+        updates.loss_fn(config, about, build.task(config, about)),
         tx,
         mesh,
         config.parallel,
@@ -160,7 +160,7 @@ def _losses(config: Config) -> list[float]:
         accumulate=config.accumulate,
     )
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
-    params = build.init_params(config, about, key_params, pretrained=True)
+    params = network.init_params(config, about, key_params, pretrained=True)
     params, _ = weights_from(config.init_from, about, params)
     state = step.put_state(training.init_state(params, tx, key_run, mesh))
     losses = []

@@ -89,7 +89,7 @@ def test_an_answer_is_that_of_the_test(photos_run, photos):
     """Reading a file for an answer and reading it for training are one."""
     import jax
 
-    from experiments import build
+    from experiments import build, network
     from lstm_jax import data
 
     about = build.Facts(
@@ -97,7 +97,7 @@ def test_an_answer_is_that_of_the_test(photos_run, photos):
     )
     path = photos / "down" / "05.jpg"
     image = data.read_image(path, tuple(about.image_shape))
-    apply = build.apply_fn(photos_run.config, about)
+    apply = network.apply_fn(photos_run.config, about)
     wanted = jax.nn.softmax(apply(photos_run.params, image[None]))[0]
     (answer,) = photos_run.predict(path)
     np.testing.assert_allclose(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_train_clips import a_dot, features, write_gif
 
-from experiments import build, record, report
+from experiments import build, network, record, report, updates
 from experiments.config import UsageError, override, parse, preset
 from experiments.presets import PRESETS
 from experiments.reporting import compare
@@ -26,8 +26,8 @@ def untrained(directory, name, **options):
     dataset = build.load_data(config)
     about = build.facts(config, dataset)
     task = build.task(config, about)
-    params = build.init_params(config, about, jax.random.key(0))
-    tx = build.optimizer(config, build.schedule(config, 1))
+    params = network.init_params(config, about, jax.random.key(0))
+    tx = updates.optimizer(config, updates.schedule(config, 1))
     state = training.TrainState(np.int32(0), params, tx.init(params), jax.random.key(0))
     values = {"preset": name, "config": config, "data": about}
     record.write_json(directory / "config.json", values)
@@ -130,7 +130,7 @@ def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
     ).restored(finished.path.parent)
     dataset = build.load_data(config)
     test = dataset.splits["test"]
-    p = np.asarray(jax.jit(build.apply_fn(config, about))(params, test.inputs))
+    p = np.asarray(jax.jit(network.apply_fn(config, about))(params, test.inputs))
     p = np.asarray(task.predict(p))
     found = finished.numbers["test"]
     # float32 probabilities of two batch sizes

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import build
+from experiments import build, network
 from experiments.config import UsageError, override, preset
 from experiments.searching import rates as lr_find
 from lstm_jax import data, training
@@ -47,9 +47,9 @@ def test_losses_are_those_of_a_plain_loop(monkeypatch):
     config = override(preset("digits"), options)
     dataset = build.load_data(config)
     about = build.facts(config, dataset)
-    goal, forward = build.task(config, about), build.apply_fn(config, about)
+    goal, forward = build.task(config, about), network.apply_fn(config, about)
     key, _ = jax.random.split(jax.random.key(3))
-    params, split = build.init_params(config, about, key), dataset.splits["train"]
+    params, split = network.init_params(config, about, key), dataset.splits["train"]
 
     @jax.value_and_grad
     def loss(params, batch):

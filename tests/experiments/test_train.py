@@ -72,11 +72,11 @@ def test_a_notebook_gets_figures_and_answers(digits_run, tmp_path):
 def test_the_test_accuracy_is_that_of_the_returned_params(digits_run):
     import jax
 
-    from experiments import build
+    from experiments import build, network
 
     dataset = build.load_data(digits_run.config)
     about = build.facts(digits_run.config, dataset)
-    apply = build.apply_fn(digits_run.config, about)
+    apply = network.apply_fn(digits_run.config, about)
     test = dataset.splits["test"]
     labels = np.asarray(jax.jit(apply)(digits_run.params, test.inputs)).argmax(-1)
     accuracy = float((labels == test.targets).mean())
@@ -133,7 +133,7 @@ def test_mixup_weighs_the_losses_of_both_targets():
     import jax
     import jax.numpy as jnp
 
-    from experiments import build
+    from experiments import build, network, updates
     from experiments.config import override, preset
     from lstm_jax import training
 
@@ -142,16 +142,16 @@ def test_mixup_weighs_the_losses_of_both_targets():
     dataset = build.load_data(config)
     about = build.facts(config, dataset)
     task = build.task(config, about)
-    params = build.init_params(config, about, jax.random.key(0))
+    params = network.init_params(config, about, jax.random.key(0))
     split = dataset.splits["train"]
     batch = dict(inputs=split.inputs[:6], targets=split.targets[:6])
     batch["mask"] = jnp.ones(6)
     keys = jax.random.split(jax.random.key(1), 6)
-    (loss, count), _ = build.loss_fn(config, about, task)(params, batch, keys)
+    (loss, count), _ = updates.loss_fn(config, about, task)(params, batch, keys)
 
-    folded = build._fold(build._fold(keys, 0), 6)
+    folded = updates._fold(updates._fold(keys, 0), 6)
     images, weights, partners = training.mixup(batch["inputs"], folded, 0.4)
-    outputs = build.apply_fn(config, about)(params, images)
+    outputs = network.apply_fn(config, about)(params, images)
     wanted = 0.0
     for i in range(6):
         for target, weight in (

@@ -195,11 +195,11 @@ def test_a_warm_start_that_takes_nothing_is_refused(digits_run):
 
 
 def test_initialisers_by_name():
-    from experiments import build
+    from experiments import network
 
     def drawn(**options):
         config = override(Config(), {f"model.{k}": v for k, v in options.items()})
-        cell = build.cell(config.model, 784)
+        cell = network.cell(config.model, 784)
         return cell.init(jax.random.key(0), (4,))
 
     identity = drawn(cell="rnn", activation="relu", recurrent_init="identity")
@@ -249,7 +249,7 @@ def test_the_spread_over_seeds(seeds):
 
 
 def test_seeds_begin_with_the_weights_of_a_file(monkeypatch, tmp_path):
-    from experiments import build
+    from experiments import network
 
     class Read(Exception):
         pass
@@ -257,7 +257,7 @@ def test_seeds_begin_with_the_weights_of_a_file(monkeypatch, tmp_path):
     def initializer(config, about, *, pretrained=False):
         raise Read(pretrained)
 
-    monkeypatch.setattr(build, "initializer", initializer)
+    monkeypatch.setattr(network, "initializer", initializer)
     config = check(override(preset("digits"), OPTIONS | dict(run_dir=str(tmp_path))))
     with pytest.raises(Read, match="True"):
         train_seeds("digits", config, 8)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build, train
+from experiments import build, network, train
 from experiments.config import UsageError, check, override, preset
 from experiments.predict import predict
 from experiments.train import main
@@ -93,9 +93,9 @@ def test_pixels_are_normalised_as_imagenets(film_run, folder):
     clips = np.random.default_rng(1).integers(0, 256, (2, T, SIDE, SIDE, 1), np.uint8)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     pixels = ((clips / 255 - mean) / std).astype(np.float32)
-    network = build.model(film_run.config, about)
-    want = network.apply({"params": film_run.params}, pixels)
-    got = build.apply_fn(film_run.config, about)(film_run.params, clips)
+    resnet = network.model(film_run.config, about)
+    want = resnet.apply({"params": film_run.params}, pixels)
+    got = network.apply_fn(film_run.config, about)(film_run.params, clips)
     # Two orders of the same operations, and 18 layers above them.
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
@@ -151,4 +151,4 @@ def test_a_damaged_file_is_told_in_one_line(options, tmp_path, capsys):
 def test_an_encoder_that_does_not_go(name, change, said):
     with pytest.raises(UsageError, match=said):
         config = check(override(preset(name), change))
-        build.order(config.model, (T, SIDE, SIDE, 1))
+        network.order(config.model, (T, SIDE, SIDE, 1))

@@ -11,7 +11,7 @@ import pytest
 from conftest import SMALL_FLAGS
 from PIL import Image
 
-from experiments import build
+from experiments import build, network, updates
 from experiments.config import UsageError, check, override, parse, preset
 from experiments.presets import PRESETS
 
@@ -64,9 +64,9 @@ def test_a_preset_builds(name):
 
     def run(batch):
         key = jax.random.key(0)
-        params = build.init_params(config, facts, key)
-        loss = build.loss_fn(config, facts, task)
-        found = build.eval_fn(config, facts, task)(params, batch)
+        params = network.init_params(config, facts, key)
+        loss = updates.loss_fn(config, facts, task)
+        found = updates.eval_fn(config, facts, task)(params, batch)
         return loss(params, batch, jax.random.split(key, 4)), found
 
     ((total, count), _), (metrics, predictions) = jax.eval_shape(run, batch)
@@ -102,14 +102,14 @@ def test_a_preset_reads_the_archive_that_it_asks_for(tmp_path, command):
 def test_an_order_reads_all_of_a_picture(order):
     config = override(preset("digits"), {"model.order": order})
     image = jnp.arange(64.0).reshape(1, 8, 8, 1)
-    xs = build.order(config.model, (8, 8, 1)).read(image)
+    xs = network.order(config.model, (8, 8, 1)).read(image)
     assert set(xs.ravel().tolist()) == set(range(64))
 
 
 def test_patches_that_do_not_fit_are_refused():
     config = override(preset("digits"), {"model.order": "patches", "model.patch": 3})
     with pytest.raises(UsageError, match="8x8, which --model.patch=3 does not divide"):
-        build.order(config.model, (8, 8, 1))
+        network.order(config.model, (8, 8, 1))
 
 
 @pytest.mark.parametrize("init", ["glorot", "he", "lecun", "torch"])
@@ -119,7 +119,7 @@ def test_initialisers_and_the_forget_bias(cell, init):
         preset("mnist-rows"),
         {"model": {"cell": cell, "init": init, "features": 8, "forget_bias": 1.0}},
     )
-    params = build.init_params(config, about(config), jax.random.key(0))["layer_0"]
+    params = network.init_params(config, about(config), jax.random.key(0))["layer_0"]
     gates = 4 if cell == "lstm" else 1
     assert params["w_x"].shape == (28, gates * 8)
     assert params["w_h"].shape == (8, gates * 8)
