@@ -152,13 +152,13 @@ def unroll(
             unroll=unroll,
             remat=remat == "step",
             every_carry=return_carries,
+            dtype=compute,
         )
 
     steps = Steps(xs, keys, valid, starts)
     for size, what in _pieces(time, remat, truncate):
         whole = _pieced(whole, size=size, reverse=reverse, **what)
     ys, carry, carries = whole(params, steps, carry, time)
-    ys = ys.astype(compute)
     return EveryCarry(ys, carry, carries) if return_carries else Unrolled(ys, carry)
 
 

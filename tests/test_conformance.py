@@ -12,6 +12,7 @@ from conformance import CASES, RANDOM, READINGS, B, T, jit
 
 from lstm_jax import lstm, unroll
 from lstm_jax.cell import at_least_float32
+from lstm_jax.engines.forms import ACCELERATOR
 
 SOME = ["lstm", "lstm-everything", "gru", "conv-gru", "dropout", "composed"]
 IN_NUMPY = [name for name, case in CASES.items() if case.one_step]
@@ -89,10 +90,14 @@ def assert_engines_agree(name, at, rtol, atol, **options):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), got, wanted)
 
 
-def hoist_everywhere(monkeypatch):
-    """As on GPU and TPU: all inputs projected before the loop."""
+@pytest.fixture
+def as_on_accelerators(monkeypatch):
+    """What is lowered for GPUs and TPUs, run here."""
     monkeypatch.setattr(
         "lstm_jax.engines.scan.projects_together", lambda steps: steps.xs is not None
+    )
+    monkeypatch.setattr(
+        "lstm_jax.engines.vjp.by_platform", lambda run, *args: run(ACCELERATOR, *args)
     )
 
 
@@ -114,13 +119,14 @@ def test_engine_vjp_equals_scan_in_more_ways(name, way):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "as_on_accelerators")
+@pytest.mark.parametrize(
+    "way", ["reverse", pytest.param("combined", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", CASES)
-def test_engine_vjp_equals_scan_when_projected_together(name, monkeypatch):
-    hoist_everywhere(monkeypatch)
+def test_engine_vjp_equals_scan_in_its_other_form(name, way):
     at = conformance.problem(name)
-    assert_engines_agree(name, at, 1e-10, 1e-11, reading="combined")
+    assert_engines_agree(name, at, 1e-10, 1e-11, **(WAYS | MORE_WAYS)[way])
 
 
 @pytest.mark.usefixtures("x64")

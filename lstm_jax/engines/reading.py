@@ -67,6 +67,12 @@ def sums(gates: Callable, u: Any, a: Any) -> list[int | None]:
     return [partner(v) for v in us]
 
 
+def shows(gates: Callable, *args: Any) -> int | None:
+    """Which leaf of the carry is also the output of `gates: args -> (carry, y)`."""
+    *carry, y = jax.make_jaxpr(gates)(*args).jaxpr.outvars
+    return next((at for at, leaf in enumerate(carry) if leaf is y), None)
+
+
 def elementwise(fun: Callable, *args: Any) -> bool:
     """Whether `fun` has no reduction, product or loop in it."""
     others = ("reduce", "dot", "conv", "arg", "cum", "sort", "scan", "while", "cond")

@@ -23,6 +23,7 @@ def scan(
     unroll: int = 1,
     remat: bool = False,
     every_carry: bool = False,
+    dtype: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Runs `cell` over a sequence.
 
@@ -41,17 +42,18 @@ def scan(
       unroll: steps in one iteration of the loop, as in `lax.scan`.
       remat: the backward pass recomputes each step from its carry.
       every_carry: return the carry after each step.
+      dtype: of the outputs.
 
     Returns:
       `(ys [T, *B, ...], final carry, carries [T, *B, ...] or None)`.
     """
-    steps, project = hoist(cell, params, steps)
+    steps, project = hoist(cell, params, steps, projects_together(steps))
 
     def body(carry, steps_t):
         carry = start(steps_t.starts, fresh, carry)
         u_t = project(params, steps_t)
         new, y_t = gates(cell, params, carry, u_t, cell.recur(params, carry))
-        new, y_t = keep_masked(steps_t.mask, new, carry, y_t)
+        new, y_t = keep_masked(steps_t.mask, new, carry, y_t.astype(dtype))
         return new, (y_t, new if every_carry else None)
 
     body = jax.checkpoint(body, prevent_cse=False) if remat else body
@@ -60,14 +62,14 @@ def scan(
     return ys, carry, carries
 
 
-def hoist(cell: Cell, params: Any, steps: Steps) -> tuple[Steps, Any]:
-    """Projects all inputs now, or leaves that to each step.
+def hoist(cell: Cell, params: Any, steps: Steps, together: bool) -> tuple[Steps, Any]:
+    """Projects all inputs now if `together`, or leaves that to each step.
 
     Returns:
       `(steps, project)`: steps whose `xs` hold projections or still inputs, and
       `project(params, steps_t) -> u_t` to call within the loop.
     """
-    if not projects_together(steps):
+    if not together or steps.xs is None:
         return steps, lambda params, s: project_step(cell, params, s.xs, s.keys)
     keys = steps.keys
     if keys is not None:

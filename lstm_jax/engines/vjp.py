@@ -15,6 +15,7 @@ Memory is what long sequences cost, so little is kept and little is added:
   gradient of the outputs: XLA updates a loop's carry in place.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +25,8 @@ import numpy as np
 from jax import lax
 
 from lstm_jax.cell import Cell, at_least_float32
-from lstm_jax.engines.reading import elementwise, reads, sums
+from lstm_jax.engines.forms import Form, by_platform
+from lstm_jax.engines.reading import elementwise, reads, shows, sums
 from lstm_jax.engines.scan import gates, hoist, keep_masked, select, start
 from lstm_jax.engines.steps import Steps
 
@@ -41,6 +43,7 @@ def vjp(
     unroll: int = 1,
     remat: bool = False,
     every_carry: bool = False,
+    dtype: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Runs `cell` over a sequence; arguments and results as in `scan`.
 
@@ -51,39 +54,61 @@ def vjp(
       TypeError: from JAX, for forward-mode derivatives; use the engine "scan".
     """
     inputs = steps.xs
-    steps, project = hoist(cell, params, steps)
+    steps, project = hoist(cell, params, steps, steps.keys is not None)
     plan = _plan(cell, project, params, steps, carry, remat)
     loop = partial(lax.scan, length=time, unroll=unroll)
     in_step = steps.xs is inputs
-    lead = 0 if inputs is None else inputs.ndim - cell.feature_ndim  # axes of T and B
-    # As one axis: on CPU, XLA contracts two at half the speed of one. Elsewhere that
-    # would undo the placement of a batch on many devices.
-    merge = in_step and lead > 0 and not any(jax.typeof(inputs).sharding.spec)
-    # Images of one step fit into a CPU's cache, those of all steps do not.
-    on_cpu = jax.default_backend() == "cpu"
-    stepwise = cell.feature_ndim > 1 and on_cpu
-    read_step = _read_alone if on_cpu else _read
-    recur_all, project_all = _over_all_steps(cell, project, time, lead, in_step, merge)
+    over_all = partial(_over_all_steps, cell, project, time, inputs, in_step)
 
-    def forward(params, xs, carry, fresh, rest):
+    def forward(form: Form, params, xs, carry, fresh, rest, *, differentiated=True):
         steps = rest._replace(xs=xs)
+        _, project_all = over_all(form)
+        read, project_t, us, over = steps, project, None, False
+        if form.together and in_step and xs is not None:
+            us = form.pin(project_all(params, steps))
+            project_t = lambda params, steps_t: steps_t.xs  # noqa: E731
+            # What is added to it may take its place: one stack of pre-activations.
+            over = plan.one_kernel and differentiated and not remat
+            read = steps._replace(xs=None if over else us)
+        project_t, recur = form.products(project_t), form.products(cell.recur)
 
-        def body(carry, steps_t):
+        def body(state, steps_t):
+            t, carry, us = state
+            if over:
+                steps_t = steps_t._replace(xs=_read(us, t))
             carry = start(steps_t.starts, fresh, carry)
-            u_t, a_t = project(params, steps_t), cell.recur(params, carry)
+            u_t, a_t = project_t(params, steps_t), recur(params, carry)
             new, y_t = gates(cell, params, carry, u_t, a_t)
-            new, y_t = keep_masked(steps_t.mask, new, carry, y_t)
+            new, y_t = keep_masked(steps_t.mask, new, carry, y_t.astype(dtype))
             pre = None if remat else plan.join(u_t, a_t)
+            if over:
+                us, pre = _over(us, pre, partial(_write, at=t)), None
             kept = _pick(carry, plan.kept), pre
-            return new, (y_t, new if every_carry else None, kept)
+            after = t - 1 if reverse else t + 1
+            return (after, new, us), (y_t, new if every_carry else None, kept)
 
-        last, (ys, carries, kept) = loop(body, carry, steps, reverse=reverse)
+        begin = jnp.int32(time - 1 if reverse else 0), carry, us if over else None
+        (_, last, us), (ys, carries, kept) = loop(body, begin, read, reverse=reverse)
+        if over:
+            kept = (
+                kept[0],
+                _Pre(jax.tree.unflatten(plan.a_tree, jax.tree.leaves(us)), []),
+            )
+        kept = form.pin((ys, *kept))
         return (ys, last, carries), (params, steps, carry, fresh, kept)
 
-    def backward(residuals, gradients):
-        params, steps, initial, fresh, (kept, pre) = residuals
-        d_ys, d_last, d_carries = jax.tree.map(_real, gradients)
+    def backward(form: Form, residuals, gradients):
+        params, steps, initial, fresh, (ys, kept, pre) = residuals
+        d_ys, d_last, d_carries = gradients
+        d_ys = form.pin(d_ys)
         not_kept = [not kept for kept in plan.kept]
+        recur_all, project_all = over_all(form)
+        stepwise = form.stepwise and cell.feature_ndim > 1
+        read_step = _read_alone if form.alone else _read
+        # Gates that reduce, or read two stacks, do so in several kernels. XLA would
+        # then copy whole stacks in every step, to keep them from being overwritten,
+        # unless steps are read from them alone.
+        in_place = form.alone or plan.one_kernel
         if remat:
             carries = _put(initial, plan.kept, kept)
             pre = plan.join(project_all(params, steps), recur_all(params, carries))
@@ -91,14 +116,16 @@ def vjp(
         # The carry before a step, where it was not kept, is what the step before
         # returns.
         missing = _pick(initial, not_kept)
-        first, last, step = (time - 1, 0, -1) if reverse else (0, time - 1, 1)
+        first, last, step = (time - 1, 0, 1) if reverse else (0, time - 1, -1)
         # In place, that is written one step ahead of where gradients of outputs are
         # read, and read from what was written: XLA would copy whole stacks otherwise.
-        ahead = plan.in_place and len(missing) == 1 and _alike(d_ys, missing[0])
+        shown = not form.alone and plan.shown
+        ahead = in_place and len(missing) == 1 and _alike(d_ys, missing[0])
+        ahead = ahead and not shown
 
         def body(state, at_t):
-            d_carry, d_fresh, d_small, stacks = state
-            t, steps_t, kept_t, pre_t, d_y, d_more = at_t
+            t, d_carry, d_fresh, d_small, stacks = state
+            steps_t, kept_t, pre_t, d_y, d_more = at_t
             carry = _put(initial, plan.kept, kept_t)
             d_carry = d_carry if d_more is None else _add(d_carry, d_more)
 
@@ -106,21 +133,21 @@ def vjp(
                 own = _put(params, plan.small, small)
                 return gates(cell, own, carry, *plan.part(pre))
 
-            if plan.in_place:
+            if in_place:
                 pre_t = read_step(stacks.pre, t)
             small = _pick(params, plan.small)
-            (new, _), pull = _vjp(run_gates, small, carry, pre_t)
-            found_t = _pick(new, not_kept)
+            (new, y_t), pull = _vjp(run_gates, small, carry, pre_t)
+            found_t = [] if shown else _pick(new, not_kept)
             if ahead:
-                after = jnp.clip(t + step, 0, time - 1)
+                after = jnp.clip(t - step, 0, time - 1)
                 kept_y = jnp.where(t == last, read_step(stacks.y, t), found_t[0])
                 stacks = stacks._replace(y=_write(stacks.y, kept_y, after))
                 d_y, found_t = read_step(stacks.y, t), []
             zeros = jax.tree.map(jnp.zeros_like, d_carry)
             d_new, d_y = keep_masked(steps_t.mask, d_carry, zeros, d_y)
-            d_small_t, d_direct, d_pre = pull((d_new, d_y))
+            d_small_t, d_direct, d_pre = pull((d_new, d_y.astype(y_t.dtype)))
             _, pull = _vjp(partial(cell.recur, params), carry)
-            d_before = _add(d_direct, pull(d_pre.a)[0])
+            d_before = _add(d_direct, form.products(pull)(plan.wide(d_pre))[0])
             if steps_t.mask is not None:
                 d_before = _add(d_before, select(steps_t.mask, zeros, d_carry))
             if steps_t.starts is not None:
@@ -130,28 +157,31 @@ def vjp(
             d_small = jax.tree.map(
                 lambda d, x: d + x.astype(d.dtype), d_small, d_small_t
             )
-            if plan.in_place:
+            if in_place:
                 pre = jax.tree.map(partial(_write, at=t), stacks.pre, d_pre)
                 stacks, d_pre = stacks._replace(pre=pre), None
-            d_out = (d_new, d_y) if any(plan.large) else None
-            return (d_before, d_fresh, d_small, stacks), (d_pre, found_t, d_out)
+            d_out = (d_new, d_y.astype(y_t.dtype)) if any(plan.large) else None
+            state = t + step, d_before, d_fresh, d_small, stacks
+            return state, (d_pre, found_t, d_out)
 
         d_small = [
             jnp.zeros(leaf.shape, at_least_float32(leaf.dtype))
             for leaf in _pick(params, plan.small)
         ]
         d_fresh = jax.tree.map(jnp.zeros_like, d_last)
-        stacks = _Stacks(pre if plan.in_place else None, d_ys if ahead else None)
-        read = None if plan.in_place else pre, None if ahead else d_ys
+        stacks = _Stacks(pre if in_place else None, d_ys if ahead else None)
+        read = None if in_place else pre, None if ahead else d_ys
         state, (d_pre, found, d_out) = loop(
             body,
-            (d_last, d_fresh, d_small, stacks),
-            (jnp.arange(time), steps, kept, *read, d_carries),
+            (jnp.int32(last), d_last, d_fresh, d_small, stacks),
+            (steps, kept, *read, d_carries),
             reverse=not reverse,
         )
-        d_carry, d_fresh, d_small, stacks = state
-        d_pre = stacks.pre if plan.in_place else d_pre
-        if ahead:
+        _, d_carry, d_fresh, d_small, stacks = state
+        d_pre = form.pin(stacks.pre if in_place else d_pre)
+        if shown:
+            found = [_shift(ys.astype(missing[0].dtype), missing[0], reverse)]
+        elif ahead:
             found = [_write(stacks.y, missing[0], first)]
         else:
             found = [_shift(s, x, reverse) for s, x in zip(found, missing, strict=True)]
@@ -172,15 +202,18 @@ def vjp(
             total = jax.tree.map(
                 lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype)), params
             )
-            total, d_xs = lax.scan(pull_step, total, (steps, carries, (d_xs, d_pre.a)))
+            total, d_xs = lax.scan(
+                pull_step, total, (steps, carries, (d_xs, plan.wide(d_pre)))
+            )
             d_params = jax.tree.map(lambda p, d: d.astype(p.dtype), params, total)
         else:
-            (d_params,) = _vjp(lambda p: recur_all(p, carries), params)[1](d_pre.a)
+            _, pull = _vjp(lambda p: recur_all(p, carries), params)
+            (d_params,) = form.products(pull)(plan.wide(d_pre))
         if in_step and not stepwise:
             _, pull = _vjp(
                 lambda p, xs: project_all(p, steps._replace(xs=xs)), params, steps.xs
             )
-            d_project, d_xs = pull(d_xs)
+            d_project, d_xs = form.products(pull)(d_xs)
             d_params = _add(d_params, d_project)
         d_params = _plus(d_params, plan.small, d_small)
         if any(plan.large):  # matrices within the gates: a product after the loop, too
@@ -192,15 +225,22 @@ def vjp(
 
             (d_large,) = _vjp(gates_all, _pick(params, plan.large))[1](d_out)
             d_params = _plus(d_params, plan.large, d_large)
-        primals = params, steps.xs, initial, fresh
-        pairs = zip(primals, (d_params, d_xs, d_carry, d_fresh), strict=True)
-        return *(jax.tree.map(_or_float0, x, d) for x, d in pairs), None
+        found = d_params, d_xs, d_carry, d_fresh
+        pairs = zip((params, steps.xs, initial, fresh), found, strict=True)
+        return tuple(jax.tree.map(_or_nothing, x, d) for x, d in pairs)
 
     @jax.custom_vjp
-    def run(params, xs, carry, fresh, rest):
-        return forward(params, xs, carry, fresh, rest)[0]
+    def run(*args):
+        alone = partial(forward, differentiated=False)
+        return by_platform(lambda form, *args: alone(form, *args)[0], *args)
 
-    run.defvjp(forward, backward)
+    def pull_back(residuals, gradients):
+        params, steps, initial, fresh, _ = residuals
+        found = by_platform(backward, residuals, jax.tree.map(_real, gradients))
+        pairs = zip((params, steps.xs, initial, fresh), found, strict=True)
+        return *(jax.tree.map(_or_float0, x, d) for x, d in pairs), None
+
+    run.defvjp(partial(by_platform, forward), pull_back)
     ys, carry, carries = run(params, steps.xs, carry, fresh, steps._replace(xs=None))
     return ys, carry, carries
 
@@ -210,6 +250,13 @@ class _Pre(NamedTuple):
 
     a: Any
     rest: list
+
+
+def _over(us: Any, pre: _Pre, write: Callable) -> Any:
+    """`us`, with one step of `pre` written over its only leaf."""
+    return jax.tree.map(
+        write, us, jax.tree.unflatten(jax.tree.structure(us), jax.tree.leaves(pre))
+    )
 
 
 class _Stacks(NamedTuple):
@@ -228,7 +275,9 @@ class _Plan(NamedTuple):
       large: the same for those that are matrices or kernels.
       partners: for each leaf of u, the leaf of a it is only ever added to, or None.
       dtypes, tree: of the leaves of u, and its structure.
-      in_place: whether gradients may overwrite what they are made of.
+      a_dtypes, a_tree: the same of a.
+      one_kernel: whether gates are elementwise, and read one stack.
+      shown: whether one leaf of the carry is not kept, and it is the output.
     """
 
     kept: list[bool]
@@ -237,7 +286,10 @@ class _Plan(NamedTuple):
     partners: list[int | None]
     dtypes: list[Any]
     tree: Any
-    in_place: bool
+    a_dtypes: list[Any]
+    a_tree: Any
+    one_kernel: bool
+    shown: bool
 
     def join(self, u: Any, a: Any) -> _Pre:
         """The pre-activations of `u` and `a`."""
@@ -246,12 +298,19 @@ class _Plan(NamedTuple):
             if at is None:
                 rest.append(u_leaf)
             else:
-                leaves[at] = u_leaf.astype(leaves[at].dtype) + leaves[at]
+                z = u_leaf.astype(leaves[at].dtype) + leaves[at]
+                leaves[at] = z.astype(u_leaf.dtype)
         return _Pre(jax.tree.unflatten(tree, leaves), rest)
 
     def part(self, pre: _Pre) -> tuple[Any, Any]:
         """`(u, a)` of the same gates, with zeros in `u` for what was added."""
-        return self._u(pre, jnp.zeros_like), pre.a
+        a = self.wide(pre)
+        return self._u(pre._replace(a=a), jnp.zeros_like), a
+
+    def wide(self, pre: _Pre) -> Any:
+        """Pre-activations or their gradients in the dtypes of `a`."""
+        leaves = zip(jax.tree.leaves(pre.a), self.a_dtypes, strict=True)
+        return jax.tree.unflatten(self.a_tree, [x.astype(d) for x, d in leaves])
 
     def gradient_of_u(self, d_pre: _Pre) -> Any:
         """What reaches `u`: the gradient of a sum is that of its terms."""
@@ -288,18 +347,24 @@ def _plan(cell, project, params, steps, carry, remat) -> _Plan:
     large = [o and not v for o, v in zip(own, vector, strict=True)]
     u_leaves, tree = jax.tree.flatten(u)
     dtypes = [leaf.dtype for leaf in u_leaves]
-    # Gates that reduce, or read two stacks, do so in several kernels. XLA would then
-    # copy whole stacks in every step, to keep them from being overwritten; on CPU it
-    # does not if steps are read from them alone.
-    one_stack = None not in partners and len(jax.tree.leaves(a)) == 1
-    in_place = jax.default_backend() == "cpu" or (
-        one_stack and elementwise(partial(gates, cell), params, carry, u, a)
+    a_leaves, a_tree = jax.tree.flatten(a)
+    a_dtypes = [leaf.dtype for leaf in a_leaves]
+    one_stack = partners == [0] and len(a_leaves) == 1
+    one_kernel = one_stack and elementwise(partial(gates, cell), params, carry, u, a)
+    lacking = kept.count(False)
+    shown = lacking == 1 and shows(partial(gates, cell), params, carry, u, a) == (
+        kept.index(False)
     )
-    return _Plan(kept, small, large, partners, dtypes, tree, in_place)
+    return _Plan(
+        kept, small, large, partners, dtypes, tree, a_dtypes, a_tree, one_kernel, shown
+    )
 
 
-def _over_all_steps(cell: Cell, project, time: int, lead: int, in_step, merge):
+def _over_all_steps(cell: Cell, project, time: int, inputs, in_step, form: Form):
     """`recur` and `project` over the stacks of all steps."""
+    lead = 0 if inputs is None else inputs.ndim - cell.feature_ndim  # axes of T and B
+    merge = form.merged and in_step and lead > 0
+    merge = merge and not any(jax.typeof(inputs).sharding.spec)
 
     def merged(run, params, tree):
         shape = jax.tree.leaves(tree)[0].shape[:lead]
@@ -348,6 +413,11 @@ def _or_float0(leaf, gradient):
     if jnp.issubdtype(leaf.dtype, jnp.inexact):
         return gradient
     return np.zeros(leaf.shape, jax.dtypes.float0)
+
+
+def _or_nothing(leaf, gradient):
+    # The same on every platform for what has no gradient, as keys.
+    return gradient if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.zeros(())
 
 
 def _pick(tree: Any, flags: list[bool]) -> list:
