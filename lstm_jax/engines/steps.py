@@ -8,6 +8,14 @@ import jax.numpy as jnp
 from lstm_jax.cell import Cell, Keys
 
 
+class Padding(NamedTuple):
+    """Says of a mask that it hides only the end of each sequence.
+
+    As a pytree it has no leaves: static, though what it speaks of may be traced, and
+    still true of any piece of the steps.
+    """
+
+
 class Steps(NamedTuple):
     """What an engine reads step by step, each `[T, ...]` or None.
 
@@ -16,12 +24,14 @@ class Steps(NamedTuple):
       keys: both fields `[T]`; None means evaluation.
       mask: bool `[T, *B]`; where False, the carry passes and the output is zero.
       starts: bool `[T, *B]`; where True, the step reads a fresh carry.
+      padding: `Padding()` where lengths alone made the mask, or there is none.
     """
 
     xs: Any = None
     keys: Keys | None = None
     mask: jax.Array | None = None
     starts: jax.Array | None = None
+    padding: Padding | None = None
 
 
 def split_shape(
