@@ -8,12 +8,19 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell, Keys, at_least_float32, project_step
+from lstm_jax.engines.cudnn import cudnn
 from lstm_jax.engines.pieces import in_pieces
 from lstm_jax.engines.scan import scan
-from lstm_jax.engines.steps import Steps, split_shape, starting_steps, valid_steps
+from lstm_jax.engines.steps import (
+    Padding,
+    Steps,
+    split_shape,
+    starting_steps,
+    valid_steps,
+)
 from lstm_jax.engines.vjp import vjp
 
-ENGINES = {"scan": scan, "vjp": vjp}
+ENGINES = {"scan": scan, "vjp": vjp, "cudnn": cudnn}
 
 
 class Unrolled(NamedTuple):
@@ -91,7 +98,9 @@ def unroll(
       key: for cells with randomness; None means evaluation.
       engine: "scan", the definition; "vjp", whose backward pass sums each weight
         gradient once, after the loop, and keeps less memory, but which knows no
-        forward-mode derivatives; or "auto", today "scan".
+        forward-mode derivatives; "cudnn", NVIDIA's kernel for the plain `lstm` in
+        float32 on one GPU, with `lengths` but no mask, resets or vmap, in TF32
+        unless `jax.default_matmul_precision("float32")`; or "auto", today "scan".
       remat: what the backward pass makes anew to save memory: None, nothing; "step",
         all but the carry of each step; K, all but the carry of every K-th; "sqrt", K
         the root of T.
@@ -108,6 +117,7 @@ def unroll(
 
     Raises:
       ValueError: if shapes do not fit, or an option has no such value.
+      NotImplementedError: if the engine asked for cannot do what is asked of it.
     """
     run = _engine(engine)
     shapes = split_shape(cell, xs, length, lengths, mask, resets)
@@ -155,7 +165,8 @@ def unroll(
             dtype=compute,
         )
 
-    steps = Steps(xs, keys, valid, starts)
+    padding = Padding() if mask is None else None
+    steps = Steps(xs, keys, valid, starts, padding)
     for size, what in _pieces(time, remat, truncate):
         whole = _pieced(whole, size=size, reverse=reverse, **what)
     ys, carry, carries = whole(params, steps, carry, time)
