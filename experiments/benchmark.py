@@ -1,18 +1,19 @@
-"""Measures: `python -m experiments.benchmark speed|core|accuracy|memory|cures|tpu`.
+"""Measures: `python -m experiments.benchmark speed|core|accuracy|memory|cures|compile`.
 
 `speed` times a training step of one network as we, Flax and PyTorch run it, in one
 process and in turn, and prints ratios. `core` times gradients of single layers by
 engine and cell, a cell of your own among them, and counts their memory. `accuracy`
 trains the same network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM
 and a vanilla RNN where what matters lies many steps back, and draws how far their
-gradients reach. `cures` makes networks sick and well again. `tpu` compiles the training
-step for TPUs that are not here.
+gradients reach. `cures` makes networks sick and well again. `compile` compiles layers
+and training steps for TPUs and GPUs that are not here, and counts what becomes of them.
 """
 
 import dataclasses
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -53,20 +54,53 @@ class Core:
 
 
 @dataclasses.dataclass(frozen=True)
-class Tpu:
-    """Compiles the training step for TPUs, without one; needs `pip install libtpu`."""
+class Compile:
+    """Compiles for devices that are not here; says where a compiler is missing."""
 
-    preset: str = "fashion-rows"
-    """fashion-rows or moving-fashion."""
-    topologies: tuple[str, ...] = ("v5e:1x1", "v5e:2x2", "v5e:4x4", "v6e:1x1")
-    batch_per_chip: int = 1024
+    targets: tuple[str, ...] = ("v5e", "h200")
+    """v4, v5e, v5p, v6e, h100, h200; or a slice, such as v5e:2x4."""
+    shapes: tuple[str, ...] = ("rows", "pixels", "medium", "wide")
+    engines: tuple[str, ...] = ("auto", "scan", "vjp", "flax")
+    """Of `unroll`; flax is its nn.RNN of an LSTMCell."""
+    kinds: tuple[str, ...] = ("forward", "gradient")
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    presets: tuple[str, ...] = ()
+    """Training steps of these instead of layers: fashion-rows, moving-fashion."""
+    batch_per_device: int | None = None
+    """Of a preset; by default its batch is split over the devices."""
+    xla: tuple[str, ...] = ()
+    """Options of XLA, NAME=VALUE."""
+    bundles: bool = False
+    """Count instruction words of TPUs, too, which takes many times as long."""
+    out: Path | None = None
+    """A file for a line of JSON a program."""
 
 
-def tpu(options: Tpu) -> None:
-    """Prints a table of what the step needs on each slice."""
-    from experiments.measuring import tpu
+def compile_apart(options: Compile) -> None:
+    """Prints tables of layers, or of training steps."""
+    from experiments.measuring import compile_tables, layers
 
-    tpu.table(options.preset, options.topologies, options.batch_per_chip)
+    xla = dict(option.split("=", 1) for option in options.xla)
+    if options.presets:
+        compile_tables.step_table(
+            options.targets,
+            options.presets,
+            options.dtypes,
+            options.out,
+            batch_per_device=options.batch_per_device,
+            options=xla,
+        )
+    else:
+        compile_tables.compile_table(
+            options.targets,
+            {name: layers.SHAPES[name] for name in options.shapes},
+            options.engines,
+            options.kinds,
+            options.dtypes,
+            options.out,
+            options=xla,
+            bundles=options.bundles,
+        )
 
 
 def core(options: Core) -> None:
@@ -248,12 +282,12 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Accuracy, tyro.conf.subcommand("accuracy")]
         | Annotated[Memory, tyro.conf.subcommand("memory")]
         | Annotated[Cures, tyro.conf.subcommand("cures")]
-        | Annotated[Tpu, tyro.conf.subcommand("tpu")]
+        | Annotated[Compile, tyro.conf.subcommand("compile")]
     )
     options = tyro.cli(Choice, args=arguments, prog="python -m experiments.benchmark")
     try:
         runs = {Speed: speed, Core: core, Accuracy: accuracy, Memory: memory}
-        runs |= {Cures: cures, Tpu: tpu}
+        runs |= {Cures: cures, Compile: compile_apart}
         runs[type(options)](options)
     except (ValueError, RuntimeError, OSError) as error:
         print(explain(error), file=sys.stderr)

@@ -1,0 +1,270 @@
+"""Counts in the texts that compilers write: loops, copies, memory spaces, bundles."""
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """What one iteration of a while loop does."""
+
+    depth: int
+    """0 for a loop of the program, 1 for one within such a loop."""
+    trips: int | None
+    """Iterations, where the compiler says so."""
+    fusions: int
+    copies: int
+    all_reduces: int
+    custom_calls: tuple[str, ...]
+    """Their targets."""
+    cycles: int
+    """XLA's own estimate for a TPU, summed over the body: not a time."""
+    longest_copy: int
+    """The largest such estimate of a copy."""
+    weights: int
+    """Arrays of a given shape that are read and stay the same in all iterations."""
+    weights_in_vmem: int
+    """Those of them that lie in a TPU's fast memory."""
+    body: tuple[str, ...] = dataclasses.field(repr=False, default=())
+    """Names of the instructions."""
+    bundles: int | None = None
+    """Instruction words of a TPU; a loop inside a kernel is counted once."""
+    on_host: bool | None = None
+    """Whether a GPU's host starts each iteration; else it is in a command buffer."""
+    launches: int | None = None
+    """What that host starts in each."""
+
+
+# How a TPU's compiler writes down where an array lies.
+_NO_KERNELS = {"AllocateBuffer", "ConcatBitcast"}
+
+
+class _Instruction(NamedTuple):
+    name: str
+    shape: str
+    opcode: str
+    operands: tuple[str, ...]
+    rest: str
+    root: bool
+
+
+def loops(text: str, weights: Collection[tuple[int, ...]] = ()) -> list[Loop]:
+    """The while loops of a compiled program, in the order in which they run.
+
+    Args:
+      text: an HLO module, as `compiled.as_text()` gives it.
+      weights: shapes of arrays to look for, transposed or not.
+    """
+    computations, entry = _computations(text)
+    wanted = {tuple(sorted(shape)) for shape in weights}
+    return list(_walk(computations, entry, wanted, depth=0))
+
+
+def all_reduces(text: str) -> int:
+    """All-reduces in a whole program."""
+    return len(re.findall(r" all-reduce(?:-start)?\(", text))
+
+
+def captured(text: str, found: list[Loop]) -> list[Loop]:
+    """Adds where the loops of a GPU program run.
+
+    Args:
+      text: the sequence of thunks that XLA dumps after its passes over them.
+      found: the loops of that program.
+
+    Returns:
+      `found` with `on_host` and `launches`; unchanged if other loops are in the text.
+    """
+    placed: list[dict] = []  # of each loop
+    above: list[tuple[int, str, dict]] = []  # indent, kind, and a loop's own facts
+    for line in text.splitlines():
+        if mark := re.match(r"\s*(condition|body):", line):
+            whiles = [facts for _, kind, facts in above if kind == "kWhile"]
+            if mark[1] == "body":  # of the innermost whose condition came last
+                whiles = [facts for facts in whiles if facts["section"] == "condition"]
+            if whiles:
+                whiles[-1]["section"] = mark[1]
+            continue
+        thunk = re.match(r"(\s*)\d+: (k\w+)", line)
+        if not thunk:
+            continue
+        indent, kind = len(thunk[1]), thunk[2]
+        while above and above[-1][0] >= indent:
+            above.pop()
+        if above and above[-1][1] == "kWhile" and above[-1][2]["section"] == "body":
+            above[-1][2]["launches"] += 1
+        on_host = all(kind != "kCommandBuffer" for _, kind, _ in above)
+        facts = {"section": "condition", "launches": 0, "on_host": on_host}
+        above.append((indent, kind, facts))
+        if kind == "kWhile":
+            placed.append(facts)
+    if len(placed) != len(found):
+        return found
+    return [
+        dataclasses.replace(
+            loop,
+            on_host=facts["on_host"],
+            launches=facts["launches"] if facts["on_host"] else None,
+        )
+        for loop, facts in zip(found, placed, strict=True)
+    ]
+
+
+def bundles(folder: Path, found: list[Loop]) -> list[Loop]:
+    """Adds the bundles of each loop of a TPU program.
+
+    Args:
+      folder: where the compiler has dumped its instructions.
+      found: the loops of that program.
+    """
+    kernels: dict[str, int] = {}
+    program: list[tuple[int, str | None]] = []
+    same: dict[str, str] = {}
+    for path in sorted(folder.glob("*.txt")):
+        if "schedule-analysis" in path.name:
+            continue
+        if name := re.fullmatch(r"\d+-(.+)-\d+-final_bundles\.txt", path.name):
+            words = list(final_bundles(path.read_text()))
+            if name[1] == "TLP":  # the program around its kernels
+                program = words
+            else:
+                kernels[name[1]] = len(words)
+        elif path.name.endswith("deduplication-map.txt"):
+            same |= _duplicates(path.read_text())
+    counts = []
+    for loop in found:
+        own = [same.get(name, name) for name in loop.body]
+        inside = sum(kernels.get(name, 0) for name in own)
+        counts.append(inside + _around(program, set(own) | set(loop.body)))
+    return [
+        dataclasses.replace(loop, bundles=count if program else None)
+        for loop, count in zip(found, counts, strict=True)
+    ]
+
+
+def final_bundles(text: str) -> Iterator[tuple[int, str | None]]:
+    """The depth of each bundle in loops, and the kernel that it calls, if any."""
+    for line in text.splitlines():
+        if word := re.match(
+            r"\s*(?:0x[0-9a-f]+|\d+)\s+(?:[A-Z]{2})?: *([> ]*)\{", line
+        ):
+            called = re.search(r"inlined_call .*/\* %([\w.\-]+) =", line)
+            yield word[1].count(">"), called and called[1]
+
+
+def _around(program: list[tuple[int, str | None]], body: set[str]) -> int:
+    """Bundles of the stretches of `program`, of one depth each, that call `body`."""
+    total, start = 0, 0
+    for i in range(1, len(program) + 1):
+        if i == len(program) or program[i][0] != program[start][0]:
+            stretch = program[start:i]
+            if stretch[0][0] and any(called in body for _, called in stretch):
+                total += len(stretch)
+            start = i
+    return total
+
+
+def _duplicates(text: str) -> dict[str, str]:
+    """The instruction whose kernel serves another, by the other's name."""
+    same, key = {}, ""
+    for line in text.splitlines():
+        if line.startswith("key:"):
+            key = line.removeprefix("key:")
+        elif line.startswith("  "):
+            same[line.strip()] = key
+    return same
+
+
+def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+    computations: dict[str, list[_Instruction]] = {}
+    entry = name = ""
+    for line in text.splitlines():
+        if head := re.match(r"(ENTRY )?%?([\w.\-]+) .*\{\s*$", line):
+            name = head[2]
+            entry = name if head[1] else entry
+            computations[name] = []
+        elif name and (instruction := _instruction(line)):
+            computations[name].append(instruction)
+    return computations, entry
+
+
+def _instruction(line: str) -> _Instruction | None:
+    head = re.match(r"\s+(ROOT )?%?([\w.\-]+) = ", line)
+    call = head and re.compile(r" ([a-z][\w\-]*)\(").search(line, head.end() - 1)
+    if not call:
+        return None
+    operands, _, rest = line[call.end() :].partition(")")
+    return _Instruction(
+        name=head[2],
+        shape=line[head.end() : call.start()],
+        opcode=call[1],
+        operands=tuple(re.findall(r"%([\w.\-]+)", operands)),
+        rest=rest,
+        root=bool(head[1]),
+    )
+
+
+def _walk(computations, name: str, wanted: set, depth: int) -> Iterator[Loop]:
+    for instruction in computations.get(name, ()):
+        if instruction.opcode == "while":
+            body = re.search(r"body=%?([\w.\-]+)", instruction.rest)[1]
+            yield _loop(instruction, computations[body], wanted, depth)
+            yield from _walk(computations, body, wanted, depth + 1)
+        elif instruction.opcode in ("call", "conditional"):
+            for called in re.findall(r"=\{?%([\w.\-]+)", instruction.rest):
+                yield from _walk(computations, called, wanted, depth)
+
+
+def _loop(caller: _Instruction, body: list[_Instruction], wanted, depth) -> Loop:
+    trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', caller.rest)
+    weights = [shape for shape in _constants(body) if _dims(shape) in wanted]
+    copies = [i for i in body if i.opcode in ("copy", "copy-start")]
+    return Loop(
+        depth=depth,
+        trips=int(trips[1]) if trips else None,
+        fusions=sum(i.opcode == "fusion" for i in body),
+        copies=len(copies),
+        all_reduces=sum(i.opcode in ("all-reduce", "all-reduce-start") for i in body),
+        custom_calls=tuple(_custom_calls(body)),
+        cycles=sum(map(_cycles, body)),
+        longest_copy=max(map(_cycles, copies), default=0),
+        weights=len(weights),
+        weights_in_vmem=sum("S(1)" in shape for shape in weights),
+        body=tuple(i.name for i in body),
+    )
+
+
+def _custom_calls(body: list[_Instruction]) -> Iterator[str]:
+    for instruction in body:
+        if instruction.opcode == "custom-call":
+            target = re.search(r'custom_call_target="([^"]*)"', instruction.rest)[1]
+            if target not in _NO_KERNELS:
+                yield target
+
+
+def _constants(body: list[_Instruction]) -> list[str]:
+    """Shapes of the elements of a loop's state that it reads and never changes."""
+    after = next((i.operands for i in body if i.root and i.opcode == "tuple"), ())
+    parameter = next((i.name for i in body if i.opcode == "parameter"), None)
+    read = {name for i in body if not i.root for name in i.operands}
+    found = []
+    for i in body:
+        if i.opcode == "get-tuple-element" and i.operands == (parameter,):
+            index = int(re.search(r"index=(\d+)", i.rest)[1])
+            if after[index : index + 1] == (i.name,) and i.name in read:
+                found.append(i.shape)
+    return found
+
+
+def _dims(shape: str) -> tuple[int, ...]:
+    dims = re.match(r"\w+\[([\d,]*)\]", shape)
+    sizes = [int(n) for n in dims[1].split(",") if n] if dims else []
+    return tuple(sorted(n for n in sizes if n > 1))
+
+
+def _cycles(instruction: _Instruction) -> int:
+    found = re.search(r'"estimated_cycles":"(\d+)"', instruction.rest)
+    return int(found[1]) if found else 0

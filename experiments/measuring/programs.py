@@ -1,0 +1,148 @@
+"""Programs to compile for devices that are not here: layers, and training steps."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from unittest import mock
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from experiments import build, network, updates
+from experiments.config import preset
+from lstm_jax import lstm, training, unroll
+
+# What the step of a preset reads: pictures kept on every device, None if they are
+# streamed, and the shape of one.
+READS = {
+    "fashion-rows": dict(examples=54_000, image=(28, 28, 1)),
+    "moving-fashion": dict(examples=None, image=(20, 64, 64, 1)),
+}
+
+
+class Program(NamedTuple):
+    """A function, what it is called with, and shapes of its recurrent weights."""
+
+    run: Any
+    arguments: tuple
+    weights: tuple[tuple[int, ...], ...] = ()
+    state: int = 0
+    """Bytes of what it replaces."""
+
+
+def layer(
+    *, engine: str, shape: tuple[int, int, int, int], kind: str, dtype: str
+) -> Program:
+    """An LSTM over a sequence.
+
+    Args:
+      engine: of `unroll`, or "flax" for its nn.RNN of an LSTMCell.
+      shape: B, T, F, D.
+      kind: "forward", or "gradient" with respect to the params.
+      dtype: to compute in; params are float32.
+    """
+    batch, steps, inputs, width = shape
+    xs = jax.ShapeDtypeStruct((steps, batch, inputs), dtype)
+    if engine == "flax":
+        model = nn.RNN(nn.LSTMCell(width, dtype=dtype), time_major=True)
+        params = jax.eval_shape(model.init, jax.random.key(0), xs)
+        apply, weights = model.apply, ((width, width), (width, 4 * width))
+    else:
+        cell = lstm(width)
+        params = jax.eval_shape(lambda: cell.init(jax.random.key(0), (inputs,)))
+        weights = ((width, 4 * width),)
+
+        def apply(params, xs):
+            return unroll(cell, params, xs, engine=engine, dtype=jnp.dtype(dtype)).ys
+
+    def loss(params, xs):
+        return jnp.square(apply(params, xs).astype(jnp.float32)).sum()
+
+    run = {"forward": apply, "gradient": jax.grad(loss)}[kind]
+    return Program(run, (params, xs), weights)
+
+
+def step(
+    mesh: Mesh,
+    *,
+    name: str,
+    changes: dict[str, Any],
+    examples: int | None,
+    image: tuple[int, ...],
+) -> Program:
+    """The training step of a preset.
+
+    Args:
+      mesh: the devices.
+      name: of the preset.
+      changes: of its config; its batch is that of all devices.
+      examples: N, training examples kept on every device; None: batches are streamed.
+      image: the shape of each, (H, W, C), or (T, H, W, C) of a clip.
+    """
+    config = dataclasses.replace(preset(name), **changes)
+    everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
+    about = build.Facts(
+        dataset="pictures",
+        classes=[str(i) for i in range(10)],
+        image_shape=list(image),
+        outputs=10,
+        pixel_offset=[72.9] * image[-1],
+        pixel_scale=[0.011] * image[-1],
+    )
+    task = build.task(config, about)
+    tx = updates.optimizer(config, updates.schedule(config, 1000))
+    run = training.jit_updates(
+        updates.loss_fn(config, about, task), tx, mesh, accumulate=config.accumulate
+    )
+
+    def init():
+        params = network.init_params(config, about, jax.random.key(0))
+        return training.TrainState(
+            jnp.int32(0), params, tx.init(params), jax.random.key(0)
+        )
+
+    def pictures(*lead):
+        return {
+            "inputs": jax.ShapeDtypeStruct((*lead, *image), np.uint8),
+            "targets": jax.ShapeDtypeStruct(lead, np.int32),
+        }
+
+    shape = (config.steps_per_dispatch, config.batch_size)
+    batches = {
+        "mask": jax.ShapeDtypeStruct(shape, np.float32),
+        "progress": jax.ShapeDtypeStruct(shape, np.float32),
+    }
+    if examples is None:
+        data, batches = None, batches | pictures(*shape)
+    else:
+        data = pictures(examples)
+        batches["rows"] = jax.ShapeDtypeStruct(shape, np.int32)
+    state = placed(jax.eval_shape(init), everywhere)
+    arguments = (
+        state,
+        placed(data, everywhere),
+        placed(batches, split),
+        jax.ShapeDtypeStruct((), np.int32),
+    )
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    return Program(run, arguments, state=size)
+
+
+def placed(tree: Any, sharding: NamedSharding) -> Any:
+    """The shapes of `tree`, to lie as `sharding` says."""
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+    )
+
+
+@contextlib.contextmanager
+def traced_for(platform: str) -> Iterator[None]:
+    """Engines look at the default backend for the form that is fastest on it."""
+    backend = {"cuda": "gpu"}.get(platform, platform)
+    with mock.patch.object(jax, "default_backend", lambda: backend):
+        yield
