@@ -30,8 +30,8 @@ GPUS = {
 }
 
 # What XLA asks of a GPU that it compiles for, in the text form of its GpuTargetConfig:
-# NVIDIA's figures of the chip that both carry. Without versions, XLA refuses cuDNN
-# and cuBLAS.
+# the chip that both carry, as in XLA's own descriptions of them, and the versions of
+# the libraries that a program may call.
 _CONFIG = Template("""
 platform_name: "CUDA"
 device_description_str: "$name"
