@@ -1,12 +1,14 @@
-"""Measures: `python -m experiments.benchmark speed|core|accuracy|memory|cures|compile`.
+"""Measures: `python -m experiments.benchmark [layers|speed|accuracy|memory|cures|compile]`.
 
-`speed` times a training step of one network as we, Flax and PyTorch run it, in one
-process and in turn, and prints ratios. `core` times gradients of single layers by
-engine and cell, a cell of your own among them, and counts their memory. `accuracy`
-trains the same network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM
-and a vanilla RNN where what matters lies many steps back, and draws how far their
-gradients reach. `cures` makes networks sick and well again. `compile` compiles layers
-and training steps for TPUs and GPUs that are not here, and counts what becomes of them.
+`layers`, which is meant where nothing is named, times single layers by engine, cell,
+shape and dtype, with `--peers` beside the same layer in PyTorch, Flax, Haiku, Keras and
+Equinox, and with `--grow` by length. `speed` times a training step of one network as
+we, Flax and PyTorch run it, in one process and in turn. `accuracy` trains the same
+network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM and a vanilla RNN
+where what matters lies many steps back, and draws how far their gradients reach.
+`cures` makes networks sick and well again. `compile`, or `--compile-for=v5e,h200`,
+compiles layers and training steps for TPUs and GPUs that are not here, and counts what
+becomes of them.
 """
 
 import dataclasses
@@ -14,13 +16,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from experiments.config import explain
 from experiments.measuring.comparisons import Accuracy, Memory, accuracy, memory
 from experiments.measuring.cures import Cures, cures
+
+_HELP = ("-h", "--help")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +45,43 @@ class Speed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Core:
-    """Times gradients of one layer by engine and cell, and counts temporary bytes."""
+class Layers:
+    """Times single layers: engines and cells, beside other libraries with --peers.
+
+    All in one process and in turn, in a new random order each round. Weights and inputs
+    have the dtype that is named. A ratio is the median of the rounds' ratios.
+    """
 
     shapes: tuple[str, ...] = ("rows", "pixels", "medium", "wide")
-    rounds: int = 5
-    """Each candidate is timed once a round, in turn, in a new order each time."""
+    """Any of these, or B,T,F,D of your own, such as 8,64,3,16."""
+    kinds: tuple[Literal["forward", "gradient"], ...] = ("gradient",)
+    """The outputs; the gradient of the sum of their squares by all params, which is a
+    training step without its optimizer."""
+    dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    engines: tuple[str, ...] = ()
+    """Of unroll; by default every one that runs here, and "auto"."""
+    cells: tuple[Literal["lstm", "gru", "layer-norm"], ...] = ("lstm",)
     cell: str = ""
-    """A cell of your own beside the others: FILE.py:FUNCTION, called with D."""
-    images: bool = True
+    """A cell of your own beside them: FILE.py:FUNCTION, called with D."""
+    remat: tuple[Literal["none", "step", "sqrt"], ...] = ("none",)
+    """What the backward pass makes anew to save memory, as in unroll."""
+    images: bool = False
     """Also two layers of a convolutional LSTM."""
+    peers: bool = False
+    """Also PyTorch, Flax, Haiku, Keras and Equinox, those that are installed."""
+    grow: int = 0
+    """Instead of the shapes: how time and memory of a gradient grow with the length,
+    over T = 64, 128, ..., up to this; with and without remat=sqrt, and by engine="auto"
+    unless others are named."""
+    grow_batch: int = 32
+    grow_inputs: int = 1
+    grow_width: int = 256
+    rounds: int = 7
+    """Each candidate is timed once a round."""
+    seed: int = 0
+    """Of weights, inputs and the order of a round."""
+    out: Path = Path("runs/benchmark")
+    """Folder of results.jsonl, to which every call adds its lines, and of plots."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,11 +134,19 @@ def compile_apart(options: Compile) -> None:
         )
 
 
-def core(options: Core) -> None:
-    """Prints a table for each shape."""
-    from experiments.measuring import layers
+def benchmark(options: Layers | None = None, **changes: Any) -> list[dict[str, Any]]:
+    """Times layers, prints tables, and returns their rows.
 
-    layers.core(options)
+    >>> benchmark(shapes=("rows",), peers=True)  # doctest: +SKIP
+
+    Args:
+      options: what to time; by default `Layers()`.
+      **changes: fields of `Layers` by name.
+    """
+    from experiments.measuring import growth, layers
+
+    options = dataclasses.replace(options or Layers(), **changes)
+    return growth.growth(options) if options.grow else layers.layers(options)
 
 
 def speed(options: Speed) -> dict[str, float]:
@@ -272,21 +311,40 @@ def _torch(options: Speed, xs, labels):
     return run
 
 
+def _named(arguments: list[str]) -> list[str]:
+    """With the command that is meant: compile for --compile-for, layers for no other."""
+    for at, argument in enumerate(arguments):
+        flag, _, targets = argument.partition("=")
+        if flag == "--compile-for" and targets:
+            rest = arguments[:at] + arguments[at + 1 :]
+            return ["compile", "--targets", *targets.split(","), *rest]
+    if not arguments or arguments[0].startswith("-") and arguments[0] not in _HELP:
+        return ["layers", *arguments]
+    return arguments
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     import tyro
 
     Choice = (
-        Annotated[Speed, tyro.conf.subcommand("speed")]
-        | Annotated[Core, tyro.conf.subcommand("core")]
+        Annotated[Layers, tyro.conf.subcommand("layers")]
+        | Annotated[Speed, tyro.conf.subcommand("speed")]
         | Annotated[Accuracy, tyro.conf.subcommand("accuracy")]
         | Annotated[Memory, tyro.conf.subcommand("memory")]
         | Annotated[Cures, tyro.conf.subcommand("cures")]
         | Annotated[Compile, tyro.conf.subcommand("compile")]
     )
-    options = tyro.cli(Choice, args=arguments, prog="python -m experiments.benchmark")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = _named(arguments)
+    options = tyro.cli(
+        Choice,
+        args=arguments,
+        prog="python -m experiments.benchmark",
+        description="Measures. Without a command, its flags are those of layers.",
+    )
     try:
-        runs = {Speed: speed, Core: core, Accuracy: accuracy, Memory: memory}
+        runs = {Layers: benchmark, Speed: speed, Accuracy: accuracy, Memory: memory}
         runs |= {Cures: cures, Compile: compile_apart}
         runs[type(options)](options)
     except (ValueError, RuntimeError, OSError) as error:
@@ -294,9 +352,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     return 0
 
-
-# `from experiments import benchmark` is the timing itself.
-benchmark = speed
 
 if __name__ == "__main__":
     sys.exit(main())

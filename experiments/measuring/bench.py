@@ -1,0 +1,110 @@
+"""What all tables of one benchmark share: the machine, its peak, the file of rows."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from experiments.measuring import peers
+from experiments.measuring.layer_figures import table
+from experiments.measuring.timing import Timed, about, measure, peak
+
+Row = dict[str, Any]
+
+
+class Bench:
+    """What all tables of one call share: options, environment, the file of rows."""
+
+    def __init__(self, options):
+        if options.rounds < 1:
+            raise ValueError(f"rounds={options.rounds}, but it must be 1 or more")
+        self.options, self.about = options, about()
+        self.console = Console()
+        if not self.console.is_terminal:
+            self.console = Console(width=140)
+        self.rng = np.random.default_rng(options.seed)
+        self.path = Path(options.out, "results.jsonl")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._told: set[tuple[str, str]] = set()
+        self.peaks: dict[str, float] = {}
+        self._look_for_peak()
+        self._introduce()
+
+    def _look_for_peak(self) -> None:
+        """Again before each table, as whoever shares the machine hides it at times."""
+        for dtype in dict.fromkeys(("float32", *self.options.dtypes)):
+            self.peaks[dtype] = max(self.peaks.get(dtype, 0.0), peak(dtype))
+
+    def _introduce(self) -> None:
+        about, products = self.about, []
+        for dtype, flops in self.peaks.items():
+            products.append(f"{flops / 1e9:,.0f} GFLOP/s in {dtype}")
+        settings = ", ".join(f"{k}={v}" for k, v in about["settings"].items())
+        lines = [
+            f"{about['cpu']}, {about['cores']} cores; JAX on {about['device_kind']}",
+            f"peak, a product of 2048 x 2048: {', '.join(products)}",
+            f"one allocator for all: {settings or 'no MALLOC_*, GLIBC_TUNABLES set'}",
+        ]
+        if self.options.peers:
+            about["torch_threads"] = peers.threads()
+            lines.append(f"PyTorch's threads: {about['torch_threads']}")
+        for line in lines:
+            self.console.print(Text(line))
+
+    def rows(
+        self, facts: Row, made: dict[str, Callable[[], Timed]], flops: dict[str, float]
+    ) -> list[Row]:
+        """Measures candidates, writes a line of each, tells of those that refused.
+
+        Args:
+          facts: what describes the layer: shape, batch, steps, kind, dtype, ...
+          made: candidates, made when called.
+          flops: of a call by candidate, where they are known.
+        """
+        self._look_for_peak()
+        found = measure(made, self.options.rounds, self.rng)
+        best = max(self.peaks["float32"], self.peaks[facts["dtype"]])
+        rows = []
+        for name in made:
+            seconds, timed = found.seconds.get(name), found.timed.get(name, Timed(None))
+            size, ran = timed.temporary_bytes, seconds is not None
+            median = float(np.median(seconds)) if ran else None
+            count = flops.get(name)
+            row = facts | {
+                "candidate": name,
+                "ms": 1000 * median if ran else None,
+                "ms_min": 1000 * float(seconds.min()) if ran else None,
+                "us_per_step": 1e6 * median / facts["steps"] if ran else None,
+                "sequences_per_s": facts["batch"] / median if ran else None,
+                "compile_s": timed.compile_s,
+                "temporary_mb": None if size is None else size / 1e6,
+                "peak_gflops": best / 1e9,
+                "peak_share": count / median / best if ran and count else None,
+                # of each peer's time to ours, the median over rounds
+                "times_as_fast": {
+                    peer: float(np.median(found.seconds[peer] / seconds))
+                    for peer in peers.NAMES
+                    if ran and peer in found.seconds
+                },
+                "refused": found.refused.get(name),
+                "rounds": self.options.rounds,
+                "environment": self.about,
+            }
+            rows.append(row)
+            with open(self.path, "a") as file:
+                file.write(json.dumps(row) + "\n")
+            if not ran and (name, row["refused"]) not in self._told:
+                self._told.add((name, row["refused"]))
+                self.console.print(Text(f"{name}: {row['refused']}", style="yellow"))
+        return rows
+
+    def table(self, facts: Row, made, flops) -> list[Row]:
+        """The same, and prints them."""
+        rows = self.rows(facts, made, flops)
+        if any(row["ms"] for row in rows):
+            self.console.print(table(rows))
+        return rows

@@ -1,0 +1,169 @@
+"""How layers are timed: in one process and in turn, beside the machine's own best."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.record import environment
+
+_PAUSE = 0.01  # s, in which threads that spin for more work go to sleep
+_SAMPLE = 0.02  # s; what is faster is called several times in a sample
+_PEERS = ("torch", "dm-haiku", "keras", "equinox")
+
+
+class Timed(NamedTuple):
+    """A candidate that is ready; `run` returns when its result is there."""
+
+    run: Callable[[], Any]
+    compile_s: float | None = None
+    temporary_bytes: int | None = None
+
+
+class Measured(NamedTuple):
+    """Seconds of a call by round, of all that ran; reasons of all that did not."""
+
+    seconds: dict[str, np.ndarray]
+    timed: dict[str, Timed]
+    refused: dict[str, str]
+
+
+def compiled(apply: Callable, params: Any, xs, width: int, kind: str) -> Timed:
+    """A layer of any JAX library, compiled.
+
+    Args:
+      apply: `(params, xs) -> ys`.
+      params: a pytree of floating arrays.
+      xs: inputs, features last.
+      width: features of `ys`; all other axes are those of `xs`.
+      kind: "forward", the outputs; "gradient", that of the sum of their squares with
+        respect to `params`.
+
+    Raises:
+      ValueError: the outputs have another shape.
+    """
+    ys, wanted = jax.eval_shape(apply, params, xs), (*xs.shape[:-1], width)
+    if ys.shape != wanted:
+        raise ValueError(f"benchmark: outputs are {ys.shape}, but wanted {wanted}")
+
+    def gradient(params, xs):
+        return jax.grad(lambda p: jnp.square(apply(p, xs)).sum())(params)
+
+    start = time.perf_counter()
+    whole = jax.jit(gradient if kind == "gradient" else apply)
+    program = whole.lower(params, xs).compile()
+    seconds = time.perf_counter() - start
+    memory = program.memory_analysis()  # None where a backend does not say
+    size = None if memory is None else int(memory.temp_size_in_bytes)
+    return Timed(lambda: jax.block_until_ready(program(params, xs)), seconds, size)
+
+
+def measure(
+    candidates: dict[str, Callable[[], Timed]], rounds: int, rng: np.random.Generator
+) -> Measured:
+    """Times candidates in turn, in a new random order each round.
+
+    Before each sample there is a short pause, and a call that is not timed: the
+    libraries keep thread pools of their own, which may spin a while after their last
+    call and take cores from the next candidate, and the caches hold what that one left.
+    A sample is one call, or as many as take 20 ms, at most ten, each waited for.
+
+    A candidate that refuses (`NotImplementedError`), is not installed, fails, or needs
+    more memory than is free is left out, with its reason.
+    """
+    timed, refused, calls = {}, {}, {}
+    for name, make in candidates.items():
+        try:
+            timed[name] = made = make()
+            if (reason := _too_big(made.temporary_bytes)) is not None:
+                raise NotImplementedError(reason)
+            made.run()
+            start = time.perf_counter()
+            made.run()
+            calls[name] = int(_SAMPLE / (time.perf_counter() - start))
+        except ModuleNotFoundError as error:
+            refused[name] = f"{error.name} is not installed"
+        except (ImportError, RuntimeError) as error:
+            refused[name] = " ".join(str(error).split())[:300] or repr(error)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name in rng.permutation(list(calls)):
+            run, count = timed[name].run, min(max(calls[name], 1), 10)
+            time.sleep(_PAUSE)
+            run()
+            start = time.perf_counter()
+            for _ in range(count):
+                run()
+            seconds[name].append((time.perf_counter() - start) / count)
+    return Measured({k: np.array(v) for k, v in seconds.items()}, timed, refused)
+
+
+def _too_big(size: int | None) -> str | None:
+    """Why so many bytes are too many, or None: better told than killed."""
+    free = None
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    elif jax.default_backend() == "cpu":
+        with suppress(OSError, StopIteration):
+            lines = Path("/proc/meminfo").read_text().splitlines()
+            line = next(x for x in lines if x.startswith("MemAvailable"))
+            free = 1024 * int(line.split()[1])
+    if not size or free is None or size < 0.8 * free:
+        return None
+    return f"needs {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+
+
+def peak(dtype: str, size: int = 2048) -> float:
+    """FLOP/s of a square matrix product of `size`, the best of several."""
+    a = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
+    a = a.astype(dtype)
+    # On an accelerator starting a call costs as much as a product: many in one call.
+    count = 1 if jax.default_backend() == "cpu" else 16
+
+    @jax.jit
+    def product(a):
+        y = a
+        for _ in range(count):
+            y = y @ a
+        return y
+
+    jax.block_until_ready(product(a))
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        jax.block_until_ready(product(a))
+        seconds.append(time.perf_counter() - start)
+    return 2 * size**3 * count / min(seconds)
+
+
+def about() -> dict[str, Any]:
+    """What the figures depend on: versions, processor, cores, allocator, flags."""
+    found = {"date": datetime.date.today().isoformat(), **environment()}
+    for name in _PEERS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    found["cpu"] = platform.processor() or platform.machine()
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        line = next(x for x in lines if x.startswith("model name"))
+        found["cpu"] = line.partition(":")[2].strip()
+    affinity = getattr(os, "sched_getaffinity", None)
+    found["cores"] = len(affinity(0)) if affinity else os.cpu_count()
+    settings = {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")}
+    for name in ("GLIBC_TUNABLES", "XLA_FLAGS"):
+        if os.environ.get(name):
+            settings[name] = os.environ[name]
+    if os.environ.get("LD_PRELOAD"):  # an allocator may come this way
+        names = os.environ["LD_PRELOAD"].replace(":", " ").split()
+        settings["LD_PRELOAD"] = " ".join(Path(name).name for name in names)
+    return found | {"settings": settings}
