@@ -1,4 +1,4 @@
-"""Measures: `python -m experiments.benchmark [layers|speed|accuracy|memory|cures|compile]`.
+"""Measures: `python -m experiments.benchmark [COMMAND]`.
 
 `layers`, which is meant where nothing is named, times single layers by engine, cell,
 shape and dtype, with `--peers` beside the same layer in PyTorch, Flax, Haiku, Keras and
@@ -312,7 +312,7 @@ def _torch(options: Speed, xs, labels):
 
 
 def _named(arguments: list[str]) -> list[str]:
-    """With the command that is meant: compile for --compile-for, layers for no other."""
+    """With the command that is meant: of --compile-for, compile; of none, layers."""
     for at, argument in enumerate(arguments):
         flag, _, targets = argument.partition("=")
         if flag == "--compile-for" and targets:

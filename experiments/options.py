@@ -96,8 +96,8 @@ class Model:
     """chrono spreads what is kept over up to the whole sequence."""
     activation: Literal["tanh", "relu", "leaky_relu"] = "tanh"
     """Of the vanilla rnn."""
-    engine: Literal["auto", "scan", "vjp"] = "vjp"
-    """How the time loop runs; vjp takes half of scan's memory."""
+    engine: Literal["auto", "scan", "vjp", "cudnn"] = "auto"
+    """How the time loop runs, as in `lstm_jax.unroll`."""
 
     @property
     def resnet_depth(self) -> int | None:

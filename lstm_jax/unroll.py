@@ -1,6 +1,8 @@
 """Cells over time: `unroll`, and `bidirectional` for a sequence known whole."""
 
 import difflib
+import functools
+import logging
 import math
 from typing import Any, NamedTuple
 
@@ -96,11 +98,14 @@ def unroll(
         reverse, a sequence is read from its own last step to the one that starts it.
       reverse: from the last step to the first; outputs stay where their inputs are.
       key: for cells with randomness; None means evaluation.
-      engine: "scan", the definition; "vjp", whose backward pass sums each weight
-        gradient once, after the loop, and keeps less memory, but which knows no
-        forward-mode derivatives; "cudnn", NVIDIA's kernel for the plain `lstm` in
-        float32 on one GPU, with `lengths` but no mask, resets or vmap, in TF32
-        unless `jax.default_matmul_precision("float32")`; or "auto", today "scan".
+      engine: "auto", which is "vjp", and "scan" for a single step. "vjp": its backward
+        pass sums each weight gradient once, after the loop, and keeps less memory; its
+        loops take the form of the platform that they are lowered for. "scan": the
+        definition, and the only one with forward-mode derivatives (`jax.jvp`,
+        `jax.linearize`; a Hessian by `jax.jacfwd(jax.grad(f))` wants none). "cudnn":
+        NVIDIA's kernel for the plain `lstm` in float32 on one GPU, with `lengths` but
+        no mask, resets or vmap, in TF32 unless
+        `jax.default_matmul_precision("float32")`.
       remat: what the backward pass makes anew to save memory: None, nothing; "step",
         all but the carry of each step; K, all but the carry of every K-th; "sqrt", K
         the root of T.
@@ -119,10 +124,9 @@ def unroll(
       ValueError: if shapes do not fit, or an option has no such value.
       NotImplementedError: if the engine asked for cannot do what is asked of it.
     """
-    run = _engine(engine)
     shapes = split_shape(cell, xs, length, lengths, mask, resets)
     time, batch_shape, feature_shape = shapes
-    run = run if time else scan
+    run = _engine(engine, time)
     valid = valid_steps(time, batch_shape, lengths, mask)
     starts = starting_steps(time, batch_shape, lengths, resets, reverse)
     if dtype is not None:
@@ -215,8 +219,10 @@ def bidirectional(
     return type(runs[0])(jnp.concatenate(ys, axis=-1), *rest)
 
 
-def _engine(name: str):
+def _engine(name: str, time: int):
     if name == "auto":
+        return ENGINES[_chosen("scan" if time <= 1 else "vjp")]
+    if name in ENGINES and not time:
         return scan
     if name not in ENGINES:
         near = difflib.get_close_matches(name, ENGINES, n=1)
@@ -226,6 +232,14 @@ def _engine(name: str):
             f"'auto', {', '.join(map(repr, ENGINES))}{hint}"
         )
     return ENGINES[name]
+
+
+@functools.cache
+def _chosen(name: str) -> str:
+    """Says once what "auto" chose."""
+    why = {"scan": "for a single step", "vjp": "for sequences"}[name]
+    logging.getLogger("lstm_jax").info('engine="auto" is "%s" %s', name, why)
+    return name
 
 
 def _pieced(run, **options):

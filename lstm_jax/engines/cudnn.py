@@ -41,6 +41,7 @@ def cudnn(
     unroll: int = 1,
     remat: bool = False,
     every_carry: bool = False,
+    dtype: Any = None,
 ) -> tuple[Any, Any, Any]:
     """Runs a plain LSTM over a sequence; arguments and results as in `scan`.
 
