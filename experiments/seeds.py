@@ -41,8 +41,9 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     from lstm_jax import data, training
 
     _check(config, seeds)
-    training.split_cpu(seeds)
+    training.split_cpu()
     devices = training.select_accelerator(config.accelerator)
+    devices = training.enough_cores(devices, seeds)
     if seeds % len(devices):
         raise UsageError(
             f"{seeds} seeds do not share {len(devices)} devices evenly; give a "

@@ -54,7 +54,12 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         training.start_processes(
             config.coordinator, config.processes, config.process_id
         )
+    else:
+        training.split_cpu()
     devices = training.select_accelerator(config.accelerator)
+    # A core with few examples waits for the others longer than it works.
+    examples = config.batch_size // config.accumulate
+    devices = training.enough_cores(devices, examples, least=32)
     training.check_batch_size(config.batch_size, len(devices), config.accumulate)
     mesh = training.data_mesh(devices)
     share = jax.process_index(), jax.process_count()
@@ -92,7 +97,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         updates.loss_fn(config, about, task),
         tx,
         mesh,
-        config.parallel,
+        updates.parallel(config, devices),
         data=build.arrays(split) if resident else None,
         accumulate=config.accumulate,
     )

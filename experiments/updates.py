@@ -162,3 +162,14 @@ def observe(config: Config, goal: tasks.Task):
     return lambda state, means: training.observe(
         state, sign * means.get(goal.monitor, float("nan")), **options
     )
+
+
+def parallel(config: Config, devices: list) -> str:
+    """How a step is split over the devices.
+
+    Cores of one CPU exchange sums by hand: there the compiler would gather whole stacks
+    of a sequence on each. Mixup pairs pictures of all devices, and leaves it to it.
+    """
+    if config.parallel == "jit" and training.are_cores(devices):
+        return "jit" if config.augment.mixup else "shard_map"
+    return config.parallel

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh
 
 # The CPU stays available beside an accelerator: jax.debug.print and callbacks use it.
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
+_COUNT_FLAG = "host_platform_device_count"  # of XLA
 INSTALL = {"gpu": 'pip install "jax[cuda13]"', "tpu": 'pip install "jax[tpu]"'}
 
 
@@ -123,18 +124,41 @@ def _available() -> str:
     return "no device at all"
 
 
-def split_cpu(most: int) -> None:
-    """Makes a device of each CPU core, for work that is independent.
+def split_cpu() -> None:
+    """Makes a device of each CPU core; call it before any other use of JAX.
 
-    As many as there are cores, and divide `most`. Without effect where JAX has started
-    already, or where XLA_FLAGS say how many there are.
+    XLA's CPU backend runs a small product on one core, and two loops that could go
+    side by side one after the other; with a device a core, all are at work. Without
+    effect where JAX has started already, or where XLA_FLAGS say how many there are.
     """
-    if "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    if _COUNT_FLAG in os.environ.get("XLA_FLAGS", ""):
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    count = max(n for n in range(1, min(cores, most) + 1) if most % n == 0)
     with contextlib.suppress(RuntimeError):
-        jax.config.update("jax_num_cpu_devices", count)
+        jax.config.update("jax_num_cpu_devices", cores)
+
+
+def are_cores(devices: Sequence[jax.Device]) -> bool:
+    """Whether the devices are cores of one CPU, as `split_cpu` makes them."""
+    several = len(devices) > 1 and devices[0].platform == "cpu"
+    flagged = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "")
+    return several and not flagged and jax.process_count() == 1
+
+
+def enough_cores(
+    devices: Sequence[jax.Device], pieces: int, least: int = 1
+) -> Sequence[jax.Device]:
+    """Of devices that are cores, as many as share `pieces` of work evenly.
+
+    Args:
+      devices: of a run; those that are no cores are returned as they are.
+      pieces: of work, such as examples of a batch.
+      least: pieces that are worth a core.
+    """
+    if not are_cores(devices):
+        return devices
+    fit = range(1, min(len(devices), pieces // least) + 1)
+    return devices[: max((n for n in fit if pieces % n == 0), default=1)]
 
 
 def data_mesh(devices: Sequence[jax.Device]) -> Mesh:

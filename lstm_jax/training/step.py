@@ -89,9 +89,9 @@ def make_train_step(
       loss_fn: (params, batch, keys [B]) -> ((loss_sum, count), {name: (sum, count)}).
       tx: the optimizer.
       mesh: axis "data" over the devices.
-      parallel: "jit" (the compiler splits the batch) or "pmap" (each device runs the
-        step on its share, sums are exchanged by hand; one process only); the numbers
-        are the same.
+      parallel: "jit" (the compiler splits the batch), "shard_map" (each device runs
+        the step on its share, sums are exchanged by hand) or "pmap" (the same as one
+        did it before; one process only); the numbers are the same.
       data: examples `[N, ...]` to keep on every device; a batch then holds "rows",
         their int32 indices `[B]`, and the step takes its examples from there.
       accumulate: parts that a batch is computed in, one after another, to need less
@@ -105,15 +105,18 @@ def make_train_step(
       ValueError: `parallel` is neither, or pmap was asked for in many processes; or,
         when it runs, a batch that does not split evenly over the devices.
     """
-    if parallel not in ("jit", "pmap"):
-        raise ValueError(f"parallel: got {parallel!r}, want 'jit' or 'pmap'")
+    if parallel not in ("jit", "shard_map", "pmap"):
+        raise ValueError(
+            f"parallel: got {parallel!r}, want 'jit', 'shard_map' or 'pmap'"
+        )
     if parallel == "pmap" and jax.process_count() > 1:
         raise ValueError("parallel='pmap' runs in one process only; use 'jit'")
     if accumulate < 1:
         raise ValueError(f"accumulate: got {accumulate}, want 1 or more")
     update = Update(loss_fn, tx, accumulate)
-    make = _jit_step if parallel == "jit" else _pmap_step
-    return make(update, mesh, data)
+    if parallel == "pmap":
+        return _pmap_step(update, mesh, data)
+    return _jit_step(update, mesh, data, by_hand=parallel == "shard_map")
 
 
 class Update(NamedTuple):
@@ -199,29 +202,51 @@ def jit_updates(
     mesh: Mesh,
     *,
     accumulate: int = 1,
+    by_hand: bool = False,
 ) -> Callable:
     """What `make_train_step` compiles with "jit", to be lowered for any devices.
 
     Args:
       loss_fn, tx, mesh, accumulate: as there; the mesh may be of devices that are
         not here, as those of `jax.experimental.topologies`.
+      by_hand: what it compiles with "shard_map".
 
     Returns:
       `(state, data or None, batches [K, B, ...], count) -> (state, metrics)`, jitted.
     """
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
+    many = Update(loss_fn, tx, accumulate).many
+    if by_hand:
+
+        def of_device(*arguments):
+            device = lax.axis_index("data")
+            return many(*arguments, device, lambda tree: lax.psum(tree, "data"))
+
+        run = jax.shard_map(
+            of_device,
+            mesh=mesh,
+            in_specs=(P(), P(), P(None, "data"), P()),
+            out_specs=P(),
+            check_vma=False,  # what psum returns is the same everywhere
+        )
+    else:
+        run = many
     return jax.jit(
-        Update(loss_fn, tx, accumulate).many,
+        run,
         donate_argnums=0,
         in_shardings=(everywhere, everywhere, split, None),
         out_shardings=(everywhere, everywhere),
     )
 
 
-def _jit_step(update, mesh, data):
+def _jit_step(update, mesh, data, by_hand):
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
     compiled = jit_updates(
-        update.loss_fn, update.tx, mesh, accumulate=update.accumulate
+        update.loss_fn,
+        update.tx,
+        mesh,
+        accumulate=update.accumulate,
+        by_hand=by_hand,
     )
     copy = jax.jit(
         lambda state: jax.tree.map(jnp.copy, state), out_shardings=everywhere

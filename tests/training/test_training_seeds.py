@@ -84,18 +84,15 @@ def test_each_seed_is_evaluated(together):
         np.testing.assert_allclose(metrics["sum"][0][seed], wanted.sum(), rtol=1e-4)
 
 
-def test_cores_become_devices_that_share_the_seeds_evenly():
+def test_cores_become_devices_that_share_work_evenly():
     code = """
-import os
-import subprocess
-import sys
-
 import jax
 from lstm_jax import training
-training.split_cpu(6)
-print(len(jax.devices()))
-training.split_cpu(1)
-print(len(jax.devices()))
+training.split_cpu()
+devices = jax.devices()
+training.split_cpu()  # in vain: JAX has started
+shares = [(6, 1), (7, 1), (64, 32), (63, 32), (33, 32)]
+print(len(devices), *(len(training.enough_cores(devices, *s)) for s in shares))
 """
     environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
     out = subprocess.run(
@@ -106,4 +103,10 @@ print(len(jax.devices()))
         check=True,
     ).stdout.split()
     cores = len(os.sched_getaffinity(0))
-    assert out == [str(max(n for n in (1, 2, 3, 6) if n <= cores))] * 2
+
+    def most(pieces, least):
+        fit = range(1, min(cores, pieces // least) + 1)
+        return max(n for n in fit if pieces % n == 0)
+
+    shares = [(6, 1), (7, 1), (64, 32), (63, 32), (33, 32)]
+    assert out == [str(n) for n in (cores, *(most(*share) for share in shares))]

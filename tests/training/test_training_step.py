@@ -19,7 +19,7 @@ from lstm_jax.training import (
     make_train_step,
 )
 
-MODES = ["jit", "pmap"]
+MODES = ["jit", "shard_map", "pmap"]
 RATE = 0.1
 
 
@@ -151,7 +151,9 @@ def test_a_batch_that_does_not_split_is_refused(parallel):
 
 
 def test_unknown_mode():
-    with pytest.raises(ValueError, match="got 'pjit', want 'jit' or 'pmap'"):
+    with pytest.raises(
+        ValueError, match="got 'pjit', want 'jit', 'shard_map' or 'pmap'"
+    ):
         start("pjit")
 
 
