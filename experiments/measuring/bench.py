@@ -14,6 +14,7 @@ from experiments.measuring.layer_figures import table
 from experiments.measuring.timing import Timed, about, measure, peak
 
 Row = dict[str, Any]
+_CALM = 2.0  # times its least that a median may be
 
 
 class Bench:
@@ -43,11 +44,11 @@ class Bench:
         about, products = self.about, []
         for dtype, flops in self.peaks.items():
             products.append(f"{flops / 1e9:,.0f} GFLOP/s in {dtype}")
-        settings = ", ".join(f"{k}={v}" for k, v in about["settings"].items())
+        settings = " ".join(f"{k}={v}" for k, v in about["settings"].items())
         lines = [
             f"{about['cpu']}, {about['cores']} cores; JAX on {about['device_kind']}",
             f"peak, a product of 2048 x 2048: {', '.join(products)}",
-            f"one allocator for all: {settings or 'no MALLOC_*, GLIBC_TUNABLES set'}",
+            f"one allocator for all, {settings or 'no MALLOC_*, GLIBC_TUNABLES set'}",
         ]
         if self.options.peers:
             about["torch_threads"] = peers.threads()
@@ -58,7 +59,7 @@ class Bench:
     def rows(
         self, facts: Row, made: dict[str, Callable[[], Timed]], flops: dict[str, float]
     ) -> list[Row]:
-        """Measures candidates, writes a line of each, tells of those that refused.
+        """Measures candidates, writes a line of each, tells of refusals and of noise.
 
         Args:
           facts: what describes the layer: shape, batch, steps, kind, dtype, ...
@@ -100,6 +101,14 @@ class Bench:
             if not ran and (name, row["refused"]) not in self._told:
                 self._told.add((name, row["refused"]))
                 self.console.print(Text(f"{name}: {row['refused']}", style="yellow"))
+        for row in rows:
+            if row["ms"] and row["ms"] > _CALM * row["ms_min"]:
+                times = row["ms"] / row["ms_min"]
+                line = (
+                    f"disturbed: the median of {row['candidate']} is {times:.1f} x its "
+                    "least; trust no ratio with it, and measure on a quieter machine"
+                )
+                self.console.print(Text(line, style="yellow"))
         return rows
 
     def table(self, facts: Row, made, flops) -> list[Row]:

@@ -71,9 +71,12 @@ def geometric_means(rows: list[Row]) -> list[str]:
             ratios = [ratio[peer] for ratio in ours if peer in ratio]
             if ratios:
                 mean = math.exp(np.mean(np.log(ratios)))
-                parts.append(f"{mean:.2f} x as fast as {peer} ({len(ratios)} shapes)")
+                parts.append(f"{mean:.2f} x {peer} ({len(ratios)})")
         if parts:
-            lines.append(f"{OURS}; {kind}, {dtype}: {', '.join(parts)}")
+            lines.append(
+                f"{OURS}; {kind}, {dtype}; times as fast, geometric mean over (n) "
+                f"shapes: {', '.join(parts)}"
+            )
     return lines
 
 
@@ -87,7 +90,7 @@ def overview(rows: list[Row]):
         for shape in shapes
         for line in lines
     )
-    fig = figure(4.2 * len(shapes) + 0.6, len(lines) * (1.1 + 0.24 * most) + 0.4)
+    fig = figure(max(6.4, 4.2 * len(shapes)), len(lines) * (1.1 + 0.24 * most) + 0.5)
     axes = fig.subplots(len(lines), len(shapes), squeeze=False)
     for line, (kind, dtype) in enumerate(lines):
         for column, shape in enumerate(shapes):
@@ -101,13 +104,11 @@ def overview(rows: list[Row]):
                 _bars(ax, here)
             else:
                 ax.set_axis_off()
-    fig.suptitle(safe(f"{rows[0]['environment']['cpu']}: {_least(rows)}", 120))
+    about, rounds = rows[0]["environment"], rows[0]["rounds"]
+    where = about["cpu"] if about["platform"] == "cpu" else about["device_kind"]
+    words = f"{safe(where, 60)}\nmedian of {rounds} rounds in turn; line: the least"
+    fig.suptitle(words, color=INK, fontsize=10)
     return fig
-
-
-def _least(rows: list[Row]) -> str:
-    rounds = rows[0]["rounds"]
-    return f"median of {rounds} rounds in turn, and the least (line)"
 
 
 def _bars(ax, rows: list[Row]) -> None:

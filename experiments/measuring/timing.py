@@ -77,6 +77,9 @@ def measure(
     call and take cores from the next candidate, and the caches hold what that one left.
     A sample is one call, or as many as take 20 ms, at most ten, each waited for.
 
+    On a machine that others use, threads that spin for each other (those of PyTorch)
+    may wait for half a second at times, which the median beside the least betrays.
+
     A candidate that refuses (`NotImplementedError`), is not installed, fails, or needs
     more memory than is free is left out, with its reason.
     """
@@ -159,7 +162,8 @@ def about() -> dict[str, Any]:
         found["cpu"] = line.partition(":")[2].strip()
     affinity = getattr(os, "sched_getaffinity", None)
     found["cores"] = len(affinity(0)) if affinity else os.cpu_count()
-    settings = {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")}
+    kinds = ("MALLOC_", "OMP_", "GOMP_", "KMP_")  # allocator, and PyTorch's threads
+    settings = {k: v for k, v in os.environ.items() if k.startswith(kinds)}
     for name in ("GLIBC_TUNABLES", "XLA_FLAGS"):
         if os.environ.get(name):
             settings[name] = os.environ[name]
