@@ -143,6 +143,9 @@ def benchmark(options: Layers | None = None, **changes: Any) -> list[dict[str, A
       options: what to time; by default `Layers()`.
       **changes: fields of `Layers` by name.
     """
+    from lstm_jax import training
+
+    training.split_cpu()
     from experiments.measuring import growth, layers
 
     options = dataclasses.replace(options or Layers(), **changes)

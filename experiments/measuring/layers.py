@@ -14,7 +14,7 @@ from experiments.measuring.bench import Bench, Row
 from experiments.measuring.layer_figures import geometric_means, overview
 from experiments.measuring.timing import Timed, compiled
 from experiments.record import save_figure
-from lstm_jax import conv_lstm, gru, lstm, stack, unroll
+from lstm_jax import conv_lstm, gru, lstm, stack, training, unroll
 from lstm_jax.unroll import ENGINES
 
 SHAPES = {  # B T F D
@@ -132,6 +132,13 @@ def candidates(options, cells: dict[str, tuple], facts: Row):
                 made[name] = partial(run, options.seed, kind)
                 if gates:
                     counts[name] = flops(facts, gates)
+        devices = jax.devices()
+        if training.are_cores(devices) and facts["batch"] % len(devices) == 0:
+            name = f"{cell_name}, auto, a device a core"
+            run = partial(_ours, (cell(width),), xs, width, "auto", "none")
+            made[name] = partial(run, options.seed, kind, cores=True)
+            if gates:
+                counts[name] = flops(facts, gates)
     if options.peers:
         others = peers.peers(width, xs, options.seed, kind)
         made |= others
@@ -161,7 +168,9 @@ def _tail(remat: str) -> str:
     return "" if remat == "none" else f", remat={remat}"
 
 
-def _ours(cells, xs, width, engine: str, remat: str, seed: int, kind: str) -> Timed:
+def _ours(
+    cells, xs, width, engine: str, remat: str, seed: int, kind: str, cores: bool = False
+) -> Timed:
     @jax.jit
     def init(key):
         keys = jax.random.split(key, len(cells))
@@ -175,4 +184,4 @@ def _ours(cells, xs, width, engine: str, remat: str, seed: int, kind: str) -> Ti
             ys = unroll(cell, p, ys, **options).ys
         return ys
 
-    return compiled(apply, init(jax.random.key(seed)), xs, width, kind)
+    return compiled(apply, init(jax.random.key(seed)), xs, width, kind, cores)

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from experiments.record import environment
+from lstm_jax import training
 
 _PAUSE = 0.01  # s, in which threads that spin for more work go to sleep
 _SAMPLE = 0.02  # s; what is faster is called several times in a sample
@@ -37,7 +40,9 @@ class Measured(NamedTuple):
     refused: dict[str, str]
 
 
-def compiled(apply: Callable, params: Any, xs, width: int, kind: str) -> Timed:
+def compiled(
+    apply: Callable, params: Any, xs, width: int, kind: str, cores: bool = False
+) -> Timed:
     """A layer of any JAX library, compiled.
 
     Args:
@@ -47,6 +52,7 @@ def compiled(apply: Callable, params: Any, xs, width: int, kind: str) -> Timed:
       width: features of `ys`; all other axes are those of `xs`.
       kind: "forward", the outputs; "gradient", that of the sum of their squares with
         respect to `params`.
+      cores: the second axis of `xs`, the batch, is shared by all cores, each a device.
 
     Raises:
       ValueError: the outputs have another shape.
@@ -58,8 +64,27 @@ def compiled(apply: Callable, params: Any, xs, width: int, kind: str) -> Timed:
     def gradient(params, xs):
         return jax.grad(lambda p: jnp.square(apply(p, xs)).sum())(params)
 
+    run = gradient if kind == "gradient" else apply
+    if cores:
+        mesh = training.data_mesh(jax.devices())
+        share = P(None, "data")
+        params = jax.device_put(params, NamedSharding(mesh, P()))
+        xs = jax.device_put(xs, NamedSharding(mesh, share))
+        of_core = run
+
+        def of_all(params, xs):
+            own = of_core(params, xs)
+            return jax.lax.psum(own, "data") if kind == "gradient" else own
+
+        run = jax.shard_map(
+            of_all,
+            mesh=mesh,
+            in_specs=(P(), share),
+            out_specs=P() if kind == "gradient" else share,
+            check_vma=False,  # what psum returns is the same everywhere
+        )
     start = time.perf_counter()
-    whole = jax.jit(gradient if kind == "gradient" else apply)
+    whole = jax.jit(run)
     program = whole.lower(params, xs).compile()
     seconds = time.perf_counter() - start
     memory = program.memory_analysis()  # None where a backend does not say
