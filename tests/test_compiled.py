@@ -53,6 +53,20 @@ class TestTpu:
                 assert loop["weights"] == loop["weights_in_vmem"] == 1
                 assert loop["all_reduces"] == 0
 
+    def test_a_layer_beside_flax(self):
+        """XLA's estimates and bytes, B=64 T=128 F=D=512; counted, so they hold."""
+        layer = dict(shape=(64, 128, 512, 512), kind="gradient", dtype="bfloat16")
+        jobs = [
+            {"target": "v5e", "layer": layer | {"engine": engine}}
+            for engine in ("auto", "flax")
+        ]
+        ours, flax = compiled.compile_all(jobs)
+        cycles = [[loop["cycles"] for loop in row["loops"]] for row in (ours, flax)]
+        forward, backward = zip(*cycles, strict=True)
+        assert 3 * forward[0] <= forward[1] and 2 * backward[0] <= backward[1]
+        assert ours["temporary"] <= 0.45 * flax["temporary"]
+        assert all(loop["weights_in_vmem"] == 1 for loop in ours["loops"])
+
     def test_bundles_of_a_loop(self):
         (row,) = compiled.compile_all(
             layers("v5e", engines=["scan"], bundles=True, shape=(8, 6, 8, 128))[:1]

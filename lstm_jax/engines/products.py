@@ -16,13 +16,14 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 # Where it was measured to be faster, `docs/performance.md`.
 ROWS = range(8, 128)
 WEIGHTS = 2**18
+GRADIENTS = 2**21
 
 
 def for_cpu(fun: Callable) -> Callable:
     """`fun`, its matrix products in the faster form of two that are equal.
 
         x @ w       as  (wᵀ @ xᵀ)ᵀ      for 8 to 127 rows and 2¹⁸ weights or more
-        xᵀ @ d      as  xᵀ made first, then multiplied
+        xᵀ @ d      as  xᵀ made first, then multiplied, for 2²¹ sums or more
 
     Args:
       fun: any function of pytrees of arrays.
@@ -50,7 +51,8 @@ def _form(eqn) -> Callable | None:
     if batch != ((), ()) or a.ndim != 2 or b.ndim != 2:
         return None
     if contracted == ((0,), (0,)):
-        return _columns_first if a.shape[0] > max(a.shape[1], b.shape[1]) else None
+        gains = a.shape[1] * b.shape[1] >= GRADIENTS and a.shape[0] > a.shape[1]
+        return _columns_first if gains else None
     if contracted[0] == (1,) and a.shape[0] in ROWS and b.size >= WEIGHTS:
         return _weights_first
     return None
