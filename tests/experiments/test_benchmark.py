@@ -56,7 +56,13 @@ def test_a_table_a_line_of_json_and_a_bar_for_each_candidate(tmp_path, capsys):
         assert {"date", "jax", "cpu", "cores", "device_kind"} <= set(row["environment"])
     assert (tmp_path / "benchmark.png").stat().st_size > 10_000
     out = capsys.readouterr().out
-    for word in (f"B={B} T={T} F={F} D={D}", "µs/step", "MALLOC_", "GFLOP/s", *names):
+    for word in (
+        f"B={B} T={T} F={F} D={D}",
+        "µs/step",
+        "one allocator",
+        "GFLOP/s",
+        *names,
+    ):
         assert word in out
     benchmark(**TINY, engines=("scan",), out=tmp_path)
     assert len(written(tmp_path)) == len(rows) + 1
