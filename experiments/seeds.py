@@ -7,6 +7,7 @@ that of `train --seed=S`; a seed's own checkpoints and pictures on the way are l
 
 import dataclasses
 import functools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         params.append(weights_from(config.init_from, about, init(key_params))[0])
         keys.append(key_run)
     states = training.init_seeds(params, tx, jax.numpy.stack(keys))
+    matrices = training.matrix_names(params[0])
 
     def evaluate(weights, split):
         """Means `{name: [S]}` and predictions `[S, N, …]` of a split."""
@@ -110,7 +112,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             display.note(line)
         display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} side by side")
         display.start(steps)
-        carried, at, window = step.put_state(states), 0, []
+        carried, at, window, seconds = step.put_state(states), 0, [], 0.0
         stacked = [
             training.stacker(
                 functools.partial(batch_at, seed), config.steps_per_dispatch
@@ -122,8 +124,13 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             count = min(count, *(e - at % e for e in (eval_every, config.log_every)))
             parts = [batches(range(at, at + count)) for batches in stacked]
             batches = {key: np.stack([p[key] for p in parts]) for key in parts[0]}
+            if not at:  # compiles
+                held = step.run(carried, step.put_batches(batches), 0)
+                carried, _ = jax.block_until_ready(held)
+            since = time.perf_counter()
             carried, metrics = step.run(carried, step.put_batches(batches), count)
-            window.append({k: np.asarray(v)[..., :count] for k, v in metrics.items()})
+            window.append({k: np.asarray(v)[:, :, :count] for k, v in metrics.items()})
+            seconds += time.perf_counter() - since
             at += count
             if at % config.log_every == 0 or at == steps:
                 means = _means(window)
@@ -131,8 +138,9 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
                 window = []
                 rate = float(schedule(at - 1))
                 for number, log in enumerate(rows):
-                    row = {k: float(v[number]) for k, v in means.items()}
-                    log.append(dict(step=at, split="train", **row, learning_rate=rate))
+                    row = {k: v[number] for k, v in means.items()}
+                    row = training.row_of(row, matrices) | {"learning_rate": rate}
+                    log.append(dict(step=at, split="train", **row))
                 shown = {k: float(np.mean(v)) for k, v in means.items()}
                 display.update(at, dict(step=at, split="train", **shown))
             if at % eval_every == 0 or at == steps:
@@ -182,6 +190,12 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             display.note(
                 f"{metric}: {found['mean']:.4f} ± {found['sd']:.4f}   {values}"
             )
+        each_step = 1e3 * seconds / steps
+        display.note(
+            f"a step of {seeds} seeds took {each_step:.3g} ms, of one "
+            f"{each_step / seeds:.3g} ms; the training of all {seconds:.3g} s, of one "
+            f"{seconds / seeds:.3g} s"
+        )
         display.note(f"written to {directory}/: seeds.json, and a run for each seed")
     return summary
 
@@ -244,16 +258,14 @@ def _leave(directory: Path, name: str, config: Config, about, task, rows) -> Non
 
 
 def _means(window: list[dict]) -> dict[str, Any]:
-    """`{name: [S]}` of pairs (sum, count), each `[S, count]`."""
+    """`{name: [S, …]}` of pairs (sum, count), each `[S, count, …]`."""
     import numpy as np
 
     means = {}
     for name in window[0]:
-        total, count = (
-            np.sum([m[name][i].sum(-1, dtype=np.float64) for m in window], axis=0)
-            for i in (0, 1)
-        )
-        means[name] = total / count
+        sums = [pair[name].sum(2, dtype=np.float64) for pair in window]
+        total, count = np.sum(sums, axis=0)
+        means[name] = total / np.where(count, count, np.nan)
     return means
 
 

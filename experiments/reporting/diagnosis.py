@@ -31,7 +31,8 @@ def diagnosis(judged) -> Section | None:
         loss=lambda outputs: judged.task.loss(outputs, batch)[0],
         lengths=lengths,
     )
-    findings = inspect.diagnose(measures, rows=judged.rows)
+    updates = inspect.logged_updates(judged.rows)
+    findings = inspect.diagnose(measures, rows=judged.rows, updates=updates)
     rows = tuple((each.words, each.cure) for each in findings)
     words = f"Measured on {plural(len(some), 'training example')}."
     if rows:
@@ -40,8 +41,11 @@ def diagnosis(judged) -> Section | None:
         blocks = []
         words = f"Nothing was found that ails it. {words}"
     blocks.append(Words(words, "quiet"))
-    caption = "How gradients, gates and memory go through the steps of a sequence."
-    blocks.append(Picture(inspect.health(measures), caption))
+    caption = (
+        "How gradients, gates and memory go through the steps of a sequence, and how "
+        "much of its norm a step of training changed of each matrix."
+    )
+    blocks.append(Picture(inspect.health(measures, updates), caption))
     if judged.judgeable:
         blocks.append(_reading(judged, network))
     return Section("Diagnosis", tuple(blocks))

@@ -13,7 +13,8 @@ The signatures:
             key=None) -> Measures
     measure_cell(cell, params, xs, loss, *, key=None) -> Measures
     diagnose(measures=None, *, rows=(), updates=None) -> list[Finding]
-    update_ratios(before, after) -> {"layer_0.w_h": 1e-3, ...}      # for `updates`
+    logged_updates(rows) -> {"layer_0/w_h": 1e-3, ...}      # for `updates`: of a run,
+    update_ratios(before, after) -> the same                # and between two steps
     health(measures, updates=None) -> matplotlib Figure
     reading(model, params, image, *, classes=None, target=None, length=None, shown=None,
             predict=jax.nn.softmax, smooth=16, followed=None) -> Figure
@@ -32,7 +33,7 @@ from lstm_jax.inspect.film import reading_gif
 from lstm_jax.inspect.findings import diagnose
 from lstm_jax.inspect.follow import Followed, Held, follow
 from lstm_jax.inspect.gradients import carry_gradients, gradient_norms
-from lstm_jax.inspect.history import Finding, read_history
+from lstm_jax.inspect.history import Finding, logged_updates, read_history
 from lstm_jax.inspect.measures import (
     GateMeasures,
     LayerMeasures,
@@ -55,6 +56,7 @@ __all__ = [
     "follow",
     "gradient_norms",
     "health",
+    "logged_updates",
     "measure",
     "measure_cell",
     "read_history",

@@ -67,6 +67,26 @@ def read_history(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     return [finding for finding in found if finding]
 
 
+def logged_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """How much of its norm a step of a run changed of each matrix, at most.
+
+    Args:
+      rows: of its metrics; training rows have "update_ratio/layer_0/w_h" and so on.
+
+    Returns:
+      `{"layer_0/w_h": ratio}`, each the largest of the rows. Weights that grow under
+      large updates, and rates that fall, make ratios small in the end.
+    """
+    start = "update_ratio/"
+    names = dict.fromkeys(k for row in rows for k in row if k.startswith(start))
+    found = {}
+    for name in names:
+        values = _column(rows, "train", name)[1]
+        if np.isfinite(values).any():
+            found[name.removeprefix(start)] = float(np.nanmax(values))
+    return found
+
+
 def _column(rows, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps and values, in the order of steps."""
     pairs = [

@@ -12,7 +12,6 @@ from lstm_jax.cell import Cell
 from lstm_jax.inspect.layers import (
     Layer,
     layers_of,
-    path_name,
     run_layer,
     run_network,
     sequence,
@@ -185,7 +184,7 @@ def _cell(layer, loss, params, xs, key) -> dict:
 
 
 def update_ratios(before: Any, after: Any) -> dict[str, float]:
-    """‖after - before‖ / ‖before‖ of each leaf, {"layer_0.w_h": 1e-3, ...}.
+    """‖after - before‖ / ‖before‖ of each matrix, {"layer_0/w_h": 1e-3, ...}.
 
     Args:
       before: params.
@@ -193,14 +192,15 @@ def update_ratios(before: Any, after: Any) -> dict[str, float]:
         `optax.apply_updates(before, updates)` returns.
 
     Returns:
-      A number for each leaf that is not all zeros to begin with.
+      A number for each leaf of rank 2 and more that is not all zeros to begin with.
     """
     ratios = {}
     old = jax.tree_util.tree_leaves_with_path(before)
     for (path, b), a in zip(old, jax.tree.leaves(after), strict=True):
         b, a = np.asarray(b, np.float64), np.asarray(a, np.float64)
-        if b.any():
-            ratios[path_name(path)] = float(np.linalg.norm(a - b) / np.linalg.norm(b))
+        if b.ndim >= 2 and b.any():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            ratios[name] = float(np.linalg.norm(a - b) / np.linalg.norm(b))
     return ratios
 
 

@@ -5,7 +5,8 @@ from numbers import Real
 
 from lstm_jax.look import BLUE, COLORS, INK, ORANGE, QUIET, figure, safe, tidy
 
-# columns of a history that say where or how fast, not how well
+# columns of a history that say where or how fast, not how well, beside those of parts
+# of the network, whose names have a slash
 _NOT_METRICS = ("step", "split", "learning_rate", "gradient_norm", "images_per_second")
 
 
@@ -22,7 +23,11 @@ def curves(history: list[dict]):
       learning rate and the gradient norm. The best validation step (highest accuracy,
       else lowest mse, mae or loss; the earlier one of equals) has a star.
     """
-    metrics = [name for name in _columns(history) if name not in _NOT_METRICS]
+    metrics = [
+        name
+        for name in _columns(history)
+        if name not in _NOT_METRICS and "/" not in name
+    ]
     metrics.sort(key=lambda name: (name != "loss", name not in ("accuracy", "mse")))
     metrics = metrics[:3]
     small = [

@@ -25,7 +25,7 @@ from lstm_jax.training.devices import (
     start_processes,
     wait_for_all,
 )
-from lstm_jax.training.loop import Diverged, fit, stacker
+from lstm_jax.training.loop import Diverged, fit, row_of, stacker
 from lstm_jax.training.optimizer import make_optimizer, make_schedule
 from lstm_jax.training.plateau import observe, rate_scale, scale_on_plateau, waited
 from lstm_jax.training.profiling import profile
@@ -37,6 +37,7 @@ from lstm_jax.training.step import (
     jit_updates,
     make_eval_step,
     make_train_step,
+    matrix_names,
 )
 from lstm_jax.training.stopping import Stopped, StopSignals
 from lstm_jax.training.warm_start import (
@@ -80,6 +81,7 @@ __all__ = [
     "make_seeds_eval",
     "make_seeds_step",
     "make_train_step",
+    "matrix_names",
     "mixup",
     "named",
     "noise",
@@ -88,6 +90,7 @@ __all__ = [
     "rate_factors",
     "rate_scale",
     "rotate",
+    "row_of",
     "scale_by_path",
     "scale_on_plateau",
     "select_accelerator",

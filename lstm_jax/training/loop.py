@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from lstm_jax.training.averaging import weights
 from lstm_jax.training.plateau import rate_scale
-from lstm_jax.training.step import Batch, TrainState, TrainStep
+from lstm_jax.training.step import Batch, TrainState, TrainStep, matrix_names
 
 
 class Diverged(RuntimeError):
@@ -69,8 +69,9 @@ def fit(
       save_every: steps between saves.
       on_log: takes each row, {"step", "split": "train" | "validation", name: number}.
         Training rows are means over their steps, and hold "learning_rate" of the last
-        step if there is a schedule, and "images_per_second" (without compilation,
-        evaluation and saving).
+        step if there is a schedule, "update_ratio/layer_0/w_h" and so on, how much of
+        its norm a step changed of each matrix, and "images_per_second" (without
+        compilation, evaluation and saving).
       schedule: step -> learning rate, for the rows.
       should_stop: asked after each dispatch.
       observe: (state, metrics of its evaluation) -> state to go on with, and to save.
@@ -117,7 +118,7 @@ def fit(
         return state
 
     everies = (log_every, evaluate and eval_every, save and save_every)
-    stacked = stacker(batch_at, per_dispatch)
+    stacked, matrices = stacker(batch_at, per_dispatch), matrix_names(state.params)
     plan, arriving = deque([range(start, start + 1)]), iter(())
     state = step.put_state(state)
     host = stacked(plan[0])
@@ -159,7 +160,8 @@ def fit(
             window += _fetch(pending)
         if log_now:
             seconds += time.perf_counter() - since
-            row = {"step": number, "split": "train", **_means(window)}
+            row = {"step": number, "split": "train"}
+            row |= row_of(_means(window), matrices)
             if schedule is not None:
                 row["learning_rate"] = slowed * float(schedule(number - 1))
             row["images_per_second"] = images / seconds
@@ -227,13 +229,20 @@ def _fetch(pending: deque) -> list[dict]:
     return each
 
 
-def _means(window: list[dict]) -> dict[str, float]:
+def _means(window: list[dict]) -> dict[str, np.ndarray]:
     """The mean of each metric over a window: sum of sums / sum of counts."""
     means = {}
     for name in window[0]:
         total, count = np.sum([m[name] for m in window], axis=0, dtype=np.float64)
-        means[name] = float(total / count) if count else float("nan")
+        means[name] = total / np.where(count, count, np.nan)
     return means
+
+
+def row_of(means: dict[str, Any], matrices: list[str]) -> dict[str, float]:
+    """Means of metrics as the numbers of a row, each matrix's ratio by its name."""
+    ratios = zip(matrices, means["update_ratio"], strict=True)
+    row = {k: float(v) for k, v in means.items() if k != "update_ratio"}
+    return row | {f"update_ratio/{name}": float(ratio) for name, ratio in ratios}
 
 
 _ADVICE = (

@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lstm_jax.training.devices import check_batch_size
+from lstm_jax.training.warm_start import named
 
 Params = Any
 Batch = Mapping[str, Any]
@@ -98,8 +99,9 @@ def make_train_step(
         memory; their gradients are summed before the one update.
 
     Returns:
-      A TrainStep; its metrics are those of `loss_fn`, and "loss" and "gradient_norm"
-      (before clipping).
+      A TrainStep; its metrics are those of `loss_fn`, and "loss", "gradient_norm"
+      (before clipping) and "update_ratio", norms of each matrix's update and of the
+      matrix before it: `[L]` each, in the order of `matrix_names`.
 
     Raises:
       ValueError: `parallel` is neither, or pmap was asked for in many processes; or,
@@ -169,6 +171,7 @@ class Update(NamedTuple):
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
+        metrics["update_ratio"] = _norms(updates), _norms(state.params)
         return TrainState(state.step + 1, params, opt_state, state.key), metrics
 
     def _sums(self, params, batch, keys):
@@ -334,6 +337,20 @@ def make_eval_step(
         return run(_place(params, everywhere), _put(batch, split))
 
     return evaluate
+
+
+def matrix_names(params: Params) -> list[str]:
+    """Paths of the leaves of rank 2 and more, such as "layer_0/w_h".
+
+    Only their updates are compared with them: a bias begins at 0.
+    """
+    return [name for name, leaf in named(params).items() if jnp.ndim(leaf) >= 2]
+
+
+def _norms(tree):
+    matrices = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim >= 2]
+    norms = [jnp.linalg.norm(leaf.astype(jnp.float32).ravel()) for leaf in matrices]
+    return jnp.stack(norms) if norms else jnp.zeros(0, jnp.float32)
 
 
 def _norm(tree):

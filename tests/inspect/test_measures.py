@@ -123,9 +123,10 @@ def test_backward_reads_from_the_end(both_ways):
 
 
 def test_update_ratios():
-    before = {"layer": {"w": np.array([3.0, 4.0]), "b": np.zeros(2)}}
-    after = {"layer": {"w": np.array([3.0, 4.5]), "b": np.ones(2)}}
-    assert update_ratios(before, after) == {"layer.w": pytest.approx(0.1)}
+    before = {"layer": {"w": np.array([[3.0, 4.0]]), "v": np.zeros((2, 2))}}
+    after = {"layer": {"w": np.array([[3.0, 4.5]]), "v": np.ones((2, 2))}}
+    before["layer"]["b"], after["layer"]["b"] = np.full(2, 1e-3), np.ones(2)
+    assert update_ratios(before, after) == {"layer/w": pytest.approx(0.1)}
 
 
 def test_mistakes(both_ways):

@@ -98,12 +98,15 @@ def test_rows_saves_and_batches(parallel):
     plain, state = state, step.put_state(state)
     for number in range(10):
         state, metrics = step(state, linear.batch_at(number))
-        losses.append({k: (float(a), float(b)) for k, (a, b) in metrics.items()})
+        losses.append(jax.device_get(metrics))
     assert_same_bits(step.get_state(state), last)
     for row, window in zip(train, ([0, 3], [3, 6], [6, 9], [9, 10]), strict=True):
+        parts = losses[slice(*window)]
         for name in ("loss", "largest", "gradient_norm"):
-            total, count = np.sum([m[name] for m in losses[slice(*window)]], axis=0)
+            total, count = np.sum([m[name] for m in parts], axis=0)
             np.testing.assert_allclose(row[name], total / count, rtol=1e-6)
+        ((change,), (norm,)) = np.sum([m["update_ratio"] for m in parts], axis=0)
+        np.testing.assert_allclose(row["update_ratio/w"], change / norm, rtol=1e-6)
         assert row["learning_rate"] == float(SCHEDULE(row["step"] - 1))
         assert row["images_per_second"] > 0
         assert all(type(value) in (int, float, str) for value in row.values())

@@ -58,14 +58,18 @@ def test_step_equals_the_reference(parallel):
     for number in range(3):
         batch = linear.batch_at(number)
         state, metrics = step(state, batch)
+        before = want
         want, sums, count, norm = reference(want, jax.random.key(7), number, batch)
-        assert set(metrics) == {"loss", "largest", "gradient_norm"}
+        assert set(metrics) == {"loss", "largest", "gradient_norm", "update_ratio"}
         for name, total in sums.items():
             # float32 sums of 16 examples
             np.testing.assert_allclose(metrics[name][0], total, rtol=2e-6)
             assert float(metrics[name][1]) == count
         np.testing.assert_allclose(metrics["gradient_norm"][0], norm, rtol=2e-6)
         assert float(metrics["gradient_norm"][1]) == 1
+        matrices = want["w"] - before["w"], before["w"]  # of the bias there is no ratio
+        wanted = [[np.sqrt((x**2).sum())] for x in matrices]
+        np.testing.assert_allclose(metrics["update_ratio"], wanted, rtol=2e-5)
         plain = step.get_state(state)
         assert int(plain.step) == number + 1
         for name, leaf in want.items():
