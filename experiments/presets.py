@@ -114,9 +114,10 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _moving(
             "moving_digits",
             Model(kind="encoder_forecaster", cell="conv_lstm", features=48, layers=2),
-            steps=1400,
-            batch_size=4,
-            eval_every=350,
+            steps=1500,
+            batch_size=2,
+            eval_every=750,
+            optimizer=Optimizer(learning_rate=1.5e-3),
         ),
     ),
     "moving-fashion": (
