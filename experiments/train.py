@@ -57,9 +57,11 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     else:
         training.split_cpu()
     devices = training.select_accelerator(config.accelerator)
-    # A core with few examples waits for the others longer than it works.
+    # A core with few examples waits for the others longer than it works, unless its
+    # cells convolve images.
     examples = config.batch_size // config.accumulate
-    devices = training.enough_cores(devices, examples, least=32)
+    least = 1 if config.model.cell.startswith("conv") else 32
+    devices = training.enough_cores(devices, examples, least=least)
     training.check_batch_size(config.batch_size, len(devices), config.accumulate)
     mesh = training.data_mesh(devices)
     share = jax.process_index(), jax.process_count()
