@@ -63,7 +63,7 @@ class TestTpu:
         ours, flax = compiled.compile_all(jobs)
         cycles = [[loop["cycles"] for loop in row["loops"]] for row in (ours, flax)]
         forward, backward = zip(*cycles, strict=True)
-        assert 3 * forward[0] <= forward[1] and 2 * backward[0] <= backward[1]
+        assert 3 * forward[0] <= forward[1] and 3 * backward[0] <= backward[1]
         assert ours["temporary"] <= 0.45 * flax["temporary"]
         assert all(loop["weights_in_vmem"] == 1 for loop in ours["loops"])
 

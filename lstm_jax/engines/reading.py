@@ -1,19 +1,17 @@
 """What a function reads: found in its jaxpr, for cells that nobody has seen before."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 
 def reads(fun: Callable, *args: Any) -> list[bool]:
     """For each leaf of `args`, whether any output of `fun` depends on it."""
     jaxpr = jax.make_jaxpr(fun)(*args).jaxpr
-    needed = {id(v) for v in jaxpr.outvars}
-    for eqn in reversed(jaxpr.eqns):
-        if any(id(v) in needed for v in eqn.outvars):
-            needed |= {id(v) for v in eqn.invars}
-    return [id(v) in needed for v in jaxpr.invars]
+    needed = _read_by(jaxpr.replace(eqns=_needed(jaxpr)))
+    return [v in needed for v in jaxpr.invars]
 
 
 def sums(gates: Callable, u: Any, a: Any) -> list[int | None]:
@@ -65,6 +63,67 @@ def sums(gates: Callable, u: Any, a: Any) -> list[int | None]:
         return None
 
     return [partner(v) for v in us]
+
+
+class Apart(NamedTuple):
+    """Gates as a function of the pieces that they split u + a into.
+
+    Attributes:
+      run: `(params, carry, pieces) -> ...`.
+      sizes: of the pieces, along their last axis.
+    """
+
+    run: Callable
+    sizes: list[int]
+
+
+def apart(gates: Callable, params: Any, carry: Any, u: Any, a: Any) -> Apart | None:
+    """How gates that read one array of each half split the sum; None if they do not.
+
+    Args:
+      gates: `(params, carry, u, a) -> ...`, that read u only as a term of u + a.
+      params, carry: of the cell.
+      u, a: halves of one step, of one leaf each.
+    """
+    closed, shape = jax.make_jaxpr(gates, return_shape=True)(params, carry, u, a)
+    jaxpr = closed.jaxpr
+    *others, _, a = jaxpr.invars
+    (added,) = [eqn for eqn in jaxpr.eqns if a in eqn.invars]
+    (z,) = added.outvars
+    uses = [eqn for eqn in jaxpr.eqns if z in eqn.invars]
+    if z in jaxpr.outvars or [eqn.primitive.name for eqn in uses] != ["split"]:
+        return None
+    (split,) = uses
+    all_read = _read_by(jaxpr).issuperset(split.outvars)
+    if split.params["axis"] != z.aval.ndim - 1 or not all_read:
+        return None
+    rest = [eqn for eqn in jaxpr.eqns if eqn is not added and eqn is not split]
+    rest = jaxpr.replace(invars=others + list(split.outvars), eqns=rest)
+    # What only led to the sum, as a cast of u, reads what is not there any more.
+    rest = rest.replace(eqns=_needed(rest))
+
+    def run(params, carry, pieces):
+        leaves = jax.tree.leaves((params, carry, pieces))
+        out = jaxpr_as_fun(ClosedJaxpr(rest, closed.consts))(*leaves)
+        return jax.tree.unflatten(jax.tree.structure(shape), out)
+
+    return Apart(run, [int(size) for size in split.params["sizes"]])
+
+
+def _read_by(jaxpr) -> set:
+    """What any equation or output of `jaxpr` reads."""
+    everything = [v for eqn in jaxpr.eqns for v in eqn.invars] + jaxpr.outvars
+    return {v for v in everything if not hasattr(v, "val")}  # literals have one
+
+
+def _needed(jaxpr) -> list:
+    """The equations that its outputs depend on, in order."""
+    needed, eqns = {v for v in jaxpr.outvars if not hasattr(v, "val")}, []
+    for eqn in reversed(jaxpr.eqns):
+        if any(v in needed for v in eqn.outvars):
+            needed |= {v for v in eqn.invars if not hasattr(v, "val")}
+            eqns.append(eqn)
+    return eqns[::-1]
 
 
 def shows(gates: Callable, *args: Any) -> int | None:

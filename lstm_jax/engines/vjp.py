@@ -26,7 +26,7 @@ from jax import lax
 
 from lstm_jax.cell import Cell, at_least_float32
 from lstm_jax.engines.forms import Form, by_platform
-from lstm_jax.engines.reading import elementwise, reads, shows, sums
+from lstm_jax.engines.reading import Apart, apart, elementwise, reads, shows, sums
 from lstm_jax.engines.scan import gates, hoist, keep_masked, select, start
 from lstm_jax.engines.steps import Steps
 
@@ -109,6 +109,8 @@ def vjp(
         # then copy whole stacks in every step, to keep them from being overwritten,
         # unless steps are read from them alone.
         in_place = form.alone or plan.one_kernel
+        # Read by gate, they need not be converted as a whole first, in a kernel more.
+        apart = None if form.alone else plan.apart
         if remat:
             carries = _put(initial, plan.kept, kept)
             pre = plan.join(project_all(params, steps), recur_all(params, carries))
@@ -131,9 +133,15 @@ def vjp(
 
             def run_gates(small, carry, pre):
                 own = _put(params, plan.small, small)
+                if apart:
+                    (dtype,) = plan.a_dtypes
+                    return apart.run(own, carry, [piece.astype(dtype) for piece in pre])
                 return gates(cell, own, carry, *plan.part(pre))
 
-            if in_place:
+            if apart:
+                (stack,) = jax.tree.leaves(stacks.pre)
+                pre_t = _read_pieces(stack, t, apart.sizes)
+            elif in_place:
                 pre_t = read_step(stacks.pre, t)
             small = _pick(params, plan.small)
             (new, y_t), pull = _vjp(run_gates, small, carry, pre_t)
@@ -146,6 +154,9 @@ def vjp(
             zeros = jax.tree.map(jnp.zeros_like, d_carry)
             d_new, d_y = keep_masked(steps_t.mask, d_carry, zeros, d_y)
             d_small_t, d_direct, d_pre = pull((d_new, d_y.astype(y_t.dtype)))
+            if apart:
+                whole = jnp.concatenate(d_pre, axis=-1)
+                d_pre = _Pre(jax.tree.unflatten(plan.a_tree, [whole]), [])
             _, pull = _vjp(partial(cell.recur, params), carry)
             d_before = _add(d_direct, form.products(pull)(plan.wide(d_pre))[0])
             if steps_t.mask is not None:
@@ -277,6 +288,7 @@ class _Plan(NamedTuple):
       dtypes, tree: of the leaves of u, and its structure.
       a_dtypes, a_tree: the same of a.
       one_kernel: whether gates are elementwise, and read one stack.
+      apart: gates as a function of what they split that stack into, or None.
       shown: whether one leaf of the carry is not kept, and it is the output.
     """
 
@@ -289,6 +301,7 @@ class _Plan(NamedTuple):
     a_dtypes: list[Any]
     a_tree: Any
     one_kernel: bool
+    apart: Apart | None
     shown: bool
 
     def join(self, u: Any, a: Any) -> _Pre:
@@ -351,12 +364,14 @@ def _plan(cell, project, params, steps, carry, remat) -> _Plan:
     a_dtypes = [leaf.dtype for leaf in a_leaves]
     one_stack = partners == [0] and len(a_leaves) == 1
     one_kernel = one_stack and elementwise(partial(gates, cell), params, carry, u, a)
+    pieces = apart(partial(gates, cell), params, carry, u, a) if one_kernel else None
     lacking = kept.count(False)
     shown = lacking == 1 and shows(partial(gates, cell), params, carry, u, a) == (
         kept.index(False)
     )
+    u_facts, a_facts = (dtypes, tree), (a_dtypes, a_tree)
     return _Plan(
-        kept, small, large, partners, dtypes, tree, a_dtypes, a_tree, one_kernel, shown
+        kept, small, large, partners, *u_facts, *a_facts, one_kernel, pieces, shown
     )
 
 
@@ -449,6 +464,19 @@ def _read(stacks: Any, at: jax.Array) -> Any:
     return jax.tree.map(
         lambda stack: lax.dynamic_index_in_dim(stack, at, 0, keepdims=False), stacks
     )
+
+
+def _read_pieces(stack: jax.Array, at: jax.Array, sizes: list[int]) -> list[jax.Array]:
+    """One step of a stack, each piece of its last axis by a read of its own."""
+    _, *batch, _ = stack.shape
+    zeros = (jnp.zeros_like(at),) * len(batch)
+    first = [sum(sizes[:n]) for n in range(len(sizes))]
+    return [
+        lax.dynamic_slice(
+            stack, (at, *zeros, jnp.full_like(at, begin)), (1, *batch, size)
+        )[0]
+        for begin, size in zip(first, sizes, strict=True)
+    ]
 
 
 def _read_alone(stacks: Any, at: jax.Array) -> Any:
