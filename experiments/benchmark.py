@@ -73,6 +73,9 @@ class Layers:
     """Instead of the shapes: how time and memory of a gradient grow with the length,
     over T = 64, 128, ..., up to this; with and without remat=sqrt, and by engine="auto"
     unless others are named."""
+    grow_reads: Literal["state", "outputs"] = "state"
+    """What the gradient is of: the final state, as a classifier's, or all outputs,
+    which grow with the length themselves."""
     grow_batch: int = 32
     grow_inputs: int = 1
     grow_width: int = 256

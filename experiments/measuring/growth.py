@@ -25,6 +25,8 @@ def growth(options) -> list[Row]:
     """
     if options.grow < 64:
         raise ValueError(f"grow={options.grow}, but lengths start at T=64")
+    if options.peers and options.grow_reads == "state":
+        raise ValueError("--peers show outputs only: add --grow-reads=outputs")
     remat = tuple(dict.fromkeys((*options.remat, "none", "sqrt")))
     options = replace(options, engines=options.engines or ("auto",), remat=remat)
     made_of, bench, found = cells(options), Bench(options), []
@@ -33,7 +35,8 @@ def growth(options) -> list[Row]:
         while steps <= options.grow:
             facts = dict(shape="growth", batch=options.grow_batch, steps=steps)
             facts |= dict(inputs=options.grow_inputs, width=options.grow_width)
-            facts |= dict(kind="gradient", dtype=dtype)
+            kind = {"state": "state", "outputs": "gradient"}[options.grow_reads]
+            facts |= dict(kind=kind, dtype=dtype)
             rows += bench.rows(facts, *candidates(options, made_of, facts))
             bench.console.print(Text(f"T={steps} is measured", style="dim"))
             steps *= 2

@@ -128,25 +128,33 @@ def _bars(ax, rows: list[Row]) -> None:
     ax.set_title(safe(what, 50), loc="left", fontsize=10)
 
 
+def _what(row: Row) -> str:
+    return "gradient of " + ("final state" if row["kind"] == "state" else "outputs")
+
+
 def growth_table(rows: list[Row], exponents: list[Row]) -> Table:
     """Time and memory by length, then the exponents that fit them."""
     found = Table(box=box.SIMPLE_HEAD, title_justify="left")
     first = rows[0]
     found.title = Text(
-        f"\n{first['kind']}, {first['dtype']}, by length: "
+        f"\n{_what(first)}, {first['dtype']}, by length: "
         f"B={first['batch']} F={first['inputs']} D={first['width']}",
         style="bold",
     )
     found.add_column("", no_wrap=True)
-    for head in ("T", "ms", "least", "µs/step", "MB temporary", "of peak"):
+    heads = "T,ms,least,of no remat,µs/step,MB temporary,of peak"
+    for head in heads.split(","):
         found.add_column(head, justify="right")
+    times = {(row["candidate"], row["steps"]): row["ms"] for row in rows}
     for fit in exponents:
         for row in (r for r in rows if r["candidate"] == fit["candidate"]):
+            whole = times.get((row["candidate"].split(", remat=")[0], row["steps"]))
             found.add_row(
                 Text(row["candidate"]),
                 f"{row['steps']:,}",
                 _or_dash(row["ms"], ",.1f"),
                 _or_dash(row["ms_min"], ",.1f"),
+                _or_dash(row["ms"] and whole and row["ms"] / whole, ".2f"),
                 _or_dash(row["us_per_step"], ",.1f"),
                 _or_dash(row["temporary_mb"], ",.1f"),
                 _or_dash(row["peak_share"], ".0%"),
@@ -154,7 +162,9 @@ def growth_table(rows: list[Row], exponents: list[Row]) -> Table:
         powers = [_or_dash(fit[what], ".2f") for what in ("time", "bytes")]
         label = Text("  grows as T to the", style="bold")
         found.add_row(
-            label, "", powers[0], "", "", powers[1], "", style="bold", end_section=True
+            *(label, "", powers[0], "", "", "", powers[1], ""),
+            style="bold",
+            end_section=True,
         )
     return found
 
@@ -186,5 +196,5 @@ def growth(rows: list[Row], exponents: list[Row]):
             ax.legend(frameon=False, fontsize=8)
     first = rows[0]
     size = f"B={first['batch']} F={first['inputs']} D={first['width']}"
-    fig.suptitle(safe(f"{first['kind']}, {first['dtype']}, {size}", 90), color=INK)
+    fig.suptitle(safe(f"{_what(first)}, {first['dtype']}, {size}", 90), color=INK)
     return fig

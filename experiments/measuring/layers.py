@@ -181,7 +181,7 @@ def _ours(
 
     def apply(params, ys):
         for cell, p in zip(cells, params, strict=True):
-            ys = unroll(cell, p, ys, **options).ys
-        return ys
+            ys, carry = unroll(cell, p, ys, **options)
+        return carry if kind == "state" else ys
 
     return compiled(apply, init(jax.random.key(seed)), xs, width, kind, cores)

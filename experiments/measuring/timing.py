@@ -46,25 +46,25 @@ def compiled(
     """A layer of any JAX library, compiled.
 
     Args:
-      apply: `(params, xs) -> ys`.
+      apply: `(params, xs) -> ys`, or the final state, where `kind` is "state".
       params: a pytree of floating arrays.
       xs: inputs, features last.
       width: features of `ys`; all other axes are those of `xs`.
       kind: "forward", the outputs; "gradient", that of the sum of their squares with
-        respect to `params`.
+        respect to `params`; "state", that of the final state's.
       cores: the second axis of `xs`, the batch, is shared by all cores, each a device.
 
     Raises:
       ValueError: the outputs have another shape.
     """
     ys, wanted = jax.eval_shape(apply, params, xs), (*xs.shape[:-1], width)
-    if ys.shape != wanted:
+    if kind != "state" and ys.shape != wanted:
         raise ValueError(f"benchmark: outputs are {ys.shape}, but wanted {wanted}")
 
-    def gradient(params, xs):
-        return jax.grad(lambda p: jnp.square(apply(p, xs)).sum())(params)
+    def loss(params, xs):
+        return sum(jnp.square(y).sum() for y in jax.tree.leaves(apply(params, xs)))
 
-    run = gradient if kind == "gradient" else apply
+    run = apply if kind == "forward" else jax.grad(loss)
     if cores:
         mesh = training.data_mesh(jax.devices())
         share = P(None, "data")
@@ -74,13 +74,13 @@ def compiled(
 
         def of_all(params, xs):
             own = of_core(params, xs)
-            return jax.lax.psum(own, "data") if kind == "gradient" else own
+            return own if kind == "forward" else jax.lax.psum(own, "data")
 
         run = jax.shard_map(
             of_all,
             mesh=mesh,
             in_specs=(P(), share),
-            out_specs=P() if kind == "gradient" else share,
+            out_specs=share if kind == "forward" else P(),
             check_vma=False,  # what psum returns is the same everywhere
         )
     start = time.perf_counter()
