@@ -201,7 +201,7 @@ def test_growth_is_told_and_drawn(tmp_path, capsys):
     assert [row["steps"] for row in written(tmp_path)] == [64, 64, 128, 128]
     assert [row["candidate"] for row in rows[-2:]] == names
     whole, pieces = (row["bytes"] for row in rows[-2:])
-    assert 0.8 < whole < 1.2 and pieces < 0.7
+    assert 0.8 < whole < 1.2 and pieces < whole - 0.1
     assert "grows as T to the" in capsys.readouterr().out
     assert (tmp_path / "grow.png").stat().st_size > 10_000
 
