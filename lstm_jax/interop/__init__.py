@@ -1,0 +1,77 @@
+"""Weights and states from and to other libraries, on plain arrays.
+
+None of the libraries is imported. What a name gives back has its arrays where ours are
+wanted; `from_*` may be differentiated, and takes tensors on the CPU, too.
+"""
+
+from lstm_jax.interop.cudnn import (
+    from_cudnn,
+    from_cudnn_carry,
+    to_cudnn,
+    to_cudnn_carry,
+)
+from lstm_jax.interop.equinox import (
+    from_equinox,
+    from_equinox_carry,
+    to_equinox,
+    to_equinox_carry,
+)
+from lstm_jax.interop.flax import (
+    from_flax_carry,
+    from_linen,
+    from_nnx,
+    to_flax_carry,
+    to_linen,
+    to_nnx,
+)
+from lstm_jax.interop.haiku import (
+    from_haiku,
+    from_haiku_carry,
+    to_haiku,
+    to_haiku_carry,
+)
+from lstm_jax.interop.keras import (
+    from_keras,
+    from_keras_carry,
+    to_keras,
+    to_keras_carry,
+)
+from lstm_jax.interop.pytorch import (
+    from_pytorch,
+    from_pytorch_carry,
+    from_pytorch_cell,
+    to_pytorch,
+    to_pytorch_carry,
+    to_pytorch_cell,
+)
+
+__all__ = [
+    "from_cudnn",
+    "from_cudnn_carry",
+    "from_equinox",
+    "from_equinox_carry",
+    "from_flax_carry",
+    "from_haiku",
+    "from_haiku_carry",
+    "from_keras",
+    "from_keras_carry",
+    "from_linen",
+    "from_nnx",
+    "from_pytorch",
+    "from_pytorch_carry",
+    "from_pytorch_cell",
+    "to_cudnn",
+    "to_cudnn_carry",
+    "to_equinox",
+    "to_equinox_carry",
+    "to_flax_carry",
+    "to_haiku",
+    "to_haiku_carry",
+    "to_keras",
+    "to_keras_carry",
+    "to_linen",
+    "to_nnx",
+    "to_pytorch",
+    "to_pytorch_carry",
+    "to_pytorch_cell",
+]

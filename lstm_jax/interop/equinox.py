@@ -1,0 +1,86 @@
+"""Equinox's `LSTMCell` and `GRUCell`: arrays by the names of their fields, and states.
+
+Shapes and order are PyTorch's, with one bias; a GRU has the one inside the reset apart.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lstm_jax.interop.carries import from_states, one_or_both, to_states
+from lstm_jax.interop.entries import (
+    arrays,
+    check,
+    kind_of,
+    need,
+    sizes,
+    without_bias,
+    zeros_like,
+)
+
+
+def from_equinox(
+    fields: Mapping[str, Any], *, caller: str = "from_equinox"
+) -> dict[str, Any]:
+    """Params of an `LSTMCell` or a `GRUCell`.
+
+    Args:
+      fields: `weight_ih [G, F]`, `weight_hh [G, D]`, `bias [G]` or None, and of a GRU
+        `bias_n [D]` or None.
+      caller: what an error begins with.
+
+    Raises:
+      ValueError: arrays are missing, unexpected or of another shape.
+    """
+    found = arrays(caller, fields)
+    w_hh = need(caller, found, "weight_hh")
+    inputs = need(caller, found, "weight_ih").shape[1]
+    gates, features = w_hh.shape
+    kind = kind_of(caller, "weight_hh", gates, features)
+    wanted = {"weight_ih": (gates, inputs), "weight_hh": (gates, features)}
+    if "bias" in found or "bias_n" in found:
+        wanted["bias"] = (gates,)
+        if kind == "gru":
+            wanted["bias_n"] = (features,)
+    check(caller, found, wanted)
+    bias, bias_n = found.get("bias"), found.get("bias_n")
+    params = {
+        "w_x": found["weight_ih"].T,
+        "w_h": w_hh.T,
+        "b": zeros_like(w_hh[:, 0]) if bias is None else bias,
+    }
+    if kind == "gru":
+        params["b_n"] = zeros_like(w_hh[0]) if bias_n is None else bias_n
+    return params
+
+
+def to_equinox(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any]:
+    """Arrays by field, to put into a cell with `equinox.tree_at`.
+
+    Args:
+      params: of `lstm` or `gru`.
+      bias: False for a cell with `use_bias=False`; ours must then be zero.
+
+    Raises:
+      NotImplementedError: Equinox has no such cell.
+    """
+    own = sizes("to_equinox", params)
+    if own.kernel or own.kind == "rnn" or "w_p" in params:
+        what = "convolutional cell" if own.kernel else "such cell"
+        what = "projection" if "w_p" in params else what
+        raise NotImplementedError(f"to_equinox: Equinox has no {what}")
+    fields = {"weight_ih": params["w_x"].T, "weight_hh": params["w_h"].T}
+    if not bias:
+        without_bias("to_equinox", b=params.get("b"), b_n=params.get("b_n"))
+        return fields
+    fields["bias"] = params["b"]
+    return fields | ({"bias_n": params["b_n"]} if own.kind == "gru" else {})
+
+
+def from_equinox_carry(state: Any, kind: str) -> Any:
+    """A carry of `(h, c)`, of an LSTM, or of `h`; each `[D]`, or `[B, D]` by vmap."""
+    return from_states("from_equinox_carry", kind, state, "hc")
+
+
+def to_equinox_carry(carry: Any) -> Any:
+    """`(h, c)`, or `h`."""
+    return one_or_both(to_states(carry, "hc"))

@@ -1,0 +1,225 @@
+"""Flax's cells, Linen and NNX: trees of kernels and biases, and states.
+
+Linen's `LSTMCell` and `OptimizedLSTMCell` have one tree. `ConvLSTMCell` has another
+order of gates, i g f o, and adds 1 to the forget gate in every step. NNX's `GRUCell`
+has no bias inside the reset.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lstm_jax.interop.carries import from_states, one_or_both, to_states
+from lstm_jax.interop.entries import (
+    arrays,
+    blocks,
+    check,
+    join,
+    kind_of,
+    need,
+    nested,
+    reorder,
+    shifted,
+    sizes,
+    without_bias,
+    zeros_like,
+)
+
+_IGFO = (0, 2, 1, 3)  # i f g o from i g f o, and back
+_GATES = {"lstm": "ifgo", "gru": "rzn"}
+
+
+def from_linen(
+    params: Mapping[str, Any], *, prefix: str = "", caller: str = "from_linen"
+) -> dict[str, Any]:
+    """Params of Linen's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `SimpleCell`
+    (without `residual`) or `ConvLSTMCell`; which one it is, is seen from the names.
+
+    Args:
+      params: nested, as `cell.init(...)["params"]`; of a whole model with `prefix`.
+      prefix: of the paths to read, such as "RNN_0/cell/".
+      caller: what an error begins with.
+
+    Raises:
+      ValueError: arrays are missing, unexpected or of another shape.
+    """
+    found = arrays(caller, params, prefix)
+    if any(name.startswith("ih/") for name in found):
+        return _from_conv(caller, found)
+    return _from_cell(caller, found)
+
+
+def to_linen(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any]:
+    """The tree of the Linen cell that has these equations.
+
+    Args:
+      params: of `lstm`, `gru`, `rnn` or `conv_lstm`.
+      bias: False for a `ConvLSTMCell` with `use_bias=False`: then `b` must be -1 for
+        the forget gate, and 0 for the rest, since that cell adds 1.
+
+    Raises:
+      NotImplementedError: Linen has no such cell.
+      ValueError: params do not fit each other, or a bias is not as said.
+    """
+    own = sizes("to_linen", params)
+    if own.kernel:
+        return _to_conv(own, params, bias)
+    return _to_cell("to_linen", own, params)
+
+
+def from_nnx(
+    params: Mapping[str, Any], *, prefix: str = "", caller: str = "from_nnx"
+) -> dict[str, Any]:
+    """Params of NNX's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
+
+    Args:
+      params: nested arrays, as `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`.
+      prefix: of the paths to read, such as "cell/".
+      caller: what an error begins with.
+
+    Raises:
+      ValueError: arrays are missing, unexpected or of another shape.
+    """
+    found = arrays(caller, params, prefix)
+    if not any(name.startswith("dense_") for name in found):
+        found = {n.replace("if_/", "if/"): leaf for n, leaf in found.items()}
+        return _from_cell(caller, found)
+    w_x = need(caller, found, "dense_i/kernel")
+    w_h = need(caller, found, "dense_h/kernel")
+    (features, gates), inputs = w_h.shape, w_x.shape[0]
+    kind = kind_of(caller, "dense_h/kernel", gates, features)
+    side = "h" if kind == "lstm" else "i"  # where the bias is
+    shapes = {"i/kernel": (inputs, gates), "h/kernel": (features, gates)}
+    shapes[f"{side}/bias"] = (gates,)
+    check(caller, found, {f"dense_{name}": shape for name, shape in shapes.items()})
+    made = {"w_x": w_x, "w_h": w_h, "b": found[f"dense_{side}/bias"]}
+    if kind == "gru":
+        made["b_n"] = zeros_like(made["b"][:features])
+    return made
+
+
+def to_nnx(params: Mapping[str, Any], *, optimized: bool = False) -> dict[str, Any]:
+    """The tree of the NNX cell that has these equations.
+
+    Args:
+      params: of `lstm`, `gru` (whose `b_n` must be zero) or `rnn`.
+      optimized: of an LSTM, for `OptimizedLSTMCell`.
+
+    Returns:
+      Nested arrays, as `nnx.update(cell, ...)` takes them.
+    """
+    own = sizes("to_nnx", params)
+    if own.kernel:
+        raise NotImplementedError("to_nnx: NNX has no convolutional cells")
+    if own.kind == "gru":
+        without_bias("to_nnx", b_n=params["b_n"])
+    if own.kind == "lstm" and not optimized:
+        tree = _to_cell("to_nnx", own, params)
+        return {"if_" if name == "if" else name: leaf for name, leaf in tree.items()}
+    if "w_p" in params:
+        raise NotImplementedError("to_nnx: Flax's cells have no projection")
+    side = "h" if own.kind == "lstm" else "i"
+    tree = {"dense_i": {"kernel": params["w_x"]}, "dense_h": {"kernel": params["w_h"]}}
+    tree[f"dense_{side}"]["bias"] = params["b"]
+    return tree
+
+
+def from_flax_carry(carry: Any, kind: str) -> Any:
+    """A carry of `(c, h)`, of an LSTM in Linen or NNX, or of `h`.
+
+    Args:
+      carry: each `[*B, D]`, or `[*B, *space, D]`.
+      kind: "lstm", "gru" or "rnn".
+    """
+    return from_states("from_flax_carry", kind, carry, "ch")
+
+
+def to_flax_carry(carry: Any) -> Any:
+    """`(c, h)`, or `h`."""
+    return one_or_both(to_states(carry, "ch"))
+
+
+def _from_cell(caller: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a cell with a kernel for each gate: "ii", "hi", and so on; "i" and "h"."""
+    if "i/kernel" in found or "h/kernel" in found:
+        w_h = need(caller, found, "h/kernel")
+        inputs, features = need(caller, found, "i/kernel").shape[0], w_h.shape[1]
+        shapes = {"i/kernel": (inputs, features), "i/bias": (features,)}
+        check(caller, found, shapes | {"h/kernel": (features, features)})
+        return {"w_x": found["i/kernel"], "w_h": w_h, "b": found["i/bias"]}
+    kind = "gru" if any(name.startswith("ir/") for name in found) else "lstm"
+    gates = _GATES[kind]
+    first = need(caller, found, f"i{gates[0]}/kernel")
+    inputs, features = first.shape
+    wanted = {f"i{g}/kernel": (inputs, features) for g in gates}
+    wanted |= {f"h{g}/kernel": (features, features) for g in gates}
+    biased = [f"h{g}" for g in gates]
+    if kind == "gru":
+        biased = [f"i{g}" for g in gates] + ["hn"]
+    check(caller, found, wanted | {f"{name}/bias": (features,) for name in biased})
+    params = {
+        "w_x": join([found[f"i{g}/kernel"] for g in gates]),
+        "w_h": join([found[f"h{g}/kernel"] for g in gates]),
+        "b": join([found[f"{name}/bias"] for name in biased[: len(gates)]]),
+    }
+    return params | ({"b_n": found["hn/bias"]} if kind == "gru" else {})
+
+
+def _to_cell(caller: str, own, params: Mapping[str, Any]) -> dict:
+    if "w_p" in params:
+        raise NotImplementedError(f"{caller}: Flax's cells have no projection")
+    if own.kind == "rnn":
+        return {
+            "i": {"kernel": params["w_x"], "bias": params["b"]},
+            "h": {"kernel": params["w_h"]},
+        }
+    gates = _GATES[own.kind]
+    side = "i" if own.kind == "gru" else "h"
+    flat = {}
+    for name, key, leaf in (
+        ("i", "kernel", "w_x"),
+        ("h", "kernel", "w_h"),
+        (side, "bias", "b"),
+    ):
+        for gate, block in zip(gates, blocks(params[leaf], len(gates)), strict=True):
+            flat[f"{name}{gate}/{key}"] = block
+    if own.kind == "gru":
+        flat["hn/bias"] = params["b_n"]
+    return nested(flat)
+
+
+def _from_conv(caller: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    w_x = need(caller, found, "ih/kernel", None)
+    w_h = need(caller, found, "hh/kernel", w_x.ndim)
+    features = w_h.shape[-2]
+    gates = 4 * features
+    wanted = {
+        "ih/kernel": (*w_x.shape[:-1], gates),
+        "hh/kernel": (*w_x.shape[:-2], features, gates),
+    }
+    if any(name.endswith("/bias") for name in found):
+        wanted |= {"ih/bias": (gates,), "hh/bias": (gates,)}
+    check(caller, found, wanted)
+    if "ih/bias" in found:
+        b = found["ih/bias"] + found["hh/bias"]
+    else:
+        b = zeros_like(w_h.reshape(-1, gates)[0])
+    b = shifted(reorder(b, _IGFO), 1, range(4))
+    return {"w_x": reorder(w_x, _IGFO), "w_h": reorder(w_h, _IGFO), "b": b}
+
+
+def _to_conv(own, params: Mapping[str, Any], bias: bool) -> dict[str, Any]:
+    if own.kind != "lstm":
+        raise NotImplementedError("to_linen: of convolutional cells there is the LSTM")
+    b = params.get("b")
+    if b is None:
+        b = zeros_like(params["w_h"].reshape(-1, 4 * own.features)[0])
+    b = shifted(b, -1, _IGFO)
+    if not bias:
+        without_bias("to_linen", **{"b, less the 1 that is added,": b})
+    tree = {
+        "ih": {"kernel": reorder(params["w_x"], _IGFO)},
+        "hh": {"kernel": reorder(params["w_h"], _IGFO)},
+    }
+    if bias:
+        tree["ih"]["bias"], tree["hh"]["bias"] = b, zeros_like(b)
+    return tree

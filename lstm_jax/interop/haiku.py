@@ -1,0 +1,157 @@
+"""Haiku's `LSTM`, `Conv1DLSTM` to `Conv3DLSTM` and `VanillaRNN`: params and states.
+
+Their gates are in the order i g f o, and 1 is added to the forget gate in every step:
+Haiku's bias is ours less 1. That rounds, where the forget bias is not between 0.5 and
+2, by half an ulp of the larger number.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lstm_jax.interop.carries import from_states, one_or_both, to_states
+from lstm_jax.interop.entries import (
+    arrays,
+    check,
+    join,
+    need,
+    nested,
+    reorder,
+    shifted,
+    sizes,
+    zeros_like,
+)
+
+_IGFO = (0, 2, 1, 3)  # i f g o from i g f o, and back
+_HALVES = "input_to_hidden", "hidden_to_hidden"
+
+
+def from_haiku(
+    params: Mapping[str, Any], *, prefix: str | None = None, caller: str = "from_haiku"
+) -> dict[str, Any]:
+    """Params of a recurrent core; which one it is, is seen from the names.
+
+    Args:
+      params: as `transformed.init` gives them: `{"lstm/linear": {"w": ..., "b": ...}}`.
+      prefix: of the paths to read, such as "my_model/lstm/"; by default the module that
+        all have in common.
+      caller: what an error begins with.
+
+    Returns:
+      Params of `lstm`, `conv_lstm`, or `rnn(activation=jax.nn.relu)`.
+
+    Raises:
+      NotImplementedError: of a `GRU`, which resets before the recurrent product.
+      ValueError: arrays are missing, unexpected or of another shape.
+    """
+    found = arrays(caller, params, prefix or "")
+    if prefix is None:
+        found = _below_the_common_module(found)
+    if "w_i" in found and "w_h" in found:
+        raise NotImplementedError(
+            f"{caller}: Haiku's GRU resets the state before the recurrent product; gru "
+            "does so after it"
+        )
+    if f"{_HALVES[0]}/w" in found or f"{_HALVES[1]}/w" in found:
+        return _from_conv(caller, found)
+    b = need(caller, found, "linear/b", 1)
+    w = need(caller, found, "linear/w")
+    if "linear_1/w" in found:  # VanillaRNN
+        features = len(b)
+        shapes = {"linear/w": (len(w), features), "linear/b": (features,)}
+        shapes["linear_1/w"] = (features, features)
+        if "linear_1/b" in found:
+            shapes["linear_1/b"] = (features,)
+            b = b + found["linear_1/b"]
+        check(caller, found, shapes)
+        return {"w_x": w, "w_h": found["linear_1/w"], "b": b}
+    features = len(b) // 4
+    inputs = max(len(w) - features, 0)
+    gates = 4 * features
+    check(caller, found, {"linear/w": (inputs + features, gates), "linear/b": (gates,)})
+    w, b = reorder(w, _IGFO), reorder(b, _IGFO)
+    b = shifted(b, 1, range(4))
+    return {"w_x": w[:inputs], "w_h": w[inputs:], "b": b}
+
+
+def to_haiku(
+    params: Mapping[str, Any], *, name: str | None = None, double_bias: bool = True
+) -> dict[str, Any]:
+    """Haiku's params of the core that has these equations.
+
+    Args:
+      params: of `lstm`, `conv_lstm`, or `rnn`, which Haiku runs with ReLU.
+      name: of the module; by default Haiku's own, such as "lstm".
+      double_bias: of a `VanillaRNN`, as there: whether the hidden half has a bias.
+
+    Raises:
+      NotImplementedError: Haiku has no such core.
+    """
+    own = sizes("to_haiku", params)
+    if own.kind == "gru" or "w_p" in params:
+        what = (
+            "GRU that resets after the product" if own.kind == "gru" else "projection"
+        )
+        raise NotImplementedError(f"to_haiku: Haiku has no {what}")
+    if own.kind == "rnn":
+        name, b = name or "vanilla_rnn", params["b"]
+        half = {"w": params["w_h"]} | ({"b": zeros_like(b)} if double_bias else {})
+        return {
+            f"{name}/linear": {"w": params["w_x"], "b": b},
+            f"{name}/linear_1": half,
+        }
+    w_x, w_h = (reorder(params[key], _IGFO) for key in ("w_x", "w_h"))
+    b = params.get("b")
+    if b is None:
+        b = zeros_like(params["w_h"].reshape(-1, 4 * own.features)[0])
+    b = shifted(b, -1, _IGFO)
+    if not own.kernel:
+        w = join([w_x, w_h], axis=0)
+        return {f"{name or 'lstm'}/linear": {"w": w, "b": b}}
+    name = name or f"conv{len(own.kernel)}_d_lstm"
+    halves = {"w": w_x, "b": b}, {"w": w_h, "b": zeros_like(b)}
+    pairs = zip(_HALVES, halves, strict=True)
+    return {f"{name}/{half}": leaves for half, leaves in pairs}
+
+
+def from_haiku_carry(state: Any, kind: str) -> Any:
+    """A carry of `hk.LSTMState(hidden, cell)`, or of a `VanillaRNN`'s array.
+
+    Args:
+      state: each `[*B, D]`, or `[*B, *space, D]`.
+      kind: "lstm" or "rnn".
+    """
+    return from_states("from_haiku_carry", kind, state, "hc")
+
+
+def to_haiku_carry(carry: Any) -> Any:
+    """`(hidden, cell)`, for `hk.LSTMState(*...)`; or the state of a `VanillaRNN`."""
+    return one_or_both(to_states(carry, "hc"))
+
+
+def _below_the_common_module(found: dict[str, Any]) -> dict[str, Any]:
+    tree = nested(found)
+    inner = {"linear", "linear_1", *_HALVES}
+    while len(tree) == 1 and not inner & tree.keys():
+        (below,) = tree.values()
+        if not isinstance(below, Mapping):
+            break
+        tree = below
+    return arrays("from_haiku", tree)
+
+
+def _from_conv(caller: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    w_x = need(caller, found, f"{_HALVES[0]}/w", None)
+    w_h = need(caller, found, f"{_HALVES[1]}/w", w_x.ndim)
+    features = w_h.shape[-2]
+    gates = 4 * features
+    shapes = {
+        f"{_HALVES[0]}/w": (*w_x.shape[:-1], gates),
+        f"{_HALVES[1]}/w": (*w_x.shape[:-2], features, gates),
+    }
+    check(caller, found, shapes | {f"{half}/b": (gates,) for half in _HALVES})
+    b = reorder(found[f"{_HALVES[0]}/b"] + found[f"{_HALVES[1]}/b"], _IGFO)
+    return {
+        "w_x": reorder(w_x, _IGFO),
+        "w_h": reorder(w_h, _IGFO),
+        "b": shifted(b, 1, range(4)),
+    }
