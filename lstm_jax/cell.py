@@ -71,6 +71,8 @@ class Cell(NamedTuple):
       feature_ndim: trailing axes of an input that are features: 1 for vectors.
       equations: name of the equations a fused kernel may assume, such as "lstm".
         A combinator clears it, for what it returns obeys other equations.
+      copies: whether it is several of one cell, side by side: params have a first
+        axis of them, and so has the batch, `[*B]`.
     """
 
     init: Callable[..., Any]
@@ -80,6 +82,7 @@ class Cell(NamedTuple):
     gates: Callable[..., Any]
     feature_ndim: int = 1
     equations: str | None = None
+    copies: bool = False
 
 
 def step(cell: Cell, params: Any, carry: Any, u_t: Any) -> tuple[Any, jax.Array]:

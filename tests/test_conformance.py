@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conformance import CASES, RANDOM, READINGS, B, T, jit
 
-from lstm_jax import lstm, unroll
+from lstm_jax import bidirectional, lstm, unroll
 from lstm_jax.cell import at_least_float32
 from lstm_jax.engines.forms import ACCELERATOR
 
@@ -127,6 +127,36 @@ def test_engine_vjp_equals_scan_in_more_ways(name, way):
 def test_engine_vjp_equals_scan_in_its_other_form(name, way):
     at = conformance.problem(name)
     assert_engines_agree(name, at, 1e-10, 1e-11, **MORE_WAYS[way])
+
+
+@pytest.mark.usefixtures("x64", "as_on_accelerators")
+@pytest.mark.parametrize("name", SOME)
+def test_two_directions_in_one_loop_equal_one_after_the_other(name, monkeypatch):
+    params, xs, carry = conformance.problem(name)
+    half = jax.tree.map(lambda p: 0.5 * p, params)
+    options = READINGS["lengths"] | {"return_carries": True, "remat": 2}
+
+    def loss(*at):
+        params, half, xs, carry = at
+        cells, both = (CASES[name].cell,) * 2, (params, half)
+        out = bidirectional(cells, both, xs, (carry, carry), **options)
+        weights = jnp.cos(jnp.arange(out.ys.size, dtype=out.ys.dtype))
+        last, every = (
+            sum(jnp.sin(leaf).sum() for leaf in real_leaves(tree))
+            for tree in (out.carry, out.carries)
+        )
+        return (out.ys * weights.reshape(out.ys.shape)).sum() + last + every, out
+
+    found, loops = [], []
+    for platform in ("cpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
+        run = jit(jax.value_and_grad(loss, (0, 1, 2, 3), has_aux=True))
+        at = params, half, xs, carry
+        loops.append(run.lower(*at).as_text().count("stablehlo.while"))
+        found.append(run(*at))
+    close = partial(np.testing.assert_allclose, rtol=1e-10, atol=1e-11)
+    jax.tree.map(close, *found)
+    assert loops[1] * 2 == loops[0]  # half the steps, one after another
 
 
 @pytest.mark.usefixtures("x64")

@@ -331,6 +331,41 @@ def learned_carry(cell: Cell) -> Cell:
     return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
 
 
+def side_by_side(cell: Cell, batch_ndim: int) -> Cell:
+    """Several of one cell as one, that advance together on batches of their own.
+
+    Params, carry and batch have a first axis of the copies: xs `[T, N, *B, F]`.
+
+    Args:
+      cell: any cell.
+      batch_ndim: axes of the batch of each.
+
+    Returns:
+      A `Cell` without randomness and without `init`: params are stacked ones.
+    """
+
+    def init(key, feature_shape, dtype=jnp.float32):
+        raise NotImplementedError("side_by_side: stack the params of each cell")
+
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        def start(params):
+            return cell.carry(params, batch_shape[1:], feature_shape, dtype)
+
+        return jax.vmap(start)(params)
+
+    def project(params, xs, *, keys=None):
+        at = xs.ndim - cell.feature_ndim - batch_ndim - 1
+        return jax.vmap(cell.project, in_axes=(0, at), out_axes=at)(params, xs)
+
+    def recur(params, carry):
+        return jax.vmap(cell.recur)(params, carry)
+
+    def gates(params, carry, u, a):
+        return jax.vmap(cell.gates)(params, carry, u, a)
+
+    return Cell(init, carry, project, recur, gates, cell.feature_ndim, copies=True)
+
+
 def output_shape(cell: Cell, params, feature_shape, dtype) -> tuple[int, ...]:
     """Feature shape of one output, by tracing a step without a batch.
 

@@ -355,7 +355,8 @@ def _plan(cell, project, params, steps, carry, remat) -> _Plan:
         for leaf, read in zip(jax.tree.leaves(carry), reads(pulled, carry), strict=True)
     ]
     own = reads(lambda params: gates(cell, params, carry, u, a), params)
-    vector = [leaf.ndim <= cell.feature_ndim for leaf in jax.tree.leaves(params)]
+    most = cell.feature_ndim + cell.copies
+    vector = [leaf.ndim <= most for leaf in jax.tree.leaves(params)]
     small = [o and v for o, v in zip(own, vector, strict=True)]
     large = [o and not v for o, v in zip(own, vector, strict=True)]
     u_leaves, tree = jax.tree.flatten(u)
@@ -378,7 +379,7 @@ def _plan(cell, project, params, steps, carry, remat) -> _Plan:
 def _over_all_steps(cell: Cell, project, time: int, inputs, in_step, form: Form):
     """`recur` and `project` over the stacks of all steps."""
     lead = 0 if inputs is None else inputs.ndim - cell.feature_ndim  # axes of T and B
-    merge = form.merged and in_step and lead > 0
+    merge = form.merged and in_step and lead > 0 and not cell.copies
     merge = merge and not any(jax.typeof(inputs).sharding.spec)
 
     def merged(run, params, tree):
