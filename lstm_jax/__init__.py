@@ -26,7 +26,8 @@ from lstm_jax.cells import (
     stack,
     zoneout,
 )
-from lstm_jax.unroll import EveryCarry, Unrolled, bidirectional, unroll
+from lstm_jax.directions import bidirectional
+from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 
 __version__ = "0.1.0"
 

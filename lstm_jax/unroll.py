@@ -1,4 +1,4 @@
-"""Cells over time: `unroll`, and `bidirectional` for a sequence known whole."""
+"""A cell over time: `unroll`."""
 
 import difflib
 import functools
@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell, Keys, at_least_float32, project_step
-from lstm_jax.cells.combinators import side_by_side
 from lstm_jax.engines.cudnn import cudnn
 from lstm_jax.engines.pieces import in_pieces
 from lstm_jax.engines.scan import scan
@@ -176,106 +175,6 @@ def unroll(
         whole = _pieced(whole, size=size, reverse=reverse, **what)
     ys, carry, carries = whole(params, steps, carry, time)
     return EveryCarry(ys, carry, carries) if return_carries else Unrolled(ys, carry)
-
-
-def bidirectional(
-    cells: tuple[Cell, Cell],
-    params: tuple[Any, Any],
-    xs: jax.Array,
-    carry: tuple[Any, Any] | None = None,
-    *,
-    key: jax.Array | None = None,
-    **options: Any,
-) -> Unrolled:
-    """Runs one cell forward and another backward, and joins their outputs.
-
-    Two of the same cell advance side by side, in one loop, where that is faster: on
-    GPU and TPU, for sequences without resets and cells without randomness.
-
-    Args:
-      cells: the forward and the backward cell; the same one twice is fine.
-      params: params of each.
-      xs: inputs, `[T, *B, F]`.
-      carry: initial carry of each, or None.
-      key: for cells with randomness; None means evaluation.
-      **options: of `unroll`, all but `reverse`.
-
-    Returns:
-      `Unrolled`: outputs `[T, *B, 2D]`, forward features first, both aligned with
-      their inputs; and the pair of final carries.
-
-    Reference: Schuster & Paliwal 1997.
-    """
-    if "reverse" in options:
-        raise ValueError(
-            "bidirectional: reverse is no option here, both directions are run; "
-            "use unroll(..., reverse=True) for the backward one alone"
-        )
-    keys = (None, None) if key is None else jax.random.split(key)
-    if key is None and _beside(cells, params, xs, options):
-        return _side_by_side(cells[0], params, xs, carry, **options)
-    carries = (None, None) if carry is None else carry
-    runs = [
-        unroll(cell, p, xs, c, key=k, reverse=backward, **options)
-        for backward, (cell, p, c, k) in enumerate(
-            zip(cells, params, carries, keys, strict=True)
-        )
-    ]
-    ys, *rest = zip(*runs, strict=True)
-    return type(runs[0])(jnp.concatenate(ys, axis=-1), *rest)
-
-
-def _beside(cells, params, xs, options: dict[str, Any]) -> bool:
-    """Whether two directions run in one loop: half the steps, each of twice the work.
-
-    On a CPU, that is no faster.
-    """
-    forward, backward = (jax.tree.map(jax.typeof, p) for p in params)
-    return (
-        jax.default_backend() != "cpu"
-        and cells[0] == cells[1]
-        and forward == backward
-        and options.get("engine", "auto") in ("auto", "vjp")
-        and options.get("resets") is None
-        and xs.shape[0] > 1
-    )
-
-
-def _side_by_side(
-    cell: Cell,
-    params: tuple[Any, Any],
-    xs: jax.Array,
-    carry: tuple[Any, Any] | None,
-    *,
-    lengths: jax.Array | None = None,
-    mask: jax.Array | None = None,
-    **options: Any,
-) -> "Unrolled | EveryCarry":
-    def both(forward, backward, axis=0):
-        return jax.tree.map(lambda a, b: jnp.stack([a, b], axis), forward, backward)
-
-    def there_and_back(steps):  # [T, ...] to [T, 2, ...]
-        return both(steps, jnp.flip(steps, 0), axis=1)
-
-    def back(steps):  # the second of them, in the order of the inputs
-        return jax.tree.map(lambda x: jnp.flip(x[:, 1], 0), steps)
-
-    time, batch_shape, _ = split_shape(cell, xs, None, lengths, mask, None)
-    mask = valid_steps(time, batch_shape, lengths, mask)
-    out = unroll(
-        side_by_side(cell, len(batch_shape)),
-        both(*params),
-        there_and_back(xs),
-        None if carry is None else both(*carry),
-        mask=None if mask is None else there_and_back(mask),
-        **options,
-    )
-    ys = jnp.concatenate([out.ys[:, 0], back(out.ys)], axis=-1)
-    last = tuple(jax.tree.map(lambda c, at=at: c[at], out.carry) for at in range(2))
-    if isinstance(out, Unrolled):
-        return Unrolled(ys, last)
-    forward = jax.tree.map(lambda c: c[:, 0], out.carries)
-    return EveryCarry(ys, last, (forward, back(out.carries)))
 
 
 def _engine(name: str, time: int):

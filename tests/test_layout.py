@@ -14,8 +14,9 @@ LEVELS = {
     "cells": 1,
     "engines": 2,
     "unroll": 3,
-    "models": 4,
-    "inspect": 5,
+    "directions": 4,
+    "models": 5,
+    "inspect": 6,
 }
 ALONE = {"tasks", "data", "training"}  # these rooms know no recurrent network
 

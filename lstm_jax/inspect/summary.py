@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from lstm_jax.unroll import bidirectional, unroll
+from lstm_jax.directions import bidirectional
+from lstm_jax.unroll import unroll
 
 
 class Flops(NamedTuple):
