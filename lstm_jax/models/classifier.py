@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
-from lstm_jax.models.sequences import Order
 from lstm_jax.directions import bidirectional
+from lstm_jax.models.sequences import Order
 from lstm_jax.unroll import unroll
 
 
