@@ -140,6 +140,7 @@ def _check(predictions, targets, classes):
 
 def _report(predictions, targets, classes, top_k, top_name):
     """Everything a test set says, as plain numbers; None where it says nothing."""
+    from scipy.special import xlogy  # scikit-learn's; NumPy's log may round otherwise
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
     labels = np.arange(len(classes))
@@ -155,7 +156,7 @@ def _report(predictions, targets, classes, top_k, top_name):
         "examples": len(targets),
         "accuracy": float(np.mean(chosen == targets)),
         # a probability that underflowed counts as the smallest float32, about 87 nats
-        "loss": float(-np.log(p_true.clip(np.finfo(np.float32).tiny)).mean()),
+        "loss": float(-xlogy(1.0, p_true.clip(np.finfo(np.float32).tiny)).mean()),
     }
     if top_name:
         # stable, so that ties go to the lower class, as in the compiled metric

@@ -84,7 +84,7 @@ def multilabel(labels: Sequence[str]) -> Task:
 
     def report(predictions, targets):
         pairs = _known(predictions, targets, width)
-        return _report(pairs, len(targets), labels)
+        return _report(pairs, np.asarray(predictions), np.asarray(targets), labels)
 
     def figures(predictions, targets):
         return {"roc": _roc_figure(_known(predictions, targets, width), labels)}
@@ -141,9 +141,12 @@ def _known(predictions, targets, width):
     return [(probability, truth == 1) for probability, truth in pairs]
 
 
-def _report(pairs, examples, labels):
+def _report(pairs, predictions, targets, labels):
     """What a test set says about each label; None where it says nothing."""
-    p, truth = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    from scipy.special import xlogy  # scikit-learn's; NumPy's log may round otherwise
+
+    known = ~np.isnan(targets)
+    p, truth = predictions[known].astype(np.float64), targets[known] == 1
     per_label = [
         {"name": name, "support": int(q.sum()), "known": len(q), **_scores(p_k, q)}
         for name, (p_k, q) in zip(labels, pairs, strict=True)
@@ -156,9 +159,9 @@ def _report(pairs, examples, labels):
     p_truth = np.where(truth, np.maximum(p, 2.0**-126), np.maximum(1 - p, 2.0**-25))
     return {
         "task": "multilabel",
-        "examples": examples,
+        "examples": len(targets),
         "known": len(p),
-        "loss": float(-np.log(p_truth).mean()) if len(p) else None,
+        "loss": float(-xlogy(1.0, p_truth).mean()) if len(p) else None,
         "accuracy": float(np.mean((p >= 0.5) == truth)) if len(p) else None,
         "macro": macro,
         "per_label": per_label,

@@ -144,31 +144,32 @@ def _check(predictions, targets, width):
 
 def _report(predictions, targets, loss, unit):
     """Errors in the target's unit, over all outputs and for each."""
-    each = [_errors(p, t) for p, t in zip(predictions.T, targets.T, strict=True)]
-    known = [row["r2"] for row in each if row["r2"] is not None]
-    errors = predictions - targets
     return {
         "task": "regression",
         "examples": len(targets),
         "unit": unit,
         "loss": loss,
-        "mae": float(np.mean(np.abs(errors))),
-        "rmse": float(np.sqrt(np.mean(errors**2))),
-        "r2": float(np.mean(known)) if known else None,
-        "bias": float(np.mean(errors)),
-        "per_output": each,
+        **_errors(predictions, targets),
+        "per_output": [
+            _errors(p, t) for p, t in zip(predictions.T, targets.T, strict=True)
+        ],
     }
 
 
 def _errors(predictions, targets):
-    """The errors of one output [N]; R^2 is None where the targets never change."""
+    """The errors of one output [N] or of K [N, K].
+
+    R^2 is the mean over outputs whose targets change, None where there is none.
+    """
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-    changes = len(targets) > 1 and np.ptp(targets) > 0
+    changes = np.atleast_1d(np.ptp(targets, axis=0) > 0)
+    columns = (x.reshape(len(x), -1)[:, changes] for x in (targets, predictions))
+    known = map(np.ascontiguousarray, columns)  # summed in the order of all columns
     return {
         "mae": float(mean_absolute_error(targets, predictions)),
         "rmse": float(np.sqrt(mean_squared_error(targets, predictions))),
-        "r2": float(r2_score(targets, predictions)) if changes else None,
+        "r2": float(r2_score(*known)) if changes.any() else None,
         "bias": float(np.mean(predictions - targets)),
     }
 
