@@ -132,8 +132,7 @@ def candidates(options, cells: dict[str, tuple], facts: Row):
                 made[name] = partial(run, options.seed, kind)
                 if gates:
                     counts[name] = flops(facts, gates)
-        devices = jax.devices()
-        if training.are_cores(devices) and facts["batch"] % len(devices) == 0:
+        if _shared(facts):
             name = f"{cell_name}, auto, a device a core"
             run = partial(_ours, (cell(width),), xs, width, "auto", "none")
             made[name] = partial(run, options.seed, kind, cores=True)
@@ -157,11 +156,20 @@ def images(options, facts: Row):
         for remat in options.remat:
             run = partial(_ours, cells, xs, width, engine, remat, options.seed, kind)
             made[f"conv_lstm, {engine}" + _tail(remat)] = run
+    if _shared(facts):
+        run = partial(_ours, cells, xs, width, "auto", "none", options.seed, kind)
+        made["conv_lstm, auto, a device a core"] = partial(run, cores=True)
     both = partial(_ours, (stack(*cells),), xs, width, "scan", "step")
     made["stack, scan, remat=step"] = partial(both, options.seed, kind)
     if options.peers:
         made |= peers.peers(width, xs, options.seed, kind, images=True)
     return made, dict.fromkeys(made, flops(facts, window=9, layers=2))
+
+
+def _shared(facts: Row) -> bool:
+    """Whether the batch is shared by the cores of this machine, as `train` does."""
+    devices = jax.devices()
+    return training.are_cores(devices) and facts["batch"] % len(devices) == 0
 
 
 def _tail(remat: str) -> str:
