@@ -35,6 +35,8 @@ class Options:
     live: str | None = None
     """Answer frame by frame: a clip's file or folder, a camera's number, or - for raw
     frames of uint8 from standard input."""
+    look: bool = False
+    """Also draw how each one is read, RUN/predictions/NAME.png and, as a film, .gif."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
 
 
@@ -162,13 +164,7 @@ def _answer_clip(config, about, answer, path: Path) -> dict[str, Any]:
             clip = np.zeros((1, *about.image_shape), np.uint8)
             clip[0, : len(seen)] = seen
             return row | {"seen": seen, "frames": answer(inputs=clip)[0]}
-        sampling = (
-            "spread" if config.data.sampling == "windows" else config.data.sampling
-        )
-        if len(shape) == 1:
-            clip, length = data.read_features(path, frames, sampling)
-        else:
-            clip, length = data.read_clip(path, frames, tuple(shape), sampling)
+        clip, length = _read_clip(config, about, path)
     except data.DataError as error:
         return row | {"error": str(error)}
     lengths = np.asarray([length], np.int32)
@@ -178,6 +174,17 @@ def _answer_clip(config, about, answer, path: Path) -> dict[str, Any]:
         values = dict(zip(about.classes, columns.T.tolist(), strict=True))
         return row | {"probabilities": values}
     return row | _describe(output.tolist(), about.classes)
+
+
+def _read_clip(config, about, path: Path):
+    from lstm_jax import data
+
+    frames, *shape = about.image_shape
+    windows = config.data.sampling == "windows"
+    sampling = "spread" if windows else config.data.sampling
+    if len(shape) == 1:
+        return data.read_features(path, frames, sampling)
+    return data.read_clip(path, frames, tuple(shape), sampling)
 
 
 def _last_frames(path: Path, count: int, shape: tuple[int, int, int]):
@@ -239,6 +246,47 @@ def _write_films(run: Path, answers: list[dict[str, Any]]) -> None:
             row["film"] = str(path)
 
 
+def look(run: Path, answers: list[dict[str, Any]]) -> None:
+    """Draws how each picture or clip was read: RUN/predictions/NAME.png and .gif.
+
+    Raises:
+      UsageError: if the network of the run reads nothing step by step to an answer.
+    """
+    import numpy as np
+
+    from experiments import network, record
+    from experiments.reporting.diagnosis import normalized
+    from lstm_jax import data, inspect
+
+    config, about, task, params = restored(run)
+    if config.model.kind != "reader":
+        raise UsageError(f"--look: {run} predicts frames, which predict shows as films")
+    model = network.model(config, about)
+    for row in answers:
+        if "error" in row:
+            continue
+        path, length = Path(row["path"]), None
+        if len(about.image_shape) == 3:
+            image = data.read_image(path, tuple(about.image_shape))
+        else:
+            image, length = _read_clip(config, about, path)
+        pixels = normalized(about, image)
+        options = dict(
+            classes=about.classes or None,
+            shown=image if image.dtype == np.uint8 else None,
+        )
+        followed = inspect.follow(
+            model, params, pixels, length=length, predict=task.predict
+        )
+        options |= dict(followed=followed)
+        place = run / "predictions" / path.stem
+        figure = inspect.reading(model, params, pixels, **options)
+        record.save_figure(place.with_name(f"{path.stem}.png"), figure)
+        film = inspect.reading_gif(model, params, pixels, **options)
+        record.write_bytes(place.with_name(f"{path.stem}.gif"), film)
+        print(f"how {path.name} is read: {place}.png, {place}.gif", flush=True)
+
+
 def _show(answers: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -297,6 +345,8 @@ def main(arguments: list[str] | None = None) -> int:
         answers = predict(options.run, *options.paths)
         _write_films(options.run, answers)
         _show(answers)
+        if options.look:
+            look(options.run, answers)
         if options.out:
             write(answers, options.out)
     except (ValueError, RuntimeError, OSError) as error:

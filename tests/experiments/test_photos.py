@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 from conftest import SMALL_FLAGS, draw
+from PIL import Image
 
 FLAGS = [*SMALL_FLAGS, "--steps=60", "--optimizer.learning-rate=0.02"]
 
@@ -37,6 +38,18 @@ def test_a_folder_trains_and_names_the_bad_file_once(command, photos, own_folder
     assert report["test"]["classes"] == ["across", "down"]
     saved = json.loads((own_folder / "runs/photos/config.json").read_text())
     assert saved["data"]["image_shape"] == [32, 32, 3]
+
+
+def test_how_a_picture_is_read_is_drawn(command, photos, photos_run):
+    picture = photos / "down" / "00.png"
+    code, out, err = command("predict", photos_run.directory, picture, "--look")
+    assert code == 0, err
+    place = photos_run.directory / "predictions" / "00"
+    assert f"how 00.png is read: {place}.png, {place}.gif" in out
+    with Image.open(f"{place}.gif") as film:
+        assert film.n_frames == 32  # a step for each row, both axes at once
+    with Image.open(f"{place}.png") as figure:
+        assert figure.width > 900
 
 
 def test_bars_are_learnt(photos_run):
