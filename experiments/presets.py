@@ -120,6 +120,17 @@ PRESETS: dict[str, tuple[str, Config]] = {
             optimizer=Optimizer(learning_rate=1.5e-3),
         ),
     ),
+    "moving-digits-predrnn": (
+        "the same by PredRNN: memory that climbs through its layers",
+        _moving(
+            "moving_digits",
+            Model(kind="predrnn", features=32, layers=3),
+            steps=1500,
+            batch_size=2,
+            eval_every=750,
+            optimizer=Optimizer(learning_rate=1.5e-3),
+        ),
+    ),
     "moving-fashion": (
         "the same with Fashion-MNIST, as published: four ConvLSTMs of 128, for a GPU",
         _moving(
@@ -135,6 +146,15 @@ PRESETS: dict[str, tuple[str, Config]] = {
             epochs=200,
             batch_size=16,
             optimizer=Optimizer(learning_rate=5e-4),
+        ),
+    ),
+    "video-digits": (
+        "which digit moves about, from a clip of it: a ConvLSTM classifier",
+        Config(
+            epochs=10,
+            batch_size=16,
+            data=Data("moving_digit/content", size=32),
+            model=Model(cell="conv_lstm", features=16, pooling="last"),
         ),
     ),
     "moving-motion": (
