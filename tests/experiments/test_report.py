@@ -9,12 +9,14 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from conftest import SMALL, SMALL_MODEL
 from test_train_clips import a_dot, features, write_gif
 
-from experiments import build, network, record, report, updates
+from experiments import build, network, record, report, train, updates
 from experiments.config import UsageError, override, parse, preset
 from experiments.presets import PRESETS
 from experiments.reporting import compare
+from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.page import Code, Fold, Picture, Table, Words, number
 from experiments.reporting.sections import configuration, head, train_line
 from lstm_jax import tasks, training
@@ -122,6 +124,36 @@ def test_what_it_has_to_say_of_a_classifier(finished):
     assert len(blocks(finished.sections, Picture)) >= 6
     (line,) = (block.text for block in blocks(finished.sections, Code))
     assert "--steps=20" in line and "--model.features=8" in line
+
+
+def test_the_updates_of_a_run_are_judged_and_drawn(finished, tmp_path):
+    """Of the run as it is, and of one whose rate is far too high."""
+    (run,) = finished.runs
+    assert not any("norm" in words for words in told_updates(run))
+    small = SMALL | SMALL_MODEL | dict(run_dir=tmp_path / "sick", log_every=5)
+    sick = train("digits", **small, optimizer__learning_rate=3.0)
+    bad = dataclasses.replace(run, rows=sick.history, params=sick.params)
+    ratio = max(
+        value
+        for row in sick.history
+        for name, value in row.items()
+        if name.startswith("update_ratio/")
+    )
+    assert ratio > 0.1
+    (words,) = [words for words in told_updates(bad) if "of its norm" in words]
+    assert words.startswith("one step changes ") and f" by {ratio:.2g} " in words
+    assert "--optimizer.warmup-steps" in told_updates(bad)[words]
+
+
+def told_updates(judged):
+    """{what a report finds: what may help}; the figure has a panel of updates."""
+    section = diagnosis(judged)
+    (figure,) = (
+        block.figure for block in blocks([section], Picture) if "matrix" in block.words
+    )
+    titles = [ax.get_title(loc="left") for ax in figure.axes]
+    assert "One step's update" in titles
+    return {row[0]: row[1] for t in blocks([section], Table) for row in t.rows}
 
 
 def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
