@@ -44,6 +44,8 @@ from lstm_jax.interop.pytorch import (
     to_pytorch_carry,
     to_pytorch_cell,
 )
+from lstm_jax.interop.safetensors import read_safetensors, write_safetensors
+from lstm_jax.interop.torch_file import read_torch, write_torch
 
 __all__ = [
     "from_cudnn",
@@ -60,6 +62,8 @@ __all__ = [
     "from_pytorch",
     "from_pytorch_carry",
     "from_pytorch_cell",
+    "read_safetensors",
+    "read_torch",
     "to_cudnn",
     "to_cudnn_carry",
     "to_equinox",
@@ -74,4 +78,6 @@ __all__ = [
     "to_pytorch",
     "to_pytorch_carry",
     "to_pytorch_cell",
+    "write_safetensors",
+    "write_torch",
 ]

@@ -107,7 +107,7 @@ def to_haiku(
     if not own.kernel:
         w = join([w_x, w_h], axis=0)
         return {f"{name or 'lstm'}/linear": {"w": w, "b": b}}
-    name = name or f"conv{len(own.kernel)}_d_lstm"
+    name = name or f"conv{len(own.kernel)}_dlstm"
     halves = {"w": w_x, "b": b}, {"w": w_h, "b": zeros_like(b)}
     pairs = zip(_HALVES, halves, strict=True)
     return {f"{name}/{half}": leaves for half, leaves in pairs}

@@ -1,5 +1,7 @@
 """What every conversion is held to, and the sizes that all of them use."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +70,10 @@ def agree(run, their_run, *at):
 
         return jax.grad(value, argnums=tuple(range(len(at))), has_aux=True)
 
-    @jax.jit
+    # Small sums, run once: it is compiling that takes time.
+    quick = {"xla_backend_optimization_level": 0}
+
+    @partial(jax.jit, compiler_options=quick)
     def both(at):
         got = graded(run)(*at)
         # Other libraries are not written for strict promotion of dtypes.

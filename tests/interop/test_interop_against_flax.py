@@ -71,7 +71,8 @@ def test_equals_linen(name):
     kind, cell, module, options = LINEN[name]
     space = (5, 4)[: len(getattr(module, "kernel_size", ()))]
     xs, states = problem(kind, space)
-    blank = module.init(jax.random.key(0), states, xs[0])["params"]
+    with jax.numpy_dtype_promotion("standard"):
+        blank = jax.eval_shape(module.init, jax.random.key(0), states, xs[0])["params"]
     leaves, tree = jax.tree.flatten(blank)
     weights = jax.tree.unflatten(
         tree, [draw(k, *leaf.shape) for k, leaf in enumerate(leaves)]
@@ -97,7 +98,8 @@ def test_equals_linen(name):
 @pytest.mark.parametrize("name", NNX)
 def test_equals_nnx(name):
     kind, cell, Module, options = NNX[name]
-    module = Module(F, D, rngs=nnx.Rngs(0), param_dtype=jnp.float64)
+    dtypes = dict(dtype=jnp.float64, param_dtype=jnp.float64)
+    module = Module(F, D, rngs=nnx.Rngs(0), **dtypes)
     graph, state, rest = nnx.split(module, nnx.Param, ...)
     blank = nnx.to_pure_dict(state)
     leaves, tree = jax.tree.flatten(blank)

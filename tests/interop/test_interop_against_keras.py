@@ -17,8 +17,15 @@ if keras.backend.backend() != "jax":
     pytest.skip("Keras runs on another backend here", allow_module_level=True)
 
 layers = keras.layers
+
+
+@keras.saving.register_keras_serializable()
+def tanh(x):
+    return jnp.tanh(x)  # that of Keras computes in float32
+
+
 OPTIONS = dict(return_sequences=True, return_state=True, dtype="float64")
-OPTIONS["activation"] = jnp.tanh  # that of Keras computes in float32
+OPTIONS["activation"] = tanh
 LAYERS = {  # kind, our cell, layer, kernel
     "LSTM": ("lstm", lstm(D), lambda **o: layers.LSTM(D, **o), ()),
     "GRU": ("gru", gru(D), lambda **o: layers.GRU(D, **o), ()),

@@ -1,0 +1,134 @@
+"""Files of arrays by name: an eight-byte length, a header in JSON, the bytes.
+
+Read and written here without the package of that name. What a header claims is checked
+against the size of the file before anything is read.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+LONGEST = 100 * 2**20  # bytes of a header, as in the format's own readers
+_DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "int16",
+    "U16": "uint16",
+    "I32": "int32",
+    "U32": "uint32",
+    "I64": "int64",
+    "U64": "uint64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+
+
+def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
+    """Arrays by name, of a .safetensors file.
+
+    Raises:
+      ValueError: the file is missing, damaged, or claims what it does not hold; one
+        line.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, LONGEST):
+            raise _bad(
+                path, f"its header claims {length:,} bytes, the file has {size:,}"
+            )
+        try:
+            header = json.loads(file.read(length).decode("utf-8"))
+        except (UnicodeDecodeError, ValueError, RecursionError) as error:
+            raise _bad(path, "its header is not JSON") from error
+        places = _places(path, header, size - 8 - length)
+        arrays = {}
+        for name, (dtype, shape, begin, end) in places.items():
+            file.seek(8 + length + begin)
+            array = np.frombuffer(bytearray(file.read(end - begin)), dtype)
+            arrays[name] = array.reshape(shape)
+    return arrays
+
+
+def write_safetensors(path: str | Path, arrays: Mapping[str, Any]) -> Path:
+    """Writes arrays by name: beside, and then renamed."""
+    path, header, parts, at = Path(path).expanduser(), {}, [], 0
+    for name, array in arrays.items():
+        array = np.ascontiguousarray(array)
+        if array.dtype.name not in _NAMES:
+            raise ValueError(f"{path}: {name} has dtype {array.dtype}, unknown there")
+        parts.append(array.tobytes())
+        header[name] = {
+            "dtype": _NAMES[array.dtype.name],
+            "shape": list(np.shape(arrays[name])),
+            "data_offsets": [at, at + len(parts[-1])],
+        }
+        at += len(parts[-1])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    write_bytes(path, len(text).to_bytes(8, "little") + text + b"".join(parts))
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file beside, and then renames it: it is whole, or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _bad(path: Path, reason: str) -> ValueError:
+    return ValueError(f"{path}: not a readable .safetensors file ({reason})")
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _places(path: Path, header: Any, room: int) -> dict[str, tuple]:
+    """`{name: (dtype, shape, begin, end)}`, all of them within the file."""
+    if not isinstance(header, dict):
+        raise _bad(path, "its header is no table of names")
+    places, taken = {}, 0
+    for name, about in header.items():
+        if name == "__metadata__":
+            continue
+        about = about if isinstance(about, dict) else {}
+        shape, offsets = about.get("shape"), about.get("data_offsets")
+        lists = isinstance(shape, list) and isinstance(offsets, list)
+        if not lists or len(offsets) != 2 or not all(map(_count, shape + offsets)):
+            raise _bad(path, f"{name} has no shape and place")
+        code = about.get("dtype")
+        if not isinstance(code, str) or code not in _DTYPES:
+            raise _bad(path, f"{name} has dtype {code!r}")
+        dtype = jnp.dtype(_DTYPES[code])
+        begin, end = offsets
+        wanted = math.prod(shape) * dtype.itemsize
+        if end > room or end - begin != wanted:
+            raise _bad(
+                path,
+                f"{name} {tuple(shape)} wants {wanted:,} bytes at {begin:,} to {end:,} "
+                f"of {room:,}",
+            )
+        places[name] = dtype, tuple(shape), begin, end
+        taken += end - begin
+    if taken != room:  # gaps, or bytes that several arrays share
+        raise _bad(path, f"its arrays have {taken:,} bytes, the file {room:,}")
+    return places
