@@ -12,6 +12,7 @@ LEVELS = {
     "initializers": 0,
     "look": 0,
     "cells": 1,
+    "interop": 2,  # names the carries of cells
     "engines": 2,
     "unroll": 3,
     "directions": 4,

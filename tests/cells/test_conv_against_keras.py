@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lstm_jax import conv_lstm, unroll
+from lstm_jax.interop import from_keras
 
 keras = pytest.importorskip("keras", reason="Keras is compared with, not required")
 if keras.backend.backend() != "jax":
@@ -47,7 +48,7 @@ def test_outputs_and_states_equal_those_of_keras(rank, window):
         want_ys, want_h, want_c = map(np.asarray, layer(xs.swapaxes(0, 1)))
 
     cell = conv_lstm(D, KERNEL[:rank], **ours)
-    params = dict(zip(("w_x", "w_h", "b"), map(jnp.asarray, weights), strict=True))
+    params = jax.tree.map(jnp.asarray, from_keras(weights))
     shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), xs.shape[2:]))
     assert {k: p.shape for k, p in params.items()} == {
         k: p.shape for k, p in shapes.items()
