@@ -16,12 +16,13 @@ from lstm_jax.data.clip_reading import (
     read_features,
     stream_frames,
 )
-from lstm_jax.data.dataset import DataError, Dataset, Split, limited
+from lstm_jax.data.dataset import VOID, DataError, Dataset, Split, limited
 from lstm_jax.data.folds import deal_folds, take_fold
-from lstm_jax.data.images import image_paths, read_image
+from lstm_jax.data.images import image_paths, picture_size, read_image
 from lstm_jax.data.source import load
 
 __all__ = [
+    "VOID",
     "DataError",
     "Dataset",
     "Split",
@@ -34,6 +35,7 @@ __all__ = [
     "limited",
     "load",
     "normalization",
+    "picture_size",
     "read_ahead",
     "read_clip",
     "read_features",

@@ -16,21 +16,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from lstm_jax.data.cache import cached, written_beside
 from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split, deal
-from lstm_jax.data.images import decode
 
 VIDEOS = {  # their configs, the default first
     "moving_digits": ("digits", "mnist", "fashion_mnist", "scans"),
     "moving_digit": ("content", "motion"),
 }
-OWN = ("digits", "digits_angle", *VIDEOS)
+SCENES = {  # what their pictures or clips come with, the default first
+    "digits_masks": ("masks",),
+    "digits_boxes": ("boxes",),
+    "moving_digits_boxes": ("boxes", "masks"),
+}
+OWN = ("digits", "digits_angle", *VIDEOS, *SCENES)
 STOCK = tuple("mnist fashion_mnist kmnist emnist cifar10 cifar100 svhn_cropped".split())
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
-_LARGEST = 8 << 30  # bytes of decoded images
-_FALLBACK_SIZE = 32
 
 
 def load_named(
@@ -43,6 +44,7 @@ def load_named(
     seed: int,
     frames: int | None = None,
     sampling: str = "spread",
+    answers: str = "labels",
 ) -> Dataset:
     """Load a tfds set of images (features `image`, `label`) or clips, or one of ours.
 
@@ -55,6 +57,8 @@ def load_named(
       seed: of that draw.
       frames: of stock clips, T; None: as many as all have, else 16.
       sampling: of stock clips, as in `pick_steps`.
+      answers: "labels" | "masks" | "boxes"; one of our sets of scenes gives what it
+        has.
 
     Raises:
       DataError: unknown set, no network, a set of another kind, or one that cannot be
@@ -65,9 +69,12 @@ def load_named(
     if name in VIDEOS:
         config = _config_of_videos(name, config)
     label = f"{name}/{config}" if config else name
-    options = (frames, sampling) if name not in OWN else ()
+    options = (frames, sampling) if name not in OWN else (None, "spread")
+    if name in OWN:
+        known = SCENES.get(name, ("labels",))
+        answers = answers if answers in known else known[0]
     arrays, facts, origin = _arrays(
-        name, config, label, root, manual_dir, size, *options
+        name, config, label, root, manual_dir, size, *options, answers
     )
     splits = {
         split: Split(*(arrays.get(f"{split}_{part}") for part in Split._fields))
@@ -78,7 +85,8 @@ def load_named(
     splits, more = _complete(
         label, splits, validation, seed, arrays.get("train_owners")
     )
-    return Dataset(label, splits, tuple(facts["classes"]), (*notes, *more))
+    classes, notes = tuple(facts["classes"]), (*notes, *more)
+    return Dataset(label, splits, classes, notes, answers=answers)
 
 
 def _arrays(
@@ -90,6 +98,7 @@ def _arrays(
     size: int | None,
     frames: int | None = None,
     sampling: str = "spread",
+    answers: str = "labels",
 ) -> tuple[dict[str, np.ndarray], dict, dict]:
     """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
     home = root / "tfds" / label.replace("/", "@")
@@ -98,14 +107,24 @@ def _arrays(
         _prepare(name, config, label, home, manual_dir, root)
         origin = _origin(home)
     sampled = [frames, sampling] if (frames, sampling) != (None, "spread") else []
+    sampled += [answers] if answers != "labels" else []
+
+    def decode_all(folder: Path) -> dict:
+        from lstm_jax.data import decoding
+        from lstm_jax.data.preparing import lent_to_tfds
+
+        with lent_to_tfds():
+            builder = _builder(name, config, label, home)
+        if name in SCENES or answers != "labels":
+            return decoding.decode_scenes(builder, label, answers, size, folder)
+        return decoding.decode_all(builder, label, size, frames, sampling, folder)
+
     slot = "-".join(str(part) for part in (label, size, *sampled) if part)
     arrays, facts = cached(
         root,
         slot,
         [_FORMAT, origin, size, *sampled],
-        lambda folder: _decode_all(
-            name, config, label, home, size, frames, sampling, folder
-        ),
+        decode_all,
     )
     return arrays, facts, origin
 
@@ -227,6 +246,10 @@ def _builder(name: str, config: str, label: str, data_dir: Path) -> Any:
             return moving.BUILDERS[name](config=config, **options)
         if config:
             raise DataError(f"{label}: {name} has no configs; say {name}")
+        if name in SCENES:
+            from lstm_jax.data import scene_builders
+
+            return scene_builders.BUILDERS[name](**options)
         return digits.BUILDERS[name](**options)
     from lstm_jax.data.named_clips import REFUSED
 
@@ -280,7 +303,7 @@ def _check_features(label: str, features: Any) -> None:
 
 
 def _examples() -> str:
-    images = (name for name in OWN if name not in VIDEOS)
+    images = (name for name in OWN if name not in VIDEOS and name not in SCENES)
     return ", ".join((*images, *STOCK, *VIDEOS))
 
 
@@ -389,98 +412,6 @@ def _root_cause(error: BaseException) -> BaseException:
 
 def _one_line(text: object) -> str:
     return re.sub(r"\s+", " ", str(text)).strip()[:400]
-
-
-def _decode_all(
-    name: str,
-    config: str,
-    label: str,
-    home: Path,
-    size: int | None,
-    frames: int | None,
-    sampling: str,
-    folder: Path,
-) -> dict:
-    """Decode the prepared splits into NAME_inputs.npy and NAME_targets.npy."""
-    tfds = _import_tfds()
-    from lstm_jax.data.preparing import lent_to_tfds
-
-    with lent_to_tfds():
-        builder = _builder(name, config, label, home)
-    features, notes = builder.info.features, []
-    if name not in OWN:
-        from lstm_jax.data.named_clips import decode_clips, find_frames
-
-        if find_frames(features):
-            return decode_clips(
-                builder, label, frames, sampling, size, folder, _LARGEST
-            )
-    source = "frames" if name in VIDEOS else "image"
-    *steps, height, width, channels = features[source].shape
-    if size:
-        height = width = size
-    elif height is None or width is None:
-        height = width = _FALLBACK_SIZE
-        notes.append(
-            f"pictures of several sizes: all resized to {height}x{width} "
-            "(--data.size=N for another)"
-        )
-    shape = (*steps, height, width, 1 if channels == 1 else 3)
-    numbers = {s: i.num_examples for s, i in builder.info.splits.items()}
-    if "train" not in numbers:
-        raise DataError(f"{label}: has no train split, only {', '.join(numbers)}")
-    total = sum(numbers.get(s, 0) for s in SPLITS) * int(np.prod(shape))
-    if total > _LARGEST:
-        raise DataError(
-            f"{label}: {total / 2**30:.0f} GiB of images at {height}x{width}, over the "
-            f"{_LARGEST >> 30} GiB that are held decoded; give a smaller --data.size"
-        )
-    other = [s for s in numbers if s not in SPLITS]
-    if other:
-        notes.append(f"not used: the split {', '.join(other)}")
-    if name == "emnist":
-        notes.append("emnist stores its images transposed: turned upright here")
-    skip = {} if steps else {"image": tfds.decode.SkipDecoding()}
-    key = next(k for k in ("label", "target", "velocities") if k in features)
-    for split in SPLITS:
-        if not numbers.get(split):
-            continue
-        n = numbers[split]
-        path = folder / f"{split}_inputs.npy"
-        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *shape))
-        targets = []
-        stored = builder.as_data_source(split, decoders=skip)
-        for start in range(0, n, 256):  # reading in blocks is four times as fast
-            block = range(start, min(start + 256, n))
-            for i, example in zip(block, stored.__getitems__(block), strict=True):
-                if steps:
-                    inputs[i] = _resized(example["frames"], height, width)
-                else:
-                    file = io.BytesIO(example["image"])
-                    image = decode(file, shape, f"{label} {split} {i}")
-                    inputs[i] = image.swapaxes(0, 1) if name == "emnist" else image
-                targets.append(example[key])
-        inputs.flush()
-        dtype = np.int32 if key == "label" else np.float32
-        targets = np.asarray(targets, dtype)
-        if key != "label":
-            targets = targets.reshape(n, -1)
-        if key == "label" and (targets < 0).any():  # a contest's unlabelled split
-            del inputs
-            path.unlink()
-            continue
-        np.save(folder / f"{split}_targets.npy", targets)
-    classes = features["label"].names if "label" in features else []
-    return {"classes": list(classes), "notes": notes}
-
-
-def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Grey frames [T, h, w, 1] as [T, H, W, 1], resampled as images are."""
-    if frames.shape[1:3] == (height, width):
-        return frames
-    pictures = [Image.fromarray(frame[..., 0]) for frame in frames]
-    size, how = (width, height), Image.Resampling.BILINEAR
-    return np.stack([p.resize(size, how) for p in pictures])[..., None]
 
 
 def _import_tfds() -> Any:

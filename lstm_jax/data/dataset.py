@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+VOID = 255  # of a mask: a pixel that counts for nothing
 SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation"}
 
 
@@ -23,7 +24,11 @@ class Split(NamedTuple):
         float32 [N, T, F].
       targets: int32 [N], a class index, -1 where a clip of "test" has no label, or no
         clip has; or float32 [N, K], values to regress; or float32 [N, K] per clip or
-        [N, T, K] per step, labels of 0 and 1 with NaN where one is not known.
+        [N, T, K] per step, labels of 0 and 1 with NaN where one is not known. Masks
+        are uint8 [N, H, W], of clips [N, T, H, W], a class index or 255, which counts
+        for nothing. Boxes are float32 [N, M, 7], of clips [N, T, M, 7]: corners x0,
+        y0, x1, y1 in pixels, x1 and y1 exclusive; the class, -1 where a row is empty;
+        1 for a crowd, which is not to be found one by one; the share that is hidden.
       lengths: int32 [N], valid steps of each clip in 1..T, zeros follow; None: all T.
     """
 
@@ -46,6 +51,7 @@ class Dataset(NamedTuple):
         set by name.
       groups: by split, the group of each example, such as a patient; the windows of
         one clip are in one. None: all apart.
+      answers: what the targets are, "labels" (or numbers), "masks" or "boxes".
     """
 
     name: str
@@ -54,6 +60,7 @@ class Dataset(NamedTuple):
     notes: tuple[str, ...]
     names: Mapping[str, tuple[str, ...]] | None = None
     groups: Mapping[str, tuple[str, ...]] | None = None
+    answers: str = "labels"
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -50,6 +50,41 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(image, np.uint8).reshape(shape)
 
 
+def decode_mask(file: BinaryIO, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Decode one mask from an open binary file, as its pixels' numbers.
+
+    Of a palette the indices count, not the colours. Another size is resampled to the
+    nearest pixel.
+
+    Returns:
+      uint8 [H, W].
+
+    Raises:
+      DataError: no picture, truncated, or of colours, whose classes nobody knows.
+    """
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            mask = opened
+            if mask.mode == "1":
+                mask = mask.convert("L").point(lambda value: value and 1)
+            if mask.mode in _SIXTEEN_BIT:
+                wide = np.asarray(mask, np.int64)
+                if wide.max(initial=0) > 255:
+                    raise DataError(f"a pixel is {wide.max()}; classes are 0 to 255")
+                mask = Image.fromarray(wide.astype(np.uint8))
+            if mask.mode not in ("L", "P"):
+                raise DataError(
+                    f"of mode {mask.mode}; wanted is a grey or palette picture whose "
+                    "pixels are classes 0, 1, 2 and so on"
+                )
+            if mask.size != shape[::-1]:
+                mask = mask.resize(shape[::-1], Image.Resampling.NEAREST)
+            return np.asarray(mask, np.uint8)
+    except Exception as error:  # Pillow's readers raise whatever they meet
+        raise DataError(f"{name}: not a readable mask ({_reason(error)})") from error
+
+
 def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarray:
     """Read one picture of any size and mode.
 
@@ -87,6 +122,12 @@ def probe(path: Path) -> tuple[tuple[int, int], bool] | None:
             return (height, width), grey
     except Exception:  # as in decode, which will give the reason
         return None
+
+
+def picture_size(path: Path) -> tuple[int, int] | None:
+    """(H, W) of a picture's file, upright; None where it is unreadable."""
+    found = probe(path)
+    return found[0] if found else None
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -25,6 +25,7 @@ def load(
     sampling: str = "spread",
     validation: float = 0.1,
     seed: int = 0,
+    answers: str = "labels",
 ) -> Dataset:
     """Load a data set by name, or a person's own folder or CSV of pictures or clips.
 
@@ -49,6 +50,8 @@ def load(
         stay in one split.
       validation: share carved out of train, in (0, 1), where nothing else is given.
       seed: of that draw, at least 0.
+      answers: which targets a stock set is to give, "labels", "masks" or "boxes"; our
+        own sets, and a person's, give what they have.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -86,6 +89,7 @@ def load(
             dataset = load_pictures(path, root, **options)
         else:
             options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
+            options |= dict(answers=answers)
             dataset = load_named(text, root, **options)
         if notes:  # the temporary folder goes away: keep nothing mapped from it
             whole = {
