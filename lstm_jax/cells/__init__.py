@@ -1,5 +1,6 @@
 """The equations: one file per family of cells, and what combines them."""
 
+from lstm_jax.cells.bottleneck import bottleneck_conv_lstm
 from lstm_jax.cells.combinators import (
     dense_skip,
     learned_carry,
@@ -29,6 +30,7 @@ __all__ = [
     "STLSTMCarry",
     "RecurrentDropoutCarry",
     "autoregressive",
+    "bottleneck_conv_lstm",
     "conv_gru",
     "conv_lstm",
     "dense_skip",

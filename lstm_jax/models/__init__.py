@@ -1,19 +1,25 @@
 """Models in Flax, and the orders in which an image becomes a sequence."""
 
 from lstm_jax.models.classifier import SequenceClassifier
+from lstm_jax.models.detectors import BoxEmitter, DenseDetector
 from lstm_jax.models.encoders import FrameEncoder
 from lstm_jax.models.forecasters import EncoderForecaster, FrameForecaster
 from lstm_jax.models.recurrent import NNXRecurrent, Recurrent
 from lstm_jax.models.resnet import ResNet, load_resnet, resnet_params
+from lstm_jax.models.segmenters import ReNet, Segmenter
 from lstm_jax.models.streaming import Stream, stream
 
 __all__ = [
+    "BoxEmitter",
+    "DenseDetector",
     "EncoderForecaster",
     "FrameEncoder",
     "FrameForecaster",
     "NNXRecurrent",
+    "ReNet",
     "Recurrent",
     "ResNet",
+    "Segmenter",
     "SequenceClassifier",
     "Stream",
     "load_resnet",

@@ -8,6 +8,8 @@ from lstm_jax.tasks.calibration import (
 )
 from lstm_jax.tasks.classification import classification
 from lstm_jax.tasks.comparison import McNemar, mcnemar, paired_difference
+from lstm_jax.tasks.detection import SURE, detection
+from lstm_jax.tasks.drawing import drawn, film, mask_png, png, resized, sheet
 from lstm_jax.tasks.film import gif_bytes, strip
 from lstm_jax.tasks.forecasting import forecasting
 from lstm_jax.tasks.intervals import RESAMPLES, bootstrap, example_losses
@@ -20,22 +22,30 @@ from lstm_jax.tasks.judging import (
 )
 from lstm_jax.tasks.multilabel import multilabel
 from lstm_jax.tasks.plots import curves, overlay
+from lstm_jax.tasks.precision import average_precision
 from lstm_jax.tasks.regression import regression
+from lstm_jax.tasks.segmentation import segmentation
 from lstm_jax.tasks.task import Task
 
 __all__ = [
     "RESAMPLES",
+    "SURE",
     "McNemar",
     "Reliability",
     "Task",
+    "average_precision",
     "average_precisions",
     "bootstrap",
     "brier",
     "classification",
     "curves",
+    "detection",
+    "drawn",
     "example_losses",
+    "film",
     "forecasting",
     "gif_bytes",
+    "mask_png",
     "mcnemar",
     "middle_frames",
     "multilabel",
@@ -43,8 +53,12 @@ __all__ = [
     "overlay",
     "paired_difference",
     "picture_sheet",
+    "png",
     "precision_recall_figure",
     "regression",
+    "resized",
+    "segmentation",
+    "sheet",
     "reliability",
     "reliability_figure",
     "strip",

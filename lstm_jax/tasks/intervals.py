@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lstm_jax.tasks.detection import counts
 from lstm_jax.tasks.forecasting import frame_scores
+from lstm_jax.tasks.segmentation import VOID, confusion
 
 RESAMPLES = 1000
 LARGEST_RANKING = 1_000_000  # examples x classes; above it, curves have no interval
@@ -29,7 +31,8 @@ def bootstrap(
     drawn, does not count for it.
 
     Args:
-      task: "classification" | "regression" | "forecasting" | "multilabel".
+      task: "classification" | "regression" | "forecasting" | "multilabel" |
+        "segmentation" | "detection", of which the last has none for AP.
       predictions, targets: as the task's `report` takes them, N examples.
       level: share of the draws between the two ends, in (0, 1).
       resamples: draws.
@@ -75,6 +78,8 @@ def weighted_scores(task: str, predictions, targets) -> Scores:
         "regression": _regression,
         "forecasting": _forecasting,
         "multilabel": _multilabel,
+        "segmentation": _segmentation,
+        "detection": _detection,
     }
     if task not in makers:
         raise ValueError(f'bootstrap: task="{task}", wanted one of {tuple(makers)}')
@@ -86,7 +91,8 @@ def example_losses(task: str, predictions, targets) -> np.ndarray:
 
     Cross-entropy of a classification and, over its known entries, of a multilabel
     example (NaN without any); mean absolute error of a regression; squared error of a
-    forecast, summed over a frame and averaged over frames.
+    forecast, summed over a frame and averaged over frames; 1 - Dice over the pixels of
+    a segmentation that are not background; 1 - F1 of a detection's boxes.
     """
     predictions, targets = np.asarray(predictions), np.asarray(targets)
     if task == "classification":
@@ -95,10 +101,66 @@ def example_losses(task: str, predictions, targets) -> np.ndarray:
         return np.abs(np.float64(predictions) - targets).mean(-1)
     if task == "forecasting":
         return _clip_scores(predictions, targets)["mse"]
+    if task == "segmentation":
+        return _dice_errors(predictions, targets)
+    if task == "detection":
+        said, right, true = _box_counts(predictions, targets).T
+        return np.where(said + true, 1 - 2 * right / np.maximum(said + true, 1), 0.0)
     loss, known = _entries(predictions, targets)[2:]
     axes = tuple(range(1, loss.ndim))
     count = known.sum(axes)
     return np.where(count, loss.sum(axes) / np.maximum(count, 1), np.nan)
+
+
+def _dice_errors(predictions, targets):
+    known = targets != VOID
+    axes = tuple(range(1, targets.ndim))
+    hit = ((predictions == targets) & (targets > 0) & known).sum(axes)
+    both = ((predictions > 0) & known).sum(axes) + ((targets > 0) & known).sum(axes)
+    return np.where(both, 1 - 2 * hit / np.maximum(both, 1), 0.0)
+
+
+def _box_counts(predictions, targets):
+    """Sure answers, right ones, and things, of each example: [N, 3]."""
+    pairs = zip(predictions, targets, strict=True)
+    return np.stack([counts(p[None], t[None]) for p, t in pairs])
+
+
+def _segmentation(predictions, targets) -> Scores:
+    classes = 1 + int(
+        max(predictions.max(), np.where(targets == VOID, 0, targets).max())
+    )
+    each = confusion(predictions, targets, classes).astype(np.float64)  # [N, K, K]
+
+    def scores(weights):
+        found = np.einsum("rn,nij->rij", weights, each)
+        hit = np.diagonal(found, axis1=1, axis2=2)  # [R, K]
+        whole = found.sum(1) + found.sum(2)
+        there = whole > 0
+        count = np.maximum(there.sum(1), 1)
+        iou = np.where(there, hit / np.maximum(whole - hit, 1), 0)
+        dice = np.where(there, 2 * hit / np.maximum(whole, 1), 0)
+        return {
+            "mean_iou": iou.sum(1) / count,
+            "dice": dice.sum(1) / count,
+            "pixel_accuracy": hit.sum(1) / found.sum((1, 2)),
+        }
+
+    return scores
+
+
+def _detection(predictions, targets) -> Scores:
+    each = _box_counts(predictions, targets).astype(np.float64)
+
+    def scores(weights):
+        said, right, true = (weights @ each).T
+        return {
+            "f1": 2 * right / np.maximum(said + true, 1),
+            "precision": right / np.maximum(said, 1),
+            "recall": right / np.maximum(true, 1),
+        }
+
+    return scores
 
 
 def _cross_entropy(predictions, targets):

@@ -15,7 +15,7 @@ class Task(NamedTuple):
     run once, on NumPy arrays of a whole split.
     """
 
-    name: str  # "classification" | "regression" | "forecasting" | "multilabel"
+    name: str  # "classification" | "regression" | "forecasting" | "multilabel" | …
     outputs: int  # K, the width of the head
     loss: Callable  # (outputs [B, K], batch) -> (sum, count), what training minimises
     metrics: Callable  # (outputs [B, K], batch) -> {name: (sum, count)}, with "loss"

@@ -1,0 +1,169 @@
+"""Picture or clip → boxes: emitted one by one, or from every place of a map."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.cell import Cell, project_step, step
+from lstm_jax.models.segmenters import Convolutions, conv
+from lstm_jax.unroll import unroll
+
+RARE = -2.0  # logit with which a place of a map begins to say that nothing is there
+
+
+class Pyramid(nn.Module):
+    """Stages of convolutions, each of which sees a map of half the size.
+
+    Attributes:
+      widths: channels of the stages; the map halves between two.
+      dtype: to compute in.
+    """
+
+    widths: tuple[int, ...]
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[N, H, W, C] -> [N, h, w, widths[-1]]`."""
+        for stage, width in enumerate(self.widths):
+            if stage:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+            number = 2 if stage == len(self.widths) - 1 else 1
+            x = Convolutions(width, number, self.dtype, name=f"stage_{stage}")(x)
+        return x
+
+
+class BoxEmitter(nn.Module):
+    """An LSTM that emits boxes one after another, each after another look at a map.
+
+      a_t = softmax(s + keys q(h_tm1) - 10 c sum_{r < t} a_r)         over the places
+      h_t, carry = cell(sum a_t [map; places], carry)
+      box_t = places' mean under a_t, shifted, and a size;  e_t, classes: linear in h_t
+
+    s, the salience of a place, and c, what a look takes from it, are learned.
+
+    Attributes:
+      cell: the LSTM.
+      outputs: K, classes.
+      steps: Q, boxes to emit; what is said after a stop counts for nothing.
+      widths: of the `Pyramid` that makes the map.
+      dtype: of the convolutions; the rest is float32.
+
+    Reference: Stewart et al. 2016, End-to-End People Detection in Crowded Scenes,
+    section 2; the look: Xu et al. 2015, Show, Attend and Tell, eq. 4 to 8; what was
+    seen: Tu et al. 2016, Modeling Coverage. Departs: Stewart et al. emit from each
+    place of the map, and do not look.
+    """
+
+    cell: Cell
+    outputs: int
+    steps: int
+    widths: tuple[int, ...]
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """`[B, H, W, C] -> [B, Q, 5 + K]`: corners as shares, e, logits of classes."""
+        x = Pyramid(self.widths, self.dtype, name="pyramid")(images)
+        x = x.astype(jnp.float32)
+        b, h, w, width = x.shape
+        places = jnp.broadcast_to(_places(h, w), (b, h * w, 2))
+        x = jnp.concatenate([x.reshape(b, h * w, width), places], axis=-1)
+        salience = nn.Dense(1, name="salience")(x)[..., 0]  # [B, h w]
+        keys = nn.Dense(width, name="keys")(x)
+        seen = jnp.zeros_like(salience)
+        params = self.param("cell", self.cell.init, (width + 2,))
+        carry = self.cell.carry(params, (b,), (width + 2,))
+        query, head = nn.Dense(width, name="query"), nn.Dense(5 + self.outputs)
+        weight = self.param("coverage", nn.initializers.ones, ())
+        outputs, h_tm1 = [], jnp.zeros((b, width), jnp.float32)
+        for _ in range(self.steps):
+            asked = jnp.einsum("bpf,bf->bp", keys, query(h_tm1)) / np.sqrt(width)
+            a = jax.nn.softmax(salience + asked - 10 * weight * seen)
+            seen += a
+            look = jnp.einsum("bp,bpf->bf", a, x)
+            u = project_step(self.cell, params, look)
+            carry, h_t = step(self.cell, params, carry, u)
+            said = head(jnp.concatenate([h_t, look], axis=-1))
+            centre = look[:, -2:] + 0.2 * jnp.tanh(said[:, :2])
+            outputs.append(_with_corners(centre, said[:, 2:4], said[:, 4:]))
+            h_tm1 = h_t
+        return jnp.stack(outputs, axis=1)
+
+
+class DenseDetector(nn.Module):
+    """A box from every place of a map; of clips, with a memory across frames.
+
+    Attributes:
+      outputs: K, classes.
+      widths: of the `Pyramid`, whose last map has the places.
+      memory: cell over images, such as `bottleneck_conv_lstm`; None: each frame alone.
+      hidden: widths of convolutions before the head, in place of a memory.
+      engine, dtype: as in `unroll`; the head is float32.
+
+    Reference: Liu & Zhu 2018, Mobile Video Object Detection with Temporally-Aware
+    Feature Maps. Departs: they have anchors of several shapes on several maps.
+    """
+
+    outputs: int
+    widths: tuple[int, ...]
+    memory: Cell | None = None
+    hidden: tuple[int, ...] = ()
+    engine: str = "auto"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, carry: Any = None, with_carry: bool = False
+    ) -> Any:
+        """Answers for all places, by rows.
+
+        Args:
+          images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`.
+          carry: state of `memory` before the first frame.
+          with_carry: also return the state after the last one.
+
+        Returns:
+          `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as shares of the picture,
+          e, logits of classes; or that and the carry.
+        """
+        batch = images.shape[:-3]
+        x = images.reshape(-1, *images.shape[-3:])
+        x = Pyramid(self.widths, self.dtype, name="pyramid")(x)
+        if self.memory is not None and len(batch) == 2:
+            xs = x.reshape(*batch, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
+            params = self.param("memory", self.memory.init, xs.shape[2:])
+            options = dict(engine=self.engine, dtype=self.dtype)
+            run = unroll(self.memory, params, xs, carry, **options)
+            carry = run.carry
+            ys = run.ys.swapaxes(0, 1).reshape(-1, *run.ys.shape[2:])
+            # what the frame itself shows stays at hand, as in their [h; b]
+            x = jnp.concatenate([x.astype(ys.dtype), ys], axis=-1)
+        for layer, width in enumerate(self.hidden):
+            x = Convolutions(width, 1, self.dtype, name=f"hidden_{layer}")(x)
+        x = x.astype(jnp.float32)
+        said = conv(5 + self.outputs, (3, 3), name="head")(x)
+        n, h, w, _ = said.shape
+        said = said.reshape(n, h * w, -1)
+        centre = _places(h, w) + said[..., :2] / np.asarray([w, h], np.float32)
+        rest = said[..., 4:].at[..., 0].add(RARE)
+        out = _with_corners(centre, said[..., 2:4], rest)
+        out = out.reshape(*batch, *out.shape[1:])
+        return (out, carry) if with_carry else out
+
+
+def _places(h: int, w: int) -> np.ndarray:
+    """Centres (x, y) of the places of a map, by rows, as shares: float32 [h w, 2]."""
+    y, x = np.meshgrid(
+        (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij"
+    )
+    return np.stack([x, y], -1).reshape(-1, 2).astype(np.float32)
+
+
+def _with_corners(centre, size, rest):
+    """`[..., 2], [..., 2], [..., R] -> [..., 4 + R]`; a size of 0 is a quarter."""
+    half = 0.5 * jax.nn.sigmoid(size - 1.1)
+    return jnp.concatenate([centre - half, centre + half, rest], axis=-1)

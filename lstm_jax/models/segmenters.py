@@ -1,0 +1,188 @@
+"""Picture or clip → the class of every pixel, by recurrent layers over the plane."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cell import Cell
+from lstm_jax.cells.convolve import convolve
+from lstm_jax.directions import bidirectional
+from lstm_jax.unroll import unroll
+
+
+class ReNet(nn.Module):
+    """A map of features, read by LSTMs along x, then along y.
+
+      u[y, :] = [→LSTM; ←LSTM](x[y, :])        v[:, x] = [↓LSTM; ↑LSTM](u[:, x])
+
+    so that every place of v has seen all of the map.
+
+    Attributes:
+      cell: of each of the four directions.
+      engine, dtype: as in `unroll`.
+
+    Reference: Visin et al. 2015, ReNet, eq. 1 to 3. Departs: they read along y first.
+    """
+
+    cell: Cell
+    engine: str = "auto"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C] -> [B, H, W, 2D]`."""
+        for name, axis in (("x", 2), ("y", 1)):
+            xs = jnp.moveaxis(x, axis, 0)  # [W, B, H, C], then [H, B, W, 2D]
+            params = tuple(
+                self.param(f"{name}_{way}", self.cell.init, xs.shape[3:])
+                for way in ("forward", "backward")
+            )
+            options = dict(engine=self.engine, dtype=self.dtype)
+            ys = bidirectional((self.cell, self.cell), params, xs, **options).ys
+            x = jnp.moveaxis(ys, 0, axis)
+        return x
+
+
+def conv(features: int, kernel_size: tuple[int, int], **options: Any) -> nn.Conv:
+    """Flax's layer by a convolution whose gradient is fast within a loop, too."""
+
+    def run(x, w, stride, padding, *_, rhs_dilation, **__):
+        return convolve(x, w, stride, padding, rhs_dilation).astype(x.dtype)
+
+    return nn.Conv(features, kernel_size, conv_general_dilated=run, **options)
+
+
+class Convolutions(nn.Module):
+    """Two 3x3 convolutions of one width, each with a group norm and a ReLU."""
+
+    width: int
+    number: int = 2
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C] -> [B, H, W, width]`."""
+        for k in range(self.number):
+            x = conv(self.width, (3, 3), dtype=self.dtype, name=f"conv_{k}")(x)
+            groups = _groups(self.width)
+            x = nn.relu(nn.GroupNorm(groups, dtype=self.dtype, name=f"norm_{k}")(x))
+        return x
+
+
+def _spread(x: jax.Array) -> jax.Array:
+    """`[B, H, W, 4C] -> [B, 2H, 2W, C]`: each place becomes a square of 2 x 2."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(b, 2 * h, 2 * w, c // 4)
+
+
+def _groups(width: int) -> int:
+    """Groups of about eight channels."""
+    return next(n for n in range(max(width // 8, 1), 0, -1) if width % n == 0)
+
+
+class Segmenter(nn.Module):
+    """A U-Net, recurrent at its bottom or in its skips: a class for every pixel.
+
+    Stages of convolutions halve the map; at the bottom it goes through recurrent
+    layers, or convolutions; then stages double it again and take in the maps of the
+    same size from the way down. Of a clip, the frames go through one by one, and at the
+    bottom `memory` carries a state from frame to frame.
+
+    Attributes:
+      outputs: K.
+      widths: channels of the stages, the finest first; a map halves between two.
+      renet: cells of the layers of a `ReNet` at the bottom.
+      bottom: width of convolutions at the bottom, one for each entry.
+      skips: cells over images that read, as two steps and both ways, the map from
+        the way down and the one from below, one for each stage but the last, finest
+        first; without, both are laid side by side and convolved.
+      memory: cell over images at the bottom of clips.
+      engine, dtype: as in `unroll`; the outputs are float32.
+
+    Reference: Ronneberger et al. 2015, U-Net; Visin et al. 2016, ReSeg; the skips:
+    Azad et al. 2019, BCDU-Net, eq. 4 and 5. Departs: ReSeg has no skips; BCDU-Net has
+    batch norm, and dense convolutions at its bottom.
+    """
+
+    outputs: int
+    widths: tuple[int, ...]
+    renet: tuple[Cell, ...] = ()
+    bottom: tuple[int, ...] = ()
+    skips: tuple[Cell, ...] = ()
+    memory: Cell | None = None
+    engine: str = "auto"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, images: jax.Array, *, carry: Any = None, with_carry: bool = False
+    ) -> Any:
+        """Logits of every pixel.
+
+        Args:
+          images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`; H and W are divided by
+            2 to the power of `len(widths) - 1`.
+          carry: state of `memory` before the first frame.
+          with_carry: also return the state after the last one.
+
+        Returns:
+          `[B, H, W, K]` or `[B, T, H, W, K]`, float32; or that and the carry.
+
+        Raises:
+          ValueError: a size that does not halve so often.
+        """
+        batch, (h, w, c) = images.shape[:-3], images.shape[-3:]
+        times = 2 ** (len(self.widths) - 1)
+        if h % times or w % times:
+            raise ValueError(
+                f"Segmenter: pictures are {h}x{w}, which {times} does not divide; "
+                "resize them, or give fewer widths"
+            )
+        x = images.reshape(-1, h, w, c)
+        downs = []
+        for stage, width in enumerate(self.widths):
+            if stage:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            x = Convolutions(width, 2, self.dtype, name=f"down_{stage}")(x)
+            downs.append(x)
+        for layer, cell in enumerate(self.renet):
+            x = ReNet(cell, self.engine, self.dtype, name=f"renet_{layer}")(x)
+        for layer, width in enumerate(self.bottom):
+            x = Convolutions(width, 1, self.dtype, name=f"bottom_{layer}")(x)
+        if self.memory is not None and len(batch) == 2:
+            xs = x.reshape(*batch, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
+            params = self.param("memory", self.memory.init, xs.shape[2:])
+            options = dict(engine=self.engine, dtype=self.dtype)
+            run = unroll(self.memory, params, xs, carry, **options)
+            carry = run.carry
+            x = run.ys.swapaxes(0, 1).reshape(-1, *run.ys.shape[2:])
+        for stage in reversed(range(len(self.widths) - 1)):
+            width = self.widths[stage]
+            x = nn.Dense(4 * width, dtype=self.dtype, name=f"rise_{stage}")(x)
+            x = _spread(x)  # a transposed convolution of 2x2 and stride 2
+            pair = downs[stage].astype(x.dtype), x
+            if self.skips:
+                x = self._fuse(stage, jnp.stack(pair))
+            else:
+                x = jnp.concatenate(pair, axis=-1)
+            x = Convolutions(width, 1, self.dtype, name=f"up_{stage}")(x)
+        out = nn.Dense(self.outputs, name="head")(x.astype(jnp.float32))
+        out = out.reshape(*batch, h, w, self.outputs)
+        return (out, carry) if with_carry else out
+
+    def _fuse(self, stage: int, pair: jax.Array) -> jax.Array:
+        """`[2, B, h, w, C] -> [B, h, w, 2D]`, both ways, each by its last step."""
+        cell = self.skips[stage]
+        params = [
+            self.param(f"skip_{stage}_{way}", cell.init, pair.shape[2:])
+            for way in ("forward", "backward")
+        ]
+        options = dict(engine=self.engine, dtype=self.dtype)
+        runs = [
+            unroll(cell, p, pair, reverse=way == 1, **options).ys[-1 if way == 0 else 0]
+            for way, p in enumerate(params)
+        ]
+        return jnp.concatenate(runs, axis=-1)

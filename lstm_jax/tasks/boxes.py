@@ -1,0 +1,79 @@
+"""Boxes: how far two overlap, and which answer stands for which thing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+# columns of a row of targets, as `Split` of the room of data has them
+CLASS, CROWD, HIDDEN, COLUMNS = 4, 5, 6, 7
+FAR = 1e4  # above any cost of a pair
+
+
+def area(boxes):
+    """`[..., 4] -> [...]` of corners x0, y0, x1, y1; NumPy in, NumPy out."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def overlaps(a, b):
+    """Intersection and union of every box of a with every one of b.
+
+    Args:
+      a: [..., N, 4], corners x0, y0, x1, y1 with x0 <= x1 and y0 <= y1.
+      b: [..., M, 4], in the same units.
+
+    Returns:
+      (intersections, unions), [..., N, M] each. NumPy in, NumPy out.
+    """
+    lib = np if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) else jnp
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    low = lib.maximum(a[..., :2], b[..., :2])
+    high = lib.minimum(a[..., 2:], b[..., 2:])
+    sides = lib.maximum(high - low, 0)
+    both = sides[..., 0] * sides[..., 1]
+    return both, area(a) + area(b) - both
+
+
+def iou(a, b):
+    """Intersection over union, [..., N, M]; 0 where both boxes are empty."""
+    both, union = overlaps(a, b)
+    lib = np if isinstance(both, np.ndarray) else jnp
+    return both / lib.maximum(union, 1e-9)
+
+
+def giou(a, b):
+    """Generalised intersection over union of boxes in pairs, in (-1, 1].
+
+      GIoU = IoU - (C - U) / C,   U the union's area, C that of the box around both
+
+    Args:
+      a, b: [..., 4] each, as in `overlaps`.
+
+    Returns:
+      [...]; it has a gradient where the boxes are apart, too.
+
+    Reference: Rezatofighi et al. 2019, Generalized Intersection over Union, alg. 1.
+    """
+    both, union = (x[..., 0, 0] for x in overlaps(a[..., None, :], b[..., None, :]))
+    low = jnp.minimum(a[..., :2], b[..., :2])
+    high = jnp.maximum(a[..., 2:], b[..., 2:])
+    around = jnp.maximum(jnp.prod(high - low, -1), 1e-9)
+    return both / jnp.maximum(union, 1e-9) - (around - union) / around
+
+
+def assign(costs):
+    """Which answer stands for which thing, so that the sum of costs is least.
+
+    Args:
+      costs: [Q, M], Q >= M, finite; a column of one value throughout takes what the
+        others leave.
+
+    Returns:
+      int32 [M], the row of each column; no row twice.
+
+    Reference: Crouse 2016, as optax has it; Carion et al. 2020, DETR, eq. 1.
+    """
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes its types
+        rows, columns = optax.assignment.hungarian_algorithm(costs)
+    found = jnp.zeros(costs.shape[1], jnp.int32)
+    return found.at[columns].set(rows.astype(jnp.int32))

@@ -1,0 +1,272 @@
+"""What is where: boxes matched one to one with things, whatever their order."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lstm_jax.tasks.boxes import (
+    CLASS,
+    COLUMNS,
+    CROWD,
+    FAR,
+    HIDDEN,
+    area,
+    assign,
+    giou,
+    iou,
+    overlaps,
+)
+from lstm_jax.tasks.precision import average_precision
+from lstm_jax.tasks.task import Task, masked
+
+SURE = 0.5  # an answer counts from this score on where one has to be chosen
+FOCUS = 2.0  # gamma of the focal loss
+
+
+def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
+    """Boxes of things of K classes, in pictures or in every frame of a clip.
+
+    The network answers with Q boxes; row q of its outputs is the box's corners, as
+    shares of the picture, a logit e_q, and K logits of classes. Answers are matched
+    one to one with the things of a picture so that the sum of costs is least:
+
+      cost(q, m) = -p_q[class_m] + 5 |box_q - box_m|_1 + 2 (1 - GIoU)   (- σ(e_q))
+      loss = existence + mean over matched pairs of
+             (-log p_q[class_m] + 5 |box_q - box_m|_1 + 2 (1 - GIoU))
+
+    With `emits`, answers come one after another until one says stop: of n things only
+    the first n answers are matched, e_q learns to be 1 for q < n and 0 at q = n
+    (cross-entropy; what comes after is nobody's), and the score of an answer is
+    prod_{r <= q} σ(e_r) max_k p_q[k]. Without, any answer may be matched, e_q learns
+    which ones are (focal loss, gamma 2), the cost has its last term, and the score is
+    σ(e_q) max_k p_q[k].
+
+    The metrics while training are over a batch: "f1" is that of boxes with a score of
+    0.5 or more, of which one is right if it has the class of a thing and an IoU of 0.5
+    or more with it.
+
+    Args:
+      classes: K names by index.
+      size: (H, W) of a picture, pixels.
+      emits: as above.
+
+    Returns:
+      A Task; targets are float32 [B, M, 7] or [B, T, M, 7] as `data.Split` has boxes;
+      outputs [B, Q, 5 + K] or [B, T, Q, 5 + K] with Q >= M; predictions float32
+      [..., Q, 6]: corners in pixels, within the picture, score, class. `outputs` is
+      5 + K.
+
+    Raises:
+      ValueError: no class, or a size that is none.
+
+    Reference: Carion et al. 2020, DETR, eq. 1, 2 and appendix A.4 (the weights);
+    emission: Romera-Paredes & Torr 2016, Recurrent Instance Segmentation, eq. 4 and 6;
+    focal loss: Lin et al. 2017, eq. 4. Departs: the mean over pairs is over those of a
+    picture, and then over pictures.
+    """
+    classes = tuple(map(str, classes))
+    k, (height, width) = len(classes), size
+    if not classes or height < 1 or width < 1:
+        raise ValueError(
+            f"detection: {k} classes in pictures of {height}x{width}; wanted 1 or more "
+            "of each"
+        )
+    scale = np.asarray([width, height, width, height], np.float32)
+
+    def check(outputs, batch):
+        """(outputs [N, Q, 5 + K], targets [N, M, 7], weights [N]), N pictures."""
+        targets, mask = batch["targets"], batch["mask"]
+        fits = targets.ndim in (3, 4) and outputs.ndim == targets.ndim
+        fits = fits and outputs.shape[:-2] == targets.shape[:-2]
+        if not fits or outputs.shape[-1] != 5 + k or targets.shape[-1] != COLUMNS:
+            raise ValueError(
+                f"detection: outputs {outputs.shape} do not fit targets "
+                f"{targets.shape}; wanted [..., Q, {5 + k}] and [..., M, {COLUMNS}]"
+            )
+        if outputs.shape[-2] < targets.shape[-2] + emits:
+            raise ValueError(
+                f"detection: {outputs.shape[-2]} answers for {targets.shape[-2]} things"
+                f"{' and the stop' if emits else ''}; give the network more"
+            )
+        weight = mask.astype(jnp.float32)
+        if targets.ndim == 4:
+            steps = targets.shape[1]
+            weight = jnp.broadcast_to(weight[:, None] / steps, (len(targets), steps))
+            if batch.get("lengths") is not None:
+                lengths = batch["lengths"]
+                inside = jnp.arange(steps) < lengths[:, None]
+                weight = jnp.where(inside, mask[:, None] / lengths[:, None], 0.0)
+            outputs, targets = (x.reshape(-1, *x.shape[2:]) for x in (outputs, targets))
+        return outputs.astype(jnp.float32), targets, weight.reshape(-1)
+
+    def error(outputs, targets):
+        """Of one picture, [Q, 5 + K] and [M, 7]."""
+        boxes, exists, logits = outputs[:, :4], outputs[:, 4], outputs[:, 5:]
+        true = targets[:, :4] / scale
+        there = (targets[:, CLASS] >= 0) & (targets[:, CROWD] == 0)  # [M]
+        label = jnp.maximum(targets[:, CLASS], 0).astype(jnp.int32)
+        log_p = jax.nn.log_softmax(logits)
+
+        def far(one, other):  # [...]
+            l1 = jnp.abs(one - other).sum(-1)
+            return 5 * l1 + 2 * (1 - giou(one, other))
+
+        cost = far(boxes[:, None], true[None]) - jnp.exp(log_p)[:, label]  # [Q, M]
+        number = there.sum()
+        steps = jnp.arange(len(outputs))
+        if emits:
+            cost = jnp.where(steps[:, None] < number, cost, FAR)
+        else:
+            cost -= jax.nn.sigmoid(exists)[:, None]
+        cost = jnp.nan_to_num(jnp.where(there, cost, 0.0), nan=FAR, posinf=FAR)
+        rows = assign(jax.lax.stop_gradient(cost))  # [M]
+        pairs = far(boxes[rows], true) - log_p[rows, label]
+        count = jnp.maximum(number, 1).astype(jnp.float32)
+        loss = jnp.where(there, pairs, 0.0).sum() / count
+        if emits:
+            said = optax.sigmoid_binary_cross_entropy(
+                exists, (steps < number).astype(jnp.float32)
+            )
+            judged = (steps <= number).astype(jnp.float32)
+            return loss + (said * judged).sum() / judged.sum()
+        matched = jnp.zeros(len(outputs)).at[rows].add(there.astype(jnp.float32))
+        said = optax.sigmoid_focal_loss(exists, matched, alpha=0.5, gamma=FOCUS)
+        return loss + 4 * said.sum() / count
+
+    def loss_of(outputs, batch):
+        outputs, targets, weight = check(outputs, batch)
+        return _sum(jax.vmap(error)(outputs, targets), weight)
+
+    def predict(outputs):
+        outputs = outputs.astype(jnp.float32)
+        boxes = jnp.clip(outputs[..., :4], 0, 1) * scale
+        exists = jax.nn.sigmoid(outputs[..., 4])
+        if emits:
+            exists = jnp.cumprod(exists, -1)
+        p = jax.nn.softmax(outputs[..., 5:])
+        score, label = exists * p.max(-1), p.argmax(-1).astype(jnp.float32)
+        return jnp.concatenate([boxes, score[..., None], label[..., None]], -1)
+
+    def metrics(outputs, batch):
+        outputs, targets, weight = check(outputs, batch)
+        found, answers = jax.vmap(_right)(predict(outputs), targets)
+        known = (targets[..., CLASS] >= 0) & (targets[..., CROWD] == 0)
+        counts = 2 * found, answers + known.sum(-1).astype(jnp.float32)
+        real = (weight > 0).astype(jnp.float32)
+        return {
+            "loss": _sum(jax.vmap(error)(outputs, targets), weight),
+            "f1": tuple(jnp.sum(count * real) for count in counts),
+        }
+
+    def report(predictions, targets):
+        predictions, targets = _pictures(predictions, targets)
+        found = average_precision(predictions, targets, k)
+        said, right, true = map(int, counts(predictions, targets))
+        per_class = [
+            {"name": name, **row}
+            for name, row in zip(classes, found.pop("per_class"), strict=True)
+        ]
+        hidden = {}
+        if (targets[..., HIDDEN] > 0.5).any():
+            part = average_precision(predictions, targets, k, hidden=True)
+            hidden = {"hidden": {name: part[name] for name in ("ap50", "ar50")}}
+        return {
+            "task": "detection",
+            "examples": len(targets),
+            **found,
+            "precision": right / said if said else None,
+            "recall": right / true if true else None,
+            "f1": 2 * right / (said + true) if said + true else None,
+            **hidden,
+            "classes": list(classes),
+            "per_class": per_class,
+        }
+
+    def figures(predictions, targets):
+        from lstm_jax.tasks.drawing import precision_recall
+
+        predictions, targets = _pictures(predictions, targets)
+        curves = average_precision(predictions, targets, k, curves=True)["curves"]
+        return {"precision_recall": precision_recall(curves)}
+
+    return Task(
+        name="detection",
+        outputs=5 + k,
+        loss=loss_of,
+        metrics=metrics,
+        predict=predict,
+        monitor="f1",
+        mode="max",
+        report=report,
+        figures=figures,
+    )
+
+
+def _sum(values, weight):
+    """`masked` of pictures, whose weights within a clip sum up to 1."""
+    return masked(values, weight)
+
+
+def _right(answers, targets):
+    """Right answers and all that are sure, of one picture, [Q, 6] and [M, 7].
+
+    A thing that two answers meet counts once, and so does an answer that meets two.
+    """
+    sure = answers[:, 4] >= SURE
+    known = (targets[:, CLASS] >= 0) & (targets[:, CROWD] == 0)
+    same = answers[:, 5][:, None] == targets[:, CLASS]
+    meets = (iou(answers[:, :4], targets[:, :4]) >= 0.5) & same
+    meets &= sure[:, None] & known
+    found = jnp.minimum(meets.any(0).sum(), meets.any(1).sum())
+    return found.astype(jnp.float32), sure.sum().astype(jnp.float32)
+
+
+def _pictures(predictions, targets):
+    """Both as single pictures, [N, Q, 6] and [N, M, 7]."""
+    predictions = np.asarray(predictions, np.float64)
+    targets = np.asarray(targets, np.float64)
+    fits = predictions.ndim == targets.ndim and targets.ndim in (3, 4)
+    fits = fits and predictions.shape[:-2] == targets.shape[:-2] and len(targets)
+    if not fits or predictions.shape[-1] != 6 or targets.shape[-1] != COLUMNS:
+        raise ValueError(
+            f"detection: predictions have shape {predictions.shape} for targets "
+            f"{targets.shape}; wanted [..., Q, 6] and [..., M, {COLUMNS}], N >= 1"
+        )
+    if bad := int((~np.isfinite(predictions).all((-1, -2))).sum()):
+        raise ValueError(
+            f"detection: {bad} predictions hold NaN or infinity; the parameters have "
+            "diverged: use an earlier checkpoint or train again with a lower learning "
+            "rate"
+        )
+    return (x.reshape(-1, *x.shape[-2:]) for x in (predictions, targets))
+
+
+def counts(predictions, targets) -> np.ndarray:
+    """Sure answers, right ones of them, and things: int [3], over all pictures."""
+    found = np.zeros(3, np.int64)
+    for answers, truth in zip(*_pictures(predictions, targets), strict=True):
+        right, said = _right_exactly(answers, truth)
+        known = (truth[:, CLASS] >= 0) & (truth[:, CROWD] == 0)
+        found += [said, right, known.sum()]
+    return found
+
+
+def _right_exactly(answers, truth):
+    """The best answer first, each takes the thing that it meets most and is free."""
+    crowds = truth[(truth[:, CLASS] >= 0) & (truth[:, CROWD] == 1)]
+    truth = truth[(truth[:, CLASS] >= 0) & (truth[:, CROWD] == 0)]
+    answers = answers[answers[:, 4] >= SURE]
+    answers = answers[np.argsort(-answers[:, 4], kind="stable")]
+    meets = iou(answers[:, :4], truth[:, :4])
+    meets[answers[:, 5][:, None] != truth[:, CLASS]] = 0
+    right, said = 0, len(answers)
+    for row, answer in zip(meets, answers, strict=True):
+        if len(row) and row.max() >= 0.5:
+            right += 1
+            meets[:, row.argmax()] = 0
+        elif len(crowds):  # within a crowd nobody counts
+            both = overlaps(answer[None, :4], crowds[:, :4])[0][0]
+            inside = both / max(area(answer[:4]), 1e-9) >= 0.5
+            said -= bool((inside & (crowds[:, CLASS] == answer[5])).any())
+    return right, said

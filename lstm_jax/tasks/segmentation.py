@@ -1,0 +1,217 @@
+"""The class of every pixel: cross-entropy and Dice, intersection over union."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lstm_jax.tasks.task import Task, masked
+
+VOID = 255  # of a mask: a pixel that counts for nothing
+
+
+def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
+    """Pixels of K classes, of pictures or of every frame of a clip.
+
+      loss = mean over pixels of -log p_true  +  dice_weight (1 - Dice)
+      Dice = mean over the classes in the mask of (2 sum p t + 1) / (sum p + sum t + 1)
+
+    with p = softmax(outputs) and t the mask, 0 or 1, of one class; sums run over the
+    pixels of an example, all frames of a clip together. Pixels of 255 count for
+    nothing, in the loss and in all metrics.
+
+    The metrics while training are sums over pixels: "pixel_accuracy", and
+    "foreground_iou", the intersections of all classes but the first over their unions.
+
+    Args:
+      classes: K names, at least 2, by index; the first one is the background.
+      dice_weight: of the Dice loss, 0 or more.
+
+    Returns:
+      A Task; targets are uint8 [B, H, W] or [B, T, H, W], a class index or 255;
+      outputs logits [B, H, W, K] or [B, T, H, W, K]; predictions class indices, uint8
+      like the targets.
+
+    Raises:
+      ValueError: fewer than 2 classes or more than 255, or a negative weight.
+
+    Reference: soft Dice: Milletari et al. 2016, V-Net, section 3. Departs: no squares
+    in the denominator, the 1 in both halves, and classes that a mask does not hold are
+    left out.
+    """
+    classes = tuple(map(str, classes))
+    k = len(classes)
+    if not 2 <= k <= VOID:
+        raise ValueError(f"segmentation: {k} classes, wanted 2 to {VOID}")
+    if dice_weight < 0:
+        raise ValueError(f"segmentation: dice_weight={dice_weight}, wanted 0 or more")
+
+    def check(outputs, batch):
+        targets, mask = batch["targets"], batch["mask"]
+        if targets.ndim not in (3, 4) or outputs.shape != (*targets.shape, k):
+            raise ValueError(
+                f"segmentation: outputs {outputs.shape} do not fit targets "
+                f"{targets.shape}; wanted [B, H, W] or [B, T, H, W], and {k} more for "
+                "each pixel"
+            )
+        if mask.shape != targets.shape[:1]:
+            raise ValueError(
+                f"segmentation: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
+            )
+        valid = (targets != VOID) & _in_time(targets, batch.get("lengths"))
+        return outputs.astype(jnp.float32), jnp.where(valid, targets, 0), valid
+
+    def error(outputs, targets, valid):  # [B]
+        axes = tuple(range(1, targets.ndim))
+        weight = valid.astype(jnp.float32)
+        loss = optax.softmax_cross_entropy_with_integer_labels(
+            outputs, targets.astype(jnp.int32)
+        )
+        loss = (loss * weight).sum(axes) / jnp.maximum(weight.sum(axes), 1)
+        if not dice_weight:
+            return loss
+        p = jax.nn.softmax(outputs) * weight[..., None]
+        t = jax.nn.one_hot(targets, k, dtype=jnp.float32) * weight[..., None]
+        both, whole = (p * t).sum(axes), p.sum(axes) + t.sum(axes)  # [B, K]
+        there = (t.sum(axes) > 0).astype(jnp.float32)
+        dice = (there * (2 * both + 1) / (whole + 1)).sum(-1)
+        return loss + dice_weight * (1 - dice / jnp.maximum(there.sum(-1), 1))
+
+    def loss_of(outputs, batch):
+        return masked(error(*check(outputs, batch)), batch["mask"])
+
+    def metrics(outputs, batch):
+        outputs, targets, valid = check(outputs, batch)
+        mask = batch["mask"].astype(jnp.float32)
+        weight = mask.reshape(-1, *(1,) * (targets.ndim - 1))
+        weight = valid.astype(jnp.float32) * weight
+        chosen = outputs.argmax(-1).astype(targets.dtype)
+        right = chosen == targets
+
+        def pixels(where):
+            return jnp.sum(where.astype(jnp.float32) * weight)
+
+        thing = targets > 0
+        # a pixel of one class that is taken for another is in the union of both
+        union = pixels((chosen > 0) | thing) + pixels((chosen > 0) & thing & ~right)
+        return {
+            "loss": masked(error(outputs, targets, valid), batch["mask"]),
+            "pixel_accuracy": (pixels(right), jnp.sum(weight)),
+            "foreground_iou": (pixels(right & thing), union),
+        }
+
+    def report(predictions, targets):
+        matrix = confusion(predictions, targets, k).sum(0)
+        return {
+            "task": "segmentation",
+            "examples": len(targets),
+            **scores(matrix),
+            "classes": list(classes),
+            "per_class": [
+                {"name": name, **row}
+                for name, row in zip(classes, _per_class(matrix), strict=True)
+            ],
+            "pixel_confusion": matrix.tolist(),
+        }
+
+    def figures(predictions, targets):
+        from lstm_jax.tasks.drawing import bars
+
+        matrix = confusion(predictions, targets, k).sum(0)
+        rows = _per_class(matrix)
+        values = {n: r["iou"] for n, r in zip(classes, rows, strict=True)}
+        return {"iou": bars(values, "Intersection over union of each class")}
+
+    return Task(
+        name="segmentation",
+        outputs=k,
+        loss=loss_of,
+        metrics=metrics,
+        predict=lambda outputs: outputs.argmax(-1).astype(jnp.uint8),
+        monitor="foreground_iou",
+        mode="max",
+        report=report,
+        figures=figures,
+    )
+
+
+def _in_time(targets, lengths):
+    """Which pixels are in frames that count, of a shape that broadcasts."""
+    if lengths is None or targets.ndim == 3:
+        return jnp.ones(targets.shape[:1] + (1,) * (targets.ndim - 1), bool)
+    steps = jnp.arange(targets.shape[1])
+    return (steps < lengths[:, None])[..., None, None]
+
+
+def confusion(predictions, targets, k: int) -> np.ndarray:
+    """Pixels of each true class (rows) taken for each class (columns).
+
+    Args:
+      predictions: integers [N, ...], a class of each pixel.
+      targets: the same; pixels of 255 are left out.
+      k: classes.
+
+    Returns:
+      int64 [N, k, k].
+
+    Raises:
+      ValueError: shapes that differ, no example, or a class that does not exist.
+    """
+    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    if predictions.shape != targets.shape or not len(targets):
+        raise ValueError(
+            f"segmentation: predictions have shape {predictions.shape} for targets "
+            f"{targets.shape}; wanted the same, of 1 example or more"
+        )
+    found = np.zeros((len(targets), k * k), np.int64)
+    for row, true, said in zip(found, targets, predictions, strict=True):
+        known = true != VOID
+        true, said = true[known].astype(np.int64), said[known].astype(np.int64)
+        if (most := max(true.max(initial=0), said.max(initial=0))) >= k:
+            raise ValueError(f"segmentation: a pixel of class {most}, of {k} classes")
+        row += np.bincount(k * true + said, minlength=k * k)
+    return found.reshape(-1, k, k)
+
+
+def scores(matrix) -> dict[str, float | None]:
+    """Numbers of a confusion matrix of pixels, [K, K], true classes in rows.
+
+      IoU_k = TP_k / (TP_k + FP_k + FN_k)      Dice_k = 2 TP_k / (2 TP_k + FP_k + FN_k)
+
+    "mean_iou" and "dice" are means over the classes that occur, in the masks or in the
+    answers; "foreground_iou" has sums over all classes but the first above and below.
+    None where there is no pixel.
+
+    Reference: Everingham et al. 2010, The Pascal VOC Challenge, section 4.1.4 (IoU).
+    """
+    matrix = np.asarray(matrix, np.float64)
+    hit, whole = np.diag(matrix), matrix.sum(0) + matrix.sum(1)
+    there = whole > 0
+    iou = hit[there] / (whole - hit)[there]
+    union = (whole - hit)[1:].sum()
+    return {
+        "mean_iou": float(iou.mean()) if there.any() else None,
+        "dice": float((2 * hit[there] / whole[there]).mean()) if there.any() else None,
+        "pixel_accuracy": float(hit.sum() / matrix.sum()) if matrix.sum() else None,
+        "foreground_iou": float(hit[1:].sum() / union) if union else None,
+    }
+
+
+def _per_class(matrix) -> list[dict]:
+    rows = []
+    for k in range(len(matrix)):
+        hit, said, true = (int(n) for n in (matrix[k, k], *_sums(matrix, k)))
+        rows.append(
+            {
+                "iou": hit / (said + true - hit) if said + true else None,
+                "dice": 2 * hit / (said + true) if said + true else None,
+                "precision": hit / said if said else None,
+                "recall": hit / true if true else None,
+                "pixels": true,
+            }
+        )
+    return rows
+
+
+def _sums(matrix, k):
+    return matrix[:, k].sum(), matrix[k].sum()
