@@ -25,6 +25,7 @@ def fit(dataset: Dataset) -> dict[str, dict[str, float]]:
     test = dataset.splits["test"]
     if (
         not dataset.classes
+        or dataset.answers != "labels"
         or sum(len(split.inputs) for split in learnt) > LARGEST
         or sum(split.inputs.size for split in learnt) > LARGEST_NUMBERS
     ):

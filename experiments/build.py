@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import record
+from experiments import locating, record
 from experiments.config import UsageError
 from experiments.options import Config
 from lstm_jax import data, tasks
 from lstm_jax.models import resnet
+
+# What the targets of a task are.
+ANSWERS = {"segmentation": "masks", "detection": "boxes"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ def load_data(config: Config) -> data.Dataset:
         frames=options.frames,
         sampling=options.sampling,
         seed=options.split_seed,
+        answers=ANSWERS.get(config.task.name, "labels"),
     )
     if config.fold is not None:
         share = dict(validation=options.validation, seed=options.split_seed)
@@ -61,9 +65,10 @@ def load_data(config: Config) -> data.Dataset:
 def facts(config: Config, dataset: data.Dataset) -> Facts:
     """Measures on the training split what the model will need anywhere."""
     train, name = dataset.splits["train"], config.task.name
+    _check_answers(config, dataset)
     if name == "forecasting":
         _check_forecast(config, dataset)
-    else:
+    elif name not in ANSWERS:
         whole = np.issubdtype(train.targets.dtype, np.integer)
         if whole and not dataset.classes:
             raise UsageError(
@@ -107,6 +112,54 @@ def facts(config: Config, dataset: data.Dataset) -> Facts:
     )
 
 
+def _check_answers(config: Config, dataset: data.Dataset) -> None:
+    name, has = config.task.name, dataset.answers
+    wanted = ANSWERS.get(name, "labels")
+    if name == "forecasting" and len(dataset.image_shape) == 4:
+        return
+    if has != wanted:
+        tasks_of = {"masks": "segment-digits", "boxes": "detect-digits"}
+        hint = f"use the preset {tasks_of[has]} with --data={dataset.name}"
+        if has == "labels":
+            hint = {
+                "masks": "a folder with images/ and masks/ has them",
+                "boxes": "a COCO file, annotations.json, has them",
+            }[wanted]
+        raise UsageError(
+            f"{dataset.name} has {has} as targets, but the task is {name}; {hint}"
+        )
+    if name not in ANSWERS:
+        return
+    h, w = dataset.image_shape[-3:-1]
+    times = 2 ** (network_stages(config) - 1)
+    if h % times or w % times:
+        raise UsageError(
+            f"pictures are {h}x{w}, but the network halves them "
+            f"{network_stages(config) - 1} times; resize them, such as "
+            f"--data.size={max(times, round(max(h, w) / times) * times)}"
+        )
+    if config.model.kind == "emitter":
+        most = max(s.targets.shape[-2] for s in dataset.splits.values())
+        if config.model.boxes <= most:
+            raise UsageError(
+                f"a picture of {dataset.name} holds up to {most} boxes; use "
+                f"--model.boxes={most + 1}, for them and the stop"
+            )
+        if len(dataset.image_shape) == 4:
+            raise UsageError(
+                f"{dataset.name} holds clips, and --model.kind=emitter reads "
+                "pictures; use the preset detect-moving-digits"
+            )
+
+
+def network_stages(config: Config) -> int:
+    """Maps of a network that finds, each half as large as the one before."""
+    dense = config.task.name == "detection" and (
+        config.model.kind == "bottleneck" or config.model.feedforward
+    )
+    return 4 if dense else 3
+
+
 def _check_forecast(config: Config, dataset: data.Dataset) -> None:
     shape = dataset.image_shape
     if len(shape) != 4:
@@ -140,6 +193,12 @@ def task(config: Config, about: Facts) -> tasks.Task:
         return tasks.forecasting(config.task.horizon, loss=config.task.loss)
     if config.task.name == "multilabel":
         return tasks.multilabel(about.classes)
+    if config.task.name == "segmentation":
+        return tasks.segmentation(about.classes, dice_weight=config.task.dice)
+    if config.task.name == "detection":
+        emits = config.model.kind == "emitter" and not config.model.feedforward
+        size = tuple(about.image_shape[-3:-1])
+        return tasks.detection(about.classes, size, emits=emits)
     if config.task.name == "classification":
         return tasks.classification(
             about.classes, label_smoothing=config.task.label_smoothing
@@ -158,6 +217,15 @@ def judged(config: Config, split: data.Split, predictions: np.ndarray):
     targets, lengths = split.targets, split.lengths
     if config.task.name == "forecasting":
         return predictions, split.inputs
+    if config.task.name in ANSWERS:
+        if lengths is not None:
+            past = np.arange(targets.shape[1]) >= lengths[:, None]
+            predictions, targets = predictions.copy(), targets.copy()
+            if config.task.name == "segmentation":
+                targets[past] = data.VOID
+            else:
+                targets[past, :, 4] = predictions[past, :, 4] = -1
+        return predictions, targets
     if config.task.name == "multilabel" and targets.ndim == 3 and lengths is not None:
         past = np.arange(targets.shape[1]) >= lengths[:, None]
         return predictions, np.where(past[..., None], np.nan, targets)
@@ -174,6 +242,8 @@ def leave(config: Config, dataset: data.Dataset, predictions, directory: Path):
         clip, horizon = test.inputs[0], config.task.horizon
         film = tasks.gif_bytes(clip[:-horizon], clip[-horizon:], predictions[0])
         record.write_bytes(directory / "forecast.gif", film)
+    elif config.task.name in ANSWERS:
+        locating.leave(config, dataset, *judged(config, test, predictions), directory)
     elif len(dataset.image_shape) != 3 and dataset.names and dataset.classes:
         rows = []
         for number, name in enumerate(dataset.names["test"]):

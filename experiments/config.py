@@ -22,6 +22,7 @@ from experiments.presets import PRESETS
 _UNIONS = (Union, types.UnionType)
 
 
+FINDERS = {"segmentation": ("renet", "unet"), "detection": ("emitter", "bottleneck")}
 _CELLED, _FREE = ("reader", "encoder_forecaster", "stacked"), ("predrnn", "predrnn_v2")
 # An option, and what another has to be for it. Only such as no preset gives, since a
 # preset's order=rows for a forecast is nobody's mistake.
@@ -38,6 +39,9 @@ _NEEDS = (
     ("model.truncate", "model.kind", ("reader",)),
     ("model.remat", "model.kind", (*_CELLED[1:], *_FREE)),
     ("task.feedback", "model.kind", ("stacked", *_FREE)),
+    ("task.dice", "task.name", ("segmentation",)),
+    ("model.feedforward", "task.name", tuple(FINDERS)),
+    ("model.boxes", "model.kind", ("emitter",)),
 )
 
 
@@ -164,6 +168,7 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
         "model.layers": config.model.layers,
         "model.patch": config.model.patch,
         "model.kernel": config.model.kernel,
+        "model.boxes": config.model.boxes,
         "task.horizon": config.task.horizon,
         "optimizer.cycles": config.optimizer.cycles,
         "optimizer.patience": config.optimizer.patience,
@@ -204,6 +209,7 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
         "optimizer.weight_decay": config.optimizer.weight_decay,
         "optimizer.clip": config.optimizer.clip or 0.0,
         "task.decoupling": config.task.decoupling,
+        "task.dice": config.task.dice,
         "min_delta": config.min_delta,
     }
     for name, value in not_negative.items():
@@ -236,7 +242,10 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
     forecasts = config.task.name == "forecasting"
     if forecasts and config.augment.mixup:
         raise UsageError("augment.mixup mixes targets, which a forecast does not have")
-    if forecasts == (config.model.kind == "reader"):
+    _check_finder(config)
+    finders = [kind for kinds in FINDERS.values() for kind in kinds]
+    known = config.task.name in FINDERS or config.model.kind in finders
+    if not known and forecasts == (config.model.kind == "reader"):
         raise UsageError(
             f"task.name={config.task.name} and model.kind={config.model.kind} do not "
             "go together: forecasting wants encoder_forecaster, stacked, predrnn or "
@@ -274,6 +283,31 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
         missing = next(name for name in where if name not in given)
         raise UsageError(f"{given[0]} is given without {missing}: give all three")
     return config
+
+
+def _check_finder(config: Config) -> None:
+    """Refuses what does not go with masks and boxes."""
+    name, kind = config.task.name, config.model.kind
+    for task, kinds in FINDERS.items():
+        if (name == task) != (kind in kinds):
+            raise UsageError(
+                f"task.name={name} and model.kind={kind} do not go together: "
+                f"{task} wants {' or '.join(kinds)}, which do nothing else"
+            )
+    if name not in FINDERS:
+        return
+    for option in ("shift", "rotate", "flip", "cutout", "mixup"):
+        if value := getattr(config.augment, option):
+            raise UsageError(
+                f"augment.{option}={value} would change the picture and leave its "
+                f"masks or boxes; of a {name} only augment.noise can be changed"
+            )
+    if config.augment.crop != 1:
+        raise UsageError(f"augment.crop={config.augment.crop} is not for a {name}")
+    if config.folds is not None:
+        raise UsageError(f"folds are not for a {name}, whose targets are no classes")
+    if config.data.noise_rows:
+        raise UsageError(f"data.noise_rows is not for a {name}")
 
 
 def _check_heeded(config: Config, searched: Collection[str]) -> None:

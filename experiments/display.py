@@ -132,7 +132,8 @@ class Display:
 def _shown(metrics):
     """The two or three numbers of a row that a person follows."""
     parts = []
-    for name in ("loss", "accuracy", "mse", "ssim", "mae"):
+    names = ("loss", "accuracy", "foreground_iou", "f1", "mse", "ssim", "mae")
+    for name in names:
         if len(parts) == (3 if "mse" in metrics else 2):
             break
         if metrics.get(name) is not None:
@@ -183,6 +184,19 @@ def summary_table(report: dict) -> Table:
         ("average precision, macro", ("macro", "average_precision"), max),
         ("loss", ("loss",), min),
     ]
+    if report.get("task") in ("segmentation", "detection"):
+        lines = [
+            ("mean IoU", ("mean_iou",), max),
+            ("Dice, mean over classes", ("dice",), max),
+            ("pixel accuracy", ("pixel_accuracy",), max),
+            ("IoU of all but background", ("foreground_iou",), max),
+            ("AP50", ("ap50",), max),
+            ("AP (COCO)", ("ap",), max),
+            ("AP50 of things mostly hidden", ("hidden", "ap50"), max),
+            ("recall of things mostly hidden", ("hidden", "ar50"), max),
+            ("F1 of boxes", ("f1",), max),
+            ("parameters", ("parameters",), min),
+        ]
     findings = _findings(report)
     table = Table(
         box=box.SIMPLE_HEAD,

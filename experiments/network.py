@@ -1,5 +1,6 @@
 """From a configuration to a network: its cells, reading, params and answers."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.build import Facts
-from experiments.config import UsageError
+from experiments.build import Facts, network_stages
+from experiments.config import FINDERS, UsageError
 from experiments.options import Config, Model
 from lstm_jax import (
     Cell,
+    bottleneck_conv_lstm,
     conv_gru,
     conv_lstm,
     gru,
@@ -23,10 +25,13 @@ from lstm_jax import (
     stack,
 )
 from lstm_jax.models import (
+    BoxEmitter,
+    DenseDetector,
     EncoderForecaster,
     FrameEncoder,
     FrameForecaster,
     ResNet,
+    Segmenter,
     SequenceClassifier,
     load_resnet,
     sequences,
@@ -131,6 +136,8 @@ def model(config: Config, about: Facts):
             truncate=options.truncate,
             **shared,
         )
+    if config.task.name in FINDERS:
+        return finder(config, about, **shared)
     shared |= dict(
         patch=options.patch, remat=None if options.remat == "none" else options.remat
     )
@@ -150,6 +157,64 @@ def model(config: Config, about: Facts):
     return FrameForecaster(
         cell=readout(inner, channels * options.patch**2, bias=False),
         inputs=frames - config.task.horizon,
+        **shared,
+    )
+
+
+def finder(config: Config, about: Facts, **shared: Any):
+    """A network that finds; feed-forward, one of as many parameters."""
+    if not config.model.feedforward:
+        return _finder(config, about, **shared)
+    twin = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, feedforward=False)
+    )
+    wanted = _size(_finder(twin, about, **shared), about)
+    width = 4
+    while (
+        _size(_finder(config, about, width=width + 1, **shared), about) <= wanted
+    ):  # the largest that has not more
+        width += 1
+    return _finder(config, about, width=width, **shared)
+
+
+def _size(network, about: Facts) -> int:
+    blank = jax.ShapeDtypeStruct((1, *about.image_shape), jnp.float32)
+    params = jax.eval_shape(network.init, jax.random.key(0), blank)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _finder(config: Config, about: Facts, *, width: int = 0, **shared: Any):
+    """With `width`, what is recurrent gives way to convolutions of that many."""
+    options, outputs = config.model, len(about.classes)
+    features, stages = options.features, network_stages(config)
+    widths = tuple(max(features >> (2 - k), features // 4) for k in range(3))
+    clips = len(about.image_shape) == 4
+    if config.task.name == "segmentation":
+        window = (options.kernel,) * 2
+        memory = conv_lstm(features, window) if clips and not width else None
+        parts: dict[str, Any] = {}
+        if width:
+            parts["bottom"] = (width,) * 2
+        elif options.kind == "renet":
+            parts["renet"] = (lstm(features // 2),) * options.layers
+        else:
+            parts["skips"] = tuple(conv_lstm(w // 2, window) for w in widths[:-1])
+        return Segmenter(
+            outputs=outputs, widths=widths, memory=memory, **parts, **shared
+        )
+    if options.kind == "emitter" and not width:
+        return BoxEmitter(
+            cell=lstm(features),
+            outputs=outputs,
+            steps=options.boxes,
+            widths=widths,
+            dtype=shared["dtype"],
+        )
+    return DenseDetector(
+        outputs=outputs,
+        widths=(*widths, features)[:stages],
+        memory=None if width else bottleneck_conv_lstm(features),
+        hidden=(width,) * 2 if width else (),
         **shared,
     )
 
@@ -178,6 +243,9 @@ def forward_fn(config: Config, about: Facts):
             inputs, lengths = (inputs - offset) * scale, batch.get("lengths")
             options = dict(lengths=lengths, keys=keys)
             return network.apply({"params": params}, inputs, **options), None
+        if config.task.name in FINDERS:
+            inputs = (inputs - offset) * scale
+            return network.apply({"params": params}, inputs), None
         clips = inputs / 255
         if config.model.kind == "encoder_forecaster":
             return network.apply({"params": params}, clips[:, :given]), None

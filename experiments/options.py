@@ -58,14 +58,26 @@ class Model:
     """The recurrent network."""
 
     kind: Literal[
-        "reader", "encoder_forecaster", "stacked", "predrnn", "predrnn_v2"
+        "reader",
+        "encoder_forecaster",
+        "stacked",
+        "predrnn",
+        "predrnn_v2",
+        "renet",
+        "unet",
+        "emitter",
+        "bottleneck",
     ] = "reader"
     """Read pictures and clips and answer; or predict the frames that follow: encoder
-    and forecaster, stacked convolutional cells that read their own answers, PredRNN."""
+    and forecaster, stacked convolutional cells that read their own answers, PredRNN.
+    Or find: by segmentation, a U-Net with a ReNet at its bottom, or with ConvLSTMs in
+    its skips; by detection, an LSTM that emits boxes, or a bottleneck-ConvLSTM over
+    frames with a box from every place."""
     cell: Literal["lstm", "gru", "rnn", "conv_lstm", "conv_gru"] = "lstm"
     """Convolutional ones are for clips."""
     features: int = 128
-    """Hidden width D of a layer (and direction); channels of a convolutional one."""
+    """Hidden width D of a layer (and direction); channels of a convolutional one, and
+    of the coarsest map where something is to be found."""
     layers: int = 1
     kernel: int = 3
     """Side of convolutional cells' kernels."""
@@ -94,6 +106,11 @@ class Model:
     """identity with activation=relu is an IRNN."""
     forget_bias: float | Literal["chrono", "uniform_gate"] = 1.0
     """chrono spreads what is kept over up to the whole sequence."""
+    feedforward: bool = False
+    """Of segmentation and detection: convolutions of as many parameters in place of
+    what is recurrent."""
+    boxes: int = 8
+    """Of kind=emitter: boxes to emit at most, one more than a picture holds."""
     activation: Literal["tanh", "relu", "leaky_relu"] = "tanh"
     """Of the vanilla rnn."""
     engine: Literal["auto", "scan", "vjp", "cudnn"] = "auto"
@@ -149,9 +166,14 @@ class Optimizer:
 class Task:
     """What is learned, and how it is judged."""
 
-    name: Literal["classification", "regression", "forecasting", "multilabel"] = (
-        "classification"
-    )
+    name: Literal[
+        "classification",
+        "regression",
+        "forecasting",
+        "multilabel",
+        "segmentation",
+        "detection",
+    ] = "classification"
     label_smoothing: float = 0.0
     loss: Literal["mse", "huber", "l1", "bce", "ssim"] = "mse"
     """Of a regression, mse or huber; of a forecast, all but huber."""
@@ -162,6 +184,8 @@ class Task:
     ever more of them, in place of true ones; reverse: ever fewer at the start, too."""
     decoupling: float = 0.1
     """Weight of PredRNN-V2's loss that keeps its memories apart."""
+    dice: float = 1.0
+    """Weight of the Dice loss beside the cross-entropy of a segmentation."""
     unit: str = ""
     """Of a regression's targets, for labels."""
 

@@ -128,6 +128,10 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
     known = Path(run, "config.json")
     written = known.stat().st_mtime if known.exists() else 0.0
     config, about, answer = _load(str(run), written)
+    if config.task.name in ("segmentation", "detection"):
+        raise UsageError(
+            f"{run} is a {config.task.name}, whose answers predict does not write yet"
+        )
     shape = tuple(about.image_shape)
     if len(shape) != 3:
         clips = data.clip_paths(paths)

@@ -65,6 +65,19 @@ def _moving(source: str, model: Model, **options: Any) -> Config:
     )
 
 
+def _finding(
+    source: str, task: str, kind: Any, epochs: int, batch_size: int = 32, **model: Any
+) -> Config:
+    return Config(
+        epochs=epochs,
+        batch_size=batch_size,
+        data=Data(source),
+        model=Model(kind=kind, features=64, **model),
+        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=100),
+        task=Task(task),
+    )
+
+
 PRESETS: dict[str, tuple[str, Config]] = {
     "digits": (
         "1,797 scanned digits of 8x8, rows and columns at once, in a minute",
@@ -165,6 +178,18 @@ PRESETS: dict[str, tuple[str, Config]] = {
             data=Data("moving_digit/motion", size=32),
             model=Model(cell="conv_lstm", features=16, pooling="last"),
         ),
+    ),
+    "segment-digits": (
+        "which pixels are of which digit, on a cluttered canvas: a U-Net with a ReNet",
+        _finding("digits_masks", "segmentation", "renet", 8),
+    ),
+    "detect-digits": (
+        "where digits are, and which: an LSTM that emits boxes until it stops",
+        _finding("digits_boxes", "detection", "emitter", 20, boxes=6),
+    ),
+    "detect-moving-digits": (
+        "the same in clips, behind a bar: a bottleneck-ConvLSTM remembers them",
+        _finding("moving_digits_boxes", "detection", "bottleneck", 12, batch_size=8),
     ),
     "features": (
         "labels for every step, from files of features by a frozen network",

@@ -50,6 +50,22 @@ METRICS = {
         ("far", "FAR"),
         ("loss", "loss"),
     ),
+    "segmentation": (
+        ("mean_iou", "mean IoU"),
+        ("dice", "Dice, mean over classes"),
+        ("pixel_accuracy", "pixel accuracy"),
+        ("foreground_iou", "IoU of all but background"),
+    ),
+    "detection": (
+        ("ap50", "AP50"),
+        ("ap", "AP (COCO)"),
+        ("ap75", "AP75"),
+        ("f1", "F1 of boxes"),
+        ("precision", "precision"),
+        ("recall", "recall"),
+        ("hidden.ap50", "AP50 of things mostly hidden"),
+        ("hidden.ar50", "recall of things mostly hidden"),
+    ),
     "multilabel": (
         ("accuracy", "accuracy"),
         ("macro.roc_auc", "ROC AUC, macro"),
@@ -62,6 +78,8 @@ HEADLINES = {
     "classification": ("accuracy", "macro.f1", "macro.roc_auc", "ece"),
     "regression": ("mae", "rmse", "r2"),
     "forecasting": ("mse", "ssim", "psnr"),
+    "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
+    "detection": ("ap50", "ap", "f1"),
     "multilabel": ("macro.roc_auc", "macro.average_precision", "accuracy"),
 }
 
@@ -180,6 +198,12 @@ def _per_class(judged) -> Any:
     elif judged.task.name == "multilabel":
         keys = ("roc_auc", "average_precision", "f1", "precision", "recall", "support")
         title, found = "label", test["per_label"]
+    elif judged.task.name == "segmentation":
+        keys = ("iou", "dice", "precision", "recall", "pixels")
+        title, found = "class", test["per_class"]
+    elif judged.task.name == "detection":
+        keys = ("ap50", "ap", "ar50", "things")
+        title, found = "class", test["per_class"]
     elif judged.task.name == "forecasting":
         keys = ("mse", "mae", "psnr", "ssim")
         rows = [{"name": f"+{k}"} | row for k, row in enumerate(test["per_frame"], 1)]
@@ -253,6 +277,12 @@ def _worst(judged) -> list[Any]:
     order = order[: min(WORST, int(np.isfinite(losses).sum()))]
     shown = judged.shown[order]
     test, names = judged.dataset.splits["test"], judged.dataset.names
+    if judged.task.name in ("segmentation", "detection"):
+        from experiments import locating
+
+        parts = judged.config, judged.dataset, predictions, targets, losses
+        figure = locating.examples(*parts)
+        return [Picture(figure, "The best and the worst answers.", photo=True)]
     if judged.task.name == "forecasting":
         clips = [
             (
