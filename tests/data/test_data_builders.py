@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lstm_jax.data import DataError, builders, load, preparing
+from lstm_jax.data import DataError, builders, decoding, load, preparing
 
 ROOT = Path(__file__).parents[2]
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -448,7 +448,7 @@ def test_options_out_of_range(tmp_path, options, words):
 
 def test_too_large_to_hold_is_refused_before_decoding(tmp_path, cache, monkeypatch):
     load("digits", data_dir=cache)
-    monkeypatch.setattr(builders, "_LARGEST", 1 << 20)
+    monkeypatch.setattr(decoding, "LARGEST", 1 << 20)
     with pytest.raises(DataError, match="give a smaller --data.size"):
         load("digits", data_dir=cache, size=64)
 
