@@ -14,6 +14,7 @@ import user_cells
 from lstm_jax import (
     Cell,
     autoregressive,
+    bottleneck_conv_lstm,
     conv_gru,
     conv_lstm,
     dense_skip,
@@ -67,6 +68,9 @@ CASES = {
     ),
     "conv-lstm": Case(conv_lstm(D, (3, 3)), IMAGE, reference_conv.conv_lstm()),
     "conv-gru": Case(conv_gru(D, (2, 2)), IMAGE, reference_conv.conv_gru()),
+    "bottleneck": Case(
+        bottleneck_conv_lstm(D, (3, 2)), IMAGE, reference_conv.bottleneck_conv_lstm
+    ),
     "st-lstm": Case(
         st_lstm(D, (2, 2), layers=2, decouple=True), IMAGE, reference_conv.st_lstm(2)
     ),

@@ -79,6 +79,26 @@ def conv_lstm(stride=1, dilation=1, padding="SAME", peepholes=None, group_norm=N
     return one
 
 
+def separable(x, depthwise, pointwise):
+    """Each channel by a kernel of its own, then all by `[C, D]`."""
+    apart = [
+        convolve(x[..., c : c + 1], depthwise[..., c, None, None])
+        for c in range(x.shape[-1])
+    ]
+    return np.concatenate(apart, axis=-1) @ pointwise
+
+
+def bottleneck_conv_lstm(p, state, x):
+    """One step for one example: state `(c, h)`, `x [H, W, C]`."""
+    c, h = state
+    both = separable(x, p["d_x"], p["w_x"]) + separable(h, p["d_h"], p["w_h"])
+    b = np.clip(both + p["b_b"], 0, 6)
+    i, f, g, o = np.split(separable(b, p["d_b"], p["w_b"]) + p["b"], 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.clip(g, 0, 6)
+    h = sigmoid(o) * np.clip(c, 0, 6)
+    return (c, h), h
+
+
 def conv_gru(stride=1, dilation=1, padding="SAME", group_norm=None):
     """One step for one example: state `(h,)`, `x [*space, C]`."""
 
