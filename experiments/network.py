@@ -190,6 +190,7 @@ def _finder(config: Config, about: Facts, *, width: int = 0, **shared: Any):
     widths = tuple(max(features >> (2 - k), features // 4) for k in range(3))
     clips = len(about.image_shape) == 4
     if config.task.name == "segmentation":
+        widths = widths[1:]  # the finest map is of patches of 2x2
         window = (options.kernel,) * 2
         memory = conv_lstm(features, window) if clips and not width else None
         parts: dict[str, Any] = {}
@@ -200,7 +201,12 @@ def _finder(config: Config, about: Facts, *, width: int = 0, **shared: Any):
         else:
             parts["skips"] = tuple(conv_lstm(w // 2, window) for w in widths[:-1])
         return Segmenter(
-            outputs=outputs, widths=widths, memory=memory, **parts, **shared
+            outputs=outputs,
+            widths=widths,
+            patch=2,
+            memory=memory,
+            **parts,
+            **shared,
         )
     if options.kind == "emitter" and not width:
         return BoxEmitter(

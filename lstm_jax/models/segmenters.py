@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from lstm_jax.cell import Cell
 from lstm_jax.cells.convolve import convolve
 from lstm_jax.directions import bidirectional
+from lstm_jax.models.forecasters import from_patches, to_patches
 from lstm_jax.unroll import unroll
 
 
@@ -71,13 +72,6 @@ class Convolutions(nn.Module):
         return x
 
 
-def _spread(x: jax.Array) -> jax.Array:
-    """`[B, H, W, 4C] -> [B, 2H, 2W, C]`: each place becomes a square of 2 x 2."""
-    b, h, w, c = x.shape
-    x = x.reshape(b, h, w, 2, 2, c // 4).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, 2 * h, 2 * w, c // 4)
-
-
 def _groups(width: int) -> int:
     """Groups of about eight channels."""
     return next(n for n in range(max(width // 8, 1), 0, -1) if width % n == 0)
@@ -100,6 +94,8 @@ class Segmenter(nn.Module):
         the way down and the one from below, one for each stage but the last, finest
         first; without, both are laid side by side and convolved.
       memory: cell over images at the bottom of clips.
+      patch: side of the squares of pixels that the finest map has for places: they are
+        read as channels, and as many logits written.
       engine, dtype: as in `unroll`; the outputs are float32.
 
     Reference: Ronneberger et al. 2015, U-Net; Visin et al. 2016, ReSeg; the skips:
@@ -113,6 +109,7 @@ class Segmenter(nn.Module):
     bottom: tuple[int, ...] = ()
     skips: tuple[Cell, ...] = ()
     memory: Cell | None = None
+    patch: int = 1
     engine: str = "auto"
     dtype: Any = None
 
@@ -123,8 +120,8 @@ class Segmenter(nn.Module):
         """Logits of every pixel.
 
         Args:
-          images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`; H and W are divided by
-            2 to the power of `len(widths) - 1`.
+          images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`; H and W are multiples
+            of patch times 2 to the power of `len(widths) - 1`.
           carry: state of `memory` before the first frame.
           with_carry: also return the state after the last one.
 
@@ -135,13 +132,13 @@ class Segmenter(nn.Module):
           ValueError: a size that does not halve so often.
         """
         batch, (h, w, c) = images.shape[:-3], images.shape[-3:]
-        times = 2 ** (len(self.widths) - 1)
+        times = self.patch * 2 ** (len(self.widths) - 1)
         if h % times or w % times:
             raise ValueError(
                 f"Segmenter: pictures are {h}x{w}, which {times} does not divide; "
                 "resize them, or give fewer widths"
             )
-        x = images.reshape(-1, h, w, c)
+        x = to_patches(images.reshape(1, -1, h, w, c), self.patch)[0]
         downs = []
         for stage, width in enumerate(self.widths):
             if stage:
@@ -162,14 +159,16 @@ class Segmenter(nn.Module):
         for stage in reversed(range(len(self.widths) - 1)):
             width = self.widths[stage]
             x = nn.Dense(4 * width, dtype=self.dtype, name=f"rise_{stage}")(x)
-            x = _spread(x)  # a transposed convolution of 2x2 and stride 2
+            x = from_patches(x[None], 2)[0]  # a transposed convolution, 2x2 by 2
             pair = downs[stage].astype(x.dtype), x
             if self.skips:
                 x = self._fuse(stage, jnp.stack(pair))
             else:
                 x = jnp.concatenate(pair, axis=-1)
             x = Convolutions(width, 1, self.dtype, name=f"up_{stage}")(x)
-        out = nn.Dense(self.outputs, name="head")(x.astype(jnp.float32))
+        wide = self.outputs * self.patch**2
+        out = nn.Dense(wide, name="head")(x.astype(jnp.float32))
+        out = from_patches(out[None], self.patch)[0]
         out = out.reshape(*batch, h, w, self.outputs)
         return (out, carry) if with_carry else out
 
