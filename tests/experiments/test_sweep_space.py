@@ -103,7 +103,7 @@ def test_a_mistake_says_what_was_wanted(case):
 
 
 def test_epochs_cannot_be_searched_where_steps_rule():
-    with pytest.raises(UsageError, match="steps=1400 overrides them.*--steps=None"):
+    with pytest.raises(UsageError, match="steps=1500 overrides them.*--steps=None"):
         read(preset("moving-digits"), {"epochs": "5..10"})
 
 
