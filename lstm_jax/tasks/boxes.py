@@ -42,7 +42,7 @@ def iou(a, b):
 
 
 def giou(a, b):
-    """Generalised intersection over union of boxes in pairs, in (-1, 1].
+    """Generalised intersection over union of boxes in pairs, in [-1, 1].
 
       GIoU = IoU - (C - U) / C,   U the union's area, C that of the box around both
 
@@ -50,7 +50,7 @@ def giou(a, b):
       a, b: [..., 4] each, as in `overlaps`.
 
     Returns:
-      [...]; it has a gradient where the boxes are apart, too.
+      [...]; it has a gradient where the boxes are apart, too; -1 where both are empty.
 
     Reference: Rezatofighi et al. 2019, Generalized Intersection over Union, alg. 1.
     """

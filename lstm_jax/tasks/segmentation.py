@@ -18,7 +18,7 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
 
     with p = softmax(outputs) and t the mask, 0 or 1, of one class; sums run over the
     pixels of an example, all frames of a clip together. Pixels of 255 count for
-    nothing, in the loss and in all metrics.
+    nothing, in the loss and in all metrics, and so does an example of no others.
 
     The metrics while training are sums over pixels: "pixel_accuracy", and
     "foreground_iou", the intersections of all classes but the first over their unions.
@@ -77,8 +77,13 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
         dice = (there * (2 * both + 1) / (whole + 1)).sum(-1)
         return loss + dice_weight * (1 - dice / jnp.maximum(there.sum(-1), 1))
 
+    def total(outputs, targets, valid, mask):
+        known = valid.any(tuple(range(1, valid.ndim)))  # [B]
+        weight = jnp.where(known, mask.astype(jnp.float32), 0.0)
+        return masked(error(outputs, targets, valid), weight)
+
     def loss_of(outputs, batch):
-        return masked(error(*check(outputs, batch)), batch["mask"])
+        return total(*check(outputs, batch), batch["mask"])
 
     def metrics(outputs, batch):
         outputs, targets, valid = check(outputs, batch)
@@ -95,7 +100,7 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
         # a pixel of one class that is taken for another is in the union of both
         union = pixels((chosen > 0) | thing) + pixels((chosen > 0) & thing & ~right)
         return {
-            "loss": masked(error(outputs, targets, valid), batch["mask"]),
+            "loss": total(outputs, targets, valid, mask),
             "pixel_accuracy": (pixels(right), jnp.sum(weight)),
             "foreground_iou": (pixels(right & thing), union),
         }
