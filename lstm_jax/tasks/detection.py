@@ -37,10 +37,11 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
 
     With `emits`, answers come one after another until one says stop: of n things only
     the first n answers are matched, e_q learns to be 1 for q < n and 0 at q = n
-    (cross-entropy; what comes after is nobody's), and the score of an answer is
-    prod_{r <= q} σ(e_r) max_k p_q[k]. Without, any answer may be matched, e_q learns
-    which ones are (focal loss, gamma 2), the cost has its last term, and the score is
-    σ(e_q) max_k p_q[k].
+    (cross-entropy, the mean over q <= n; what comes after is nobody's), and the score
+    of an answer is prod_{r <= q} σ(e_r) max_k p_q[k]. Without, any answer may be
+    matched, e_q learns which ones are (focal loss, gamma 2, twice its sum over the
+    answers, divided by n), the cost has its last term, and the score is
+    σ(e_q) max_k p_q[k]. Where n is 0, 1 divides. Frames of a clip share its weight.
 
     The metrics while training are over a batch: "f1" is that of boxes with a score of
     0.5 or more, of which one is right if it has the class of a thing and an IoU of 0.5
@@ -89,14 +90,18 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
                 f"detection: {outputs.shape[-2]} answers for {targets.shape[-2]} things"
                 f"{' and the stop' if emits else ''}; give the network more"
             )
+        if mask.shape != targets.shape[:1]:
+            raise ValueError(
+                f"detection: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
+            )
         weight = mask.astype(jnp.float32)
         if targets.ndim == 4:
-            steps = targets.shape[1]
-            weight = jnp.broadcast_to(weight[:, None] / steps, (len(targets), steps))
-            if batch.get("lengths") is not None:
-                lengths = batch["lengths"]
-                inside = jnp.arange(steps) < lengths[:, None]
-                weight = jnp.where(inside, mask[:, None] / lengths[:, None], 0.0)
+            steps, lengths = targets.shape[1], batch.get("lengths")
+            if lengths is None:
+                lengths = jnp.full(len(targets), steps)
+            inside = jnp.arange(steps) < lengths[:, None]  # [B, T]
+            share = weight / jnp.maximum(lengths, 1).astype(jnp.float32)
+            weight = jnp.where(inside, share[:, None], 0.0)
             outputs, targets = (x.reshape(-1, *x.shape[2:]) for x in (outputs, targets))
         return outputs.astype(jnp.float32), targets, weight.reshape(-1)
 
@@ -136,7 +141,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
 
     def loss_of(outputs, batch):
         outputs, targets, weight = check(outputs, batch)
-        return _sum(jax.vmap(error)(outputs, targets), weight)
+        return masked(jax.vmap(error)(outputs, targets), weight)
 
     def predict(outputs):
         outputs = outputs.astype(jnp.float32)
@@ -155,7 +160,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         counts = 2 * found, answers + known.sum(-1).astype(jnp.float32)
         real = (weight > 0).astype(jnp.float32)
         return {
-            "loss": _sum(jax.vmap(error)(outputs, targets), weight),
+            "loss": masked(jax.vmap(error)(outputs, targets), weight),
             "f1": tuple(jnp.sum(count * real) for count in counts),
         }
 
@@ -201,11 +206,6 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         report=report,
         figures=figures,
     )
-
-
-def _sum(values, weight):
-    """`masked` of pictures, whose weights within a clip sum up to 1."""
-    return masked(values, weight)
 
 
 def _right(answers, targets):
