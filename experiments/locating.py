@@ -30,7 +30,7 @@ def leave(
             things(dataset.classes, config.task.name),
             truth=targets[middle],
         )
-        record.write_bytes(directory / "example.gif", tasks.film(pages))
+        record.write_bytes(directory / "example.gif", tasks.gif(pages))
 
 
 def examples(config: Config, dataset: data.Dataset, predictions, targets, losses):
@@ -125,7 +125,7 @@ def write(run: Path, task: str, classes: list[str], answers: list[dict]) -> None
         page = tasks.drawn(task, row["seen"], answer, classes)
         if page.ndim == 4:
             row["drawn"] = str(folder / f"{name}.gif")
-            record.write_bytes(Path(row["drawn"]), tasks.film(page))
+            record.write_bytes(Path(row["drawn"]), tasks.gif(page))
         else:
             row["drawn"] = str(folder / f"{name}.drawn.png")
             record.write_bytes(Path(row["drawn"]), tasks.png(page))

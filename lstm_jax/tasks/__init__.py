@@ -9,7 +9,7 @@ from lstm_jax.tasks.calibration import (
 from lstm_jax.tasks.classification import classification
 from lstm_jax.tasks.comparison import McNemar, mcnemar, paired_difference
 from lstm_jax.tasks.detection import SURE, detection
-from lstm_jax.tasks.drawing import drawn, film, mask_png, png, resized, sheet
+from lstm_jax.tasks.drawing import drawn, gif, mask_png, png, resized, sheet
 from lstm_jax.tasks.film import gif_bytes, strip
 from lstm_jax.tasks.forecasting import forecasting
 from lstm_jax.tasks.intervals import RESAMPLES, bootstrap, example_losses
@@ -42,8 +42,8 @@ __all__ = [
     "detection",
     "drawn",
     "example_losses",
-    "film",
     "forecasting",
+    "gif",
     "gif_bytes",
     "mask_png",
     "mcnemar",

@@ -121,7 +121,7 @@ def drawn(task: str, picture, answer, classes, *, truth=None, scale: int = 4):
     return with_boxes(picture, answer, classes, truth=truth, scale=scale)
 
 
-def film(pages: np.ndarray, ms: int = 200) -> bytes:
+def gif(pages: np.ndarray, ms: int = 200) -> bytes:
     """Pictures uint8 [T, H, W, 3] as an animated GIF, in a loop."""
     from PIL import Image
 

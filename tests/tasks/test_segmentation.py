@@ -164,12 +164,14 @@ def test_a_clip_is_judged_as_one_tall_picture():
         np.testing.assert_allclose(pair, tall[name], rtol=1e-6)
 
 
-@pytest.mark.parametrize("absent", [None, 0, 2, 3])
-@pytest.mark.parametrize("shape", [(5, 6, 7), (3, 2, 6, 7)])
+@pytest.mark.parametrize(
+    "shape, absent",
+    [((5, 6, 7), None), ((5, 6, 7), 0), ((5, 6, 7), 3), ((3, 2, 6, 7), 2)],
+)
 def test_report_equals_sklearn(shape, absent):
     rng = np.random.default_rng(shape[0])
     task = segmentation(NAMES)
-    for _ in range(10):
+    for _ in range(5):
         targets, logits = random_masks(rng, *shape, absent=absent or None)
         if absent == 0:
             targets[targets == 0] = 1  # said, but never true

@@ -1,0 +1,184 @@
+"""Pictures of answers: what is painted, where, and what a file keeps."""
+
+import inspect
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lstm_jax import tasks
+from lstm_jax.tasks import drawn, gif, mask_png, png, resized, sheet
+from lstm_jax.tasks.drawing import bars, color, precision_recall, with_boxes, with_mask
+
+SCALE = 4
+
+
+def picture(seed=0, channels=3, shape=(6, 9)):
+    rng = np.random.default_rng(seed)
+    return rng.integers(40, 200, (*shape, channels)).astype(np.uint8)
+
+
+def enlarged(image):
+    return np.kron(image, np.ones((SCALE, SCALE, 1), np.uint8))
+
+
+def box(x0, y0, x1, y1, score=1.0, label=0):
+    return [x0, y0, x1, y1, score, label]
+
+
+def opened(file):
+    return Image.open(io.BytesIO(file))
+
+
+def test_no_module_hides_a_public_name():
+    assert not [n for n in tasks.__all__ if inspect.ismodule(getattr(tasks, n))]
+
+
+def test_colours_of_classes_differ():
+    assert len({color(k) for k in range(13)}) == 13
+    assert color(0) == (0, 0, 0) and color(13) == color(1) and color(24) == color(12)
+    assert all(sum(color(k)) > 0 for k in range(1, 256))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_mask_is_painted_on_its_pixels_alone(channels):
+    image = picture(channels=channels)
+    mask = np.random.default_rng(1).choice([0, 1, 2, 20, 255], image.shape[:2])
+    got = with_mask(image, mask.astype(np.uint8), SCALE)
+    assert got.shape == (24, 36, 3) and got.dtype == np.uint8
+    for y, x in np.ndindex(24, 36):
+        seen = np.resize(image[y // SCALE, x // SCALE], 3).astype(float)
+        label = int(mask[y // SCALE, x // SCALE])
+        if label not in (0, 255):
+            seen = np.rint(0.35 * seen + 0.65 * np.array(color(label)))
+        np.testing.assert_array_equal(got[y, x], seen)
+
+
+def test_boxes_are_drawn_on_their_edges():
+    image = picture(shape=(20, 24))
+    boxes = [box(3, 5, 15, 17, label=1), box(0, 0, 24, 20, score=0.49)]
+    got = with_boxes(image, boxes, ("", ""), scale=SCALE)
+    assert got.shape == (80, 96, 3) and got.dtype == np.uint8
+    # corners exclude x1 and y1; lines are two pixels wide, and go inwards
+    edge = np.zeros((80, 96), bool)
+    edge[20:68, 12:60] = True
+    edge[22:66, 14:58] = False
+    np.testing.assert_array_equal(got[edge], np.broadcast_to(color(2), (368, 3)))
+    np.testing.assert_array_equal(got[~edge], enlarged(image)[~edge])
+
+
+def test_true_boxes_are_white_and_thin_and_empty_rows_are_none():
+    image = picture(shape=(20, 24))
+    truth = [[2, 3, 12, 13, 0, 0, 0], [14, 2, 22, 9, -1, 0, 0]]
+    got = with_boxes(image, [], (), truth=truth, scale=SCALE)
+    edge = np.zeros((80, 96), bool)
+    edge[12:52, 8:48] = True
+    edge[13:51, 9:47] = False
+    assert (got[edge] == 255).all()
+    np.testing.assert_array_equal(got[~edge], enlarged(image)[~edge])
+
+
+@pytest.mark.parametrize("y0", [1, 8])
+def test_a_name_is_written_at_its_box(y0):
+    image = picture(shape=(20, 24))
+    plain = with_boxes(image, [box(4, y0, 20, 19)], ("",), scale=SCALE)
+    named = with_boxes(image, [box(4, y0, 20, 19)], ("cup",), scale=SCALE)
+    rows, columns = np.nonzero((plain != named).any(-1))
+    assert len(rows) > 10 and columns.min() >= 16
+    if y0 == 8:  # above, where there is room
+        assert 20 <= rows.min() and rows.max() < 32
+    else:
+        assert 4 < rows.min() and rows.max() < 20
+
+
+def test_a_box_without_a_side_or_beyond_the_picture_can_be_drawn():
+    image = picture()
+    boxes = [box(2, 3, 2, 3), box(-3, -3, 40, 40), box(0, 0, 9, 6)]
+    got = with_boxes(image, boxes, ("",), scale=SCALE)
+    assert got.shape == (24, 36, 3)
+    np.testing.assert_array_equal(got[0, 0], color(1))
+    np.testing.assert_array_equal(got[-1, -1], color(1))
+    np.testing.assert_array_equal(got[12, 8], color(1))
+
+
+@pytest.mark.parametrize("task", ["segmentation", "detection"])
+def test_a_clip_is_drawn_frame_by_frame(task):
+    clip = np.stack([picture(k) for k in range(3)])
+    rng = np.random.default_rng(2)
+    if task == "segmentation":
+        answers, truth = rng.integers(0, 3, (3, 6, 9)).astype(np.uint8), [None] * 3
+    else:
+        answers = np.array([[box(k, 1, k + 4, 5)] for k in range(3)], float)
+        truth = np.array([[[1, k, 5, k + 2, 0, 0, 0]] for k in range(3)], float)
+    got = drawn(task, clip, answers, ("a", "b", "c"), truth=truth)
+    assert got.shape == (3, 24, 36, 3)
+    for t in range(3):
+        one = drawn(task, clip[t], answers[t], ("a", "b", "c"), truth=truth[t])
+        np.testing.assert_array_equal(got[t], one)
+        assert (got[t] != enlarged(clip[t])).any()
+    unknown = drawn(task, clip, answers, ("a", "b", "c"))
+    assert (unknown == got).all() == (task == "segmentation")
+
+
+def test_files_keep_pixels_and_classes():
+    image = picture()
+    with opened(png(image)) as found:
+        assert found.format == "PNG"
+        np.testing.assert_array_equal(np.asarray(found), image)
+    mask = np.random.default_rng(3).integers(0, 256, (6, 9)).astype(np.uint8)
+    with opened(mask_png(mask)) as found:
+        assert (found.format, found.mode, found.size) == ("PNG", "P", (9, 6))
+        np.testing.assert_array_equal(np.asarray(found), mask)
+        seen = np.asarray(found.convert("RGB"))
+    for place in np.ndindex(6, 9):
+        np.testing.assert_array_equal(seen[place], color(int(mask[place])))
+
+
+def test_a_mask_is_resized_without_new_classes():
+    mask = np.random.default_rng(4).integers(0, 256, (6, 9)).astype(np.uint8)
+    larger = resized(mask, (18, 36))
+    np.testing.assert_array_equal(larger, mask.repeat(3, 0).repeat(4, 1))
+    np.testing.assert_array_equal(resized(larger, (6, 9)), mask)
+
+
+def test_a_film_has_its_frames_and_a_duration():
+    pages = np.stack([np.full((12, 20, 3), c, np.uint8) for c in (10, 90, 240)])
+    pages[1, :6] = (230, 97, 1)
+    with opened(gif(pages, ms=120)) as found:
+        assert (found.format, found.size, found.n_frames) == ("GIF", (20, 12), 3)
+        assert found.info["loop"] == 0
+        for t, page in enumerate(pages):
+            found.seek(t)
+            assert found.info["duration"] == 120
+            seen = np.asarray(found.convert("RGB")).astype(int)
+            # a palette of few colours is rounded a little
+            assert np.abs(seen - page).max() <= 8
+
+
+def test_a_sheet_shows_each_picture_under_its_caption():
+    rows = [
+        ("best", [(picture(0), "error 0.1"), (picture(1), "error $x$")]),
+        ("worst", [(picture(2), "error 0.9")]),
+    ]
+    fig = sheet(rows, title="Test answers")
+    fig.canvas.draw()
+    assert fig.get_suptitle() == "Test answers"
+    shown = [ax for ax in fig.axes if ax.images]
+    assert [ax.get_title() for ax in shown][::2] == ["error 0.1", "error 0.9"]
+    pictures = [image for _, row in rows for image, _ in row]
+    for ax, image in zip(shown, pictures, strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), image)
+
+
+def test_bars_and_curves_show_their_numbers():
+    (ax,) = bars({"cup": 0.25, "spoon": None}, "IoU").axes
+    assert [bar.get_width() for bar in ax.patches] == [0.25, 0]
+    assert [t.get_text() for t in ax.texts] == ["0.250", "does not occur"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["cup", "spoon"]
+    curves = np.random.default_rng(5).random((10, 101))
+    (ax,) = precision_recall(curves).axes
+    for line, at in zip(ax.lines, (0, 5, 8), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), curves[at])
+        words = f"{curves[at].mean():.3f}  IoU {0.5 + 0.05 * at:.2f}"
+        assert line.get_label() == words
