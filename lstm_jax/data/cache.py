@@ -106,16 +106,17 @@ def cached(
     slot = re.sub(r"[^\w.-]+", "_", slot)
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     entry = root / "arrays" / f"{slot}={digest}"
-    try:
-        return _read(entry)
-    except (OSError, ValueError, EOFError, KeyError):  # absent or damaged: make it
-        pass
-    with written_beside(entry) as folder:
-        facts = build(folder)
-        (folder / "facts.json").write_text(json.dumps(facts))
-    for other in entry.parent.glob(f"{slot}=*"):
-        if other != entry:
-            shutil.rmtree(other, ignore_errors=True)
+    for _ in range(3):  # another process may clear away what is not its own
+        try:
+            return _read(entry)
+        except (OSError, ValueError, EOFError, KeyError):  # absent or damaged: make it
+            pass
+        with written_beside(entry) as folder:
+            facts = build(folder)
+            (folder / "facts.json").write_text(json.dumps(facts))
+        for other in entry.parent.glob(f"{slot}=*"):
+            if other != entry:
+                shutil.rmtree(other, ignore_errors=True)
     return _read(entry)
 
 

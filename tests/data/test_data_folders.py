@@ -330,6 +330,25 @@ def test_entries_are_keyed_by_everything(tmp_path):
     assert json.loads((entry / "facts.json").read_text()) == {}
 
 
+def test_what_another_process_clears_away_is_made_again(tmp_path, monkeypatch):
+    read, thefts, made = caching._read, [1, 1], []
+
+    def stolen(entry):
+        if entry.exists() and thefts:
+            thefts.pop()
+            shutil.rmtree(entry)
+        return read(entry)
+
+    def build(folder):
+        np.save(folder / "x.npy", np.arange(3))
+        made.append(1)
+        return {"made": len(made)}
+
+    monkeypatch.setattr(caching, "_read", stolen)
+    arrays, facts = caching.cached(tmp_path, "p", 1, build)
+    assert arrays["x"].tolist() == [0, 1, 2] and facts == {"made": 3}
+
+
 def test_carve_rounds_by_largest_remainder_and_covers_all():
     strata = np.repeat([5, 6, 7], [10, 7, 1])
     kept, taken = carve(strata, 6, np.random.default_rng(0))

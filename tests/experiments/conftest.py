@@ -15,6 +15,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
+from experiments import build
+from experiments.config import preset
+
 jax.devices()  # started, so that no command gives this process other devices
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +50,8 @@ def prepared_data(shared_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LSTM_JAX_DATA", str(shared_folder / "prepared"))
         patch.setenv("PYTHONPATH", str(ROOT))
+        # Made now, for its progress is told on stderr, which tests read.
+        build.load_data(preset("digits"))
         yield
 
 
