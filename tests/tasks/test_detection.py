@@ -16,6 +16,10 @@ from lstm_jax.tasks.detection import counts
 NAMES, SIZE = ("cup", "spoon", "plate"), (8, 10)
 K, M, Q = len(NAMES), 3, 5
 SCALE = np.array([10, 8, 10, 8])  # width, height, width, height
+# Compiling the matching takes longer than running it.
+compiled = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 @functools.cache
@@ -27,7 +31,7 @@ def made(emits):
         data = {"targets": targets[None], "mask": jnp.ones(1)}
         return task.loss(outputs[None], data)[0]
 
-    return task, jax.jit(jax.vmap(jax.value_and_grad(one)))
+    return task, compiled(jax.vmap(jax.value_and_grad(one)))
 
 
 def judge(emits, outputs, targets):
@@ -218,7 +222,7 @@ def test_a_clip_shares_its_weight_among_its_frames(emits, lengths):
         outputs[late] = np.nan
         each[late] = np.nan
     outputs[np.equal(mask, 0)] = np.nan  # padding
-    got = jax.jit(made(emits)[0].loss)(jnp.asarray(outputs), data)
+    got = compiled(made(emits)[0].loss)(jnp.asarray(outputs), data)
     wanted = np.dot(mask, np.nanmean(each, 1)), np.sum(mask)
     np.testing.assert_allclose(got, wanted, rtol=1e-5)  # float32 sums
 
@@ -230,7 +234,7 @@ def test_predictions_equal_a_loop(emits):
     task, _ = made(emits)
     assert isinstance(task, Task)
     assert (task.outputs, task.monitor, task.mode) == (5 + K, "f1", "max")
-    got = np.asarray(jax.jit(task.predict)(jnp.asarray(outputs)))
+    got = np.asarray(compiled(task.predict)(jnp.asarray(outputs)))
     assert got.shape == (2, 3, Q, 6) and got.dtype == np.float32
     for place in np.ndindex(2, 3):
         before = 1.0
@@ -294,7 +298,7 @@ def test_f1_while_training_equals_a_loop():
     outputs[~mask] = np.nan  # padding
     task = detection(NAMES, SIZE, emits=False)
     data = {"targets": jnp.asarray(targets, jnp.float32), "mask": jnp.asarray(mask)}
-    got = jax.jit(task.metrics)(jnp.asarray(outputs, jnp.float32), data)
+    got = compiled(task.metrics)(jnp.asarray(outputs, jnp.float32), data)
     assert set(got) == {"loss", "f1"}
     np.testing.assert_array_equal(got["f1"], (2 * right, said + true))
     wanted = [
