@@ -30,6 +30,9 @@ SHAPES = {
     "moving_digits/fashion_mnist": ((20, 64, 64, 1), 0),
     "moving_digit/content": ((20, 32, 32, 1), 10),
     "moving_digit/motion": ((20, 32, 32, 1), 8),
+    "digits_masks": ((64, 64, 1), 11),
+    "digits_boxes": ((64, 64, 1), 10),
+    "moving_digits_boxes": ((12, 64, 64, 1), 10),
     "features.csv": ((9, 5), 3),
 }
 
@@ -50,6 +53,21 @@ def about(config):
 
 # Those that find things have targets of their own: tests/tasks, tests/models.
 READERS = [n for n in PRESETS if not n.startswith(("segment-", "detect-"))]
+
+
+@pytest.mark.parametrize("name", [n for n in PRESETS if n not in READERS])
+def test_a_preset_that_finds_things_answers(name):
+    config = check(preset(name))
+    facts = about(config)
+
+    def answers(inputs):
+        params = network.init_params(config, facts, jax.random.key(0))
+        return network.apply_fn(config, facts)(params, inputs)
+
+    inputs = jax.ShapeDtypeStruct((4, *facts.image_shape), jnp.uint8)
+    out = jax.eval_shape(answers, inputs)
+    width = facts.outputs if config.task.name == "segmentation" else 5 + facts.outputs
+    assert out.shape[:1] + out.shape[-1:] == (4, width) and out.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("name", READERS)
