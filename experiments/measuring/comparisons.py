@@ -37,7 +37,9 @@ def accuracy(options: Accuracy) -> list[dict[str, Any]]:
     """Trains with the same batches, schedule and clipping, and prints a table.
 
     Each library draws its weights as it is used to: PyTorch uniformly, we Glorot,
-    orthogonal and with a forget bias of 1.
+    orthogonal and with a forget bias of 1. Images per second are of the training steps
+    alone, batches included: of ours without what compiled, of PyTorch's without the
+    first ten.
     """
     from experiments.train import train
 
@@ -54,30 +56,40 @@ def accuracy(options: Accuracy) -> list[dict[str, Any]]:
             data__manual_dir=options.manual_dir,
             log_every=400,
         )
-        score = run.report["test"]["accuracy"]
-        rows.append(_row("lstm_jax", seed, score, time.perf_counter() - start))
+        found = run.report["test"]["accuracy"], run.report["train"]["images_per_second"]
+        rows.append(_row("lstm_jax", seed, *found, time.perf_counter() - start))
         start = time.perf_counter()
-        score = _train_torch(run.config)
-        rows.append(_row("torch", seed, score, time.perf_counter() - start))
+        found = _train_torch(run.config)
+        rows.append(_row("torch", seed, *found, time.perf_counter() - start))
+    rates = {}
     for name in dict.fromkeys(row["name"] for row in rows):
-        scores = [row["accuracy"] for row in rows if row["name"] == name]
-        seconds = [row["seconds"] for row in rows if row["name"] == name]
+        own = [row for row in rows if row["name"] == name]
+        scores, seconds = ([row[k] for row in own] for k in ("accuracy", "seconds"))
+        rates[name] = [row["images_per_second"] for row in own]
         each = " ".join(f"{score:.4f}" for score in scores)
         print(
             f"  {name:<22} mean {np.mean(scores):.4f}   seeds {each}   "
-            f"{np.mean(seconds):.0f} s a run"
+            f"{np.median(rates[name]):,.0f} images/s   {np.mean(seconds):.0f} s a run"
         )
+    ratio = np.median(np.divide(rates["lstm_jax"], rates["torch"]))
+    print(f"  images per second, lstm_jax to torch, median of seeds: {ratio:.2f}")
     (options.out / "accuracy.json").write_text(json.dumps(rows, indent=2))
     return rows
 
 
-def _row(name: str, seed: int, score: float, seconds: float) -> dict[str, Any]:
-    print(f"{name}, seed {seed}: {score:.4f} after {seconds:.0f} s", flush=True)
-    return {"name": name, "seed": seed, "accuracy": score, "seconds": seconds}
+def _row(name: str, seed: int, score, rate, seconds) -> dict[str, Any]:
+    print(f"{name}, seed {seed}: {score:.4f}, {rate:,.0f} images/s", flush=True)
+    return {
+        "name": name,
+        "seed": seed,
+        "accuracy": score,
+        "images_per_second": rate,
+        "seconds": seconds,
+    }
 
 
-def _train_torch(config) -> float:
-    """Test accuracy of `nn.LSTM` and `nn.Linear` under the settings of a run."""
+def _train_torch(config) -> tuple[float, float]:
+    """Test accuracy and images/s of `nn.LSTM` and `nn.Linear` as a run is set."""
     import torch
 
     from experiments import build
@@ -101,8 +113,10 @@ def _train_torch(config) -> float:
     lstm = torch.nn.LSTM(w * c, config.model.features, batch_first=True)
     head = torch.nn.Linear(config.model.features, about.outputs)
     weights = [*lstm.parameters(), *head.parameters()]
-    adam = torch.optim.Adam(weights)
+    adam, warm = torch.optim.Adam(weights), min(10, steps - 1)
     for step in range(steps):
+        if step == warm:
+            start = time.perf_counter()
         batch = data.train_batch(split, config.batch_size, seed=config.seed, step=step)
         adam.param_groups[0]["lr"] = float(rates[step])
         adam.zero_grad()
@@ -111,9 +125,10 @@ def _train_torch(config) -> float:
         torch.nn.functional.cross_entropy(logits, targets).backward()
         torch.nn.utils.clip_grad_norm_(weights, o.clip)
         adam.step()
+    rate = (steps - warm) * config.batch_size / (time.perf_counter() - start)
     with torch.no_grad():
         logits = head(lstm(rows(test.inputs))[0][:, -1])
-    return float((logits.argmax(-1).numpy() == test.targets).mean())
+    return float((logits.argmax(-1).numpy() == test.targets).mean()), rate
 
 
 def memory(options: Memory) -> list[dict[str, Any]]:
