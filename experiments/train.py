@@ -11,7 +11,15 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from experiments.config import Config, check, explain, override, parse, preset
+from experiments.config import (
+    FINDERS,
+    Config,
+    check,
+    explain,
+    override,
+    parse,
+    preset,
+)
 from experiments.folds import Folds, train_folds
 from experiments.runs import Run, directory_of, empty, steady_rate, underway
 
@@ -57,10 +65,11 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     else:
         training.split_cpu()
     devices = training.select_accelerator(config.accelerator)
-    # A core with few examples waits for the others longer than it works, unless its
-    # cells convolve images.
+    # A core with few examples waits for the others longer than it works, unless
+    # images are convolved.
     examples = config.batch_size // config.accumulate
-    least = 1 if config.model.cell.startswith("conv") else 32
+    convolves = config.model.cell.startswith("conv") or config.task.name in FINDERS
+    least = 1 if convolves else 32
     devices = training.enough_cores(devices, examples, least=least)
     training.check_batch_size(config.batch_size, len(devices), config.accumulate)
     mesh = training.data_mesh(devices)
