@@ -27,7 +27,7 @@ def leave(
             config.task.name,
             test.inputs[middle],
             predictions[middle],
-            things(dataset.classes, config.task.name),
+            dataset.classes,
             truth=targets[middle],
         )
         record.write_bytes(directory / "example.gif", tasks.gif(pages))
@@ -36,7 +36,7 @@ def leave(
 def examples(config: Config, dataset: data.Dataset, predictions, targets, losses):
     """The best and the worst answers beside what is true, a Figure."""
     task, inputs = config.task.name, dataset.splits["test"].inputs
-    classes = things(dataset.classes, task)
+    classes = dataset.classes
     order = np.argsort(losses, kind="stable")
     shown = min(SHOWN, len(order))
     middle = len(order) // 2
@@ -66,116 +66,117 @@ def examples(config: Config, dataset: data.Dataset, predictions, targets, losses
     return tasks.sheet(rows, title=f"Test answers{note}")
 
 
-def things(classes, task: str) -> list[str]:
-    """Names as boxes and masks number them."""
-    return [str(name) for name in classes]
+def describe(task: str, output, classes: list[str], seen, path: Path) -> dict[str, Any]:
+    """The answer to a picture or a clip, in pixels of the file.
 
-
-def describe(task: str, output, classes: list[str], path: Path, shape) -> dict:
-    """The answer to a picture or clip, in pixels of the file as it is.
+    Args:
+      task: "segmentation" or "detection".
+      output: a prediction of the task, without its batch.
+      classes: names.
+      seen: what the network saw, uint8 [H, W, C]; of a clip [T, H, W, C].
+      path: the file. A clip's answers stay in pixels of what was seen.
 
     Returns:
-      `{"mask": uint8 [H, W]}`, or `{"boxes": [{"label", "score", "box": [x, y, w, h]},
-      …]}` with a list by frame for a clip; and "picture", what the network saw.
+      `mask`, uint8 [H, W], and `shares`, the part of the pixels of each class that
+      occurs; or `boxes`, dicts of `label`, `score` and `box` [x, y, w, h], a list of
+      them for each frame of a clip. And `seen`, and `raw`, the prediction.
     """
+    row: dict[str, Any] = {"seen": seen, "raw": output}
+    single = seen.ndim == 3
+    size = (data.picture_size(path) if single else None) or seen.shape[-3:-1]
     if task == "segmentation":
-        return {"mask": output}
-    found = data.picture_size(path) if len(output.shape) == 2 else None
-    height, width = found or shape[-3:-1]
-    scale = width / shape[-2], height / shape[-3]
+        mask = tasks.resized(output, size) if single else output
+        counts = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
+        shares = {n: float(c) for n, c in zip(classes, counts, strict=True) if c}
+        return row | {"mask": mask, "shares": shares}
+    scale = size[1] / seen.shape[-2], size[0] / seen.shape[-3]
+    frames = [
+        _boxes(rows, classes, scale) for rows in (output[None] if single else output)
+    ]
+    return row | {"boxes": frames[0] if single else frames}
 
-    def boxes(rows):
-        return [
-            {
-                "label": classes[int(row[5])],
-                "score": float(row[4]),
-                "box": [
-                    float(row[0] * scale[0]),
-                    float(row[1] * scale[1]),
-                    float((row[2] - row[0]) * scale[0]),
-                    float((row[3] - row[1]) * scale[1]),
-                ],
-            }
-            for row in rows
-            if row[4] >= tasks.SURE
-        ]
 
-    if output.ndim == 3:
-        return {"boxes": [boxes(rows) for rows in output], "raw": output}
-    return {"boxes": boxes(output), "raw": output}
+def _boxes(rows, classes: list[str], scale: tuple[float, float]) -> list[dict]:
+    found = []
+    for x0, y0, x1, y1, score, label in rows.tolist():
+        if score >= tasks.SURE:
+            corner, sides = (x0, y0), (x1 - x0, y1 - y0)
+            box = [v * s for v, s in zip(corner + sides, scale * 2, strict=True)]
+            found.append({"label": classes[int(label)], "score": score, "box": box})
+    return sorted(found, key=lambda box: -box["score"])
 
 
 def write(run: Path, task: str, classes: list[str], answers: list[dict]) -> None:
     """Masks as PNG, boxes as COCO JSON, and pictures of both, in RUN/predictions/.
 
-    Each answer gets the path of its picture as "drawn", and of its mask as "file".
+    Each answer gets the path of its picture, "drawn", and of its mask, "file".
     """
     folder, used = run / "predictions", set()
-    images, found = [], []
+    coco = {"images": [], "annotations": [], "categories": []}
+    coco["categories"] = [{"id": k, "name": n} for k, n in enumerate(classes, 1)]
     for row in answers:
         if "seen" not in row:
             continue
-        name = stem = Path(row["path"]).stem
-        number = 1
-        while name in used:  # two folders may hold the same name
-            number += 1
-            name = f"{stem}-{number}"
-        used.add(name)
-        answer = row.get("mask", row.get("raw"))
-        page = tasks.drawn(task, row["seen"], answer, classes)
-        if page.ndim == 4:
-            row["drawn"] = str(folder / f"{name}.gif")
-            record.write_bytes(Path(row["drawn"]), tasks.gif(page))
-        else:
-            row["drawn"] = str(folder / f"{name}.drawn.png")
-            record.write_bytes(Path(row["drawn"]), tasks.png(page))
+        name = _fresh(Path(row["path"]).stem, used)
+        page = tasks.drawn(task, row["seen"], row["raw"], classes)
+        single = page.ndim == 3
+        drawn = folder / (f"{name}.drawn.png" if single else f"{name}.gif")
+        record.write_bytes(drawn, tasks.png(page) if single else tasks.gif(page))
+        row["drawn"] = str(drawn)
         if task == "segmentation":
-            masks = answer if answer.ndim == 3 else answer[None]
-            for t, mask in enumerate(masks):
-                where = folder / (
-                    f"{name}.png" if answer.ndim == 2 else f"{name}/{t:04}.png"
-                )
-                full = data.picture_size(Path(row["path"])) or mask.shape
-                full = full if answer.ndim == 2 else mask.shape
-                record.write_bytes(where, tasks.mask_png(tasks.resized(mask, full)))
-            row["file"] = str(where if answer.ndim == 2 else where.parent)
-            continue
-        frames = row["boxes"] if answer.ndim == 3 else [row["boxes"]]
-        size = data.picture_size(Path(row["path"])) if answer.ndim == 2 else None
-        height, width = size or row["seen"].shape[-3:-1]
-        for t, boxes in enumerate(frames):
-            image = {"id": len(images) + 1, "file_name": row["path"]}
-            image |= {"height": int(height), "width": int(width)}
-            images.append(image | ({"frame": t} if answer.ndim == 3 else {}))
-            found += [
+            place = folder / (f"{name}.png" if single else name)
+            for t, mask in enumerate(row["mask"][None] if single else row["mask"]):
+                file = place if single else place / f"{t:04}.png"
+                record.write_bytes(file, tasks.mask_png(mask))
+            row["file"] = str(place)
+        else:
+            _add(coco, row, single)
+    if task == "detection":
+        text = json.dumps(coco, indent=1)
+        record.write_bytes(folder / "detections.json", text.encode())
+
+
+def _fresh(stem: str, used: set[str]) -> str:
+    """A name for a file: two folders may hold pictures of one name."""
+    name, number = stem, 1
+    while name in used:
+        number += 1
+        name = f"{stem}-{number}"
+    used.add(name)
+    return name
+
+
+def _add(coco: dict[str, list], row: dict[str, Any], single: bool) -> None:
+    """Adds a picture, or each frame of a clip, and its boxes."""
+    ids = {category["name"]: category["id"] for category in coco["categories"]}
+    size = (data.picture_size(Path(row["path"])) if single else None) or row[
+        "seen"
+    ].shape[-3:-1]
+    height, width = map(int, size)
+    for t, boxes in enumerate([row["boxes"]] if single else row["boxes"]):
+        image = {"id": len(coco["images"]) + 1, "file_name": row["path"]}
+        image |= {"height": height, "width": width} | ({} if single else {"frame": t})
+        coco["images"].append(image)
+        for box in boxes:
+            _, _, w, h = box["box"]
+            coco["annotations"].append(
                 {
-                    "id": len(found) + 1 + k,
+                    "id": len(coco["annotations"]) + 1,
                     "image_id": image["id"],
-                    "category_id": classes.index(box["label"]) + 1,
+                    "category_id": ids[box["label"]],
                     "bbox": box["box"],
-                    "area": box["box"][2] * box["box"][3],
+                    "area": w * h,
                     "iscrowd": 0,
                     "score": box["score"],
                 }
-                for k, box in enumerate(boxes)
-            ]
-    if task == "detection" and images:
-        categories = [{"id": k, "name": n} for k, n in enumerate(classes, 1)]
-        record.write_bytes(
-            folder / "detections.json",
-            json.dumps(
-                {"images": images, "annotations": found, "categories": categories},
-                indent=1,
-            ).encode(),
-        )
+            )
 
 
 def words(row: dict[str, Any]) -> str:
     """An answer in a line."""
     if "mask" in row:
-        return f"mask: {row.get('file', '')}"
+        return ", ".join(f"{name} {share:.1%}" for name, share in row["shares"].items())
     boxes = row["boxes"]
     if boxes and isinstance(boxes[0], list):
         return f"{sum(map(len, boxes))} boxes in {len(boxes)} frames"
-    said = [f"{b['label']} {b['score']:.0%}" for b in boxes]
-    return ", ".join(said) or "nothing found"
+    return ", ".join(f"{b['label']} {b['score']:.0%}" for b in boxes) or "nothing found"

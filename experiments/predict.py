@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.config import UsageError, explain, from_dict, read_run
+from experiments.config import FINDERS, UsageError, explain, from_dict, read_run
 
 BATCH = 256
-_FRAMES = ("seen", "frames")  # of an answer, which no table holds
+_TABLES = ("probabilities", "shares")  # of an answer, a column for each entry
+_ARRAYS = ("seen", "frames", "raw", "mask")  # of an answer, which no table holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +115,7 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
       `probabilities` (a dict by class); or `value` for a regression, `probabilities`
       for labels of yes and no (lists by step where each has its own); or `frames`,
       `[horizon, H, W, C]` in [0, 1], that follow the clip, and `seen`, the ones before;
+      or `mask` or `boxes`, as `locating.describe` has them, where things are found;
       or `error`, one line, for a file that cannot be read.
 
     Raises:
@@ -128,10 +130,6 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
     known = Path(run, "config.json")
     written = known.stat().st_mtime if known.exists() else 0.0
     config, about, answer = _load(str(run), written)
-    if config.task.name in ("segmentation", "detection"):
-        raise UsageError(
-            f"{run} is a {config.task.name}, whose answers predict does not write yet"
-        )
     shape = tuple(about.image_shape)
     if len(shape) != 3:
         clips = data.clip_paths(paths)
@@ -149,8 +147,8 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
         good = [row for row in rows if "error" not in row]
         if good:
             outputs = answer(inputs=np.stack(images))
-            for row, output in zip(good, outputs, strict=True):
-                row |= _describe(output.tolist(), about.classes)
+            for row, image, output in zip(good, images, outputs, strict=True):
+                row |= _describe(config, about, image, output, Path(row["path"]))
         answers += rows
     return answers
 
@@ -173,11 +171,13 @@ def _answer_clip(config, about, answer, path: Path) -> dict[str, Any]:
         return row | {"error": str(error)}
     lengths = np.asarray([length], np.int32)
     output = answer(inputs=clip[None], lengths=lengths)[0]
+    if config.task.name in FINDERS:
+        output = output[:length]
     if config.task.name == "multilabel":
         columns = output[:length] if output.ndim == 2 else output
         values = dict(zip(about.classes, columns.T.tolist(), strict=True))
         return row | {"probabilities": values}
-    return row | _describe(output.tolist(), about.classes)
+    return row | _describe(config, about, clip[:length], output, path)
 
 
 def _read_clip(config, about, path: Path):
@@ -204,7 +204,13 @@ def _last_frames(path: Path, count: int, shape: tuple[int, int, int]):
     return np.stack(last)
 
 
-def _describe(output: list[float], classes: list[str]) -> dict[str, Any]:
+def _describe(config, about, seen, output, path: Path) -> dict[str, Any]:
+    classes = about.classes
+    if config.task.name in FINDERS:
+        from experiments import locating
+
+        return locating.describe(config.task.name, output, classes, seen, path)
+    output = output.tolist()
     if not classes:
         return {"value": output[0] if len(output) == 1 else output}
     best = max(range(len(output)), key=output.__getitem__)
@@ -219,12 +225,14 @@ def write(answers: list[dict[str, Any]], out: Path) -> None:
     """Writes answers to `.csv` or `.jsonl`, beside and then renamed."""
     text = io.StringIO()
     if out.suffix == ".jsonl":
-        plain = [{k: v for k, v in a.items() if k not in _FRAMES} for a in answers]
+        plain = [{k: v for k, v in a.items() if k not in _ARRAYS} for a in answers]
         text.writelines(json.dumps(row) + "\n" for row in plain)
     else:
         flat = [
-            {k: v for k, v in row.items() if k not in ("probabilities", *_FRAMES)}
+            {k: v for k, v in row.items() if k not in (*_TABLES, *_ARRAYS)}
             | {f"p_{k}": v for k, v in row.get("probabilities", {}).items()}
+            | {f"share_{k}": v for k, v in row.get("shares", {}).items()}
+            | ({"boxes": json.dumps(row["boxes"])} if "boxes" in row else {})
             for row in answers
         ]
         columns = list(dict.fromkeys(key for row in flat for key in row))
@@ -237,11 +245,15 @@ def write(answers: list[dict[str, Any]], out: Path) -> None:
     beside.replace(out)
 
 
-def _write_films(run: Path, answers: list[dict[str, Any]]) -> None:
-    """The frames that follow each clip, as RUN/predictions/NAME.gif."""
-    from experiments import record
+def _write_pictures(run: Path, answers: list[dict[str, Any]]) -> None:
+    """What is no word: films of forecasts, masks and boxes, in RUN/predictions/."""
+    from experiments import locating, record
     from lstm_jax import tasks
 
+    if any("raw" in row for row in answers):
+        saved = read_run(run)
+        task = from_dict(saved["config"]).task.name
+        locating.write(run, task, saved["data"]["classes"], answers)
     for row in answers:
         if "frames" in row:
             path = run / "predictions" / f"{Path(row['path']).stem}.gif"
@@ -297,7 +309,9 @@ def _show(answers: list[dict[str, Any]]) -> None:
 
     table = Table(box=None, header_style="bold")
     regression = any("value" in row for row in answers)
-    for column in ("picture", "value") if regression else ("picture", "label", ""):
+    found = any("drawn" in row for row in answers)
+    columns = ("picture", "found" if found else "label", "")
+    for column in ("picture", "value") if regression else columns:
         table.add_column(column, overflow="fold")
     for row in answers:
         if "value" in row:
@@ -305,6 +319,10 @@ def _show(answers: list[dict[str, Any]]) -> None:
             table.add_row(row["path"], ", ".join(f"{value:.4g}" for value in values))
         elif "film" in row:
             table.add_row(row["path"], row["film"])
+        elif "drawn" in row:
+            from experiments import locating
+
+            table.add_row(row["path"], locating.words(row), row["drawn"])
         elif "label" not in row and "probabilities" in row:
             likely = {
                 k: max(v) if isinstance(v, list) else v
@@ -347,7 +365,7 @@ def main(arguments: list[str] | None = None) -> int:
             watch(options.run, options.live)
             return 0
         answers = predict(options.run, *options.paths)
-        _write_films(options.run, answers)
+        _write_pictures(options.run, answers)
         _show(answers)
         if options.look:
             look(options.run, answers)
