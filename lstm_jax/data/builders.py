@@ -29,7 +29,9 @@ SCENES = {  # what their pictures or clips come with, the default first
     "digits_boxes": ("boxes",),
     "moving_digits_boxes": ("boxes", "masks"),
 }
-OWN = ("digits", "digits_angle", *VIDEOS, *SCENES)
+# Our sets and their versions: what was prepared by another one is prepared anew.
+OWN = dict.fromkeys(("digits", "digits_angle", *VIDEOS, *SCENES), "1.0.0")
+OWN |= {"digits_masks": "1.1.0", "digits_boxes": "1.1.0"}
 STOCK = tuple("mnist fashion_mnist kmnist emnist cifar10 cifar100 svhn_cropped".split())
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 
@@ -103,7 +105,8 @@ def _arrays(
     """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
     home = root / "tfds" / label.replace("/", "@")
     origin = _origin(home)
-    if origin is None or _differs(origin, manual_dir):
+    old = origin and origin["version"] != OWN.get(name, origin["version"])
+    if origin is None or old or _differs(origin, manual_dir):
         _prepare(name, config, label, home, manual_dir, root)
         origin = _origin(home)
     sampled = [frames, sampling] if (frames, sampling) != (None, "spread") else []

@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from lstm_jax.data.builders import OWN
 from lstm_jax.data.dataset import carve
 
-VERSION = "1.0.0"
 _TEST = 360
 _CITATION = """\
 E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning
@@ -48,7 +48,7 @@ with tfds.core.registered.skip_registration():
         """8x8 scans of handwritten digits, to classify."""
 
         name = "digits"
-        VERSION = tfds.core.Version(VERSION)
+        VERSION = tfds.core.Version(OWN["digits"])
 
         def _info(self) -> tfds.core.DatasetInfo:
             features = {
@@ -74,7 +74,7 @@ with tfds.core.registered.skip_registration():
         """16x16 scans of handwritten digits, turned: the angle is to be told."""
 
         name = "digits_angle"
-        VERSION = tfds.core.Version(VERSION)
+        VERSION = tfds.core.Version(OWN["digits_angle"])
 
         def _info(self) -> tfds.core.DatasetInfo:
             features = {

@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from lstm_jax.data.builders import OWN
 from lstm_jax.data.dataset import DataError, carve
 from lstm_jax.data.digits import scans, split_rows
 from lstm_jax.data.images import probe, read_image
 
-VERSION = "1.0.0"
 FRAMES, SIDE, BOX = 20, 64, 28  # frames of a video; pixels of a frame, of an object
 FREE = SIDE - BOX  # pixels that a corner can move
 STEP = 0.1  # of the free range, per frame
@@ -208,7 +208,7 @@ with tfds.core.registered.skip_registration():
         """
 
         name = "moving_digits"
-        VERSION = tfds.core.Version(VERSION)
+        VERSION = tfds.core.Version(OWN["moving_digits"])
         BUILDER_CONFIGS = [
             tfds.core.BuilderConfig(name="digits", description="scikit-learn's scans"),
             tfds.core.BuilderConfig(name="mnist", description="digits of MNIST"),

@@ -7,10 +7,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lstm_jax.data import occluded, scenes
+from lstm_jax.data.builders import OWN
 
-VERSION = "1.0.0"
 DIGITS = tuple("0123456789")
-NUMBERS = {"train": 4_000, "test": 500}
+NUMBERS = {"train": 12_000, "test": 500}
 CLIPS = {"train": 1_000, "test": 200}
 MASKED = dict(objects=(1, 3), sides=(15, 20), pieces=5)
 BOXED = dict(objects=(0, 4), sides=(14, 20), pieces=4)
@@ -42,12 +42,12 @@ with tfds.core.registered.skip_registration():
     class DigitsMasks(tfds.core.GeneratorBasedBuilder):
         """One to three scanned digits on a cluttered canvas of 48x48, with masks.
 
-        4,000 pictures to train on and 500 to test on. A mask is 0 on the background
+        12,000 pictures to train on and 500 to test on. A mask is 0 on the background
         and 1 + d on the ink of a digit d.
         """
 
         name = "digits_masks"
-        VERSION = tfds.core.Version(VERSION)
+        VERSION = tfds.core.Version(OWN["digits_masks"])
 
         def _info(self) -> tfds.core.DatasetInfo:
             shape = (scenes.SIDE, scenes.SIDE, 1)
@@ -75,11 +75,11 @@ with tfds.core.registered.skip_registration():
     class DigitsBoxes(tfds.core.GeneratorBasedBuilder):
         """None to four scanned digits on a cluttered canvas of 48x48, with boxes.
 
-        4,000 pictures to train on and 500 to test on. A box is that of the ink.
+        12,000 pictures to train on and 500 to test on. A box is that of the ink.
         """
 
         name = "digits_boxes"
-        VERSION = tfds.core.Version(VERSION)
+        VERSION = tfds.core.Version(OWN["digits_boxes"])
 
         def _info(self) -> tfds.core.DatasetInfo:
             box = {
@@ -117,7 +117,7 @@ with tfds.core.registered.skip_registration():
         """
 
         name = "moving_digits_boxes"
-        VERSION = tfds.core.Version(VERSION)
+        VERSION = tfds.core.Version(OWN["moving_digits_boxes"])
 
         def _info(self) -> tfds.core.DatasetInfo:
             t, side, m = occluded.FRAMES, scenes.SIDE, occluded.OBJECTS

@@ -103,7 +103,7 @@ def load(
 def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
     """The path that a source means, None where it is a name."""
     path = Path(text).expanduser()
-    named = text.partition("/")[0].lower().replace("-", "_") in OWN + STOCK
+    named = text.partition("/")[0].lower().replace("-", "_") in (*OWN, *STOCK)
     plainly = (
         not isinstance(source, str)
         or text.startswith((".", "~", os.sep))

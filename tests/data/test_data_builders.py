@@ -4,6 +4,7 @@ import functools
 import gzip
 import http.server
 import io
+import json
 import os
 import struct
 import subprocess
@@ -198,6 +199,18 @@ def test_other_files_by_hand_replace_what_was_prepared(tmp_path):
     data = load("mnist", data_dir=tmp_path / "c", manual_dir=tmp_path / "b")
     assert rows(data.splits["test"].inputs) == rows(arrays["t10k"])
     assert len(list((tmp_path / "c" / "arrays").iterdir())) == 1
+
+
+def test_a_set_of_ours_of_another_version_is_prepared_anew(tmp_path):
+    load("digits", data_dir=tmp_path)
+    origin = next(tmp_path.glob("tfds/digits/origin.json"))
+    known = json.loads(origin.read_text())
+    load("digits", data_dir=tmp_path)
+    assert json.loads(origin.read_text()) == known
+    origin.write_text(json.dumps(known | {"version": "0.9.0"}))
+    load("digits", data_dir=tmp_path)
+    again = json.loads(origin.read_text())
+    assert again["version"] == known["version"] and again["made"] != known["made"]
 
 
 def test_size_resizes_to_a_square_and_is_cached_apart(tmp_path):
