@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.cell import Cell, project_step, step
-from lstm_jax.models.segmenters import Convolutions, conv
-from lstm_jax.unroll import unroll
+from lstm_jax.models.segmenters import Convolutions, across_frames, conv
 
 RARE = -2.0  # logit with which a place of a map begins to say that nothing is there
 
@@ -134,12 +133,9 @@ class DenseDetector(nn.Module):
         x = images.reshape(-1, *images.shape[-3:])
         x = Pyramid(self.widths, self.dtype, name="pyramid")(x)
         if self.memory is not None and len(batch) == 2:
-            xs = x.reshape(*batch, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
-            params = self.param("memory", self.memory.init, xs.shape[2:])
+            params = self.param("memory", self.memory.init, x.shape[1:])
             options = dict(engine=self.engine, dtype=self.dtype)
-            run = unroll(self.memory, params, xs, carry, **options)
-            carry = run.carry
-            ys = run.ys.swapaxes(0, 1).reshape(-1, *run.ys.shape[2:])
+            ys, carry = across_frames(self.memory, params, x, batch, carry, **options)
             # what the frame itself shows stays at hand, as in their [h; b]
             x = jnp.concatenate([x.astype(ys.dtype), ys], axis=-1)
         for layer, width in enumerate(self.hidden):

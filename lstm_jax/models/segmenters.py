@@ -77,6 +77,31 @@ def _groups(width: int) -> int:
     return next(n for n in range(max(width // 8, 1), 0, -1) if width % n == 0)
 
 
+def across_frames(
+    memory: Cell,
+    params: Any,
+    x: jax.Array,
+    clips: tuple[int, int],
+    carry: Any,
+    **options,
+) -> tuple[jax.Array, Any]:
+    """A memory over the maps of frames, which lie folded into the batch.
+
+    Args:
+      memory, params: a cell over images.
+      x: `[B T, h, w, C]`.
+      clips: (B, T).
+      carry: before the first frame; None: the cell's own.
+      **options: of `unroll`.
+
+    Returns:
+      `[B T, h, w, D]` and the carry after the last frame.
+    """
+    xs = x.reshape(*clips, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
+    run = unroll(memory, params, xs, carry, **options)
+    return run.ys.swapaxes(0, 1).reshape(-1, *run.ys.shape[2:]), run.carry
+
+
 class Segmenter(nn.Module):
     """A U-Net, recurrent at its bottom or in its skips: a class for every pixel.
 
@@ -150,12 +175,9 @@ class Segmenter(nn.Module):
         for layer, width in enumerate(self.bottom):
             x = Convolutions(width, 1, self.dtype, name=f"bottom_{layer}")(x)
         if self.memory is not None and len(batch) == 2:
-            xs = x.reshape(*batch, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
-            params = self.param("memory", self.memory.init, xs.shape[2:])
+            params = self.param("memory", self.memory.init, x.shape[1:])
             options = dict(engine=self.engine, dtype=self.dtype)
-            run = unroll(self.memory, params, xs, carry, **options)
-            carry = run.carry
-            x = run.ys.swapaxes(0, 1).reshape(-1, *run.ys.shape[2:])
+            x, carry = across_frames(self.memory, params, x, batch, carry, **options)
         for stage in reversed(range(len(self.widths) - 1)):
             width = self.widths[stage]
             x = nn.Dense(4 * width, dtype=self.dtype, name=f"rise_{stage}")(x)
