@@ -301,7 +301,8 @@ def choose(
     counts = np.bincount(strata[assigned["train"]], minlength=max(len(classes), 1))
     for name, count in zip(classes or ("",), counts, strict=True):
         if count < needed:
-            which = f"class {name!r}" if classes else "the table"
+            table = "the table" if source.suffix.lower() == ".csv" else "it"
+            which = f"class {name!r}" if classes else table
             raise DataError(
                 f"{source}: {which} has too few {many} for training, {count} readable;"
                 f" {needed} or more are needed"

@@ -1,8 +1,9 @@
 """A person's own pictures: a folder of classes, or a CSV table."""
 
 import concurrent.futures
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from lstm_jax.data.dataset import (
 from lstm_jax.data.images import find_images, probe, read_image, read_table
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
-_FALLBACK_SIZE = 32
+FALLBACK_SIZE = 32
 _NAMED = 5  # unreadable files told by name
 
 
@@ -50,8 +51,8 @@ def load_pictures(
     arrays, facts = cached(
         root,
         f"{path.name}-{size}" if size else path.name,
-        [_FORMAT, size, [[str(p.path), *_stamp(p.path)] for p in pictures]],
-        lambda folder: _decode_all(path, [p.path for p in pictures], size, folder),
+        [_FORMAT, size, [[str(p.path), *stamp(p.path)] for p in pictures]],
+        lambda folder: decode_each(path, [p.path for p in pictures], size, folder),
     )
     pictures = [pictures[i] for i in facts["kept"]]
     images = arrays["images"][: len(pictures)]
@@ -141,7 +142,8 @@ def _from_table(path: Path) -> list[_Picture]:
     return pictures
 
 
-def _stamp(path: Path) -> list[int]:
+def stamp(path: Path) -> list[int]:
+    """[bytes, time of change] of a file, -1 where it is missing."""
     try:
         stat = path.stat()
     except OSError:
@@ -149,12 +151,38 @@ def _stamp(path: Path) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
-def _decode_all(
-    source: Path, paths: list[Path], size: int | None, folder: Path
+def decode_each(
+    source: Path,
+    paths: list[Path],
+    size: int | None,
+    folder: Path,
+    beside: Callable[[tuple], Callable] | None = None,
+    *,
+    fallback: int = FALLBACK_SIZE,
+    largest: int | None = None,
 ) -> dict:
-    """Decode what can be read into images.npy [N, H, W, C], front to back."""
+    """Decode what can be read into images.npy [N, H, W, C], front to back.
+
+    Args:
+      source: what an error names.
+      paths: pictures.
+      size: square side to resize to, pixels; None keeps the size all have.
+      folder: to write into.
+      beside: is given (H, W, C) and returns what reads the other half of an example:
+        called with its number and (h, w) of its file, it returns a JSON value, or
+        raises DataError, and the example is skipped.
+      fallback: square side where pictures differ in size, pixels.
+      largest: bytes that the pictures may take in all.
+
+    Returns:
+      kept: numbers of the examples that were read; notes; found: their JSON values.
+
+    Raises:
+      DataError: none can be read, or they take too much room.
+    """
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        heads = [head for head in pool.map(probe, paths) if head]
+        probed = list(pool.map(probe, paths))
+        heads = [head for head in probed if head]
         sizes = {shape for shape, _ in heads}
         channels = 1 if heads and all(grey for _, grey in heads) else 3
         notes = []
@@ -163,37 +191,55 @@ def _decode_all(
         elif len(sizes) == 1:
             height, width = sizes.pop()
         else:
-            height = width = _FALLBACK_SIZE
+            height = width = fallback
             if sizes:
                 notes.append(
                     f"pictures of {len(sizes)} sizes: all resized to {height}x{width} "
                     "(--data.size=N for another)"
                 )
         shape = (height, width, channels)
+        total = len(paths) * height * width * channels
+        if largest and total > largest:
+            raise DataError(
+                f"{source}: {total / 2**30:.0f} GiB of pictures at {height}x{width}, "
+                f"over the {largest >> 30} GiB that are held decoded; give a smaller "
+                "--data.size"
+            )
         images = np.lib.format.open_memmap(
             folder / "images.npy", "w+", np.uint8, (len(paths), *shape)
         )
-        kept, failed = [], []
+        other = beside(shape) if beside else None
+        kept, failed, found = [], [], []
 
-        def read(path: Path) -> np.ndarray | DataError:
+        def read(number: int) -> tuple[np.ndarray, Any] | DataError:
             try:
-                return read_image(path, shape)
+                image = read_image(paths[number], shape)
+                if not other:
+                    return image, None
+                if not probed[number]:
+                    raise DataError(f"{paths[number]}: its size cannot be told")
+                return image, other(number, probed[number][0])
             except DataError as error:
                 return error
 
-        for number, image in enumerate(pool.map(read, paths)):
-            if isinstance(image, DataError):
-                failed.append(f"skipped {image}")
+        for number, result in enumerate(pool.map(read, range(len(paths)))):
+            if isinstance(result, DataError):
+                failed.append(f"skipped {result}")
             else:
-                images[len(kept)] = image
+                images[len(kept)], value = result
                 kept.append(number)
+                found.append(value)
         images.flush()
     if not kept:
         raise DataError(
             f"{source}: none of its {len(paths)} pictures can be read; "
             f"the first: {failed[0].removeprefix('skipped ')}"
         )
-    notes += failed[:_NAMED]
-    if len(failed) > _NAMED:
-        notes.append(f"skipped {len(failed) - _NAMED} more files that cannot be read")
-    return {"kept": kept, "notes": notes}
+    notes += first_few(failed, "skipped {} more files that cannot be read")
+    return {"kept": kept, "notes": notes, "found": found if beside else []}
+
+
+def first_few(lines: list[str], more: str) -> list[str]:
+    """Lines told one by one, then as `more` with the number of the rest."""
+    rest = len(lines) - _NAMED
+    return [*lines[:_NAMED], more.format(rest)] if rest > 0 else lines

@@ -50,11 +50,11 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(image, np.uint8).reshape(shape)
 
 
-def decode_mask(file: BinaryIO, shape: tuple[int, int], name: str) -> np.ndarray:
+def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.ndarray:
     """Decode one mask from an open binary file, as its pixels' numbers.
 
     Of a palette the indices count, not the colours. Another size is resampled to the
-    nearest pixel.
+    nearest pixel; None keeps the size.
 
     Returns:
       uint8 [H, W].
@@ -66,6 +66,8 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int], name: str) -> np.ndarray
         with Image.open(file) as opened:
             opened.load()
             mask = opened
+            if mask.format == "JPEG":
+                raise DataError("a JPEG changes the pixels' classes; save it as PNG")
             if mask.mode == "1":
                 mask = mask.convert("L").point(lambda value: value and 1)
             if mask.mode in _SIXTEEN_BIT:
@@ -78,7 +80,7 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int], name: str) -> np.ndarray
                     f"of mode {mask.mode}; wanted is a grey or palette picture whose "
                     "pixels are classes 0, 1, 2 and so on"
                 )
-            if mask.size != shape[::-1]:
+            if shape and mask.size != shape[::-1]:
                 mask = mask.resize(shape[::-1], Image.Resampling.NEAREST)
             return np.asarray(mask, np.uint8)
     except Exception as error:  # Pillow's readers raise whatever they meet

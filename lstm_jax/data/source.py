@@ -11,8 +11,12 @@ from lstm_jax.data.cache import cache_root
 from lstm_jax.data.clip_files import SAMPLINGS
 from lstm_jax.data.clip_lists import holds_clips
 from lstm_jax.data.clips import load_clips
+from lstm_jax.data.coco import find_coco, load_coco
 from lstm_jax.data.dataset import DataError, Dataset
 from lstm_jax.data.folders import load_pictures
+from lstm_jax.data.masks import holds_masks, load_masks
+
+ANSWERS = ("labels", "masks", "boxes")
 
 
 def load(
@@ -34,11 +38,15 @@ def load(
     columns of 0 and 1 (empty: not known), one for each label; with a column `step` a
     row is one step of a clip, 0 the first.
 
+    Pictures to find things in are a folder of images/ and masks/, as `load_masks` has
+    it, or a COCO file beside its pictures, as `load_coco` has it.
+
     Args:
       source: a tfds name such as "digits", "fashion_mnist" or "emnist/balanced"; or a
         folder CLASS/picture or CLASS/clip, or of splits train/CLASS/picture; or a CSV
-        with the columns path,label[,group][,split]. A name wins over a folder called
-        the same: say "./mnist" for the folder.
+        with the columns path,label[,group][,split]; or, for masks or boxes, a folder
+        or a COCO .json. A name wins over a folder called the same: say "./mnist" for
+        the folder.
       data_dir: where decoded arrays are kept; else $LSTM_JAX_DATA, else
         ~/.cache/lstm_jax.
       manual_dir: folder of a data set's files that were fetched by hand.
@@ -50,8 +58,8 @@ def load(
         stay in one split.
       validation: share carved out of train, in (0, 1), where nothing else is given.
       seed: of that draw, at least 0.
-      answers: which targets a stock set is to give, "labels", "masks" or "boxes"; our
-        own sets, and a person's, give what they have.
+      answers: which targets are to be given, "labels", "masks" or "boxes"; our own
+        sets give what they have.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -79,10 +87,17 @@ def load(
         manual_dir = Path(manual_dir).expanduser().absolute()
         if not manual_dir.is_dir():
             raise DataError(f"--data.manual-dir={manual_dir}: no such folder")
+    if answers not in ANSWERS:
+        raise DataError(f"answers is {', '.join(ANSWERS)}; got {answers!r}")
     path = _own_pictures(source, text)
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
-        if path is not None and holds_clips(path):
+        if path is not None:
+            _check_answers(path, answers)
+        if path is not None and answers != "labels":
+            loader = {"masks": load_masks, "boxes": load_coco}[answers]
+            dataset = loader(path, root, **options)
+        elif path is not None and holds_clips(path):
             options |= dict(frames=frames, sampling=sampling)
             dataset = load_clips(path, root, **options)
         elif path is not None:
@@ -115,3 +130,18 @@ def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
             raise DataError(f"{path}: no such file or folder")
         return path.absolute()
     return None
+
+
+def _check_answers(path: Path, answers: str) -> None:
+    """Refuses masks or boxes where something else is asked for, and says by what."""
+    found = {}
+    if holds_masks(path):
+        found["masks"] = "images/ and masks/", "segment-digits"
+    if files := find_coco(path):
+        found["boxes"] = f"boxes ({next(iter(files.values())).name})", "detect-digits"
+    if found and answers not in found:
+        what, preset = next(iter(found.values()))
+        raise DataError(
+            f"{path}: holds {what}; train it by the preset {preset}: experiments.train "
+            f"{preset} --data={path}"
+        )
