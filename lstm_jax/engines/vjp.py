@@ -21,12 +21,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from lstm_jax.cell import Cell, at_least_float32
 from lstm_jax.engines.forms import Form, by_platform
-from lstm_jax.engines.reading import Apart, apart, elementwise, reads, shows, sums
+from lstm_jax.engines.gradients import (
+    add,
+    or_float0,
+    or_nothing,
+    pick,
+    plus,
+    pull_back,
+    put,
+    real,
+)
+from lstm_jax.engines.plan import Pre, make_plan
 from lstm_jax.engines.scan import gates, hoist, keep_masked, select, start
 from lstm_jax.engines.steps import Steps
 
@@ -55,7 +64,7 @@ def vjp(
     """
     inputs = steps.xs
     steps, project = hoist(cell, params, steps, steps.keys is not None)
-    plan = _plan(cell, project, params, steps, carry, remat)
+    plan = make_plan(cell, project, params, steps, carry, remat)
     loop = partial(lax.scan, length=time, unroll=unroll)
     in_step = steps.xs is inputs
     over_all = partial(_over_all_steps, cell, project, time, inputs, in_step)
@@ -83,7 +92,7 @@ def vjp(
             pre = None if remat else plan.join(u_t, a_t)
             if over:
                 us, pre = _over(us, pre, partial(_write, at=t)), None
-            kept = _pick(carry, plan.kept), pre
+            kept = pick(carry, plan.kept), pre
             after = t - 1 if reverse else t + 1
             return (after, new, us), (y_t, new if every_carry else None, kept)
 
@@ -92,7 +101,7 @@ def vjp(
         if over:
             kept = (
                 kept[0],
-                _Pre(jax.tree.unflatten(plan.a_tree, jax.tree.leaves(us)), []),
+                Pre(jax.tree.unflatten(plan.a_tree, jax.tree.leaves(us)), []),
             )
         kept = form.pin((ys, *kept))
         return (ys, last, carries), (params, steps, carry, fresh, kept)
@@ -112,12 +121,12 @@ def vjp(
         # Read by gate, they need not be converted as a whole first, in a kernel more.
         apart = None if form.alone else plan.apart
         if remat:
-            carries = _put(initial, plan.kept, kept)
+            carries = put(initial, plan.kept, kept)
             pre = plan.join(project_all(params, steps), recur_all(params, carries))
 
         # The carry before a step, where it was not kept, is what the step before
         # returns.
-        missing = _pick(initial, not_kept)
+        missing = pick(initial, not_kept)
         first, last, step = (time - 1, 0, 1) if reverse else (0, time - 1, -1)
         # In place, that is written one step ahead of where gradients of outputs are
         # read, and read from what was written: XLA would copy whole stacks otherwise.
@@ -128,11 +137,11 @@ def vjp(
         def body(state, at_t):
             t, d_carry, d_fresh, d_small, stacks = state
             steps_t, kept_t, pre_t, d_y, d_more = at_t
-            carry = _put(initial, plan.kept, kept_t)
-            d_carry = d_carry if d_more is None else _add(d_carry, d_more)
+            carry = put(initial, plan.kept, kept_t)
+            d_carry = d_carry if d_more is None else add(d_carry, d_more)
 
             def run_gates(small, carry, pre):
-                own = _put(params, plan.small, small)
+                own = put(params, plan.small, small)
                 if apart:
                     (dtype,) = plan.a_dtypes
                     return apart.run(own, carry, [piece.astype(dtype) for piece in pre])
@@ -143,9 +152,9 @@ def vjp(
                 pre_t = _read_pieces(stack, t, apart.sizes)
             elif in_place:
                 pre_t = read_step(stacks.pre, t)
-            small = _pick(params, plan.small)
-            (new, y_t), pull = _vjp(run_gates, small, carry, pre_t)
-            found_t = [] if shown else _pick(new, not_kept)
+            small = pick(params, plan.small)
+            (new, y_t), pull = pull_back(run_gates, small, carry, pre_t)
+            found_t = [] if shown else pick(new, not_kept)
             if ahead:
                 after = jnp.clip(t - step, 0, time - 1)
                 kept_y = jnp.where(t == last, read_step(stacks.y, t), found_t[0])
@@ -156,13 +165,13 @@ def vjp(
             d_small_t, d_direct, d_pre = pull((d_new, d_y.astype(y_t.dtype)))
             if apart:
                 whole = jnp.concatenate(d_pre, axis=-1)
-                d_pre = _Pre(jax.tree.unflatten(plan.a_tree, [whole]), [])
-            _, pull = _vjp(partial(cell.recur, params), carry)
-            d_before = _add(d_direct, form.products(pull)(plan.wide(d_pre))[0])
+                d_pre = Pre(jax.tree.unflatten(plan.a_tree, [whole]), [])
+            _, pull = pull_back(partial(cell.recur, params), carry)
+            d_before = add(d_direct, form.products(pull)(plan.wide(d_pre))[0])
             if steps_t.mask is not None:
-                d_before = _add(d_before, select(steps_t.mask, zeros, d_carry))
+                d_before = add(d_before, select(steps_t.mask, zeros, d_carry))
             if steps_t.starts is not None:
-                d_fresh = _add(d_fresh, select(steps_t.starts, d_before, zeros))
+                d_fresh = add(d_fresh, select(steps_t.starts, d_before, zeros))
                 d_before = select(steps_t.starts, zeros, d_before)
 
             d_small = jax.tree.map(
@@ -177,7 +186,7 @@ def vjp(
 
         d_small = [
             jnp.zeros(leaf.shape, at_least_float32(leaf.dtype))
-            for leaf in _pick(params, plan.small)
+            for leaf in pick(params, plan.small)
         ]
         d_fresh = jax.tree.map(jnp.zeros_like, d_last)
         stacks = _Stacks(pre if in_place else None, d_ys if ahead else None)
@@ -196,7 +205,7 @@ def vjp(
             found = [_write(stacks.y, missing[0], first)]
         else:
             found = [_shift(s, x, reverse) for s, x in zip(found, missing, strict=True)]
-        carries = _put(_put(initial, plan.kept, kept), not_kept, found)
+        carries = put(put(initial, plan.kept, kept), not_kept, found)
         d_xs = plan.gradient_of_u(d_pre)
         if stepwise:
 
@@ -207,7 +216,7 @@ def vjp(
                     u_t = project(params, steps_t._replace(xs=x))
                     return u_t, cell.recur(params, carry)
 
-                d_t, d_x = _vjp(halves, params, steps_t.xs)[1](gradients)
+                d_t, d_x = pull_back(halves, params, steps_t.xs)[1](gradients)
                 return jax.tree.map(lambda d, x: d + x.astype(d.dtype), total, d_t), d_x
 
             total = jax.tree.map(
@@ -218,52 +227,45 @@ def vjp(
             )
             d_params = jax.tree.map(lambda p, d: d.astype(p.dtype), params, total)
         else:
-            _, pull = _vjp(lambda p: recur_all(p, carries), params)
+            _, pull = pull_back(lambda p: recur_all(p, carries), params)
             (d_params,) = form.products(pull)(plan.wide(d_pre))
         if in_step and not stepwise:
-            _, pull = _vjp(
+            _, pull = pull_back(
                 lambda p, xs: project_all(p, steps._replace(xs=xs)), params, steps.xs
             )
             d_project, d_xs = form.products(pull)(d_xs)
-            d_params = _add(d_params, d_project)
-        d_params = _plus(d_params, plan.small, d_small)
+            d_params = add(d_params, d_project)
+        d_params = plus(d_params, plan.small, d_small)
         if any(plan.large):  # matrices within the gates: a product after the loop, too
 
             def gates_all(large):
-                own = _put(params, plan.large, large)
+                own = put(params, plan.large, large)
                 run = jax.vmap(lambda c, pre: gates(cell, own, c, *plan.part(pre)))
                 return run(carries, pre)
 
-            (d_large,) = _vjp(gates_all, _pick(params, plan.large))[1](d_out)
-            d_params = _plus(d_params, plan.large, d_large)
+            (d_large,) = pull_back(gates_all, pick(params, plan.large))[1](d_out)
+            d_params = plus(d_params, plan.large, d_large)
         found = d_params, d_xs, d_carry, d_fresh
         pairs = zip((params, steps.xs, initial, fresh), found, strict=True)
-        return tuple(jax.tree.map(_or_nothing, x, d) for x, d in pairs)
+        return tuple(jax.tree.map(or_nothing, x, d) for x, d in pairs)
 
     @jax.custom_vjp
     def run(*args):
         alone = partial(forward, differentiated=False)
         return by_platform(lambda form, *args: alone(form, *args)[0], *args)
 
-    def pull_back(residuals, gradients):
+    def pull_all(residuals, gradients):
         params, steps, initial, fresh, _ = residuals
-        found = by_platform(backward, residuals, jax.tree.map(_real, gradients))
+        found = by_platform(backward, residuals, jax.tree.map(real, gradients))
         pairs = zip((params, steps.xs, initial, fresh), found, strict=True)
-        return *(jax.tree.map(_or_float0, x, d) for x, d in pairs), None
+        return *(jax.tree.map(or_float0, x, d) for x, d in pairs), None
 
-    run.defvjp(partial(by_platform, forward), pull_back)
+    run.defvjp(partial(by_platform, forward), pull_all)
     ys, carry, carries = run(params, steps.xs, carry, fresh, steps._replace(xs=None))
     return ys, carry, carries
 
 
-class _Pre(NamedTuple):
-    """Pre-activations: `a`, with what of `u` is only added to it; the rest of `u`."""
-
-    a: Any
-    rest: list
-
-
-def _over(us: Any, pre: _Pre, write: Callable) -> Any:
+def _over(us: Any, pre: Pre, write: Callable) -> Any:
     """`us`, with one step of `pre` written over its only leaf."""
     return jax.tree.map(
         write, us, jax.tree.unflatten(jax.tree.structure(us), jax.tree.leaves(pre))
@@ -275,105 +277,6 @@ class _Stacks(NamedTuple):
 
     pre: Any
     y: jax.Array | None
-
-
-class _Plan(NamedTuple):
-    """What to keep of a step, found by looking at the cell's functions.
-
-    Attributes:
-      kept: for each leaf of the carry, whether it is kept.
-      small: for each leaf of the params, whether the gates read it as a vector.
-      large: the same for those that are matrices or kernels.
-      partners: for each leaf of u, the leaf of a it is only ever added to, or None.
-      dtypes, tree: of the leaves of u, and its structure.
-      a_dtypes, a_tree: the same of a.
-      one_kernel: whether gates are elementwise, and read one stack.
-      apart: gates as a function of what they split that stack into, or None.
-      shown: whether one leaf of the carry is not kept, and it is the output.
-    """
-
-    kept: list[bool]
-    small: list[bool]
-    large: list[bool]
-    partners: list[int | None]
-    dtypes: list[Any]
-    tree: Any
-    a_dtypes: list[Any]
-    a_tree: Any
-    one_kernel: bool
-    apart: Apart | None
-    shown: bool
-
-    def join(self, u: Any, a: Any) -> _Pre:
-        """The pre-activations of `u` and `a`."""
-        rest, (leaves, tree) = [], jax.tree.flatten(a)
-        for u_leaf, at in zip(jax.tree.leaves(u), self.partners, strict=True):
-            if at is None:
-                rest.append(u_leaf)
-            else:
-                z = u_leaf.astype(leaves[at].dtype) + leaves[at]
-                leaves[at] = z.astype(u_leaf.dtype)
-        return _Pre(jax.tree.unflatten(tree, leaves), rest)
-
-    def part(self, pre: _Pre) -> tuple[Any, Any]:
-        """`(u, a)` of the same gates, with zeros in `u` for what was added."""
-        a = self.wide(pre)
-        return self._u(pre._replace(a=a), jnp.zeros_like), a
-
-    def wide(self, pre: _Pre) -> Any:
-        """Pre-activations or their gradients in the dtypes of `a`."""
-        leaves = zip(jax.tree.leaves(pre.a), self.a_dtypes, strict=True)
-        return jax.tree.unflatten(self.a_tree, [x.astype(d) for x, d in leaves])
-
-    def gradient_of_u(self, d_pre: _Pre) -> Any:
-        """What reaches `u`: the gradient of a sum is that of its terms."""
-        return self._u(d_pre, lambda d_a, dtype: d_a.astype(dtype))
-
-    def _u(self, pre: _Pre, of_added) -> Any:
-        leaves, rest = jax.tree.leaves(pre.a), iter(pre.rest)
-        both = zip(self.partners, self.dtypes, strict=True)
-        return jax.tree.unflatten(
-            self.tree,
-            [next(rest) if i is None else of_added(leaves[i], d) for i, d in both],
-        )
-
-
-def _plan(cell, project, params, steps, carry, remat) -> _Plan:
-    # Of the first step, for shapes and jaxprs only: XLA drops what it computes.
-    steps_t = jax.tree.map(lambda x: x[0], steps)
-    u, a = project(params, steps_t), cell.recur(params, carry)
-    partners = sums(lambda u, a: gates(cell, params, carry, u, a), u, a)
-
-    def pulled(carry):
-        (new, y), pull = _vjp(partial(gates, cell), params, carry, u, a)
-        _, pull_recur = _vjp(partial(cell.recur, params), carry)
-        return pull((new, y)), pull_recur(a)
-
-    everything = remat or steps.mask is not None or steps.starts is not None
-    kept = [
-        everything or read or not jnp.issubdtype(leaf.dtype, jnp.inexact)
-        for leaf, read in zip(jax.tree.leaves(carry), reads(pulled, carry), strict=True)
-    ]
-    own = reads(lambda params: gates(cell, params, carry, u, a), params)
-    most = cell.feature_ndim + cell.copies
-    vector = [leaf.ndim <= most for leaf in jax.tree.leaves(params)]
-    small = [o and v for o, v in zip(own, vector, strict=True)]
-    large = [o and not v for o, v in zip(own, vector, strict=True)]
-    u_leaves, tree = jax.tree.flatten(u)
-    dtypes = [leaf.dtype for leaf in u_leaves]
-    a_leaves, a_tree = jax.tree.flatten(a)
-    a_dtypes = [leaf.dtype for leaf in a_leaves]
-    one_stack = partners == [0] and len(a_leaves) == 1
-    one_kernel = one_stack and elementwise(partial(gates, cell), params, carry, u, a)
-    pieces = apart(partial(gates, cell), params, carry, u, a) if one_kernel else None
-    lacking = kept.count(False)
-    shown = lacking == 1 and shows(partial(gates, cell), params, carry, u, a) == (
-        kept.index(False)
-    )
-    u_facts, a_facts = (dtypes, tree), (a_dtypes, a_tree)
-    return _Plan(
-        kept, small, large, partners, *u_facts, *a_facts, one_kernel, pieces, shown
-    )
 
 
 def _over_all_steps(cell: Cell, project, time: int, inputs, in_step, form: Form):
@@ -407,58 +310,6 @@ def _over_all_steps(cell: Cell, project, time: int, inputs, in_step, form: Form)
         return cell.project(params, steps.xs) if in_step else steps.xs
 
     return recur_all, project_all
-
-
-def _vjp(fun, *args):
-    """`jax.vjp`, where what has no gradient, as keys, has zeros of float32 for one."""
-    out, pull = jax.vjp(fun, *args)
-
-    def pull_real(gradients):
-        gradients = jax.tree.map(_or_float0, out, gradients)
-        return jax.tree.map(_real, pull(gradients))
-
-    return out, pull_real
-
-
-def _real(gradient):
-    none = gradient.dtype == jax.dtypes.float0
-    return jnp.zeros(gradient.shape) if none else gradient
-
-
-def _or_float0(leaf, gradient):
-    if jnp.issubdtype(leaf.dtype, jnp.inexact):
-        return gradient
-    return np.zeros(leaf.shape, jax.dtypes.float0)
-
-
-def _or_nothing(leaf, gradient):
-    # The same on every platform for what has no gradient, as keys.
-    return gradient if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.zeros(())
-
-
-def _pick(tree: Any, flags: list[bool]) -> list:
-    """The leaves where a flag is set."""
-    return [
-        leaf for leaf, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag
-    ]
-
-
-def _put(tree: Any, flags: list[bool], leaves: list) -> Any:
-    """`tree` with others in the place of the leaves where a flag is set."""
-    old, treedef = jax.tree.flatten(tree)
-    new = iter(leaves)
-    both = [next(new) if flag else x for x, flag in zip(old, flags, strict=True)]
-    return jax.tree.unflatten(treedef, both)
-
-
-def _plus(tree: Any, flags: list[bool], leaves: list) -> Any:
-    """`tree` with something added to the leaves where a flag is set."""
-    pairs = zip(_pick(tree, flags), leaves, strict=True)
-    return _put(tree, flags, [x + y.astype(x.dtype) for x, y in pairs])
-
-
-def _add(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.add, a, b)
 
 
 def _read(stacks: Any, at: jax.Array) -> Any:

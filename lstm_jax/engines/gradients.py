@@ -1,0 +1,59 @@
+"""Gradients of trees: of what has none, and of some of their leaves."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def pull_back(fun, *args):
+    """`jax.vjp`, where what has no gradient, as keys, has zeros of float32 for one."""
+    out, pull = jax.vjp(fun, *args)
+
+    def pull_real(gradients):
+        gradients = jax.tree.map(or_float0, out, gradients)
+        return jax.tree.map(real, pull(gradients))
+
+    return out, pull_real
+
+
+def real(gradient):
+    none = gradient.dtype == jax.dtypes.float0
+    return jnp.zeros(gradient.shape) if none else gradient
+
+
+def or_float0(leaf, gradient):
+    if jnp.issubdtype(leaf.dtype, jnp.inexact):
+        return gradient
+    return np.zeros(leaf.shape, jax.dtypes.float0)
+
+
+def or_nothing(leaf, gradient):
+    # The same on every platform for what has no gradient, as keys.
+    return gradient if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.zeros(())
+
+
+def pick(tree: Any, flags: list[bool]) -> list:
+    """The leaves where a flag is set."""
+    return [
+        leaf for leaf, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag
+    ]
+
+
+def put(tree: Any, flags: list[bool], leaves: list) -> Any:
+    """`tree` with others in the place of the leaves where a flag is set."""
+    old, treedef = jax.tree.flatten(tree)
+    new = iter(leaves)
+    both = [next(new) if flag else x for x, flag in zip(old, flags, strict=True)]
+    return jax.tree.unflatten(treedef, both)
+
+
+def plus(tree: Any, flags: list[bool], leaves: list) -> Any:
+    """`tree` with something added to the leaves where a flag is set."""
+    pairs = zip(pick(tree, flags), leaves, strict=True)
+    return put(tree, flags, [x + y.astype(x.dtype) for x, y in pairs])
+
+
+def add(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.add, a, b)
