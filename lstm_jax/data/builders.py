@@ -107,7 +107,7 @@ def _arrays(
     origin = _origin(home)
     old = origin and origin["version"] != OWN.get(name, origin["version"])
     if origin is None or old or _differs(origin, manual_dir):
-        _prepare(name, config, label, home, manual_dir, root)
+        _prepare(name, config, label, home, manual_dir, root, answers)
         origin = _origin(home)
     sampled = [frames, sampling] if (frames, sampling) != (None, "spread") else []
     sampled += [answers] if answers != "labels" else []
@@ -117,7 +117,7 @@ def _arrays(
         from lstm_jax.data.preparing import lent_to_tfds
 
         with lent_to_tfds():
-            builder = _builder(name, config, label, home)
+            builder = _builder(name, config, label, home, answers)
         if name in SCENES or answers != "labels":
             return decoding.decode_scenes(builder, label, answers, size, folder)
         return decoding.decode_all(builder, label, size, frames, sampling, folder)
@@ -237,7 +237,9 @@ def _stamp(files: dict[str, Path]) -> dict[str, list[int]]:
     return {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
 
 
-def _builder(name: str, config: str, label: str, data_dir: Path) -> Any:
+def _builder(
+    name: str, config: str, label: str, data_dir: Path, answers: str = "labels"
+) -> Any:
     """The tfds builder of a name, over `data_dir`, its features checked."""
     tfds = _import_tfds()
     if name in OWN:
@@ -281,11 +283,11 @@ def _builder(name: str, config: str, label: str, data_dir: Path) -> Any:
         raise
     except Exception as error:  # builders differ; whatever one raises is told
         raise _cannot(label, error) from error
-    _check_features(label, features)
+    _check_features(label, features, answers)
     return builder
 
 
-def _check_features(label: str, features: Any) -> None:
+def _check_features(label: str, features: Any, answers: str) -> None:
     tfds = _import_tfds()
     from lstm_jax.data.named_clips import find_frames
 
@@ -293,9 +295,11 @@ def _check_features(label: str, features: Any) -> None:
     if find_frames(features):
         return
     image, kind = by_name.get("image"), by_name.get("label")
-    if not isinstance(image, tfds.features.Image) or not isinstance(
-        kind, tfds.features.ClassLabel
-    ):
+    if answers == "labels":
+        fits = isinstance(kind, tfds.features.ClassLabel)
+    else:  # what they must be is told where they are decoded
+        fits = bool(by_name.keys() & {"label", "segmentation_mask", "objects"})
+    if not isinstance(image, tfds.features.Image) or not fits:
         raise DataError(
             f"{label}: not a set of images and classes, nor of clips; its features are "
             f"{', '.join(by_name) or features}, wanted are image and label, or frames. "
@@ -317,6 +321,7 @@ def _prepare(
     home: Path,
     manual_dir: Path | None,
     root: Path,
+    answers: str,
 ) -> None:
     """Make a set's array_record files in `home`, or leave nothing."""
     tfds = _import_tfds()
@@ -330,7 +335,7 @@ def _prepare(
         work.mkdir()
         chatter = contextlib.redirect_stdout(io.StringIO())
         with chatter, without_tensorflow(manual_dir, work) as trace:
-            builder = _builder(name, config, label, beside)
+            builder = _builder(name, config, label, beside, answers)
             if stills is not None:
                 builder.stills = stills
             options = tfds.download.DownloadConfig(

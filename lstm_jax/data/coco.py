@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_jax.data.boxes import CLASS, COLUMNS, table
 from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split, choose
 from lstm_jax.data.decoding import LARGEST, SCENE_SIZE
 from lstm_jax.data.folders import decode_each, stamp
 from lstm_jax.data.masks import FOLDERS, split_folders
-from lstm_jax.data.scenes import COLUMNS, table
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 _LARGEST_FILE = 1 << 30  # bytes of JSON; COCO's own 118,287 pictures take 0.45 GB
@@ -157,7 +157,7 @@ def load_coco(
     )
     images = arrays["images"]
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
-    if not (splits["train"].targets[..., 4] >= 0).any():
+    if not (splits["train"].targets[..., CLASS] >= 0).any():
         raise DataError(f"{path}: no box in a picture to train on")
     named = {name: tuple(pictures[k].name for k in i) for name, i in chosen.items()}
     notes = (*notes, *facts["notes"], *_faults(read), *more)

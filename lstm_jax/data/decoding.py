@@ -1,21 +1,22 @@
 """The prepared splits of a tfds set as arrays: pictures, clips, masks and boxes."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from lstm_jax.data.boxes import table
 from lstm_jax.data.dataset import SPLITS, VOID, DataError
 from lstm_jax.data.images import decode, decode_mask
 
 LARGEST = 8 << 30  # bytes of decoded images
 FALLBACK_SIZE = 32
 SCENE_SIZE = 64  # where pictures with masks or boxes differ in size
-# Masks without names of their own: the classes of 1, 2, 3 …
-TRIMAPS = {"oxford_iiit_pet": ("pet", "background", "border")}
+# Masks without names of their own: which pixels are the classes, the background first.
+TRIMAPS = {"oxford_iiit_pet": {"background": 2, "pet": 1, "border": 3}}
 
 
 def decode_all(
@@ -103,14 +104,12 @@ def decode_scenes(
                 rows.append(_resized_masks(example["segmentation_masks"], *shape[:2]))
             else:
                 file = io.BytesIO(example["segmentation_mask"])
-                mask = decode_mask(file, shape[:2], where).astype(np.int64)
+                mask = decode_mask(file, shape[:2], where)
                 if name in TRIMAPS:
-                    mask = np.where((mask > 0) & (mask <= len(classes)), mask - 1, VOID)
-                rows.append(mask.astype(np.uint8))
+                    mask = _classes_of(mask, TRIMAPS[name].values())
+                rows.append(mask)
         inputs.flush()
         if answers == "boxes" and not clips:
-            from lstm_jax.data.scenes import table
-
             most = max(1, *(len(r["labels"]) for r in rows))
             rows = [table(r["boxes"], r["labels"], most, **r["more"]) for r in rows]
         np.save(folder / f"{split}_targets.npy", np.stack(rows))
@@ -126,7 +125,7 @@ def _scene_classes(name: str, features: Any, answers: str, label: str) -> tuple:
     if answers == "masks":
         mask = inside.get("segmentation_mask")
         if mask is not None and name in TRIMAPS:
-            return TRIMAPS[name]
+            return tuple(TRIMAPS[name])
         if mask is not None and getattr(mask, "names", None):
             return tuple(mask.names)
         wanted = "image and segmentation_mask, a LabeledImage"
@@ -141,10 +140,16 @@ def _scene_classes(name: str, features: Any, answers: str, label: str) -> tuple:
     )
 
 
+def _classes_of(mask: np.ndarray, values: Iterable[int]) -> np.ndarray:
+    """Class k where a pixel is the k-th value; 255 elsewhere."""
+    table = np.full(256, VOID, np.uint8)
+    for k, value in enumerate(values):
+        table[value] = k
+    return table[mask]
+
+
 def _boxes(example: dict, shape: tuple[int, ...], features: Any) -> Any:
     """Boxes of a picture, in its pixels; of a clip, whole tables [T, M, 7]."""
-    from lstm_jax.data.scenes import table
-
     height, width = shape[:2]
     if "objects" not in example:
         full_height, full_width = features["frames"].shape[1:3]

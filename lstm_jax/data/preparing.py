@@ -348,9 +348,23 @@ def _copy(source: str, target: str, overwrite: bool = False) -> None:
     shutil.copyfile(source, target)
 
 
+def _decode_image(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGBA" if image.mode == "RGBA" else "RGB"))
+
+
+def _encode_jpeg(pixels: np.ndarray) -> SimpleNamespace:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=95)
+    return SimpleNamespace(numpy=file.getvalue)
+
+
 _LENT = {
     "dtypes": SimpleNamespace(as_dtype=np.dtype),
+    "shape": np.shape,
+    "image": SimpleNamespace(decode_image=_decode_image),
     "io": SimpleNamespace(
+        encode_jpeg=_encode_jpeg,
         gfile=SimpleNamespace(
             GFile=_open,
             copy=_copy,
@@ -360,7 +374,7 @@ _LENT = {
             listdir=lambda path: sorted(os.listdir(path)),
             makedirs=lambda path: os.makedirs(path, exist_ok=True),
             walk=os.walk,
-        )
+        ),
     ),
     "compat": SimpleNamespace(
         as_text=_as_text,

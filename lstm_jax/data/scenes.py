@@ -16,9 +16,6 @@ INK = 96  # a pixel of a digit is at least so bright
 NOISE = 40  # of the background, at most
 PIECE = 7  # side of a piece of clutter, pixels
 SEED = 0
-# columns of a box
-CORNERS, CLASS, CROWD, HIDDEN = slice(0, 4), 4, 5, 6
-COLUMNS = 7
 
 
 class Digit(NamedTuple):
@@ -141,25 +138,3 @@ def scene(
         "boxes": np.asarray(boxes, np.float32).reshape(-1, 4),
         "labels": np.asarray(labels, np.int64),
     }
-
-
-def table(boxes: np.ndarray, labels: np.ndarray, most: int, **columns) -> np.ndarray:
-    """Boxes of one picture as `Split.targets` has them.
-
-    Args:
-      boxes: [n, 4], corners in pixels.
-      labels: int [n].
-      most: M, rows; those past n have the class -1.
-      **columns: `crowd` and `hidden`, [n] each; default 0.
-
-    Returns:
-      float32 [M, 7].
-    """
-    rows = np.zeros((most, COLUMNS), np.float32)
-    rows[:, CLASS] = -1
-    n = len(boxes)
-    rows[:n, CORNERS] = boxes
-    rows[:n, CLASS] = labels
-    rows[:n, CROWD] = columns.get("crowd", 0)
-    rows[:n, HIDDEN] = columns.get("hidden", 0)
-    return rows
