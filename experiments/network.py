@@ -187,10 +187,10 @@ def _finder(config: Config, about: Facts, *, width: int = 0, **shared: Any):
     """With `width`, what is recurrent gives way to convolutions of that many."""
     options, outputs = config.model, len(about.classes)
     features, stages = options.features, network_stages(config)
-    # The finest map is of patches of 2x2.
-    widths = features // 2, *(features,) * (stages - 2)
+    widths = tuple(max(features >> (2 - k), features // 4) for k in range(3))
     clips = len(about.image_shape) == 4
     if config.task.name == "segmentation":
+        widths = widths[1:]  # the finest map is of patches of 2x2
         window = (options.kernel,) * 2
         memory = conv_lstm(features, window) if clips and not width else None
         parts: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def _finder(config: Config, about: Facts, *, width: int = 0, **shared: Any):
         )
     return DenseDetector(
         outputs=outputs,
-        widths=widths,
+        widths=(*widths, features)[:stages],
         memory=None if width else bottleneck_conv_lstm(features),
         hidden=(width,) * 2 if width else (),
         **shared,

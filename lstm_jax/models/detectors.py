@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.cell import Cell, project_step, step
-from lstm_jax.models.forecasters import to_patches
 from lstm_jax.models.segmenters import Convolutions, across_frames, conv
 
 RARE = -2.0  # logit with which a place of a map begins to say that nothing is there
@@ -18,25 +17,20 @@ class Pyramid(nn.Module):
     """Stages of convolutions, each of which sees a map of half the size.
 
     Attributes:
-      widths: channels of the stages; the map halves between two. A stage has two
-        convolutions, the last one three.
-      patch: side of the squares of pixels that the finest map has for places, read as
-        channels.
+      widths: channels of the stages; the map halves between two.
       dtype: to compute in.
     """
 
     widths: tuple[int, ...]
-    patch: int = 2
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[N, H, W, C] -> [N, h, w, widths[-1]]`."""
-        x = to_patches(x[None], self.patch)[0]
         for stage, width in enumerate(self.widths):
             if stage:
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
-            number = 3 if stage == len(self.widths) - 1 else 2
+                x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+            number = 2 if stage == len(self.widths) - 1 else 1
             x = Convolutions(width, number, self.dtype, name=f"stage_{stage}")(x)
         return x
 
@@ -72,7 +66,7 @@ class BoxEmitter(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """`[B, H, W, C] -> [B, Q, 5 + K]`: corners as shares, e, logits of classes."""
-        x = Pyramid(self.widths, dtype=self.dtype, name="pyramid")(images)
+        x = Pyramid(self.widths, self.dtype, name="pyramid")(images)
         x = x.astype(jnp.float32)
         b, h, w, width = x.shape
         places = jnp.broadcast_to(_places(h, w), (b, h * w, 2))
@@ -137,7 +131,7 @@ class DenseDetector(nn.Module):
         """
         batch = images.shape[:-3]
         x = images.reshape(-1, *images.shape[-3:])
-        x = Pyramid(self.widths, dtype=self.dtype, name="pyramid")(x)
+        x = Pyramid(self.widths, self.dtype, name="pyramid")(x)
         if self.memory is not None and len(batch) == 2:
             params = self.param("memory", self.memory.init, x.shape[1:])
             options = dict(engine=self.engine, dtype=self.dtype)
