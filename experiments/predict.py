@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments import exported
 from experiments.config import FINDERS, UsageError, explain, from_dict, read_run
 
 BATCH = 256
@@ -125,6 +126,8 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
 
     from lstm_jax import data
 
+    if exported.is_exported(run):
+        return exported.predict(run, *paths)
     if not paths:
         raise UsageError("no pictures named: give files, folders or a CSV")
     known = Path(run, "config.json")
@@ -343,6 +346,10 @@ def _show(answers: list[dict[str, Any]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit code 0; 1 if a file was no picture; 2 for a mistake."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if any(exported.is_exported(argument) for argument in arguments):
+        return exported.main(arguments)  # where neither tyro nor Flax has to be there
+
     import tyro
 
     options = tyro.cli(

@@ -1,0 +1,387 @@
+"""Answers by a file that `experiments.export` wrote: `predict model.jaxexport PATH…`.
+
+Such a file is a zip, stored, of a table in JSON and of compiled functions by
+`jax.export`; `docs/interop.md` says how to call them with JAX alone. Nothing here needs
+Flax, our models, or a checkpoint; nothing is unpickled.
+"""
+
+import argparse
+import functools
+import importlib.util
+import json
+import math
+import re
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.config import UsageError, explain
+
+ENDING = ".jaxexport"
+FORMAT = 1
+TABLE = "about.json"
+FUNCTIONS = {"answer.bin": 2, "start.bin": 0, "step.bin": 2}  # most inputs of each
+SHOWN = "classification", "regression", "multilabel"
+BATCH = 256
+_LONGEST = 4 * 2**20  # bytes of the table
+_LARGEST = 2**30  # numbers of one picture or clip
+_CALLS = {"shape_assertion"}  # custom calls of a program with sizes left open
+_PLATFORMS = {"gpu": "cuda"}
+
+
+class Exported(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+      about: "task", "classes", "inputs" (a dict: "kind" of pictures, clips or
+        features; "shape" of a picture, frame or step; "frames", "sampling" of clips),
+        "platforms", "jax" and "lstm_jax", the versions it was written by.
+      functions: by name: "answer" `(inputs [B, ...], lengths [B] of clips)`, and with
+        `--streaming` "start" `()` and "step" `(state, frame)`.
+    """
+
+    about: dict[str, Any]
+    functions: dict[str, Any]
+
+
+def is_exported(path: Any) -> bool:
+    """Whether a path names an exported file, by its ending."""
+    return str(path).endswith(ENDING)
+
+
+def read(path: str | Path) -> Exported:
+    """Reads an exported file; nothing in it runs before one of its functions is called.
+
+    Raises:
+      UsageError: the file is missing, damaged, claims what it does not hold, or calls
+        what no export of ours calls; one line.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    entries = _entries(path)
+    try:
+        about = _checked_table(json.loads(entries.pop(TABLE).decode("utf-8")))
+    except (KeyError, ValueError, RecursionError) as error:
+        raise _bad(path, f"its {TABLE} is missing or damaged") from error
+    if about is None:
+        raise _bad(path, f"its {TABLE} is not that of format {FORMAT}")
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise UsageError(f"{path}: reading it needs flatbuffers: pip install it")
+    functions = {
+        name.removesuffix(".bin"): _function(path, name, program, about)
+        for name, program in entries.items()
+    }
+    return Exported(about, functions)
+
+
+def predict(path: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
+    """Answers for pictures or clips, as `experiments.predict.predict` gives them.
+
+    Raises:
+      ValueError: if the file cannot be read, or a path does not exist.
+    """
+    from lstm_jax import data
+
+    if not paths:
+        raise UsageError("no pictures named: give files, folders or a CSV")
+    about, answer = _loaded(path)
+    if about["task"] not in SHOWN:
+        raise UsageError(
+            f"{path}: the answers of a {about['task']} are not shown from a file; call "
+            "it as docs/interop.md says, or give the folder of the run"
+        )
+    if about["inputs"]["kind"] != "pictures":
+        return [_answer_clip(about, answer, clip) for clip in data.clip_paths(paths)]
+    files, answers = data.image_paths(paths), []
+    for start in range(0, len(files), BATCH):
+        rows, images = [], []
+        for file in files[start : start + BATCH]:
+            rows.append({"path": str(file)})
+            try:
+                images.append(data.read_image(file, tuple(about["inputs"]["shape"])))
+            except data.DataError as error:
+                rows[-1]["error"] = str(error)
+        good = [row for row in rows if "error" not in row]
+        if good:
+            outputs = np.asarray(answer(np.stack(images)))
+            for row, output in zip(good, outputs, strict=True):
+                row |= _describe(about, output)
+        answers += rows
+    return answers
+
+
+def watch(path: str | Path, source: str, *, every: int = 25) -> dict[str, Any]:
+    """Answers every frame of a source by the streaming step, as `live.watch` does.
+
+    Args:
+      path: a file that was exported with `--streaming`.
+      source: a clip's file or folder; a camera's number; "-" for raw frames.
+      every: frames between two printed lines; 0 prints none.
+
+    Returns:
+      "frames", and "outputs" of the last one.
+
+    Raises:
+      ValueError: the file has no streaming step, or no frame came.
+    """
+    import jax
+
+    from lstm_jax import data
+
+    about, functions = read(path)
+    if "step" not in functions:
+        raise UsageError(
+            f"{path}: answers whole clips; export the run with --streaming for --live"
+        )
+    if about["inputs"]["kind"] != "clips":
+        raise UsageError(f"{path}: --live wants frames, not features")
+    step = jax.jit(functions["step"].call, donate_argnums=0)
+    state, seconds, output = functions["start"].call(), [], None
+    for frame in data.stream_frames(source, tuple(about["inputs"]["shape"])):
+        since = time.perf_counter()
+        state, output = jax.block_until_ready(step(state, frame))
+        seconds.append(1000 * (time.perf_counter() - since))
+        if every and (len(seconds) - 1) % every == 0:
+            line = f"frame {len(seconds) - 1}"
+            if about["task"] in SHOWN:
+                line += f"  {_words(_describe(about, np.asarray(output)))}"
+            print(f"{line}  {seconds[-1]:.1f} ms")
+    if not seconds:
+        raise UsageError(f"{source}: no frame came")
+    if every:
+        steady = np.asarray(seconds[1:] or seconds)
+        p50, p99 = np.percentile(steady, [50, 99])
+        print(f"{len(seconds)} frames; milliseconds a frame: p50 {p50:.1f}, ", end="")
+        print(f"p99 {p99:.1f}, max {steady.max():.1f}")
+    return {"frames": len(seconds), "outputs": np.asarray(output)}
+
+
+def main(arguments: list[str]) -> int:
+    """The command line of predict, of an exported file; no more than JAX is needed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.predict",
+        description="Answers for pictures or clips, by an exported file.",
+    )
+    parser.add_argument("file", type=Path, help=f"the file, such as model{ENDING}")
+    parser.add_argument("paths", nargs="*", help="pictures, folders or a CSV; clips")
+    parser.add_argument("--out", type=Path, help="also write a .csv or .jsonl file")
+    parser.add_argument("--live", help="a clip, a camera's number, or - for raw frames")
+    parser.add_argument(
+        "--accelerator", choices=["auto", "cpu", "gpu", "tpu"], default="auto"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if options.out and options.out.suffix not in (".csv", ".jsonl"):
+            raise UsageError(
+                f"--out={options.out}: the name must end in .csv or .jsonl"
+            )
+        _start(options.accelerator)
+        if options.live is not None:
+            watch(options.file, options.live)
+            return 0
+        answers = predict(options.file, *options.paths)
+        _show(answers)
+        if options.out:
+            from experiments.predict import write
+
+            write(answers, options.out)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(explain(error), file=sys.stderr)
+        return 2
+    return 1 if any("error" in row for row in answers) else 0
+
+
+def _bad(path: Path, reason: str) -> UsageError:
+    return UsageError(f"{path}: not a readable {ENDING} file ({reason})")
+
+
+def _entries(path: Path) -> dict[str, bytes]:
+    """The file's parts; what they claim is checked before any of them is read."""
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as file:
+            infos, total = file.infolist(), 0
+            for info in infos:
+                total += info.file_size
+                stored = info.compress_type == zipfile.ZIP_STORED
+                if not stored or info.flag_bits & 1:
+                    raise _bad(path, f"{info.filename} is compressed or encrypted")
+                if info.file_size != info.compress_size or total > size:
+                    claim = f"{info.filename} claims {info.file_size:,} bytes"
+                    raise _bad(path, f"{claim}, the file has {size:,}")
+                if info.filename == TABLE and info.file_size > _LONGEST:
+                    raise _bad(path, f"its {TABLE} is too long")
+            names = [info.filename for info in infos]
+            if len(set(names)) < len(names) or set(names) - {TABLE, *FUNCTIONS}:
+                raise _bad(path, f"it holds {', '.join(names[:8])}")
+            missing = {TABLE, "answer.bin"} - set(names)
+            if missing or ("start.bin" in names) != ("step.bin" in names):
+                missing = missing or {"start.bin", "step.bin"} - set(names)
+                raise _bad(path, f"it holds no {' and no '.join(sorted(missing))}")
+            return {info.filename: file.read(info) for info in infos}
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
+        raise _bad(path, str(error)) from error
+
+
+def _checked_table(about: Any) -> dict[str, Any] | None:
+    """The table, or None where it is not one that these functions go with."""
+    try:
+        inputs, classes = about["inputs"], about["classes"]
+        sizes = [*inputs["shape"], *([inputs["frames"]] if "frames" in inputs else [])]
+        fits = (
+            about["format"] == FORMAT
+            and isinstance(about["task"], str)
+            and all(isinstance(name, str) for name in classes)
+            and inputs["kind"] in ("pictures", "clips", "features")
+            and len(inputs["shape"]) == (1 if inputs["kind"] == "features" else 3)
+            and ("frames" in inputs) == (inputs["kind"] != "pictures")
+            and all(type(n) is int and 0 < n for n in sizes)
+            and math.prod(sizes) <= _LARGEST
+        )
+    except (KeyError, TypeError):
+        return None
+    return about if fits else None
+
+
+def _function(path: Path, name: str, program: bytes, about: dict[str, Any]):
+    """An `Exported` of JAX, its inputs and what it calls checked."""
+    from jax import export
+
+    try:
+        function = export.deserialize(bytearray(program))
+        shapes = [tuple(aval.shape) for aval in function.in_avals]
+        text = str(function.mlir_module())
+    except Exception as error:  # the readers of JAX and of MLIR raise what they meet
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise _bad(path, f"its {name} is damaged, or of another JAX: {reason}") from (
+            error
+        )
+    called = re.findall(r'custom_call @"?([^\s"(]+)', text)
+    called += re.findall(r'call_target_name = "([^"]*)"', text)
+    if set(called) - _CALLS or len(called) < text.count("custom_call"):
+        others = sorted(set(called) - _CALLS) or ["something without a name"]
+        raise _bad(path, f"its {name} would call {others[0]}, and was not run")
+    if name == "answer.bin":
+        clips = about["inputs"]["kind"] != "pictures"
+        whole = tuple(about["inputs"]["shape"])
+        fits = shapes and shapes[0][1 + clips :] == whole and len(shapes) <= 1 + clips
+        if not fits:
+            raise _bad(path, f"its {name} takes {shapes}, its {TABLE} says {whole}")
+    return function
+
+
+def _loaded(path: str | Path):
+    path = Path(path).expanduser()
+    written = path.stat().st_mtime if path.is_file() else 0.0
+    return _compiled(str(path), written)
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(path: str, written: float):
+    """`(about, answer)`; `written` makes a new file load anew."""
+    import jax
+
+    about, functions = read(path)
+    here = jax.default_backend()
+    here = _PLATFORMS.get(here, here)
+    if here not in functions["answer"].platforms:
+        known = ", ".join(functions["answer"].platforms)
+        raise UsageError(f"{path}: was exported for {known}, not for {here}")
+    return about, jax.jit(functions["answer"].call)
+
+
+def _start(accelerator: str) -> None:
+    import jax
+
+    if accelerator == "auto":
+        return
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", _PLATFORMS.get(accelerator, accelerator))
+    try:
+        jax.devices()
+    except Exception as error:  # AssertionError, RuntimeError, plugin errors
+        jax.config.update("jax_platforms", before)
+        raise UsageError(
+            f"--accelerator={accelerator}: JAX finds no such device here"
+        ) from error
+
+
+def _answer_clip(about: dict[str, Any], answer: Any, path: Path) -> dict[str, Any]:
+    from lstm_jax import data
+
+    inputs, row = about["inputs"], {"path": str(path)}
+    how = inputs["frames"], inputs.get("sampling", "spread")
+    try:
+        if inputs["kind"] == "features":
+            clip, length = data.read_features(path, *how)
+            if clip.shape[1:] != tuple(inputs["shape"]):
+                raise data.DataError(
+                    f"{path}: steps of {clip.shape[-1]} features, but "
+                    f"{inputs['shape'][0]} are wanted"
+                )
+        else:
+            shape = tuple(inputs["shape"])
+            clip, length = data.read_clip(path, how[0], shape, how[1])
+    except data.DataError as error:
+        return row | {"error": str(error)}
+    output = np.asarray(answer(clip[None], np.asarray([length], np.int32)))[0]
+    return row | _describe(about, output, length)
+
+
+def _describe(about: dict[str, Any], output: np.ndarray, length: int | None = None):
+    """A row of one answer; `output` is `[K]`, or `[T, K]` with an answer a step."""
+    classes = about["classes"]
+    if about["task"] == "multilabel":
+        columns = output[:length] if output.ndim == 2 else output
+        values = zip(classes, columns.T.tolist(), strict=True)
+        return {"probabilities": dict(values)}
+    values = output.tolist()
+    if about["task"] == "regression":
+        return {"value": values[0] if len(values) == 1 else values}
+    best = max(range(len(values)), key=values.__getitem__)
+    return {
+        "label": classes[best],
+        "confidence": values[best],
+        "probabilities": dict(zip(classes, values, strict=True)),
+    }
+
+
+def _words(row: dict[str, Any]) -> str:
+    if "label" in row:
+        return f"{row['label']}  {row['confidence']:.1%}"
+    if "value" in row:
+        values = row["value"] if isinstance(row["value"], list) else [row["value"]]
+        return ", ".join(f"{value:.4g}" for value in values)
+    most = {
+        name: max(p) if isinstance(p, list) else p
+        for name, p in row["probabilities"].items()
+    }
+    return ", ".join(f"{name} {p:.1%}" for name, p in most.items())
+
+
+def _show(answers: list[dict[str, Any]]) -> None:
+    good = [row for row in answers if "error" not in row]
+    width = max((len(row["path"]) for row in good), default=0)
+    for row in good:
+        print(f"{row['path']:<{width}}  {_words(row)}")
+    for row in answers:
+        if "error" in row:
+            print(row["error"], file=sys.stderr)
+
+
+def pack(about: dict[str, Any], functions: dict[str, Any]) -> bytes:
+    """The bytes of a file that `read` reads; the same for the same contents."""
+    import io
+
+    whole = io.BytesIO()
+    parts = {TABLE: json.dumps(about | {"format": FORMAT}, indent=1).encode()}
+    parts |= {f"{n}.bin": bytes(f.serialize()) for n, f in functions.items()}
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_STORED) as file:
+        for name, part in parts.items():
+            file.writestr(zipfile.ZipInfo(name), part)
+    return whole.getvalue()
