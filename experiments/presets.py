@@ -181,11 +181,11 @@ PRESETS: dict[str, tuple[str, Config]] = {
     ),
     "segment-digits": (
         "which pixels are of which digit, on a cluttered canvas: a U-Net with a ReNet",
-        _finding("digits_masks", "segmentation", "renet", 8),
+        _finding("digits_masks", "segmentation", "renet", 6),
     ),
     "detect-digits": (
         "where digits are, and which: an LSTM that emits boxes until it stops",
-        _finding("digits_boxes", "detection", "emitter", 20, boxes=6),
+        _finding("digits_boxes", "detection", "emitter", 22, boxes=6),
     ),
     "detect-moving-digits": (
         "the same in clips, behind a bar: a bottleneck-ConvLSTM remembers them",
