@@ -1,42 +1,64 @@
-"""Beginning with the weights of another run: `--init-from=runs/fashion-rows`."""
+"""Beginning with other weights: `--init-from=runs/fashion-rows`, or `=model.pt`."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 from experiments import build
 from experiments.config import UsageError
 from experiments.predict import restored
-from lstm_jax import training
+from lstm_jax import interop, training
+from lstm_jax.interop.entries import check
+
+# Of files of weights, by what reads them.
+READERS = {
+    ".pt": interop.read_torch,
+    ".pth": interop.read_torch,
+    ".safetensors": interop.read_safetensors,
+    ".h5": interop.read_keras,
+}
 
 
-def weights_from(run: str | None, about: build.Facts, params: Any):
-    """Params filled with what fits of another run's, and lines that say what did.
+def weights_from(source: str | None, about: build.Facts, params: Any):
+    """Params filled with what fits of a run's or a file's, and lines that say what did.
 
     By path and shape; of an output layer with other classes, or in another order, the
-    columns of those that both runs know by the same name.
+    columns of those that both know by the same name. A file by the names of PyTorch or
+    Keras has to fit as a whole, save that it may have no output layer.
+
+    Args:
+      source: folder of a run; or a .pt, .pth, .safetensors or .weights.h5 file; None.
+      about: what is known of the data.
+      params: freshly initialised.
 
     Raises:
-      UsageError: nothing fits but, perhaps, the output layer.
+      UsageError: a file that cannot be read, or names and shapes that do not fit;
+        nothing fits but, perhaps, the output layer.
     """
-    if run is None:
+    if source is None:
         return params, []
-    _, theirs, _, donor = restored(Path(run).expanduser())
+    path = Path(source).expanduser()
+    if path.suffix in READERS or path.is_file():
+        classes, donor = _of_file(path, params)
+    else:
+        _, theirs, _, donor = restored(path)
+        classes, donor = theirs.classes, training.named(donor)
     columns = None
-    if theirs.classes != about.classes:
+    if classes is not None and classes != about.classes:
         columns = {
             about.classes.index(name): number
-            for number, name in enumerate(theirs.classes)
+            for number, name in enumerate(classes)
             if name in about.classes
         }
-    params, found = training.warm_start(params, training.named(donor), columns=columns)
-    if all(path.startswith("head/") for path in found.loaded):
+    params, found = training.warm_start(params, donor, columns=columns)
+    if all(name.startswith("head/") for name in found.loaded):
         raise UsageError(
-            f"init_from={run}: none of its parameters ({_few(found.skipped)}) fits one "
-            f"here by name and shape ({_few(found.new)}); model.features, model.cell "
-            "and model.encoder must be as they are there"
+            f"init_from={source}: none of its parameters ({_few(found.skipped)}) fits "
+            f"one here by name and shape ({_few(found.new)}); model.features, "
+            "model.cell and model.encoder must be as they are there"
         )
     lines = [
-        f"{run}: {len(found.loaded)} of {sum(map(len, found[:2] + found[3:]))} "
+        f"{source}: {len(found.loaded)} of {sum(map(len, found[:2] + found[3:]))} "
         "parameters begin as they are there"
     ]
     for words, paths in (
@@ -47,6 +69,48 @@ def weights_from(run: str | None, about: build.Facts, params: Any):
         if paths:
             lines.append(f"  {words}: {', '.join(paths)}")
     return params, lines
+
+
+def _of_file(path: Path, params: Any) -> tuple[list[str] | None, dict[str, Any]]:
+    """`(classes, arrays by our paths)` of a file; classes None where it tells none."""
+    caller = f"init_from={path}"
+    if path.suffix not in READERS:
+        raise UsageError(
+            f"{caller}: weights are read from {', '.join(READERS)} files, or from the "
+            "folder of a run"
+        )
+    try:
+        arrays = READERS[path.suffix](path)
+        if path.suffix == ".h5":
+            theirs = interop.from_keras_classifier(arrays, caller=caller)
+        elif path.suffix != ".safetensors" or _is_pytorchs(arrays):
+            theirs = interop.from_pytorch_classifier(arrays, caller=caller)
+        else:
+            return _classes(path), arrays
+        theirs = training.named(theirs)
+        wanted = {
+            name: leaf.shape
+            for name, leaf in training.named(params).items()
+            if "head/kernel" in theirs or not name.startswith("head/")
+        }
+        check(caller, theirs, wanted)
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(str(error)) from error
+    return None, theirs
+
+
+def _is_pytorchs(arrays: dict[str, Any]) -> bool:
+    return any("weight_hh" in name for name in arrays)
+
+
+def _classes(path: Path) -> list[str] | None:
+    words = interop.read_safetensors_metadata(path).get("classes")
+    try:
+        classes = json.loads(words) if words else None
+    except (ValueError, RecursionError):
+        classes = None
+    texts = isinstance(classes, list) and all(isinstance(c, str) for c in classes)
+    return classes if texts else None
 
 
 def _few(paths: tuple[str, ...]) -> str:

@@ -57,7 +57,9 @@ def scan(
         return new, (y_t, new if every_carry else None)
 
     body = jax.checkpoint(body, prevent_cse=False) if remat else body
-    run = partial(lax.scan, length=time, reverse=reverse, unroll=unroll)
+    # A symbolic time, of a program to export, is told by the steps themselves.
+    length = time if isinstance(time, int) else None
+    run = partial(lax.scan, length=length, reverse=reverse, unroll=unroll)
     carry, (ys, carries) = run(body, carry, steps)
     return ys, carry, carries
 

@@ -4,6 +4,12 @@ None of the libraries is imported. What a name gives back has its arrays where o
 wanted; `from_*` may be differentiated, and takes tensors on the CPU, too.
 """
 
+from lstm_jax.interop.classifier import (
+    from_keras_classifier,
+    from_pytorch_classifier,
+    to_keras_classifier,
+    to_pytorch_classifier,
+)
 from lstm_jax.interop.cudnn import (
     from_cudnn,
     from_cudnn_carry,
@@ -36,6 +42,7 @@ from lstm_jax.interop.keras import (
     to_keras,
     to_keras_carry,
 )
+from lstm_jax.interop.keras_file import read_keras, write_keras
 from lstm_jax.interop.pytorch import (
     from_pytorch,
     from_pytorch_carry,
@@ -44,7 +51,11 @@ from lstm_jax.interop.pytorch import (
     to_pytorch_carry,
     to_pytorch_cell,
 )
-from lstm_jax.interop.safetensors import read_safetensors, write_safetensors
+from lstm_jax.interop.safetensors import (
+    read_safetensors,
+    read_safetensors_metadata,
+    write_safetensors,
+)
 from lstm_jax.interop.torch_file import read_torch, write_torch
 
 __all__ = [
@@ -57,12 +68,16 @@ __all__ = [
     "from_haiku_carry",
     "from_keras",
     "from_keras_carry",
+    "from_keras_classifier",
     "from_linen",
     "from_nnx",
     "from_pytorch",
     "from_pytorch_carry",
     "from_pytorch_cell",
+    "from_pytorch_classifier",
+    "read_keras",
     "read_safetensors",
+    "read_safetensors_metadata",
     "read_torch",
     "to_cudnn",
     "to_cudnn_carry",
@@ -73,11 +88,14 @@ __all__ = [
     "to_haiku_carry",
     "to_keras",
     "to_keras_carry",
+    "to_keras_classifier",
     "to_linen",
     "to_nnx",
     "to_pytorch",
     "to_pytorch_carry",
     "to_pytorch_cell",
+    "to_pytorch_classifier",
+    "write_keras",
     "write_safetensors",
     "write_torch",
 ]

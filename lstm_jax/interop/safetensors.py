@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,31 +41,40 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
         line.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, LONGEST):
-            raise _bad(
-                path, f"its header claims {length:,} bytes, the file has {size:,}"
-            )
-        try:
-            header = json.loads(file.read(length).decode("utf-8"))
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise _bad(path, "its header is not JSON") from error
-        places = _places(path, header, size - 8 - length)
-        arrays = {}
+    with _opened(path) as file:
+        header, start, room = _header(path, file)
+        places, arrays = _places(path, header, room), {}
         for name, (dtype, shape, begin, end) in places.items():
-            file.seek(8 + length + begin)
+            file.seek(start + begin)
             array = np.frombuffer(bytearray(file.read(end - begin)), dtype)
             arrays[name] = array.reshape(shape)
     return arrays
 
 
-def write_safetensors(path: str | Path, arrays: Mapping[str, Any]) -> Path:
-    """Writes arrays by name: beside, and then renamed."""
+def read_safetensors_metadata(path: str | Path) -> dict[str, str]:
+    """The words that a .safetensors file holds beside its arrays; {} without any.
+
+    Raises:
+      ValueError: as `read_safetensors`.
+    """
+    path = Path(path).expanduser()
+    with _opened(path) as file:
+        words = _header(path, file)[0].get("__metadata__", {})
+    texts = isinstance(words, dict) and all(isinstance(w, str) for w in words.values())
+    if not texts:
+        raise _bad(path, "its metadata is no table of words")
+    return words
+
+
+def write_safetensors(
+    path: str | Path,
+    arrays: Mapping[str, Any],
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes arrays by name, and words beside them: beside, and then renamed."""
     path, header, parts, at = Path(path).expanduser(), {}, [], 0
+    if metadata:
+        header["__metadata__"] = dict(metadata)
     for name, array in arrays.items():
         array = np.ascontiguousarray(array)
         if array.dtype.name not in _NAMES:
@@ -94,6 +103,27 @@ def write_bytes(path: Path, content: bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
+def _opened(path: Path) -> BinaryIO:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    return path.open("rb")
+
+
+def _header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int, int]:
+    """`(header, where the arrays start, bytes from there on)`."""
+    size = os.fstat(file.fileno()).st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, LONGEST):
+        raise _bad(path, f"its header claims {length:,} bytes, the file has {size:,}")
+    try:
+        header = json.loads(file.read(length).decode("utf-8"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise _bad(path, "its header is not JSON") from error
+    if not isinstance(header, dict):
+        raise _bad(path, "its header is no table of names")
+    return header, 8 + length, size - 8 - length
+
+
 def _bad(path: Path, reason: str) -> ValueError:
     return ValueError(f"{path}: not a readable .safetensors file ({reason})")
 
@@ -102,10 +132,8 @@ def _count(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
-def _places(path: Path, header: Any, room: int) -> dict[str, tuple]:
+def _places(path: Path, header: dict[str, Any], room: int) -> dict[str, tuple]:
     """`{name: (dtype, shape, begin, end)}`, all of them within the file."""
-    if not isinstance(header, dict):
-        raise _bad(path, "its header is no table of names")
     places, taken = {}, 0
     for name, about in header.items():
         if name == "__metadata__":

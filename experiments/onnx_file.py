@@ -1,0 +1,93 @@
+"""A network as ONNX, by jax2onnx, in the environment where that is installed."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend import core
+
+
+def model_bytes(
+    function: Callable, inputs: list[tuple[tuple, Any]], words: dict[str, Any]
+) -> bytes:
+    """An ONNX model of a function.
+
+    Args:
+      function: of arrays, to one array.
+      inputs: shape and dtype of each; a size given as text, such as "B", is open.
+      words: what the model's metadata says, each as JSON.
+
+    Raises:
+      ImportError: there is no jax2onnx.
+      ValueError: jax2onnx cannot convert the function; one line.
+    """
+    import jax2onnx
+    from jax import export
+
+    scope = export.SymbolicScope()
+
+    def size(n):
+        return export.symbolic_shape(n, scope=scope)[0] if isinstance(n, str) else n
+
+    specs = [jax.ShapeDtypeStruct(tuple(map(size, s)), dtype) for s, dtype in inputs]
+    try:
+        model = jax2onnx.to_onnx(
+            forwards(function),
+            specs,
+            input_names=["inputs", "lengths"][: len(inputs)],
+            output_names=["outputs"],
+        )
+    except Exception as error:  # it raises what it meets
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"jax2onnx {jax2onnx.__version__} cannot convert this network "
+            f"({type(error).__name__}: {reason}); .jaxexport holds every network"
+        ) from error
+    for name, value in words.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, json.dumps(value)
+    return model.SerializeToString()
+
+
+def forwards(function: Callable) -> Callable:
+    """The same function, with loops that run backwards turned round.
+
+    jax2onnx knows loops from the first step to the last only: what a loop reads is
+    reversed before it, and what it writes after it.
+    """
+
+    def run(*inputs):
+        closed = jax.make_jaxpr(function)(*inputs)
+        (output,) = _evaluate(closed.jaxpr, closed.consts, inputs)
+        return output
+
+    return run
+
+
+def _evaluate(jaxpr: Any, consts: Any, inputs: Any) -> list[Any]:
+    values = dict(zip(jaxpr.constvars, consts, strict=True))
+    values |= zip(jaxpr.invars, inputs, strict=True)
+
+    def read(variable):
+        literal = isinstance(variable, core.Literal)
+        return variable.val if literal else values[variable]
+
+    for eqn in jaxpr.eqns:
+        taken, options = [read(v) for v in eqn.invars], eqn.params
+        if eqn.primitive.name in ("jit", "pjit"):
+            inner = options["jaxpr"]
+            made = _evaluate(inner.jaxpr, inner.consts, taken)
+        elif eqn.primitive.name == "scan" and options["reverse"]:
+            first = options["num_consts"] + options["num_carry"]
+            taken[first:] = [lax.rev(x, (0,)) for x in taken[first:]]
+            made = eqn.primitive.bind(*taken, **options | {"reverse": False})
+            kept = options["num_carry"]
+            made = [*made[:kept], *(lax.rev(y, (0,)) for y in made[kept:])]
+        else:
+            functions, options = eqn.primitive.get_bind_params(options)
+            made = eqn.primitive.bind(*functions, *taken, **options)
+            made = made if eqn.primitive.multiple_results else [made]
+        values |= zip(eqn.outvars, made, strict=True)
+    return [read(v) for v in jaxpr.outvars]
