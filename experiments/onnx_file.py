@@ -1,12 +1,15 @@
 """A network as ONNX, by jax2onnx, in the environment where that is installed."""
 
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import lax
 from jax.extend import core
+
+_CALLS = "jit", "pjit"  # of functions, which are taken in here
 
 
 def model_bytes(
@@ -32,6 +35,8 @@ def model_bytes(
         return export.symbolic_shape(n, scope=scope)[0] if isinstance(n, str) else n
 
     specs = [jax.ShapeDtypeStruct(tuple(map(size, s)), dtype) for s, dtype in inputs]
+    # It warns of shapes that it leaves out of the file, which nobody can do about.
+    logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         model = jax2onnx.to_onnx(
             forwards(function),
@@ -42,7 +47,7 @@ def model_bytes(
     except Exception as error:  # it raises what it meets
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"jax2onnx {jax2onnx.__version__} cannot convert this network "
+            f"jax2onnx cannot convert this network "
             f"({type(error).__name__}: {reason}); .jaxexport holds every network"
         ) from error
     for name, value in words.items():
@@ -76,8 +81,8 @@ def _evaluate(jaxpr: Any, consts: Any, inputs: Any) -> list[Any]:
 
     for eqn in jaxpr.eqns:
         taken, options = [read(v) for v in eqn.invars], eqn.params
-        if eqn.primitive.name in ("jit", "pjit"):
-            inner = options["jaxpr"]
+        inner = options.get("jaxpr" if eqn.primitive.name in _CALLS else "call_jaxpr")
+        if inner is not None:
             made = _evaluate(inner.jaxpr, inner.consts, taken)
         elif eqn.primitive.name == "scan" and options["reverse"]:
             first = options["num_consts"] + options["num_carry"]
@@ -86,8 +91,7 @@ def _evaluate(jaxpr: Any, consts: Any, inputs: Any) -> list[Any]:
             kept = options["num_carry"]
             made = [*made[:kept], *(lax.rev(y, (0,)) for y in made[kept:])]
         else:
-            functions, options = eqn.primitive.get_bind_params(options)
-            made = eqn.primitive.bind(*functions, *taken, **options)
+            made = eqn.primitive.bind(*taken, **options)
             made = made if eqn.primitive.multiple_results else [made]
         values |= zip(eqn.outvars, made, strict=True)
     return [read(v) for v in jaxpr.outvars]
