@@ -9,7 +9,7 @@ train: $(VENV)/.installed
 	$(BIN)/python -m experiments.train $(PRESET) $(ARGS)
 
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
