@@ -200,7 +200,14 @@ def _compiled(run, config, about, task, params, streaming: bool) -> bytes:
     from experiments import exported
 
     def made(function, *inputs):
-        return jax_export.export(jax.jit(function), platforms=PLATFORMS)(*inputs)
+        traced = jax_export.export(jax.jit(function), platforms=PLATFORMS)
+        # Else the file would tell the paths of the source files on this machine.
+        limit = jax.config.jax_traceback_in_locations_limit
+        jax.config.update("jax_traceback_in_locations_limit", 0)
+        try:
+            return traced(*inputs)
+        finally:
+            jax.config.update("jax_traceback_in_locations_limit", limit)
 
     function, inputs = forward(config, about, task, params)
     scope = jax_export.SymbolicScope()

@@ -8,6 +8,7 @@ Flax, our models, or a checkpoint; nothing is unpickled.
 import argparse
 import functools
 import importlib.util
+import io
 import json
 import math
 import re
@@ -375,9 +376,7 @@ def _show(answers: list[dict[str, Any]]) -> None:
 
 
 def pack(about: dict[str, Any], functions: dict[str, Any]) -> bytes:
-    """The bytes of a file that `read` reads; the same for the same contents."""
-    import io
-
+    """The bytes of a file that `read` reads."""
     whole = io.BytesIO()
     parts = {TABLE: json.dumps(about | {"format": FORMAT}, indent=1).encode()}
     parts |= {f"{n}.bin": bytes(f.serialize()) for n, f in functions.items()}

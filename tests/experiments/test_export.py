@@ -1,0 +1,389 @@
+"""One file of a run: the same answers from it with JAX alone; bad files are refused."""
+
+import io
+import json
+import os
+import pickle
+import re
+import textwrap
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export as jax_export
+from PIL import Image
+
+from experiments import build, exported, network
+from experiments.config import override, preset
+from experiments.export import _compiled, _write_weights, export
+from experiments.predict import predict
+from lstm_jax import data
+from lstm_jax.interop import read_keras, read_safetensors, read_torch
+from lstm_jax.training import named
+
+# A fresh environment is made of this one by refusing all but JAX, NumPy and Pillow.
+LEAN = """
+import sys
+MISSING = set(
+    "flax optax orbax tensorflow tensorflow_datasets grain array_record chex sklearn "
+    "matplotlib rich tyro torch keras h5py safetensors onnx".split()
+)
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in MISSING or name.startswith(OURS):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+MODELS = "lstm_jax.models", "lstm_jax.tasks", "lstm_jax.training", "lstm_jax.interop"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    test = data.load("digits").splits["test"].inputs
+    for number in range(5):
+        Image.fromarray(test[number, ..., 0]).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def digits_file(digits_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "new" / "digits.jaxexport"
+    assert export(digits_run.directory, out) == out
+    assert os.listdir(out.parent) == [out.name]
+    return out
+
+
+def test_predict_answers_alike_by_run_and_by_file(digits_run, digits_file, pictures):
+    (pictures.parent / "no.png").write_bytes(b"no")
+    paths = pictures, pictures.parent / "no.png"
+    by_file, by_run = (
+        predict(digits_file, *paths),
+        predict(digits_run.directory, *paths),
+    )
+    assert [row["path"] for row in by_file] == [row["path"] for row in by_run]
+    for a, b in zip(by_file[:-1], by_run[:-1], strict=True):
+        assert a["label"] == b["label"] and a.keys() == b.keys()
+        want, got = b["probabilities"], a["probabilities"]
+        np.testing.assert_allclose(list(got.values()), list(want.values()), atol=1e-6)
+    assert by_file[-1]["error"] == by_run[-1]["error"]
+
+
+def test_predict_needs_no_more_than_jax(digits_run, digits_file, pictures, run_python):
+    code = f"OURS = {(*MODELS, 'experiments.build', 'experiments.network')!r}" + LEAN
+    code += "from experiments.predict import main; sys.exit(main(sys.argv[1:]))"
+    out = pictures.parent / "lean.jsonl"
+    done = run_python("-c", code, digits_file, pictures, f"--out={out}")
+    assert done.returncode == 0, done.stderr
+    got = [json.loads(line) for line in out.read_text().splitlines()]
+    want = predict(digits_run.directory, pictures)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a["confidence"], b["confidence"], atol=1e-6)
+        assert re.search(f"{re.escape(b['path'])}  {b['label']}  ", done.stdout)
+
+
+def test_the_documented_lines_need_none_of_our_code(digits_file, run_python):
+    text = (build.Path(__file__).parents[2] / "docs" / "interop.md").read_text()
+    (lines,) = re.findall(r"```python\n(import json.*?)```", text, re.DOTALL)
+    code = "OURS = 'lstm_jax', 'experiments'" + LEAN + lines + "print(probabilities)"
+    code = code.replace("model.jaxexport", str(digits_file))
+    done = run_python("-c", textwrap.dedent(code))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[") == 3  # of two pictures
+
+
+def facts(config, shape, classes=3):
+    names = [f"class {k}" for k in range(classes)]
+    forecast = config.task.name == "forecasting"
+    return build.Facts("x", names, shape, 0 if forecast else classes, [20.0], [0.01])
+
+
+SMALL = {"model.features": 8}
+# Small sums, run once: it is compiling that takes time.
+QUICK = dict(compiler_options={"xla_backend_optimization_level": 0})
+RUNS = {  # preset, shape of an example, options
+    "rows": ("fashion-rows", [6, 5, 1], {}),
+    "gru, both ways": ("digits", [8, 8, 1], {"model.cell": "gru"}),
+    "bfloat16": ("digits", [8, 8, 3], {"precision": "bfloat16"}),
+    "convolutions": ("moving-motion", [8, 12, 12, 1], {"model.kernel": 3}),
+    "an encoder": (
+        "moving-motion",
+        [8, 8, 8, 3],
+        {"model.cell": "lstm", "model.encoder": "cnn", "model.pooling": "max"},
+    ),
+    "clips, both ways": (
+        "moving-motion",
+        [8, 4, 4, 1],
+        {"model.cell": "lstm", "model.bidirectional": True, "model.pooling": "last"},
+    ),
+    "features, a label each step": (
+        "features",
+        [8, 7],
+        {
+            "model.per_step": True,
+            "model.bidirectional": False,
+            "task.name": "multilabel",
+        },
+    ),
+    "a regression": ("digits-angle", [8, 8, 1], {}),
+    "masks": ("segment-digits", [16, 16, 1], {}),
+    "boxes": ("detect-digits", [16, 16, 1], {}),
+    "boxes of clips": ("detect-moving-digits", [3, 16, 16, 1], {}),
+    "a forecast": (
+        "moving-digits",
+        [5, 8, 8, 1],
+        {"task.horizon": 2, "model.kernel": 3},
+    ),
+    "PredRNN": (
+        "moving-digits-predrnn",
+        [5, 8, 8, 1],
+        {"task.horizon": 2, "model.kernel": 3},
+    ),
+}
+
+
+def made(name, tmp_path, streaming=False):
+    """An exported file of a network that nobody trained, and what it has to equal."""
+    from_preset, shape, options = RUNS[name]
+    config = override(preset(from_preset), SMALL | options)
+    about = facts(config, shape)
+    task = build.task(config, about)
+    rng, key = np.random.default_rng(0), jax.random.key(0)
+    shapes = jax.eval_shape(lambda key: network.init_params(config, about, key), key)
+    params = jax.tree.map(
+        lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), shapes
+    )
+    path = tmp_path / "x.jaxexport"
+    path.write_bytes(_compiled("x", config, about, task, params, streaming))
+    run = network.forward_fn(config, about)
+    want = jax.jit(lambda batch: task.predict(run(params, batch)[0]), **QUICK)
+    return exported.read(path), lambda **batch: want(batch), shape
+
+
+def drawn(seed, *shape, kind="pictures"):
+    rng = np.random.default_rng(seed)
+    if kind == "features":
+        return rng.standard_normal(shape, np.float32)
+    return rng.integers(0, 256, shape, np.uint8)
+
+
+# Another engine sums in another order; through a bfloat16 network that is 2**-8.
+CLOSE = {"bfloat16": dict(atol=2e-2), "boxes": dict(atol=1e-3, rtol=1e-5)}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_file_answers_batches_of_any_size_and_clips_of_any_length(name, tmp_path):
+    (about, functions), want, shape = made(name, tmp_path)
+    kind = about["inputs"]["kind"]
+    function = functions["answer"]
+    assert set(function.platforms) == {"cpu", "cuda", "tpu"}
+    lengths = (
+        (8, 5) if len(function.in_avals) == 2 else (about["inputs"].get("frames"),)
+    )
+    readers = "classification", "regression", "multilabel"
+    for batch in (1, 2, 5) if about["task"] in readers else (3,):
+        for steps in lengths:
+            size = shape if kind == "pictures" else [steps, *shape[1:]]
+            inputs = {"inputs": drawn(batch, batch, *size, kind=kind)}
+            if len(function.in_avals) == 2:
+                inputs["lengths"] = np.int32([steps, 1, 3, 2, 4])[:batch]
+            got = jax.jit(function.call, **QUICK)(*inputs.values())
+            if about["task"] == "forecasting":
+                rest = shape[0] - steps
+                clip = inputs["inputs"]
+                inputs["inputs"] = np.pad(clip, [(0, 0), (0, rest)] + [(0, 0)] * 3)
+            close = CLOSE.get(name, dict(atol=1e-5, rtol=1e-5))
+            np.testing.assert_allclose(got, want(**inputs), **close)
+
+
+STREAMS = ["convolutions", "an encoder", "features, a label each step", "PredRNN"]
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_the_streaming_step_answers_as_whole_clips_are_answered(name, tmp_path):
+    (about, functions), want, shape = made(name, tmp_path, streaming=True)
+    clip = drawn(1, *shape, kind=about["inputs"]["kind"])
+    state, step = functions["start"].call(), jax.jit(functions["step"].call, **QUICK)
+    for number, frame in enumerate(clip):
+        state, output = step(state, frame)
+        steps = number + 1
+        if about["task"] == "forecasting":
+            if steps == about["inputs"]["frames"]:
+                whole = want(inputs=clip[None])[0][0]
+                np.testing.assert_allclose(np.clip(output, 0, 1), whole, atol=1e-5)
+            continue
+        whole = want(inputs=clip[None, :steps], lengths=np.int32([steps]))[0]
+        whole = whole[-1] if whole.ndim == 2 else whole
+        np.testing.assert_allclose(output, whole, atol=1e-5)
+    assert all(isinstance(leaf, jax.Array) for leaf in state)
+
+
+def test_live_and_clips_by_a_file(tmp_path, command):
+    made("convolutions", tmp_path, streaming=True)
+    file, clip = tmp_path / "x.jaxexport", tmp_path / "clip.gif"
+    frames = [Image.fromarray(frame[..., 0]) for frame in drawn(2, 6, 12, 12, 1)]
+    frames[0].save(clip, save_all=True, append_images=frames[1:], optimize=False)
+    (whole,) = predict(file, clip)
+    found = exported.watch(file, str(clip), every=0)
+    assert found["frames"] == 6
+    want = list(whole["probabilities"].values())
+    np.testing.assert_allclose(found["outputs"], want, atol=1e-6)
+    code, out, _ = command("predict", file, "--live", clip)
+    assert code == 0 and "6 frames; milliseconds a frame: p50" in out
+    made("convolutions", tmp_path)
+    code, _, err = command("predict", file, "--live", clip)
+    assert code == 2 and "export the run with --streaming" in err
+
+
+def test_weights_by_the_names_of_each_library(digits_run, tmp_path, command):
+    run, want = (
+        digits_run.directory,
+        {k: np.asarray(v) for k, v in named(digits_run.params).items()},
+    )
+    code, out, _ = command("export", run, "--format=safetensors")
+    assert code == 0 and "model.safetensors" in out
+    got = read_safetensors(run / "model.safetensors")
+    assert got.keys() == want.keys()
+    for name, array in want.items():
+        np.testing.assert_array_equal(got[name], array)
+    (run / "model.safetensors").unlink()
+    theirs = read_torch(export(run, tmp_path / "x.pt"))
+    np.testing.assert_array_equal(theirs["lstm.weight_ih_l0"], want["layer_0/w_x"].T)
+    same = read_safetensors(export(run, tmp_path / "y.safetensors", format="pytorch"))
+    assert same.keys() == theirs.keys()
+    pytest.importorskip("h5py", reason="it writes files of Keras's weights")
+    theirs = read_keras(export(run, tmp_path / "x.weights.h5"))
+    np.testing.assert_array_equal(theirs["layers/dense/vars/1"], want["head/bias"])
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--out=x.foo"], "the name must end in .jaxexport, .onnx, .pt, .weights.h5"),
+        (["--out=x.pt", "--format=keras"], "--out=x.pt is no name for --format=keras"),
+        (["--out=x.pt", "--streaming"], "--streaming is for .jaxexport"),
+        (["--streaming"], "--streaming: the run reads single pictures"),
+    ],
+)
+def test_mistakes_get_one_line_and_no_file(digits_run, command, flags, words):
+    before = sorted(digits_run.directory.iterdir())
+    code, _, err = command("export", digits_run.directory, *flags)
+    assert code == 2 and words in err and err.count("\n") == 1
+    assert not os.listdir() and sorted(digits_run.directory.iterdir()) == before
+
+
+def test_other_mistakes(tmp_path, command):
+    code, _, err = command("export", tmp_path)
+    assert code == 2 and "holds no run" in err
+    with pytest.raises(ValueError, match="the network has encoder"):
+        _write_weights("keras", tmp_path / "x.h5", {"encoder": {}, "layer_0": {}})
+    with pytest.raises(ValueError, match="--streaming: .*bidirectional"):
+        made("clips, both ways", tmp_path, streaming=True)
+    made("masks", tmp_path)
+    with pytest.raises(ValueError, match="answers of a segmentation are not shown"):
+        predict(tmp_path / "x.jaxexport", tmp_path)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def rezipped(whole, *, kind=zipfile.ZIP_STORED, **parts):
+    """The same file with other parts; None leaves one out."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(out, "w") as new:
+        parts = {name.replace("__", "."): part for name, part in parts.items()}
+        for name, part in ({n: old.read(n) for n in old.namelist()} | parts).items():
+            if part is not None:
+                new.writestr(name, part, kind)
+    return out.getvalue()
+
+
+def table(whole, **changes):
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        about = json.loads(file.read("about.json"))
+    return rezipped(whole, about__json=json.dumps(about | changes))
+
+
+def claims(whole, size=10 * 2**30 % 2**32):
+    """Both headers of the table say so; what is over 32 bits stands elsewhere."""
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        old = file.getinfo("about.json").file_size.to_bytes(4, "little") * 2
+    return whole.replace(old, size.to_bytes(4, "little") * 2)
+
+
+def calling(whole, path):
+    """A program that calls a function of the machine it runs on, by name."""
+    name = "xla_ffi_python_cpu_callback"
+    shape = jax.ShapeDtypeStruct((2, 10), jnp.float32)
+    run = jax.jit(lambda x: jax.ffi.ffi_call(name, shape)(x))
+    made = jax_export.export(
+        run, disabled_checks=[jax_export.DisabledSafetyCheck.custom_call(name)]
+    )(jax.ShapeDtypeStruct((2, 8, 8, 1), jnp.uint8))
+    return rezipped(whole, answer__bin=bytes(made.serialize()))
+
+
+BAD = {
+    "not a zip file|truncated": lambda whole, made: whole[: len(whole) // 2],
+    "File is not a zip file": lambda whole, made: pickle.dumps(Evil_at(made)),
+    "not a zip": lambda whole, made: b"",
+    "claims 2,147,483,648 bytes": lambda whole, made: claims(whole),
+    "claims 4,294,967,294 bytes": lambda whole, made: claims(whole, 2**32 - 2),
+    "compressed": lambda whole, made: rezipped(whole, kind=zipfile.ZIP_DEFLATED),
+    "it holds no answer.bin": lambda whole, made: rezipped(whole, answer__bin=None),
+    "it holds no start.bin": lambda whole, made: rezipped(whole, step__bin=b"x"),
+    "it holds .*evil.pkl": lambda whole, made: rezipped(
+        whole, evil__pkl=pickle.dumps(Evil_at(made))
+    ),
+    "about.json is missing or damaged": lambda whole, made: rezipped(
+        whole, about__json=b"{"
+    ),
+    "is not that of format 1": lambda whole, made: table(whole, format=2),
+    "is not that of format": lambda whole, made: table(whole, classes=3),
+    "is not that": lambda whole, made: table(
+        whole, inputs={"kind": "pictures", "shape": [2**20, 2**13, 1]}
+    ),
+    "its about.json says": lambda whole, made: table(
+        whole, inputs={"kind": "pictures", "shape": [9, 8, 1]}
+    ),
+    "answer.bin is damaged": lambda whole, made: rezipped(whole, answer__bin=b"x" * 99),
+    "answer.bin is damaged, or": lambda whole, made: rezipped(
+        whole, answer__bin=pickle.dumps(Evil_at(made))
+    ),
+    "would call xla_.*callback, and was not run": calling,
+}
+
+
+def Evil_at(path):
+    evil = Evil()
+    evil.path = path
+    return evil
+
+
+@pytest.mark.parametrize("says", BAD)
+def test_a_bad_file_is_refused_in_one_line(says, digits_file, tmp_path, command):
+    path, made = tmp_path / "x.jaxexport", tmp_path / "made"
+    path.write_bytes(BAD[says](digits_file.read_bytes(), str(made)))
+    code, out, err = command("predict", path, "some.png")
+    assert code == 2 and not out
+    assert re.search(f"x.jaxexport: not a readable .jaxexport file.*{says}", err), err
+    assert err.count("\n") == 1 and os.listdir(tmp_path) == ["x.jaxexport"]
+
+
+def test_a_damaged_byte_is_found(digits_file, tmp_path, command):
+    whole = bytearray(digits_file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    (tmp_path / "x.jaxexport").write_bytes(whole)
+    code, _, err = command("predict", tmp_path / "x.jaxexport", "some.png")
+    assert code == 2 and "Bad CRC-32" in err and err.count("\n") == 1
+
+
+def test_the_same_run_gives_the_same_bytes_without_paths(
+    digits_run, digits_file, tmp_path
+):
+    again = export(digits_run.directory, tmp_path / "again.jaxexport")
+    assert again.read_bytes() == digits_file.read_bytes()
+    assert b".py" not in again.read_bytes()
