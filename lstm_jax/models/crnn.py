@@ -1,0 +1,102 @@
+"""The CRNN: convolutions, two bidirectional LSTMs, and CTC over the steps."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from lstm_jax.models.readers import (
+    Lines,
+    Norm,
+    convolution,
+    letters,
+    masked,
+    surely_blank,
+    widened,
+)
+from lstm_jax.models.vgsl import Spec, parse
+from lstm_jax.models.vgsl_layers import Conv, Pool, size
+
+SHAPE = (
+    "[1,32,0,1 Cr3,3,64 Mp2,2 Cr3,3,128 Mp2,2 Cr3,3,256 Cr3,3,256 Mp2,1 Cr3,3,512 "
+    "Cr3,3,512 Mp2,1 Cr2,2,512 Lbx256 Cl1,1,256 Lbx256 Cl1,1,256 O1c{}]"
+)
+
+
+class CRNN(nn.Module):
+    """The convolutional recurrent network that reads words.
+
+    Seven convolutions turn a picture of height 32 into a row of W // 4 - 1 vectors of
+    512; two bidirectional LSTMs of 256, each followed by a linear layer of 256, read it
+    both ways; a linear layer gives the logits.
+
+    Attributes:
+      classes: K, the blank at index 0 included.
+      engine, dtype: as in `unroll`; the outputs are float32 or wider.
+
+    Reference: Shi, Bai & Yao 2015, table 1, with a linear layer after each LSTM as in
+    Baek et al. 2019 (8,451,621 params for 37 classes). Departs: the two convolutions
+    without a bias are followed by a group norm of 32 groups in place of a batch norm,
+    so that an answer does not depend on the other lines of its batch, nor on padding.
+    """
+
+    classes: int
+    engine: str = "auto"
+    dtype: Any = None
+
+    @property
+    def spec(self) -> Spec:
+        """What the network does to sizes; `spec.steps(W)` is T."""
+        return parse(SHAPE.format(self.classes))
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        lengths: jax.Array | None = None,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """`[B, 32, W, 1] -> [B, T, K]`; arguments and logits as of `Reader`.
+
+        `keys` is taken and not used: there is no dropout.
+        """
+        if images.ndim != 4 or images.shape[1::2] != (32, 1):
+            raise ValueError(
+                f"CRNN: images have shape {images.shape}, wanted [B, 32, W, 1]"
+            )
+        x = masked(images, lengths)
+        convolutions = 0
+        for number, layer in enumerate(self.spec.layers):
+            name = f"{letters(layer)}_{number}"
+            after = None if lengths is None else size(layer, 1, lengths)
+            if isinstance(layer, Conv) and layer.activation == "r":
+                convolutions += 1
+                normed = convolutions in (5, 6)
+                x = convolution(layer, self.dtype, name, bias=not normed)(x)
+                if normed:
+                    x = Norm(32, name=f"Gn_{number}")(masked(x, after), after)
+                x = nn.relu(x)
+            elif isinstance(layer, Conv):
+                x = nn.Dense(layer.features, dtype=self.dtype, name=name)(x)
+            elif isinstance(layer, Pool):
+                x = nn.max_pool(x, layer.window, layer.stride)
+            else:
+                lines = Lines(layer, self.engine, self.dtype, True, name=name)
+                x = lines(x, lengths)
+            lengths, x = after, masked(x, after)
+        x = nn.Dense(self.classes, name="output")(widened(x[:, 0]))
+        return x if lengths is None else surely_blank(x, lengths)
+
+
+def crnn(classes: int, **options: Any) -> CRNN:
+    """The `CRNN` of Shi et al. 2015 for K classes, the blank included.
+
+    Raises:
+      ValueError: fewer than two classes.
+    """
+    if classes < 2:
+        raise ValueError(
+            f"crnn: classes={classes}; wanted are the blank and one character or more"
+        )
+    return CRNN(classes, **options)

@@ -1,0 +1,348 @@
+"""Line of text → sequence of characters: the networks of VGSL specs."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cells import gru, lstm
+from lstm_jax.directions import bidirectional
+from lstm_jax.models import vgsl_layers as vgsl
+from lstm_jax.models.segmenters import conv
+from lstm_jax.models.vgsl import Spec
+from lstm_jax.unroll import unroll
+
+ACTIVATIONS: dict[str, Callable] = {
+    "s": jax.nn.sigmoid,
+    "t": jnp.tanh,
+    "r": jax.nn.relu,
+    "lr": jax.nn.leaky_relu,
+    "l": lambda x: x,
+    "m": jax.nn.softmax,
+}
+EPSILON = 1e-5  # added to the variances of the group norm
+
+
+class Reader(nn.Module):
+    """The network of a VGSL spec.
+
+    Columns past an image's width change nothing: after each layer they are zero, as
+    what lies outside of an image is to a convolution, and no LSTM reads them. Params
+    are named after the words, such as `Cr_0` and, in brackets, `parallel_3_Lbx_1`, or
+    by the spec's own names.
+
+    Attributes:
+      spec: made by `vgsl.parse`.
+      engine, dtype: as in `unroll`; the outputs are float32 or wider.
+    """
+
+    spec: Spec
+    engine: str = "auto"
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self,
+        images: jax.Array,
+        *,
+        lengths: jax.Array | None = None,
+        keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Answers a batch of images.
+
+        Args:
+          images: `[B, H, W, C]`, of the spec's height, width and channels; where it
+            has height 1 and more than 3 channels, also grey ones as high as it has
+            channels.
+          lengths: int `[B]`, the columns of each image that count; default all.
+          keys: `[B]`, one key an image, for dropout; None means evaluation.
+
+        Returns:
+          Logits `[B, T, K]` of O1, T = `spec.steps(W)`; `[B, H, W, K]` of O2, `[B, K]`
+          of O0; without an output, the last map. Steps past an image's own are
+          zero; of O1c they say blank for sure: 0, and -inf for all else.
+
+        Raises:
+          ValueError: images that the spec has no place for.
+        """
+        x, spec = _strips(images, self.spec), self.spec
+        wanted = spec.height or "H", spec.width or "W", spec.channels
+        found = x.shape[1:]
+        fits = len(found) == 3 and all(
+            n == m or isinstance(m, str) for n, m in zip(found, wanted, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"Reader: images have shape {images.shape}; the spec wants "
+                f"[B, {', '.join(map(str, wanted))}]"
+            )
+        if lengths is not None:
+            spec.steps(lengths)  # refuses a spec that has no steps
+        x = masked(x, lengths)
+        x, lengths = self._series("", spec.layers, x, lengths, keys, len(images))
+        return x if spec.output is None else self._output(x, lengths)
+
+    def _series(self, prefix, layers, x, lengths, keys, batch):
+        for number, layer in enumerate(layers):
+            if isinstance(layer, vgsl.Series):
+                name = f"{prefix}series_{number}_"
+                x, lengths = self._series(
+                    name, layer.layers, x, lengths, _fold(keys, number), batch
+                )
+            elif isinstance(layer, vgsl.Parallel):
+                name, runs = f"{prefix}parallel_{number}_", []
+                for k, branch in enumerate(layer.layers):
+                    inside = _fold(_fold(keys, number), k)
+                    one = branch.layers if isinstance(branch, vgsl.Series) else [branch]
+                    deep = f"{name}{k}_"
+                    runs.append(self._series(deep, one, x, lengths, inside, batch))
+                x = jnp.concatenate([run for run, _ in runs], axis=-1)
+                lengths = runs[0][1]
+            else:
+                name = layer.name or f"{prefix}{letters(layer)}_{number}"
+                x = self._layer(name, layer, x, lengths, _fold(keys, number), batch)
+                if lengths is not None:
+                    lengths = vgsl.size(layer, 1, lengths)
+                    x = masked(x, lengths)
+        return x, lengths
+
+    def _layer(self, name, layer, x, lengths, keys, batch):
+        match layer:
+            case vgsl.Conv():
+                x = convolution(layer, self.dtype, name)(x)
+                return ACTIVATIONS[layer.activation](x)
+            case vgsl.Full():
+                flat = x.reshape(len(x), 1, 1, -1)
+                x = nn.Dense(layer.features, dtype=self.dtype, name=name)(flat)
+                return ACTIVATIONS[layer.activation](x)
+            case vgsl.Pool():
+                return nn.max_pool(x, layer.window, layer.stride)
+            case vgsl.Rescale():
+                return _to_depth(x, layer.window)
+            case vgsl.Reshape():
+                return _reshape(x, layer, batch)
+            case vgsl.Recurrent():
+                return Lines(layer, self.engine, self.dtype, name=name)(x, lengths)
+            case vgsl.GroupNorm():
+                return Norm(layer.groups, name=name)(x, lengths)
+            case vgsl.Dropout():
+                return _dropout(x, layer, keys)
+            case vgsl.Identity():
+                return x
+
+    def _output(self, x, lengths):
+        output = self.spec.output
+        if output.dimensions == 1:  # [B, W, H C]
+            x = x.swapaxes(1, 2).reshape(x.shape[0], x.shape[2], -1)
+        elif output.dimensions == 0:
+            x = x[:, 0, 0]
+        head = nn.Dense(output.features, name=output.name or "output")
+        x = head(widened(x))
+        if lengths is None or output.dimensions == 0:
+            return x
+        if output.kind == "c":
+            return surely_blank(x, lengths)
+        return masked(x, lengths) if x.ndim == 4 else masked(x[:, None], lengths)[:, 0]
+
+
+class Lines(nn.Module):
+    """An LSTM or a GRU along the rows or the columns of a map.
+
+    Attributes:
+      layer: which one, how wide, in which direction and along which axis.
+      engine, dtype: as in `unroll`.
+      two_biases: a second bias `b_h`, from 0, that is added to `b`: what PyTorch and
+        cuDNN have, and count.
+    """
+
+    layer: vgsl.Recurrent
+    engine: str = "auto"
+    dtype: Any = None
+    two_biases: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+        """`[B, H, W, C] -> [B, H, W, D or 2D]`; H or W is 1 where s sums it up."""
+        layer = self.layer
+        cell = {"L": lstm, "G": gru}[layer.cell](layer.features)
+        axis = 2 if layer.axis == "x" else 1
+        xs = jnp.moveaxis(x, axis, 0)  # [W, B, H, C] or [H, B, W, C]
+        options = dict(engine=self.engine, dtype=self.dtype)
+        if lengths is not None and layer.axis == "x":
+            options["lengths"] = jnp.broadcast_to(lengths[:, None], xs.shape[1:3])
+
+        def params(name):
+            found = self.param(name, cell.init, xs.shape[3:])
+            if self.two_biases:
+                zeros = nn.initializers.zeros
+                b_h = self.param(f"{name}_b_h", zeros, found["b"].shape)
+                found = {**found, "b": found["b"] + b_h}
+            return found
+
+        if layer.direction == "b":
+            pair = params("forward"), params("backward")
+            run = bidirectional((cell, cell), pair, xs, **options)
+            last = jnp.concatenate([carry.h for carry in run.carry], axis=-1)
+        else:
+            reverse = layer.direction == "r"
+            name = "backward" if reverse else "forward"
+            run = unroll(cell, params(name), xs, reverse=reverse, **options)
+            last = run.carry.h
+        ys = last[None].astype(run.ys.dtype) if layer.last else run.ys
+        return jnp.moveaxis(ys, 0, axis)
+
+
+class Norm(nn.Module):
+    """A group norm whose statistics are those of the valid columns.
+
+    Attributes:
+      groups: the channels of one group share a mean and a variance.
+    """
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+        """`[B, H, W, C]`, zero past `lengths [B]`, to the same shape."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        wide = widened(x)
+        b, h, w, c = wide.shape
+        parts = wide.reshape(b, h, w, self.groups, -1)
+        inside = jnp.ones((b, w), bool)
+        if lengths is not None:
+            inside = jnp.arange(w) < lengths[:, None]
+        inside = inside[:, None, :, None, None].astype(wide.dtype)
+        count = jnp.maximum(inside.sum((1, 2, 3, 4)), 1) * (h * c // self.groups)
+        count = count[:, None, None, None, None]
+
+        def mean(values):
+            return (values * inside).sum((1, 2, 4), keepdims=True) / count
+
+        parts = parts - mean(parts)
+        parts = parts * jax.lax.rsqrt(mean(parts**2) + EPSILON)
+        y = parts.reshape(b, h, w, c) * scale.astype(wide.dtype)
+        return (y + bias.astype(wide.dtype)).astype(x.dtype)
+
+
+def convolution(
+    layer: vgsl.Conv, dtype: Any, name: str, *, bias: bool = True
+) -> Callable:
+    """The convolution of a layer, without its activation: `[B, H, W, C]` to the same.
+
+    What lies outside of an image is zero.
+    """
+    gain = 2.0 if layer.activation in ("r", "lr") else 1.0
+    run = conv(
+        layer.features,
+        layer.kernel,
+        strides=layer.stride,
+        padding="VALID",
+        kernel_dilation=layer.dilation,
+        use_bias=bias,
+        kernel_init=nn.initializers.variance_scaling(
+            gain, "fan_in", "truncated_normal"
+        ),
+        dtype=dtype,
+        name=name,
+    )
+    (y, x), none = layer.padding, (0, 0)
+    return lambda images: run(jnp.pad(images, (none, (y, y), (x, x), none)))
+
+
+def surely_blank(logits: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Logits `[B, T, K]` that say blank, index 0, from step `lengths [B]` on."""
+    inside = jnp.arange(logits.shape[1]) < lengths[:, None]
+    blank = jnp.where(jnp.arange(logits.shape[2]) == 0, 0.0, -jnp.inf)
+    return jnp.where(inside[..., None], logits, blank.astype(logits.dtype))
+
+
+def _strips(images: jax.Array, spec: Spec) -> jax.Array:
+    """Columns of grey pixels as channels, where the spec reads them so."""
+    strips = spec.height == 1 and spec.channels > 3
+    if strips and images.ndim == 4 and images.shape[1::2] == (spec.channels, 1):
+        return images.swapaxes(1, 3)
+    return images
+
+
+def masked(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """`[B, H, W, C]`, zero from column `lengths [B]` on, or for each of B several."""
+    if lengths is None:
+        return x
+    inside = jnp.arange(x.shape[2]) < lengths[:, None]
+    return jnp.where(inside[:, None, :, None], x, jnp.zeros((), x.dtype))
+
+
+def _to_depth(x: jax.Array, window: tuple[int, int]) -> jax.Array:
+    """Windows as channels, x slowest; what is left at the rim is dropped."""
+    y, z = window
+    b, h, w, c = x.shape
+    x = x[:, : h // y * y, : w // z * z]
+    x = x.reshape(b, h // y, y, w // z, z, c).transpose(0, 1, 3, 4, 2, 5)
+    return x.reshape(b, h // y, w // z, -1)
+
+
+def _reshape(x: jax.Array, layer: vgsl.Reshape, batch: int) -> jax.Array:
+    """`[B m, H, W, C]` with one of m, H, W, C cut, and a part of it moved."""
+    x = x.reshape(batch, -1, *x.shape[1:])
+    d = layer.axis + 1
+    a, b = layer.cut(x.shape[d])
+    x = x.reshape(*x.shape[:d], a, b, *x.shape[d + 1 :])
+    e, f = (axis + 1 for axis in layer.to)
+    if e == f == d:
+        x = x.swapaxes(d, d + 1)
+        return x.reshape(-1, *_merged(x.shape, d)[2:])
+    moved, target = (d, e) if e != d else (d + 1, f)
+    at = target if target < d else target + 1  # where the target lies now
+    to = at if moved > at else at - 1  # just before it
+    x = jnp.moveaxis(x, moved, to)
+    shape = _merged(x.shape, to)
+    return x.reshape(-1, *shape[2:])
+
+
+def _merged(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    """The shape with an axis and the next one as one."""
+    return *shape[:axis], math.prod(shape[axis : axis + 2]), *shape[axis + 2 :]
+
+
+def _dropout(x: jax.Array, layer: vgsl.Dropout, keys: jax.Array | None) -> jax.Array:
+    """Inverted dropout, one key an image."""
+    if keys is None or not layer.rate:
+        return x
+    shape = (1, 1, x.shape[3]) if layer.dimensions == 2 else x.shape[1:]
+    times = len(x) // len(keys)
+    keep = jax.vmap(
+        lambda key: jax.random.bernoulli(key, 1 - layer.rate, (times, *shape))
+    )
+    kept = keep(keys).reshape(len(x), *shape)
+    scaled = x * jnp.asarray(1 / (1 - layer.rate), x.dtype)
+    return jnp.where(kept, scaled, jnp.zeros((), x.dtype))
+
+
+def _fold(keys: jax.Array | None, number: int) -> jax.Array | None:
+    if keys is None:
+        return None
+    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """At least float32."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def letters(layer: Any) -> str:
+    """The letters that a layer's word begins with."""
+    match layer:
+        case vgsl.Conv():
+            return f"C{layer.activation}"
+        case vgsl.Full():
+            return f"F{layer.activation}"
+        case vgsl.Recurrent():
+            last = "s" * layer.last
+            return f"{layer.cell}{layer.direction}{layer.axis}{last}"
+        case vgsl.GroupNorm():
+            return "Gn"
+    return type(layer).__name__

@@ -1,0 +1,136 @@
+"""VGSL: a network of convolutions and LSTMs as one line of text, read and written.
+
+    [1,48,0,1 Cr3,3,32 Mp2,2 S1(1x0)1,3 Lbx128 Do O1c37]
+
+The first four numbers are batch, height, width and channels of the input, 0 where any
+will do; each word is a layer. A spec is data: `parse` makes it, `str` writes it back,
+`Spec.steps` tells how many steps come out of so many columns, and
+`lstm_jax.models.readers.Reader` is the network.
+"""
+
+from typing import Any, NamedTuple
+
+from lstm_jax.models.vgsl_layers import AXES, Output, Reshape, Series, Shape
+from lstm_jax.models.vgsl_parser import Scanner, SpecError, read_layers
+
+__all__ = ["Spec", "SpecError", "parse"]
+
+
+class Spec(NamedTuple):
+    """A network as it was written, and what it does to sizes.
+
+    Attributes:
+      batch: not used; VGSL has it.
+      height, width: of images, pixels; 0: any.
+      channels: of images; where the height is 1 and there are more than 3, a column of
+        grey pixels is one place with so many channels.
+      layers: all but the last word.
+      output: the last word, or None.
+    """
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    layers: tuple[Any, ...]
+    output: Output | None
+
+    @property
+    def input(self) -> Shape:
+        """What the first layer reads."""
+        return Shape(1, self.height or None, self.width or None, self.channels)
+
+    @property
+    def final(self) -> Shape:
+        """What the last layer gives."""
+        return Series(self.all).out(self.input)
+
+    @property
+    def all(self) -> tuple[Any, ...]:
+        """The layers and the output."""
+        return self.layers + ((self.output,) if self.output else ())
+
+    def steps(self, widths: Any) -> Any:
+        """Steps that come out of images of so many columns.
+
+        Args:
+          widths: columns; an int, or an integer array of any shape.
+
+        Returns:
+          The same; 0 where an image is too narrow for a window.
+
+        Raises:
+          ValueError: a layer cuts the width or the batch, and steps are no longer
+            columns from left to right.
+        """
+        for layer in _flat(self.layers):
+            if isinstance(layer, Reshape) and {0, 2} & {layer.axis, *layer.to}:
+                raise ValueError(
+                    f"spec: {layer} moves places between batch and width: there is no "
+                    "number of valid steps; give images of one width, without lengths"
+                )
+        return Series(self.layers).size(1, widths)
+
+    def with_output(self, output: Output) -> "Spec":
+        """The same with another last word, such as for another alphabet.
+
+        Raises:
+          SpecError: it does not fit what comes before it.
+        """
+        return parse(str(self._replace(output=output)))
+
+    def __str__(self) -> str:
+        numbers = ",".join(map(str, self[:4]))
+        return f"[{' '.join((numbers, *map(str, self.all)))}]"
+
+
+def parse(text: str) -> Spec:
+    """Reads a VGSL string in Tesseract's or kraken's dialect.
+
+    >>> spec = parse("[1,48,0,1 Cr3,3,32 Mp2,2 S1(1x0)1,3 Lbx128 Do O1c37]")
+    >>> spec.steps(101), spec.final.channels
+    (50, 37)
+    >>> str(spec)
+    '[1,48,0,1 Cr3,3,32 Mp2,2 S1(1x0)1,3 Lbx128 Do O1c37]'
+
+    Args:
+      text: words as the classes of `vgsl_layers` have them; a name in braces may
+        follow the letters of a layer.
+
+    Returns:
+      The Spec; `parse(str(spec)) == spec`.
+
+    Raises:
+      SpecError: the string is malformed, or a layer does not fit the one before it;
+        the message names the character and points at it.
+
+    Reference: Tesseract's documentation, VGSL Specs; kraken's documentation, VGSL
+    network specification. Departs: a kernel of even size is padded as in kraken, 1 less
+    than in Tesseract; of a reversed direction, s keeps the step read last, as in
+    Tesseract, where kraken keeps the one at the end of the line; O1 reads a column
+    over all of its height, where kraken wants the height to be 1. Not here: LS, LE, the
+    legacy LSTMs of kraken, transposed convolutions, additions.
+    """
+    scan = Scanner(text)
+    scan.spaces()
+    scan.expect("[", "a spec begins with [")
+    numbers = []
+    for k, name in enumerate(AXES):
+        if k:
+            scan.expect(",", f"after it comes the {name}: [batch,height,width,channels")
+        numbers.append(scan.number(f"the {name}", least=1 if k == 3 else 0))
+    shape = Shape(1, *(n or None for n in numbers[1:3]), numbers[3])
+    layers, shape = read_layers(scan, shape, "]")
+    scan.expect("]", "a spec ends with ]")
+    scan.spaces()
+    scan.end()
+    output = layers.pop() if layers and isinstance(layers[-1], Output) else None
+    return Spec(*numbers, tuple(layers), output)
+
+
+def _flat(layers: tuple[Any, ...]) -> list[Any]:
+    found = []
+    for layer in layers:
+        inside = getattr(layer, "layers", None)
+        found += [layer] if inside is None else _flat(inside)
+    return found
