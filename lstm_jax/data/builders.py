@@ -31,7 +31,7 @@ SCENES = {  # what their pictures or clips come with, the default first
 }
 # Our sets and their versions: what was prepared by another one is prepared anew.
 OWN = dict.fromkeys(("digits", "digits_angle", *VIDEOS, *SCENES), "1.0.0")
-OWN |= {"digits_masks": "1.1.0", "digits_boxes": "1.1.0"}
+OWN |= dict.fromkeys(SCENES, "1.1.0")
 STOCK = tuple("mnist fashion_mnist kmnist emnist cifar10 cifar100 svhn_cropped".split())
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 

@@ -11,7 +11,7 @@ from lstm_jax.data.builders import OWN
 
 DIGITS = tuple("0123456789")
 NUMBERS = {"train": 12_000, "test": 500}
-CLIPS = {"train": 1_000, "test": 200}
+CLIPS = {"train": 3_000, "test": 200}
 MASKED = dict(objects=(1, 3), sides=(15, 20), pieces=5)
 BOXED = dict(objects=(0, 4), sides=(14, 20), pieces=4)
 _CITATION = """\
@@ -110,7 +110,7 @@ with tfds.core.registered.skip_registration():
     class MovingDigitsBoxes(tfds.core.GeneratorBasedBuilder):
         """Two scanned digits that move behind bars, with boxes: frames of 48x48.
 
-        1,000 clips to train on and 200 to test on, of 12 frames. The bars hide what is
+        3,000 clips to train on and 200 to test on, of 12 frames. The bars hide what is
         behind them; boxes are those of the whole digit, hidden or not, and `hidden` is
         the share of its ink that cannot be seen. `segmentation_mask` is 1 + d on the
         visible ink of a digit d.
