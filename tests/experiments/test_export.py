@@ -144,22 +144,32 @@ RUNS = {  # preset, shape of an example, options
 }
 
 
-def made(name, tmp_path, streaming=False):
-    """An exported file of a network that nobody trained, and what it has to equal."""
+def untrained(name):
+    """`(config, facts, task, params)` of a network that nobody trained."""
     from_preset, shape, options = RUNS[name]
     config = override(preset(from_preset), SMALL | options)
     about = facts(config, shape)
-    task = build.task(config, about)
     rng, key = np.random.default_rng(0), jax.random.key(0)
     shapes = jax.eval_shape(lambda key: network.init_params(config, about, key), key)
     params = jax.tree.map(
         lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), shapes
     )
-    path = tmp_path / "x.jaxexport"
-    path.write_bytes(_compiled("x", config, about, task, params, streaming))
+    return config, about, build.task(config, about), params
+
+
+def answers(config, about, task, params):
+    """What it has to be equal to."""
     run = network.forward_fn(config, about)
     want = jax.jit(lambda batch: task.predict(run(params, batch)[0]), **QUICK)
-    return exported.read(path), lambda **batch: want(batch), shape
+    return lambda **batch: np.asarray(want(batch))
+
+
+def made(name, tmp_path, streaming=False):
+    """An exported file, what it has to equal, and the shape of an example."""
+    parts = untrained(name)
+    path = tmp_path / "x.jaxexport"
+    path.write_bytes(_compiled("x", *parts, streaming))
+    return exported.read(path), answers(*parts), parts[1].image_shape
 
 
 def drawn(seed, *shape, kind="pictures"):
