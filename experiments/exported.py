@@ -6,11 +6,13 @@ Flax, our models, or a checkpoint; nothing is unpickled.
 """
 
 import argparse
+import contextlib
 import functools
 import importlib.util
 import io
 import json
 import math
+import os
 import re
 import sys
 import time
@@ -130,8 +132,6 @@ def watch(path: str | Path, source: str, *, every: int = 25) -> dict[str, Any]:
     Raises:
       ValueError: the file has no streaming step, or no frame came.
     """
-    import jax
-
     from lstm_jax import data
 
     about, functions = read(path)
@@ -141,11 +141,11 @@ def watch(path: str | Path, source: str, *, every: int = 25) -> dict[str, Any]:
         )
     if about["inputs"]["kind"] != "clips":
         raise UsageError(f"{path}: --live wants frames, not features")
-    step = jax.jit(functions["step"].call, donate_argnums=0)
-    state, seconds, output = functions["start"].call(), [], None
+    step = _running(Path(path), functions["step"])
+    state, seconds, output = _running(Path(path), functions["start"])(), [], None
     for frame in data.stream_frames(source, tuple(about["inputs"]["shape"])):
         since = time.perf_counter()
-        state, output = jax.block_until_ready(step(state, frame))
+        state, output = step(state, frame)
         seconds.append(1000 * (time.perf_counter() - since))
         if every and (len(seconds) - 1) % every == 0:
             line = f"frame {len(seconds) - 1}"
@@ -254,9 +254,11 @@ def _function(path: Path, name: str, program: bytes, about: dict[str, Any]):
     from jax import export
 
     try:
-        function = export.deserialize(bytearray(program))
-        shapes = [tuple(aval.shape) for aval in function.in_avals]
-        text = str(function.mlir_module())
+        with _silent():
+            function = export.deserialize(bytearray(program))
+            shapes = [tuple(aval.shape) for aval in function.in_avals]
+            made = [tuple(aval.shape) for aval in function.out_avals]
+            text = str(function.mlir_module())
     except Exception as error:  # the readers of JAX and of MLIR raise what they meet
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise _bad(path, f"its {name} is damaged, or of another JAX: {reason}") from (
@@ -269,11 +271,49 @@ def _function(path: Path, name: str, program: bytes, about: dict[str, Any]):
         raise _bad(path, f"its {name} would call {others[0]}, and was not run")
     if name == "answer.bin":
         clips = about["inputs"]["kind"] != "pictures"
-        whole = tuple(about["inputs"]["shape"])
+        whole, classes = tuple(about["inputs"]["shape"]), about["classes"]
         fits = shapes and shapes[0][1 + clips :] == whole and len(shapes) <= 1 + clips
         if not fits:
             raise _bad(path, f"its {name} takes {shapes}, its {TABLE} says {whole}")
+        named = classes and about["task"] in SHOWN
+        if len(made) != 1 or (named and made[0][-1:] != (len(classes),)):
+            raise _bad(
+                path, f"its {name} gives {made}, its {TABLE} has {len(classes)} classes"
+            )
     return function
+
+
+@contextlib.contextmanager
+def _silent():
+    """Without what MLIR writes to standard error about a file that it cannot read."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is none
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _running(path: Path, function: Any):
+    """The function compiled; what JAX says of a program it cannot run, in one line."""
+    import jax
+
+    compiled = jax.jit(function.call)
+
+    def run(*inputs):
+        try:
+            return jax.block_until_ready(compiled(*inputs))
+        except Exception as error:  # of a file that was tampered with, or too large
+            reason = " ".join(str(error).split())[:160]
+            raise UsageError(f"{path}: cannot be run here ({reason})") from error
+
+    return run
 
 
 def _loaded(path: str | Path):
@@ -293,7 +333,7 @@ def _compiled(path: str, written: float):
     if here not in functions["answer"].platforms:
         known = ", ".join(functions["answer"].platforms)
         raise UsageError(f"{path}: was exported for {known}, not for {here}")
-    return about, jax.jit(functions["answer"].call)
+    return about, _running(Path(path), functions["answer"])
 
 
 def _start(accelerator: str) -> None:

@@ -359,6 +359,7 @@ BAD = {
     "its about.json says": lambda whole, made: table(
         whole, inputs={"kind": "pictures", "shape": [9, 8, 1]}
     ),
+    "about.json has 3 classes": lambda whole, made: table(whole, classes=["a"] * 3),
     "answer.bin is damaged": lambda whole, made: rezipped(whole, answer__bin=b"x" * 99),
     "answer.bin is damaged, or": lambda whole, made: rezipped(
         whole, answer__bin=pickle.dumps(Evil_at(made))
@@ -389,6 +390,20 @@ def test_a_damaged_byte_is_found(digits_file, tmp_path, command):
     (tmp_path / "x.jaxexport").write_bytes(whole)
     code, _, err = command("predict", tmp_path / "x.jaxexport", "some.png")
     assert code == 2 and "Bad CRC-32" in err and err.count("\n") == 1
+
+
+def test_a_program_that_is_damaged_inside_its_frame(digits_file, tmp_path, run_python):
+    """By one who knows the format: its checksums hold, MLIR's reader finds it."""
+    whole = digits_file.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(whole)) as file:
+        program = bytearray(file.read("answer.bin"))
+    at = program.index(b"StableHLO")
+    program[at + 40 : at + 90] = bytes(50)
+    path = tmp_path / "x.jaxexport"
+    path.write_bytes(rezipped(whole, answer__bin=bytes(program)))
+    done = run_python("-m", "experiments.predict", path, "some.png")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "its answer.bin is damaged" in done.stderr
 
 
 def test_the_same_run_gives_the_same_bytes_without_paths(
