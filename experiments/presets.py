@@ -189,7 +189,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
     ),
     "detect-moving-digits": (
         "the same in clips, behind a bar: a bottleneck-ConvLSTM remembers them",
-        _finding("moving_digits_boxes", "detection", "bottleneck", 8, batch_size=4),
+        _finding("moving_digits_boxes", "detection", "bottleneck", 5, batch_size=4),
     ),
     "features": (
         "labels for every step, from files of features by a frozen network",
