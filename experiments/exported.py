@@ -51,11 +51,6 @@ class Exported(NamedTuple):
     functions: dict[str, Any]
 
 
-def is_exported(path: Any) -> bool:
-    """Whether a path names an exported file, by its ending."""
-    return str(path).endswith(ENDING)
-
-
 def read(path: str | Path) -> Exported:
     """Reads an exported file; nothing in it runs before one of its functions is called.
 

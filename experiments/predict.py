@@ -16,10 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments import exported
 from experiments.config import FINDERS, UsageError, explain, from_dict, read_run
 
 BATCH = 256
+EXPORTED = ".jaxexport"
 _TABLES = ("probabilities", "shares")  # of an answer, a column for each entry
 _ARRAYS = ("seen", "frames", "raw", "mask")  # of an answer, which no table holds
 
@@ -126,7 +126,9 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
 
     from lstm_jax import data
 
-    if exported.is_exported(run):
+    if str(run).endswith(EXPORTED):
+        from experiments import exported
+
         return exported.predict(run, *paths)
     if not paths:
         raise UsageError("no pictures named: give files, folders or a CSV")
@@ -347,7 +349,9 @@ def _show(answers: list[dict[str, Any]]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit code 0; 1 if a file was no picture; 2 for a mistake."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if any(exported.is_exported(argument) for argument in arguments):
+    if any(argument.endswith(EXPORTED) for argument in arguments):
+        from experiments import exported
+
         return exported.main(arguments)  # where neither tyro nor Flax has to be there
 
     import tyro
