@@ -103,7 +103,7 @@ def middle(values):
 SICK = {
     "large_updates": (dict(rate=30.0), lambda t, v, g, u: max(u)),
     "small_updates": (dict(rate=1e-8), lambda t, v, g, u: max(u)),
-    "divergence": (dict(rate=100.0), lambda t, v, g, u: middle(t[-3:]) / t[0]),
+    "divergence": (dict(rate=100.0, every=1), lambda t, v, g, u: middle(t[-3:]) / t[0]),
     "gradient_spikes": (
         dict(rate=3e-3, cell="relu", spoiled=195),
         lambda t, v, g, u: g[19] / middle(g[14:19]),
