@@ -70,7 +70,7 @@ def export(
         raise UsageError(f"--streaming is for {ENDINGS['jaxexport']}, not for {out}")
     config, about, task, params = _restored(run)
     if format == "jaxexport":
-        content = _compiled(run, config, about, task, params, streaming)
+        content = _compiled(config, about, task, params, streaming)
         write_bytes(out, content)
     elif format == "onnx":
         write_bytes(out, _onnx(out, config, about, task, params))
@@ -192,7 +192,7 @@ def stepwise(config, about, task, params):
     return start, step, (shape, jnp.uint8 if len(shape) == 3 else jnp.float32)
 
 
-def _compiled(run, config, about, task, params, streaming: bool) -> bytes:
+def _compiled(config, about, task, params, streaming: bool) -> bytes:
     import jax
     from jax import export as jax_export
 

@@ -168,7 +168,7 @@ def made(name, tmp_path, streaming=False):
     """An exported file, what it has to equal, and the shape of an example."""
     parts = untrained(name)
     path = tmp_path / "x.jaxexport"
-    path.write_bytes(_compiled("x", *parts, streaming))
+    path.write_bytes(_compiled(*parts, streaming))
     return exported.read(path), answers(*parts), parts[1].image_shape
 
 

@@ -113,6 +113,8 @@ def test_digits(bidirectional, layers, tmp_path):
     theirs = taught(config, 150, tmp_path / "x.pt")
     # float32: sums of some dozen products in another order
     assert answers_alike(config, tmp_path / "x.pt", theirs) < 1e-4
+    if bidirectional:
+        return  # to train on is the same
     scored, _, after = trains_on(
         "digits", options, tmp_path / "x.pt", theirs, tmp_path, 150
     )
