@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lstm_jax.cell import at_least_float32
 from lstm_jax.cells import gru, lstm
 from lstm_jax.directions import bidirectional
 from lstm_jax.models import vgsl_layers as vgsl
@@ -80,6 +81,7 @@ class Reader(nn.Module):
                 f"[B, {', '.join(map(str, wanted))}]"
             )
         if lengths is not None:
+            lengths = jnp.asarray(lengths)
             spec.steps(lengths)  # refuses a spec that has no steps
         x = masked(x, lengths)
         x, lengths = self._series("", spec.layers, x, lengths, keys, len(images))
@@ -214,7 +216,7 @@ class Norm(nn.Module):
         parts = wide.reshape(b, h, w, self.groups, -1)
         inside = jnp.ones((b, w), bool)
         if lengths is not None:
-            inside = jnp.arange(w) < lengths[:, None]
+            inside = jnp.arange(w, dtype=lengths.dtype) < lengths[:, None]
         inside = inside[:, None, :, None, None].astype(wide.dtype)
         count = jnp.maximum(inside.sum((1, 2, 3, 4)), 1) * (h * c // self.groups)
         count = count[:, None, None, None, None]
@@ -255,7 +257,8 @@ def convolution(
 
 def surely_blank(logits: jax.Array, lengths: jax.Array) -> jax.Array:
     """Logits `[B, T, K]` that say blank, index 0, from step `lengths [B]` on."""
-    inside = jnp.arange(logits.shape[1]) < lengths[:, None]
+    steps = jnp.arange(logits.shape[1], dtype=lengths.dtype)
+    inside = steps < lengths[:, None]
     blank = jnp.where(jnp.arange(logits.shape[2]) == 0, 0.0, -jnp.inf)
     return jnp.where(inside[..., None], logits, blank.astype(logits.dtype))
 
@@ -272,7 +275,7 @@ def masked(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
     """`[B, H, W, C]`, zero from column `lengths [B]` on, or for each of B several."""
     if lengths is None:
         return x
-    inside = jnp.arange(x.shape[2]) < lengths[:, None]
+    inside = jnp.arange(x.shape[2], dtype=lengths.dtype) < lengths[:, None]
     return jnp.where(inside[:, None, :, None], x, jnp.zeros((), x.dtype))
 
 
@@ -330,7 +333,7 @@ def _fold(keys: jax.Array | None, number: int) -> jax.Array | None:
 
 def widened(x: jax.Array) -> jax.Array:
     """At least float32."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(at_least_float32(x.dtype))
 
 
 def letters(layer: Any) -> str:

@@ -21,8 +21,10 @@ from lstm_jax.tasks.judging import (
     precision_recall_figure,
 )
 from lstm_jax.tasks.multilabel import multilabel
+from lstm_jax.tasks.ngram import Ngram, ngram
 from lstm_jax.tasks.plots import curves, overlay
 from lstm_jax.tasks.precision import average_precision
+from lstm_jax.tasks.recognition import recognition
 from lstm_jax.tasks.regression import regression
 from lstm_jax.tasks.segmentation import segmentation
 from lstm_jax.tasks.task import Task
@@ -31,6 +33,7 @@ __all__ = [
     "RESAMPLES",
     "SURE",
     "McNemar",
+    "Ngram",
     "Reliability",
     "Task",
     "average_precision",
@@ -49,12 +52,14 @@ __all__ = [
     "mcnemar",
     "middle_frames",
     "multilabel",
+    "ngram",
     "one_against_rest",
     "overlay",
     "paired_difference",
     "picture_sheet",
     "png",
     "precision_recall_figure",
+    "recognition",
     "regression",
     "resized",
     "segmentation",

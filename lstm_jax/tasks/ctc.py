@@ -1,0 +1,340 @@
+"""Connectionist temporal classification: its loss, and reading a text off.
+
+Logits are `[B, T, K]`, and class 0 is the blank. A step past the end of a line says
+blank for sure: 0, and -inf for all other classes; it changes no probability, and
+tells the number of steps. Labels are int `[B, L]`, 1 to K - 1, zeros follow.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lstm_jax.tasks.ngram import Ngram
+
+
+class Reading(NamedTuple):
+    """The best path as characters, one line of each; the first `count` entries count.
+
+    Attributes:
+      labels: int32 [B, T], zeros follow.
+      confidence: float [B, T], the largest probability of the label in its run.
+      first, last: int32 [B, T], the run: from `first` to before `last`.
+      count: int32 [B].
+      log_prob: [B], of the path, nats.
+    """
+
+    labels: jax.Array
+    confidence: jax.Array
+    first: jax.Array
+    last: jax.Array
+    count: jax.Array
+    log_prob: jax.Array
+
+
+class Beams(NamedTuple):
+    """The best texts of each line, the best one first.
+
+    Attributes:
+      labels: int32 [B, N, L], zeros follow.
+      log_prob: [B, N], of the text given the image as far as it was searched, nats.
+      score: [B, N], what they are ordered by: with a language model, its weighed
+        log-probability is added.
+    """
+
+    labels: jax.Array
+    log_prob: jax.Array
+    score: jax.Array
+
+
+def line_steps(logits: jax.Array) -> jax.Array:
+    """Steps before the sure blanks at the end, int32 [B]."""
+    read = ~jnp.isneginf(logits[..., 1:]).all(-1)  # [B, T]
+    ends = jnp.arange(1, logits.shape[1] + 1, dtype=jnp.int32)
+    return jnp.where(read, ends, jnp.zeros_like(ends)).max(-1)
+
+
+def ctc_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """-log p(labels | logits) of each line, nats.
+
+        p(l) = sum over paths with B(path) = l of prod_t softmax(logits_t)[path_t]
+
+    where B merges repeats, then drops blanks.
+
+    Args:
+      logits: [B, T, K], float32 or wider.
+      labels: int [B, L].
+
+    Returns:
+      [B]; of a line whose labels cannot be said in so many steps some 1e5.
+
+    Reference: Graves et al. 2006, eq. 3 and 8; optax computes it.
+    """
+    steps = jnp.arange(logits.shape[1], dtype=jnp.int32)
+    past = steps >= line_steps(logits)[:, None]
+    # Zeros in place of -inf: its gradient in the recursion would be NaN.
+    logits = jnp.where(past[..., None], jnp.zeros((), logits.dtype), logits)
+    blanks = past.astype(logits.dtype), (labels == 0).astype(logits.dtype)
+    with jax.numpy_dtype_promotion("standard"):  # optax brings float32 into float64
+        return optax.ctc_loss(logits, blanks[0], labels, blanks[1])
+
+
+def needed_steps(labels: np.ndarray) -> np.ndarray:
+    """Steps that labels [..., L] take at least: one each, a blank in each repeat."""
+    labels = np.asarray(labels)
+    repeats = (labels[..., 1:] == labels[..., :-1]) & (labels[..., 1:] != 0)
+    return (labels != 0).sum(-1) + repeats.sum(-1)
+
+
+def infeasible(labels: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Which lines CTC cannot learn, for they have more to say than steps.
+
+    Args:
+      labels: int [N, L].
+      steps: int [N], of each line's logits.
+
+    Returns:
+      bool [N].
+    """
+    return needed_steps(labels) > np.asarray(steps)
+
+
+def greedy(logits: jax.Array) -> Reading:
+    """The most probable path, and the text that it says.
+
+    Args:
+      logits: [B, T, K].
+
+    Returns:
+      A Reading.
+
+    Reference: Graves et al. 2006, section 3.2, best path decoding.
+    """
+    return jax.vmap(_greedy)(jax.nn.log_softmax(logits))
+
+
+def _greedy(log_p):  # [T, K]
+    path, best = log_p.argmax(-1).astype(jnp.int32), log_p.max(-1)
+    before = jnp.concatenate([jnp.zeros(1, jnp.int32), path[:-1]])
+    starts = (path != 0) & (path != before)
+    return _runs(path, jnp.cumsum(starts.astype(jnp.int32)) - 1, best)
+
+
+def _runs(path, number, log_p) -> Reading:
+    """Characters of a path [T], of which step t is in that of `number[t]`."""
+    time = len(path)
+    run = jnp.where(path != 0, number, time)  # a blank goes overboard
+    at = jnp.arange(time, dtype=jnp.int32)
+
+    def gathered(start, values, how):
+        row = jnp.full(time, start, values.dtype).at[run]
+        return getattr(row, how)(values, mode="drop")
+
+    labels = gathered(0, path, "max")
+    return Reading(
+        labels=labels,
+        confidence=gathered(0, jnp.exp(log_p), "max"),
+        first=jnp.where(labels != 0, gathered(time, at, "min"), 0),
+        last=gathered(0, at + 1, "max"),
+        count=(labels != 0).sum(dtype=jnp.int32),
+        log_prob=log_p.sum(),
+    )
+
+
+def place(logits: jax.Array, labels: jax.Array) -> Reading:
+    """Where a given text stands: its most probable path.
+
+    Args:
+      logits: [B, T, K].
+      labels: int [B, L], 1 to K - 1, zeros follow.
+
+    Returns:
+      A Reading with these labels; where they take more steps than there are, log_prob
+      is -inf, and all else says nothing.
+
+    Reference: the recursion of Graves et al. 2006, eq. 6, with the maximum for the sum.
+    """
+    return jax.vmap(_place)(jax.nn.log_softmax(logits), labels)
+
+
+def _place(log_p, labels):  # [T, K], [L]
+    size = 2 * len(labels) + 1
+    states = jnp.arange(size)
+    said = jnp.zeros(size, jnp.int32).at[1::2].set(labels.astype(jnp.int32))
+    others = said != jnp.roll(said, 2)
+    skips = (states % 2 == 1) & (states > 1) & others
+    emits = log_p[:, said]  # [T, S]
+
+    def back(row, by):  # of the state before, by so many
+        return jnp.where(states >= by, jnp.roll(row, by), -jnp.inf)
+
+    def step(row, emit):
+        far = jnp.where(skips, back(row, 2), -jnp.inf)
+        choices = jnp.stack([row, back(row, 1), far])
+        return choices.max(0) + emit, choices.argmax(0)
+
+    start = jnp.where(states < 2, emits[0], -jnp.inf)
+    end, moves = jax.lax.scan(step, start, emits[1:])
+    count = (labels != 0).sum()
+    ends = (states == 2 * count) | (states == 2 * count - 1)
+    end = jnp.where(ends, end, -jnp.inf)
+    last = end.argmax().astype(jnp.int32)
+
+    def before(state, move):
+        return state - move[state].astype(jnp.int32), state
+
+    first, path = jax.lax.scan(before, last, moves, reverse=True)
+    path = jnp.concatenate([first[None], path])  # [T], states
+    along = jnp.take_along_axis(emits, path[:, None], axis=1)[:, 0]
+    reading = _runs(said[path], (path - 1) // 2, along)
+    return reading._replace(log_prob=end.max())
+
+
+def beam_search(
+    logits: jax.Array,
+    beams: int = 8,
+    *,
+    longest: int | None = None,
+    model: Ngram | None = None,
+    weight: float = 1.0,
+    bonus: float = 0.0,
+) -> Beams:
+    """The most probable texts: sums over the paths of each text, not paths.
+
+    score = log p(text | image) + weight log p_model(text) + bonus |text|
+
+    Of all texts that begin a reading, the `beams` best are kept in each step.
+
+    Args:
+      logits: [B, T, K].
+      beams: N, 1 or more.
+      longest: L, characters at most; None: T.
+      model: of characters, K classes.
+      weight: of the model, 0 or more.
+      bonus: for each character, nats.
+
+    Returns:
+      The N best texts of each line; those that do not exist have -inf.
+
+    Raises:
+      ValueError: a number out of its range, or a model of other classes.
+
+    Reference: Graves 2008, section 4.4.2, prefix search; Hannun et al. 2014,
+    algorithm 1, with a language model. Departs: in one step all prefixes are extended
+    by all classes, as matrices of a fixed size.
+    """
+    time, k = logits.shape[1:]
+    longest = time if longest is None else longest
+    if beams < 1 or longest < 1 or weight < 0:
+        raise ValueError(
+            f"beam_search: beams={beams}, longest={longest}, weight={weight}; wanted "
+            "are 1, 1 and 0 or more"
+        )
+    if model is not None and model.log_p.shape[1] != k:
+        raise ValueError(
+            f"beam_search: the model has {model.log_p.shape[1]} classes, the logits {k}"
+        )
+    if model is not None:
+        model = model._replace(log_p=jnp.asarray(model.log_p))
+    search = _Search(beams, min(longest, time), model, weight, bonus)
+    return jax.vmap(lambda one: _search(one, search))(jax.nn.log_softmax(logits))
+
+
+class _Search(NamedTuple):
+    beams: int
+    longest: int
+    model: Ngram | None
+    weight: float
+    bonus: float
+
+
+class _State(NamedTuple):
+    """N prefixes: their labels [N, L], and of each [N].
+
+    `blank` and `label` are the log-probabilities of the paths that end so; `model` what
+    the language model adds; `context` its state.
+    """
+
+    prefixes: jax.Array
+    lengths: jax.Array
+    blank: jax.Array
+    label: jax.Array
+    model: jax.Array
+    context: jax.Array
+
+
+def _search(log_p, search: _Search) -> Beams:  # [T, K]
+    n, size = search.beams, search.longest
+    none = jnp.full(n, -jnp.inf, log_p.dtype)
+    whole = jnp.zeros(n, jnp.int32)
+    start = _State(
+        prefixes=jnp.zeros((n, size), jnp.int32),
+        lengths=whole,
+        blank=none.at[0].set(0.0),
+        label=none,
+        model=jnp.zeros(n, log_p.dtype),
+        context=whole,
+    )
+    state, _ = jax.lax.scan(lambda s, p: (_step(s, p, search), None), start, log_p)
+    found = jnp.logaddexp(state.blank, state.label)
+    score = found + state.model
+    if search.model is not None:
+        end = search.model.log_p[state.context, 0].astype(score.dtype)
+        score += search.weight * end
+    order = jnp.argsort(score, descending=True)
+    return Beams(state.prefixes[order], found[order], score[order])
+
+
+def _step(state: _State, log_p, search: _Search) -> _State:
+    n, size = state.prefixes.shape
+    others = log_p[1:]  # [K - 1], of the classes 1, 2 and so on
+    k = len(others)
+    total = jnp.logaddexp(state.blank, state.label)
+    at_end = jnp.arange(size) == state.lengths[:, None] - 1  # [N, L]
+    final = jnp.where(at_end, state.prefixes, 0).sum(-1)  # [N], 0 where empty
+    parents = jnp.where(at_end, 0, state.prefixes)
+
+    # A prefix goes on as it is, by a blank or by its last label once more.
+    blank = total + log_p[0]
+    label = jnp.where(final > 0, state.label + log_p[final], -jnp.inf)
+    # Or it is made longer; the same label again wants a blank between.
+    again = final[:, None] == jnp.arange(1, k + 1)  # [N, K - 1]
+    longer = jnp.where(again, state.blank[:, None], total[:, None]) + others
+    longer = jnp.where(state.lengths[:, None] < size, longer, -jnp.inf)
+    # What it becomes may be among the prefixes: their paths are added there.
+    child = (state.lengths[:, None] == state.lengths + 1) & (
+        parents[:, None] == state.prefixes
+    ).all(-1)  # [N of children, N of parents]
+    paths = jnp.where(child, longer[:, final - 1].T, -jnp.inf)
+    label = jnp.logaddexp(label, paths.max(-1))
+    taken = (child[:, :, None] & again[:, None]).any(0)  # [parents, K - 1]
+    longer = jnp.where(taken, -jnp.inf, longer)
+
+    added = jnp.zeros((n, k), log_p.dtype)
+    if search.model is not None:
+        said = search.model.log_p[state.context, 1:].astype(log_p.dtype)
+        added = search.weight * said
+    added += search.bonus
+    stays = jnp.logaddexp(blank, label) + state.model
+    goes = longer + state.model[:, None] + added
+    _, best = jax.lax.top_k(jnp.concatenate([stays, goes.reshape(-1)]), n)
+
+    grows = best >= n
+    source = jnp.where(grows, (best - n) // k, best)
+    new = jnp.where(grows, (best - n) % k, 0)  # a class less 1
+    lengths = state.lengths[source]
+    put = grows[:, None] & (jnp.arange(size) == lengths[:, None])
+    context = state.context[source]
+    if search.model is not None:
+        after = (context * (k + 1) + new + 1) % len(search.model.log_p)
+        context = jnp.where(grows, after, context)
+    return _State(
+        prefixes=jnp.where(put, new[:, None] + 1, state.prefixes[source]),
+        lengths=lengths + grows.astype(jnp.int32),
+        blank=jnp.where(grows, -jnp.inf, blank[source]),
+        label=jnp.where(grows, longer[source, new], label[source]),
+        model=state.model[source] + jnp.where(grows, added[source, new], 0.0),
+        context=context,
+    )

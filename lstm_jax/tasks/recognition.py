@@ -1,0 +1,202 @@
+"""The text of a line: CTC, the character error rate, and what is mistaken for what."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.tasks.ctc import (
+    Reading,
+    beam_search,
+    ctc_losses,
+    greedy,
+    line_steps,
+    place,
+)
+from lstm_jax.tasks.edits import align, edit_distances
+from lstm_jax.tasks.ngram import Ngram
+from lstm_jax.tasks.task import Task, masked
+
+# Columns of a prediction: the label; its probability; its run of steps, from the first
+# one to before the last.
+LABEL, CONFIDENCE, FIRST, LAST = range(4)
+SHOWN = 20  # confusions in a report
+
+
+def recognition(
+    alphabet: Sequence[str],
+    *,
+    beams: int | None = None,
+    model: Ngram | None = None,
+    weight: float = 1.0,
+    bonus: float = 0.0,
+) -> Task:
+    """Lines of text, whose characters the network says one after another.
+
+    The loss is -log p(text | image) of CTC, the mean over lines. A line that has more
+    to say than steps counts for nothing in it, for CTC gives it no probability; count
+    such lines before by `ctc.infeasible`.
+
+    Metrics while training are those of the best path: "cer", edits of all lines
+    divided by their true characters, and "exact", the share of lines without a mistake.
+
+    Args:
+      alphabet: characters by label; that of label k is `alphabet[k - 1]`.
+      beams: predict by a prefix beam search so wide; None: by the best path.
+      model, weight, bonus: of the search, as in `ctc.beam_search`.
+
+    Returns:
+      A Task; targets are int [B, L], labels 1 to K - 1, zeros follow; outputs are
+      logits [B, T, K], blank for sure past a line's own steps, as `ctc` has it;
+      predictions are float32 [B, T, 4], a row for each character, zeros follow: label,
+      confidence, first step, step after the last. `outputs` is K = len(alphabet) + 1.
+
+    Raises:
+      ValueError: no alphabet, or a character that is in it twice.
+
+    Reference: Graves et al. 2006. Departs: the loss is not divided by a text's length.
+    """
+    alphabet = tuple(alphabet)
+    if not alphabet or len(set(alphabet)) < len(alphabet) or "" in alphabet:
+        twice = [c for c, n in Counter(alphabet).items() if n > 1]
+        fault = f"holds {twice[0]!r} twice" if twice else "is empty, or a character is"
+        raise ValueError(f"recognition: the alphabet {fault}; wanted are 1 or more")
+    k = 1 + len(alphabet)
+
+    def check(outputs, batch):
+        targets, mask = batch["targets"], batch["mask"]
+        if outputs.ndim != 3 or outputs.shape[-1] != k:
+            raise ValueError(
+                f"recognition: outputs have shape {outputs.shape}, wanted [B, T, {k}]; "
+                f"give the head {k} outputs"
+            )
+        if targets.ndim != 2 or len(targets) != len(outputs):
+            raise ValueError(
+                f"recognition: targets {targets.shape} do not fit outputs "
+                f"{outputs.shape}; wanted [B, L], labels with zeros after them"
+            )
+        if mask.shape != targets.shape[:1]:
+            raise ValueError(
+                f"recognition: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
+            )
+        return outputs.astype(jnp.float32), targets, mask.astype(jnp.float32)
+
+    def loss_of(outputs, batch):
+        outputs, targets, mask = check(outputs, batch)
+        repeats = (targets[:, 1:] == targets[:, :-1]) & (targets[:, 1:] != 0)
+        wanted = (targets != 0).sum(-1) + repeats.sum(-1)
+        possible = wanted <= line_steps(outputs)
+        weights = jnp.where(possible, mask, 0.0)
+        return masked(ctc_losses(outputs, targets), weights)
+
+    def metrics(outputs, batch):
+        outputs, targets, mask = check(outputs, batch)
+        edits = edit_distances(targets, greedy(outputs).labels).astype(jnp.float32)
+        lengths = (targets != 0).sum(-1).astype(jnp.float32)
+        real = (mask > 0).astype(jnp.float32)
+        return {
+            "loss": loss_of(outputs, batch),
+            "cer": (jnp.sum(edits * real), jnp.sum(lengths * real)),
+            "exact": masked(edits == 0, mask),
+        }
+
+    def predict(outputs):
+        outputs = outputs.astype(jnp.float32)
+        if beams is None:
+            return as_rows(greedy(outputs))
+        options = dict(model=model, weight=weight, bonus=bonus)
+        best = beam_search(outputs, beams, **options).labels[:, 0]
+        return as_rows(place(outputs, best))
+
+    def report(predictions, targets):
+        predictions, targets = _check(predictions, targets)
+        true = [text_of(row, alphabet) for row in targets]
+        read = [text_of(row[:, LABEL], alphabet) for row in predictions]
+        return {"task": "recognition", "examples": len(true), **scores(true, read)}
+
+    def figures(predictions, targets):
+        from lstm_jax.tasks.plots_text import confusion_figure
+
+        return {"confusions": confusion_figure(report(predictions, targets))}
+
+    return Task(
+        name="recognition",
+        outputs=k,
+        loss=loss_of,
+        metrics=metrics,
+        predict=predict,
+        monitor="cer",
+        mode="min",
+        report=report,
+        figures=figures,
+    )
+
+
+def as_rows(reading: Reading):
+    """A Reading as predictions, float32 [B, T, 4]."""
+    columns = reading.labels, reading.confidence, reading.first, reading.last
+    return jnp.stack([column.astype(jnp.float32) for column in columns], axis=-1)
+
+
+def text_of(labels: np.ndarray, alphabet: Sequence[str]) -> str:
+    """Characters of labels [L]; zeros are none."""
+    return "".join(alphabet[int(label) - 1] for label in labels if label)
+
+
+def scores(true: Sequence[str], read: Sequence[str]) -> dict:
+    """How well lines were read.
+
+    Args:
+      true, read: texts, one for one.
+
+    Returns:
+      cer: edits divided by true characters, over all lines; wer: the same of words,
+      which are what spaces part; exact: share of lines without a mistake;
+      substitutions, deletions and insertions of characters; characters and words, how
+      many are true; confusions: the most frequent mistakes, with "" for a character
+      that is not there. A rate is None where there is nothing to divide by.
+
+    Raises:
+      ValueError: not as many of one as of the other.
+    """
+    if len(true) != len(read):
+        raise ValueError(f"scores: {len(true)} true texts, but {len(read)} read ones")
+    characters = [align(t, r) for t, r in zip(true, read, strict=True)]
+    words = [align(t.split(), r.split()) for t, r in zip(true, read, strict=True)]
+    total = sum(map(len, true))
+    spoken = sum(len(t.split()) for t in true)
+    mistakes = Counter(
+        (t or "", r or "") for found in characters for t, r in found.pairs if t != r
+    )
+    most = sorted(mistakes.items(), key=lambda item: (-item[1], item[0]))[:SHOWN]
+    kinds = ("substitutions", "deletions", "insertions")
+    edits = sum(found.distance for found in characters)
+    return {
+        "cer": edits / total if total else None,
+        "wer": sum(found.distance for found in words) / spoken if spoken else None,
+        "exact": float(np.mean([t == r for t, r in zip(true, read, strict=True)])),
+        **{kind: sum(getattr(found, kind) for found in characters) for kind in kinds},
+        "characters": total,
+        "words": spoken,
+        "confusions": [
+            {"true": t, "read": r, "count": count} for (t, r), count in most
+        ],
+    }
+
+
+def _check(predictions, targets):
+    predictions, targets = np.asarray(predictions), np.asarray(targets)
+    fits = predictions.ndim == 3 and predictions.shape[-1] == 4 and targets.ndim == 2
+    if not fits or len(predictions) != len(targets) or not len(targets):
+        raise ValueError(
+            f"recognition: predictions have shape {predictions.shape} for targets "
+            f"{targets.shape}; wanted [N, T, 4] and [N, L], N >= 1"
+        )
+    if bad := int((~np.isfinite(predictions).all((-1, -2))).sum()):
+        raise ValueError(
+            f"recognition: {bad} of {len(predictions)} predictions hold NaN or "
+            "infinity; the parameters have diverged: use an earlier checkpoint or "
+            "train again with a lower learning rate"
+        )
+    return predictions, targets

@@ -1,0 +1,268 @@
+"""CTC by all paths: the loss, greedy reading, and beam search against all texts."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_jax.tasks.ctc import (
+    beam_search,
+    ctc_losses,
+    greedy,
+    infeasible,
+    line_steps,
+    needed_steps,
+    place,
+)
+from lstm_jax.tasks.ngram import Ngram, ngram
+
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+T, K = 4, 3
+
+
+def said(path):
+    """The text of a path: repeats merged, then blanks dropped."""
+    return tuple(label for label, _ in itertools.groupby(path) if label)
+
+
+def texts(logits):
+    """The probability of each text of one line, by all of its paths."""
+    p = np.exp(np.float64(logits))
+    p /= p.sum(-1, keepdims=True)
+    found = {}
+    for path in itertools.product(range(p.shape[1]), repeat=len(p)):
+        one = np.prod([row[label] for row, label in zip(p, path, strict=True)])
+        found[said(path)] = found.get(said(path), 0.0) + one
+    return found
+
+
+def random_logits(batch, seed=0, time=T, classes=K):
+    return np.random.default_rng(seed).normal(size=(batch, time, classes)) * 2
+
+
+def padded(logits, more):
+    """With steps that say blank for sure at the end."""
+    tail = np.full((len(logits), more, logits.shape[2]), -np.inf)
+    tail[..., 0] = 0
+    return np.concatenate([logits, tail], axis=1)
+
+
+def rows(labels, width):
+    out = np.zeros((len(labels), width), np.int32)
+    for row, text in zip(out, labels, strict=True):
+        row[: len(text)] = text
+    return out
+
+
+def read_off(labels):
+    return tuple(int(label) for label in labels if label)
+
+
+def test_the_loss_sums_over_all_paths():
+    logits, every = random_logits(1), texts(random_logits(1)[0])
+    assert sum(every.values()) == pytest.approx(1)
+    labels = rows(list(every), T)
+    many = np.repeat(padded(logits, 3), len(every), 0).astype(np.float32)
+    loss = compiled(ctc_losses)(many, labels)
+    np.testing.assert_allclose(loss, -np.log(list(every.values())), rtol=1e-4)  # f32
+    grads = compiled(jax.grad(lambda x: ctc_losses(x, labels).sum()))(many)
+    assert np.isfinite(grads).all() and (grads[:, T:] == 0).all()
+    assert (line_steps(jnp.asarray(many)) == T).all()
+
+
+def test_lines_with_more_to_say_than_steps():
+    labels = rows([(1, 2), (1, 1), (1, 1, 1), (2, 1, 1, 2), ()], 4)
+    np.testing.assert_array_equal(needed_steps(labels), [2, 3, 5, 5, 0])
+    steps = np.array([2, 2, 5, 4, 0])
+    np.testing.assert_array_equal(infeasible(labels, steps), [0, 1, 0, 1, 0])
+    every = texts(random_logits(1)[0])
+    for text in itertools.chain.from_iterable(
+        itertools.product((1, 2), repeat=n) for n in range(5)
+    ):
+        assert (text in every) == (not infeasible(rows([text], 4), np.array([T]))[0])
+
+
+def test_the_best_path_has_characters_with_places():
+    path = [0, 2, 2, 0, 2, 1, 1, 0]
+    logits = 0.1 * random_logits(1, time=8)
+    logits[0, np.arange(8), path] += 4
+    p = np.exp(logits[0])
+    p /= p.sum(-1, keepdims=True)
+    best = p[np.arange(8), path]
+    for more in (0, 5):
+        found = jax.tree.map(lambda x: x[0], greedy(jnp.asarray(padded(logits, more))))
+        assert read_off(found.labels) == (2, 2, 1) and found.count == 3
+        np.testing.assert_array_equal(found.first[:4], [1, 4, 5, 0])
+        np.testing.assert_array_equal(found.last[:4], [3, 5, 7, 0])
+        wanted = [best[1:3].max(), best[4], best[5:7].max(), 0]
+        np.testing.assert_allclose(found.confidence[:4], wanted, rtol=1e-5)
+        assert found.log_prob == pytest.approx(np.log(best).sum(), rel=1e-5)
+
+
+def test_the_best_path_is_found_again():
+    logits = jnp.asarray(padded(random_logits(8, time=9), 3), jnp.float32)
+    found = greedy(logits)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        place(logits, found.labels),
+        found,
+    )
+
+
+def test_a_text_is_placed_along_its_best_path():
+    logits = random_logits(1)
+    p = np.exp(logits[0])
+    p /= p.sum(-1, keepdims=True)
+    every = list(texts(logits[0]))
+    many = jnp.asarray(np.repeat(logits, len(every), 0), jnp.float32)
+    found = place(many, jnp.asarray(rows(every, T)))
+    for row, text in enumerate(every):
+        paths = itertools.product(range(K), repeat=T)
+        best = max(
+            (path for path in paths if said(path) == text),
+            key=lambda path: np.prod(p[np.arange(T), path]),
+        )
+        assert read_off(found.labels[row]) == text and found.count[row] == len(text)
+        got = np.zeros(T, int)
+        for k, label in enumerate(text):
+            got[found.first[row, k] : found.last[row, k]] = label
+        assert tuple(got) == best
+        wanted = np.log(p[np.arange(T), best]).sum()
+        assert found.log_prob[row] == pytest.approx(wanted, rel=1e-5)
+    cannot = place(many[:1], jnp.asarray(rows([(1, 1, 1)], T)))
+    assert np.isneginf(cannot.log_prob[0])
+
+
+MODEL = ngram([(1, 2, 1, 2), (2, 2, 1), (1,)], K, order=3)
+
+
+def model_says(model, text):
+    classes, context, total = model.log_p.shape[1], 0, 0.0
+    for label in (*text, 0):
+        total += model.log_p[context, label]
+        context = (context * classes + label) % len(model.log_p)
+    return total
+
+
+@pytest.mark.parametrize("weight", [None, 0.7])
+def test_a_wide_beam_search_is_the_exhaustive_search(weight):
+    logits = random_logits(6)
+    options = {}
+    if weight is not None:
+        options = dict(model=MODEL, weight=weight, bonus=0.4)
+    search = compiled(partial(beam_search, beams=40, **options))
+    for more in (0, 2):
+        found = search(jnp.asarray(padded(logits, more), jnp.float32))
+        for row, line in enumerate(logits):
+            every = texts(line)
+            scores = {text: np.log(p) for text, p in every.items()}
+            if weight is not None:
+                scores = {
+                    text: score + weight * model_says(MODEL, text) + 0.4 * len(text)
+                    for text, score in scores.items()
+                }
+            order = sorted(scores, key=scores.get, reverse=True)
+            got = [read_off(labels) for labels in found.labels[row]]
+            alive = np.isfinite(found.score[row])
+            assert alive.sum() == len(order) and got[: len(order)] == order
+            wanted = [scores[text] for text in order]
+            np.testing.assert_allclose(found.score[row][alive], wanted, atol=1e-5)
+            wanted = [np.log(every[text]) for text in order]
+            np.testing.assert_allclose(found.log_prob[row][alive], wanted, atol=1e-5)
+
+
+def beams_of(logits, beams):
+    """A prefix beam search with a dictionary."""
+    p = np.exp(np.float64(logits))
+    p /= p.sum(-1, keepdims=True)
+    kept = {(): (1.0, 0.0)}
+    for row in p:
+        after = {}
+
+        def add(text, blank, label, after=after):
+            old = after.get(text, (0.0, 0.0))
+            after[text] = (old[0] + blank, old[1] + label)
+
+        for text, (blank, label) in kept.items():
+            add(text, (blank + label) * row[0], label * row[text[-1]] if text else 0.0)
+            for c in range(1, len(row)):
+                again = text and text[-1] == c
+                add((*text, c), 0.0, (blank if again else blank + label) * row[c])
+        best = sorted(after, key=lambda text: -sum(after[text]))[:beams]
+        kept = {text: after[text] for text in best}
+    return kept
+
+
+@pytest.mark.parametrize("beams", [1, 2, 5])
+def test_a_narrow_beam_search_is_that_with_a_dictionary(beams):
+    logits = random_logits(5, seed=1, time=7, classes=4)
+    found = compiled(partial(beam_search, beams=beams))(
+        jnp.asarray(logits, jnp.float32)
+    )
+    for row, line in enumerate(logits):
+        wanted = beams_of(line, beams)
+        got = [read_off(labels) for labels in found.labels[row]]
+        assert got == list(wanted)
+        sums = [sum(pair) for pair in wanted.values()]
+        np.testing.assert_allclose(found.log_prob[row], np.log(sums), atol=1e-5)
+
+
+def test_no_text_is_longer_than_the_longest():
+    logits = jnp.asarray(random_logits(3), jnp.float32)
+    found = beam_search(logits, 40, longest=2)
+    assert found.labels.shape == (3, 40, 2)
+    for row, line in enumerate(random_logits(3)):
+        # What a longer text had is lost, and no other gains by it.
+        assert np.exp(found.log_prob[row]).sum() < sum(texts(line).values())
+        best = max((t for t in texts(line) if len(t) <= 2), key=texts(line).get)
+        assert read_off(found.labels[row, 0]) == best
+
+
+def test_options_that_make_no_sense_are_refused():
+    logits = jnp.zeros((1, 2, K))
+    for options in (dict(beams=0), dict(longest=0), dict(weight=-1.0)):
+        with pytest.raises(ValueError, match="wanted are 1, 1 and 0 or more"):
+            beam_search(logits, **options)
+    with pytest.raises(ValueError, match="the model has 4 classes, the logits 3"):
+        beam_search(logits, model=Ngram(1, np.zeros((1, 4), np.float32)))
+
+
+def test_an_ngram_by_its_formula():
+    lines, classes = [(1, 2, 1, 2), (2, 2, 1), (1,)], 3
+
+    def probability(c, context):
+        if context is None:
+            return 1 / classes
+        n = len(context)
+        shorter = context[1:] if n else None
+        after = []
+        for line in lines:
+            whole = (0, 0, *line, 0)
+            for at in range(2, len(whole)):
+                if whole[at - n : at] == context:
+                    after.append(whole[at])
+        if not after:
+            return probability(c, shorter)
+        different = len(set(after))
+        below = probability(c, shorter)
+        return (after.count(c) + different * below) / (len(after) + different)
+
+    p = np.exp(MODEL.log_p)
+    assert p.shape == (9, 3)
+    np.testing.assert_allclose(p.sum(-1), 1, atol=1e-6)
+    for context in itertools.product(range(classes), repeat=2):
+        for c in range(classes):
+            got = p[context[0] * classes + context[1], c]
+            assert got == pytest.approx(probability(c, context), rel=1e-5)
+
+
+def test_ngrams_that_cannot_be():
+    with pytest.raises(ValueError, match="line 1 has the labels 0 to 2; wanted are 1"):
+        ngram([(1,), (2, 0)], 3)
+    with pytest.raises(ValueError, match="give a lower order"):
+        ngram([(1,)], 100, order=4)
+    with pytest.raises(ValueError, match="order=0"):
+        ngram([(1,)], 3, order=0)
