@@ -132,13 +132,16 @@ def picture_size(path: Path) -> tuple[int, int] | None:
     return found[0] if found else None
 
 
-def find_images(folder: Path) -> list[Path]:
-    """Every picture below a folder by its suffix, hidden ones left out, sorted."""
+def find_images(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
+    """Every picture below a folder by its suffix, hidden ones left out, sorted.
+
+    Other suffixes, of lower case, find other files.
+    """
     found = []
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
         for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in SUFFIXES:
+            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
                 found.append(Path(root, file))
     return sorted(found)
 
@@ -153,12 +156,14 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
             f"{path}: not a readable CSV file ({_reason(error)})"
         ) from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
+    wanted = list(wanted)
     missing = [name for name in wanted if name not in header]
     if missing:
         raise DataError(
             f"{path}: no column {', '.join(map(repr, missing))}; its first line names "
             f"{', '.join(map(repr, header)) or 'nothing'}. Wanted are the columns "
-            "path,label and, if you like, group and split"
+            f"path,{'text' if 'text' in wanted else 'label'} and, if you like, group "
+            "and split"
         )
     table = []
     for line, row in enumerate(rows[1:], start=2):
