@@ -1,18 +1,19 @@
 """From a configuration to a data set, a task and the size of a run."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from experiments import locating, record
-from experiments.config import UsageError
+from experiments import locating, reading, record
+from experiments.config import FINDERS, UsageError
 from experiments.options import Config
 from lstm_jax import data, tasks
 from lstm_jax.models import resnet
 
 # What the targets of a task are.
-ANSWERS = {"segmentation": "masks", "detection": "boxes"}
+ANSWERS = {"segmentation": "masks", "detection": "boxes", "recognition": "text"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +30,38 @@ class Facts:
     target_scale: float = 1.0
 
 
-def load_data(config: Config) -> data.Dataset:
-    """The data set of a run; of a fold its split, with noise below where asked for."""
+def reads(config: Config) -> bool:
+    """Whether lines of text are read."""
+    return config.task.name == "recognition"
+
+
+def widths(config: Config, dataset: data.Dataset) -> tuple[int, ...]:
+    """Widths that lines of text are padded to; () where there are none.
+
+    Those that suit the training lines, and one more where others are wider.
+    """
+    if not reads(config):
+        return ()
+    found = data.bucket_widths(dataset.splits["train"].lengths, config.data.buckets)
+    splits = (*dataset.splits.values(), *(dataset.more or {}).values())
+    widest = data.bucket_widths(np.asarray([s.lengths.max() for s in splits]), 1)
+    return found if widest[0] <= found[-1] else found + widest
+
+
+def load_data(config: Config, known: Sequence[str] = ()) -> data.Dataset:
+    """The data set of a run; of a fold its split, with noise below where asked for.
+
+    Args:
+      config: of the run.
+      known: of lines of text, characters that have a label already, in their order;
+        others get the labels after them.
+    """
     options = config.data
     dataset = data.load(
         options.source,
         data_dir=options.dir,
         manual_dir=options.manual_dir,
-        size=options.size,
+        size=reading.height(config) if reads(config) else options.size,
         validation=options.validation,
         frames=options.frames,
         sampling=options.sampling,
@@ -48,6 +73,8 @@ def load_data(config: Config) -> data.Dataset:
         dataset = data.take_fold(dataset, config.folds, config.fold, **share)
     if options.limit is not None:
         dataset = data.limited(dataset, options.limit, options.split_seed)
+    if reads(config) and dataset.answers == "text":
+        return reading.readable(config, dataset, known)
     if not options.noise_rows:
         return dataset
     if len(dataset.image_shape) != 3:
@@ -93,18 +120,23 @@ def facts(config: Config, dataset: data.Dataset) -> Facts:
     regression = name == "regression"
     # Features have a mean and a variance each, and no range to be brought to [0, 1].
     how = config.data.normalize if train.inputs.dtype == np.uint8 else "standard"
-    offset, scale = data.normalization(train.inputs, how, train.lengths)
+    inputs = train.inputs.swapaxes(1, 2) if reads(config) else train.inputs
+    if how == "line":
+        offset, scale = np.zeros(1), np.ones(1)
+    else:
+        offset, scale = data.normalization(inputs, how, train.lengths)
     if (
         config.model.resnet_depth
     ):  # three of each: grey becomes the same in all channels
         offset = np.asarray(resnet.PIXEL_MEAN)
         scale = 1 / np.asarray(resnet.PIXEL_STD)
     spread = float(train.targets.std()) if regression else 1.0
+    outputs = train.targets.shape[1] if regression else len(dataset.classes)
     return Facts(
         dataset=dataset.name,
         classes=list(dataset.classes),
         image_shape=list(dataset.image_shape),
-        outputs=train.targets.shape[1] if regression else len(dataset.classes),
+        outputs=outputs + reads(config),  # and the blank
         pixel_offset=offset.tolist(),
         pixel_scale=scale.tolist(),
         target_offset=float(train.targets.mean()) if regression else 0.0,
@@ -119,16 +151,18 @@ def _check_answers(config: Config, dataset: data.Dataset) -> None:
         return
     if has != wanted:
         tasks_of = {"masks": "segment-digits", "boxes": "detect-digits"}
+        tasks_of["text"] = "text-lines"
         hint = f"use the preset {tasks_of[has]} with --data={dataset.name}"
         if has == "labels":
             hint = {
                 "masks": "a folder with images/ and masks/ has them",
                 "boxes": "a COCO file, annotations.json, has them",
+                "text": "a folder of NAME.png beside NAME.gt.txt has it",
             }[wanted]
         raise UsageError(
             f"{dataset.name} has {has} as targets, but the task is {name}; {hint}"
         )
-    if name not in ANSWERS:
+    if name not in FINDERS:
         return
     h, w = dataset.image_shape[-3:-1]
     times = 2 ** (network_stages(config) - 1)
@@ -195,6 +229,8 @@ def task(config: Config, about: Facts) -> tasks.Task:
         return tasks.multilabel(about.classes)
     if config.task.name == "segmentation":
         return tasks.segmentation(about.classes, dice_weight=config.task.dice)
+    if reads(config):
+        return tasks.recognition(about.classes, beams=config.task.beams or None)
     if config.task.name == "detection":
         emits = config.model.kind == "emitter" and not config.model.feedforward
         size = tuple(about.image_shape[-3:-1])
@@ -217,7 +253,9 @@ def judged(config: Config, split: data.Split, predictions: np.ndarray):
     targets, lengths = split.targets, split.lengths
     if config.task.name == "forecasting":
         return predictions, split.inputs
-    if config.task.name in ANSWERS:
+    if reads(config):
+        return predictions, targets
+    if config.task.name in FINDERS:
         if lengths is not None:
             past = np.arange(targets.shape[1]) >= lengths[:, None]
             predictions, targets = predictions.copy(), targets.copy()
@@ -242,7 +280,9 @@ def leave(config: Config, dataset: data.Dataset, predictions, directory: Path):
         clip, horizon = test.inputs[0], config.task.horizon
         film = tasks.gif_bytes(clip[:-horizon], clip[-horizon:], predictions[0])
         record.write_bytes(directory / "forecast.gif", film)
-    elif config.task.name in ANSWERS:
+    elif reads(config):
+        reading.leave(config, dataset, predictions, directory)
+    elif config.task.name in FINDERS:
         locating.leave(config, dataset, *judged(config, test, predictions), directory)
     elif len(dataset.image_shape) != 3 and dataset.names and dataset.classes:
         rows = []
@@ -258,9 +298,22 @@ def leave(config: Config, dataset: data.Dataset, predictions, directory: Path):
         record.write_table(directory / "submission.csv", rows)
 
 
+def batches(config: Config, dataset: data.Dataset, share: tuple[int, int]):
+    """`step -> batch` of training, of one process among several."""
+    split = dataset.splits["train"]
+    size, options = config.batch_size, dict(seed=config.seed, share=share)
+    if reads(config):
+        return data.line_batches(split, size, widths=widths(config, dataset), **options)
+    if resident(config, dataset):
+        return lambda at: data.train_rows(len(split.inputs), size, step=at, **options)
+    return lambda at: data.train_batch(split, size, step=at, **options)
+
+
 def eval_size(config: Config, dataset: data.Dataset, devices: int) -> int:
     """Examples of an evaluation's batch: 500 pictures, or as many frames."""
     shape = dataset.image_shape
+    if reads(config):
+        return -(-64 // devices) * devices
     most = 500 if len(shape) != 4 else max(config.batch_size, 500 // shape[0])
     return -(-most // devices) * devices
 
@@ -282,6 +335,8 @@ def length(config: Config, examples: int) -> tuple[int, int]:
 
 def resident(config: Config, dataset: data.Dataset) -> bool:
     """Whether the training pictures are kept on the devices."""
+    if reads(config):  # of widths that differ from batch to batch
+        return False
     if config.feed == "auto":
         return dataset.splits["train"].inputs.nbytes <= 512 * 2**20
     return config.feed == "resident"

@@ -23,6 +23,7 @@ _UNIONS = (Union, types.UnionType)
 
 
 FINDERS = {"segmentation": ("renet", "unet"), "detection": ("emitter", "bottleneck")}
+LINES = ("vgsl", "crnn")  # kinds of networks that read lines of text
 _CELLED, _FREE = ("reader", "encoder_forecaster", "stacked"), ("predrnn", "predrnn_v2")
 # An option, and what another has to be for it. Only such as no preset gives, since a
 # preset's order=rows for a forecast is nobody's mistake.
@@ -42,6 +43,9 @@ _NEEDS = (
     ("task.dice", "task.name", ("segmentation",)),
     ("model.feedforward", "task.name", tuple(FINDERS)),
     ("model.boxes", "model.kind", ("emitter",)),
+    ("model.spec", "model.kind", ("vgsl",)),
+    ("task.beams", "task.name", ("recognition",)),
+    ("data.buckets", "task.name", ("recognition",)),
 )
 
 
@@ -169,6 +173,7 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
         "model.patch": config.model.patch,
         "model.kernel": config.model.kernel,
         "model.boxes": config.model.boxes,
+        "data.buckets": config.data.buckets,
         "task.horizon": config.task.horizon,
         "optimizer.cycles": config.optimizer.cycles,
         "optimizer.patience": config.optimizer.patience,
@@ -211,6 +216,7 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
         "task.decoupling": config.task.decoupling,
         "task.dice": config.task.dice,
         "min_delta": config.min_delta,
+        "task.beams": config.task.beams,
     }
     for name, value in not_negative.items():
         if value < 0:
@@ -243,8 +249,9 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
     if forecasts and config.augment.mixup:
         raise UsageError("augment.mixup mixes targets, which a forecast does not have")
     _check_finder(config)
-    finders = [kind for kinds in FINDERS.values() for kind in kinds]
-    known = config.task.name in FINDERS or config.model.kind in finders
+    special = FINDERS | {"recognition": LINES}
+    kinds = [kind for kinds in special.values() for kind in kinds]
+    known = config.task.name in special or config.model.kind in kinds
     if not known and forecasts == (config.model.kind == "reader"):
         raise UsageError(
             f"task.name={config.task.name} and model.kind={config.model.kind} do not "
@@ -288,19 +295,22 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
 def _check_finder(config: Config) -> None:
     """Refuses what does not go with masks and boxes."""
     name, kind = config.task.name, config.model.kind
-    for task, kinds in FINDERS.items():
+    for task, kinds in (*FINDERS.items(), ("recognition", LINES)):
         if (name == task) != (kind in kinds):
             raise UsageError(
                 f"task.name={name} and model.kind={kind} do not go together: "
                 f"{task} wants {' or '.join(kinds)}, which do nothing else"
             )
-    if name not in FINDERS:
+    if config.data.normalize == "line" and name != "recognition":
+        raise UsageError(f"data.normalize=line is for lines of text, not for {name}")
+    if name not in FINDERS and name != "recognition":
         return
+    targets = "text" if name == "recognition" else "masks or boxes"
     for option in ("shift", "rotate", "flip", "cutout", "mixup"):
         if value := getattr(config.augment, option):
             raise UsageError(
                 f"augment.{option}={value} would change the picture and leave its "
-                f"masks or boxes; of a {name} only augment.noise can be changed"
+                f"{targets}; of a {name} only augment.noise can be changed"
             )
     if config.augment.crop != 1:
         raise UsageError(f"augment.crop={config.augment.crop} is not for a {name}")

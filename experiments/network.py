@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.build import Facts, network_stages
-from experiments.config import FINDERS, UsageError
+from experiments.config import FINDERS, LINES, UsageError
 from experiments.options import Config, Model
+from experiments.reading import line_spec
 from lstm_jax import (
     Cell,
     bottleneck_conv_lstm,
@@ -30,12 +31,15 @@ from lstm_jax.models import (
     EncoderForecaster,
     FrameEncoder,
     FrameForecaster,
+    Reader,
     ResNet,
     Segmenter,
     SequenceClassifier,
+    crnn,
     load_resnet,
     sequences,
 )
+from lstm_jax.models.readers import standardized
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,
@@ -138,6 +142,10 @@ def model(config: Config, about: Facts):
         )
     if config.task.name in FINDERS:
         return finder(config, about, **shared)
+    if options.kind == "crnn":
+        return crnn(about.outputs, **shared)
+    if options.kind == "vgsl":
+        return Reader(line_spec(config, about.outputs), **shared)
     shared |= dict(
         patch=options.patch, remat=None if options.remat == "none" else options.remat
     )
@@ -245,8 +253,12 @@ def forward_fn(config: Config, about: Facts):
 
     def forward(params: Any, batch: dict, keys: jax.Array | None = None):
         inputs = batch["inputs"].astype(jnp.float32)
-        if config.model.kind == "reader":
-            inputs, lengths = (inputs - offset) * scale, batch.get("lengths")
+        if config.model.kind in ("reader", *LINES):
+            lengths = batch.get("lengths")
+            if config.data.normalize == "line":
+                inputs = standardized(inputs, lengths)
+            else:
+                inputs = (inputs - offset) * scale
             options = dict(lengths=lengths, keys=keys)
             return network.apply({"params": params}, inputs, **options), None
         if config.task.name in FINDERS:

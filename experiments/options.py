@@ -23,12 +23,15 @@ class Data:
     """How examples are dealt out where no split is given; the same for all seeds."""
     limit: int | None = None
     """Train on so many examples only, drawn from each class in proportion."""
-    normalize: Literal["unit", "symmetric", "standard"] = "standard"
-    """To [0, 1], to [-1, 1], or to mean 0 and variance 1 per channel."""
+    normalize: Literal["unit", "symmetric", "standard", "line"] = "standard"
+    """To [0, 1], to [-1, 1], or to mean 0 and variance 1 per channel; or of each line
+    of text by its own columns."""
     frames: int | None = None
     """Frames of a clip; default 16, of files of features all."""
     sampling: Literal["spread", "start", "windows"] = "spread"
     """Which frames of a longer clip: spread over it, the first, or window by window."""
+    buckets: int = 4
+    """Widths that lines of text are padded to; each is compiled for itself."""
     noise_rows: int = 0
     """Rows of noise below each picture: what came before must be remembered."""
 
@@ -67,12 +70,18 @@ class Model:
         "unet",
         "emitter",
         "bottleneck",
+        "vgsl",
+        "crnn",
     ] = "reader"
     """Read pictures and clips and answer; or predict the frames that follow: encoder
     and forecaster, stacked convolutional cells that read their own answers, PredRNN.
     Or find: by segmentation, a U-Net with a ReNet at its bottom, or with ConvLSTMs in
     its skips; by detection, an LSTM that emits boxes, or a bottleneck-ConvLSTM over
-    frames with a box from every place."""
+    frames with a box from every place. Or read lines of text: the network of a VGSL
+    spec, or the CRNN."""
+    spec: str = "[1,32,0,1 Cr5,3,24,4,2 Cr3,3,64,2,2 S1(1x0)1,3 Lbx128]"
+    """Of kind=vgsl: its layers, in Tesseract's or kraken's dialect; the output, as wide
+    as the alphabet, is put to it."""
     cell: Literal["lstm", "gru", "rnn", "conv_lstm", "conv_gru"] = "lstm"
     """Convolutional ones are for clips."""
     features: int = 128
@@ -173,6 +182,7 @@ class Task:
         "multilabel",
         "segmentation",
         "detection",
+        "recognition",
     ] = "classification"
     label_smoothing: float = 0.0
     loss: Literal["mse", "huber", "l1", "bce", "ssim"] = "mse"
@@ -186,6 +196,8 @@ class Task:
     """Weight of PredRNN-V2's loss that keeps its memories apart."""
     dice: float = 1.0
     """Weight of the Dice loss beside the cross-entropy of a segmentation."""
+    beams: int = 0
+    """Of recognition: the width of a beam search for the text; 0: the best path."""
     unit: str = ""
     """Of a regression's targets, for labels."""
 

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ BATCH = 256
 EXPORTED = ".jaxexport"
 _TABLES = ("probabilities", "shares")  # of an answer, a column for each entry
 _ARRAYS = ("seen", "frames", "raw", "mask")  # of an answer, which no table holds
+_NESTED = (*_TABLES, *_ARRAYS, "characters", "size")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,8 @@ class Options:
     paths: tuple[str, ...]
     """Pictures, folders, or a CSV with a column `path`; clips for a run on clips."""
     out: Path | None = None
-    """Also write the answers with all probabilities to a .csv or .jsonl file."""
+    """Also write the answers with all probabilities to a .csv or .jsonl file; lines of
+    text to a .txt, or with the place of each word to an .xml file (ALTO), too."""
     live: str | None = None
     """Answer frame by frame: a clip's file or folder, a camera's number, or - for raw
     frames of uint8 from standard input."""
@@ -92,7 +95,8 @@ def _load(run: str, written: float):
 
     def answer(**batch: np.ndarray) -> np.ndarray:
         count = len(batch["inputs"])
-        size = BATCH if len(about.image_shape) == 3 else count
+        whole = len(about.image_shape) != 3 or "lengths" in batch
+        size = count if whole else BATCH
 
         def padded(x):
             return np.concatenate([x, np.zeros((size - count, *x.shape[1:]), x.dtype)])
@@ -117,6 +121,7 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
       for labels of yes and no (lists by step where each has its own); or `frames`,
       `[horizon, H, W, C]` in [0, 1], that follow the clip, and `seen`, the ones before;
       or `mask` or `boxes`, as `locating.describe` has them, where things are found;
+      or `text`, as `lines` has it;
       or `error`, one line, for a file that cannot be read.
 
     Raises:
@@ -136,6 +141,8 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
     written = known.stat().st_mtime if known.exists() else 0.0
     config, about, answer = _load(str(run), written)
     shape = tuple(about.image_shape)
+    if config.task.name == "recognition":
+        return list(lines(run, *paths))
     if len(shape) != 3:
         clips = data.clip_paths(paths)
         return [_answer_clip(config, about, answer, path) for path in clips]
@@ -156,6 +163,24 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
                 row |= _describe(config, about, image, output, Path(row["path"]))
         answers += rows
     return answers
+
+
+def lines(run: str | Path, *paths: str | Path) -> Iterator[dict[str, Any]]:
+    """Answers for pictures of lines of text, of a run that reads them, as they come.
+
+    Yields:
+      A dict for each, in order: `path`, and `text`, `confidence` and `characters`, as
+      `reading.answer` has them; or `error`, one line.
+    """
+    from experiments import reading
+    from lstm_jax import data
+
+    config, about, answer = _load(str(run), Path(run, "config.json").stat().st_mtime)
+
+    def read(inputs, lengths):
+        return answer(inputs=inputs, lengths=lengths)
+
+    return reading.predict(config, about, read, data.image_paths(paths))
 
 
 def _answer_clip(config, about, answer, path: Path) -> dict[str, Any]:
@@ -227,14 +252,20 @@ def _describe(config, about, seen, output, path: Path) -> dict[str, Any]:
 
 
 def write(answers: list[dict[str, Any]], out: Path) -> None:
-    """Writes answers to `.csv` or `.jsonl`, beside and then renamed."""
+    """Writes answers to .csv or .jsonl, of lines also to .txt or, as ALTO, to .xml."""
     text = io.StringIO()
-    if out.suffix == ".jsonl":
+    if out.suffix in (".txt", ".xml"):
+        from experiments import reading
+
+        as_file = reading.as_text if out.suffix == ".txt" else reading.as_alto
+        text.write(as_file(answers))
+    elif out.suffix == ".jsonl":
         plain = [{k: v for k, v in a.items() if k not in _ARRAYS} for a in answers]
-        text.writelines(json.dumps(row) + "\n" for row in plain)
+        dumps = functools.partial(json.dumps, ensure_ascii=False)
+        text.writelines(dumps(row) + "\n" for row in plain)
     else:
         flat = [
-            {k: v for k, v in row.items() if k not in (*_TABLES, *_ARRAYS)}
+            {k: v for k, v in row.items() if k not in _NESTED}
             | {f"p_{k}": v for k, v in row.get("probabilities", {}).items()}
             | {f"share_{k}": v for k, v in row.get("shares", {}).items()}
             | ({"boxes": json.dumps(row["boxes"])} if "boxes" in row else {})
@@ -346,6 +377,26 @@ def _show(answers: list[dict[str, Any]]) -> None:
             print(row["error"], file=sys.stderr)
 
 
+def _reads(run: Path) -> bool:
+    """Whether a run reads lines of text."""
+    saved = read_run(run)
+    return saved is not None and saved["config"]["task"]["name"] == "recognition"
+
+
+def _read_lines(options: Options) -> int:
+    """Prints the text of each line as it is read."""
+    answers = []
+    for row in lines(options.run, *options.paths):
+        answers.append(row)
+        if "error" in row:
+            print(row["error"], file=sys.stderr, flush=True)
+        else:
+            print(f"{row['path']}\t{row['text']}", flush=True)
+    if options.out:
+        write(answers, options.out)
+    return 1 if any("error" in row for row in answers) else 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Exit code 0; 1 if a file was no picture; 2 for a mistake."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -363,9 +414,11 @@ def main(arguments: list[str] | None = None) -> int:
         config=(tyro.conf.PositionalRequiredArgs,),
     )
     try:
-        if options.out and options.out.suffix not in (".csv", ".jsonl"):
+        reads = _reads(options.run)
+        kinds = (".csv", ".jsonl", *(".txt", ".xml") * reads)
+        if options.out and options.out.suffix not in kinds:
             raise UsageError(
-                f"--out={options.out}: the name must end in .csv or .jsonl"
+                f"--out={options.out}: the name must end in {' or '.join(kinds)}"
             )
         from lstm_jax import training
 
@@ -375,6 +428,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             watch(options.run, options.live)
             return 0
+        if reads:
+            return _read_lines(options)
         answers = predict(options.run, *options.paths)
         _write_pictures(options.run, answers)
         _show(answers)

@@ -191,6 +191,17 @@ PRESETS: dict[str, tuple[str, Config]] = {
         "the same in clips, behind a bar: a bottleneck-ConvLSTM remembers them",
         _finding("moving_digits_boxes", "detection", "bottleneck", 5, batch_size=4),
     ),
+    "text-lines": (
+        "lines of text in many typefaces, read by a CNN, an LSTM both ways, and CTC",
+        Config(
+            steps=2500,
+            batch_size=16,
+            data=Data("text_lines", normalize="line"),
+            model=Model(kind="vgsl"),
+            optimizer=Optimizer(learning_rate=4e-3, warmup_steps=200),
+            task=Task("recognition"),
+        ),
+    ),
     "features": (
         "labels for every step, from files of features by a frozen network",
         Config(

@@ -129,16 +129,17 @@ def judge(run: Path) -> Judged:
     ) as checkpoints:
         last = checkpoints.latest_step()
         step = checkpoints.best_step() if config.tests_best else last
-    dataset = build.load_data(config)
+    dataset = build.load_data(config, about.classes if build.reads(config) else ())
     train, test = dataset.splits["train"], dataset.splits["test"]
     batch = batch_shapes(test, build.eval_size(config, dataset, 1))
-    evaluate = jax.jit(updates.eval_fn(config, about, task))
-    evaluate = evaluate.lower(jax.eval_shape(lambda: params), batch).compile()
+    jitted = jax.jit(updates.eval_fn(config, about, task))
+    evaluate = jitted.lower(jax.eval_shape(lambda: params), batch).compile()
+    size, widths = len(batch["mask"]), build.widths(config, dataset)
     outputs = [
-        np.asarray(evaluate(params, batch)[1])
-        for batch in data.eval_batches(test, len(batch["mask"]))
+        np.asarray((jitted if widths else evaluate)(params, batch)[1])
+        for batch in data.eval_batches(test, size, widths=widths)
     ]
-    predictions = np.concatenate(outputs)[: len(test.inputs)]
+    predictions = data.in_order(test, size, outputs, widths)
     known = build.judged(config, test, predictions)
     shown = np.arange(len(test.inputs))
     if task.name == "classification":

@@ -54,7 +54,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     from experiments import baselines, build, network, record, updates
     from experiments.display import Display, profile_line, summary_table
     from experiments.tensorboard import Board
-    from experiments.warm import weights_from
+    from experiments.warm import known_characters, weights_from
     from lstm_jax import data, tasks, training
 
     # Devices, of this process and of all others.
@@ -80,23 +80,21 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         training.keep_compiled(data.default_root() / "compiled")
 
     # Data: uint8 pictures in memory, normalised on the device.
-    dataset = build.load_data(config)
+    dataset = build.load_data(config, known_characters(config, directory))
     about = build.facts(config, dataset)
     split, validation = dataset.splits["train"], dataset.splits["validation"]
     steps, eval_every = build.length(config, len(split.inputs))
     resident = build.resident(config, dataset)
+    widths = build.widths(config, dataset)  # of lines of text, else none
+    batch_of = build.batches(config, dataset, share)
 
     def batch_at(at):
-        options = dict(seed=config.seed, step=at, share=share)
-        if resident:
-            batch = data.train_rows(len(split.inputs), config.batch_size, **options)
-        else:
-            batch = data.train_batch(split, config.batch_size, **options)
+        batch = batch_of(at)
         return batch | {"progress": np.full_like(batch["mask"], at / steps)}
 
     feed = dict(
         batch_at=batch_at,
-        per_dispatch=config.steps_per_dispatch,
+        per_dispatch=1 if widths else config.steps_per_dispatch,
         read=map if resident else data.read_ahead,
     )
 
@@ -125,7 +123,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         """Means of metrics over a split, its predictions [N, K]; None if stopped."""
         size = build.eval_size(config, dataset, len(devices))
         sums, predictions = {}, []
-        for batch in data.eval_batches(split, size, share=share):
+        for batch in data.eval_batches(split, size, share=share, widths=widths):
             if stop():
                 return None, None
             metrics, outputs = jax.device_get(eval_step(params, batch))
@@ -133,7 +131,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             for metric, pair in metrics.items():
                 sums[metric] = sums.get(metric, 0) + np.asarray(pair, np.float64)
         means = {metric: float(total / n) for metric, (total, n) in sums.items() if n}
-        return means, np.concatenate(predictions)[: len(split.inputs)]
+        return means, data.in_order(split, size, predictions, widths)
 
     # From here on something is written, by the first process.
     if writes:
@@ -163,6 +161,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         if config.optimizer.warmup_steps > steps // 2:
             display.note(f"a short run: its warm-up is cut to {steps // 2} steps")
         kind = "pictures" if len(dataset.image_shape) == 3 else "clips"
+        kind = "lines" if widths else kind
         sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
         count = sum(leaf.size for leaf in jax.tree.leaves(params))
         display.note(
@@ -255,8 +254,13 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             )
         rows = log.rows() if writes else []
         known = build.judged(config, test, predictions)
+        more = {
+            name: task.report(*build.judged(config, other, evaluate(final, other)[1]))
+            for name, other in (dataset.more or {}).items()
+        }
         report = {
             "test": task.report(*known) if len(known[1]) else {"examples": 0},
+            **more,
             "data": {"examples": sizes, "notes": list(dataset.notes)},
             "train": {
                 "steps": reached,

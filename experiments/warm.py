@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments import build
-from experiments.config import UsageError
+from experiments.config import UsageError, read_run
+from experiments.options import Config
 from experiments.predict import restored
+from experiments.runs import underway
 from lstm_jax import interop, training
 from lstm_jax.interop.entries import check
 
@@ -17,6 +19,23 @@ READERS = {
     ".safetensors": interop.read_safetensors,
     ".h5": interop.read_keras,
 }
+
+
+def known_characters(config: Config, directory: Path) -> list[str]:
+    """Characters that have labels before any line is read, of a run that reads lines.
+
+    Those of the run, where it has begun; else of the run that it begins from.
+    """
+    if config.task.name != "recognition":
+        return []
+    saved = read_run(directory) if underway(directory, config) else None
+    if saved is None and config.init_from:
+        source = Path(config.init_from).expanduser()
+        if source.suffix == ".safetensors" and source.is_file():
+            return _classes(source) or []
+        saved = read_run(source)
+    lines = saved is not None and saved["config"]["task"]["name"] == "recognition"
+    return saved["data"]["classes"] if lines else []
 
 
 def weights_from(source: str | None, about: build.Facts, params: Any):
@@ -43,15 +62,18 @@ def weights_from(source: str | None, about: build.Facts, params: Any):
     else:
         _, theirs, _, donor = restored(path)
         classes, donor = theirs.classes, training.named(donor)
-    columns = None
+    columns, same = None, 0
     if classes is not None and classes != about.classes:
-        columns = {
-            about.classes.index(name): number
+        same = len(set(classes) & set(about.classes))
+        first = about.outputs - len(about.classes)  # of the blank, where there is one
+        columns = {number: number for number in range(first)} | {
+            first + about.classes.index(name): first + number
             for number, name in enumerate(classes)
             if name in about.classes
         }
-    params, found = training.warm_start(params, donor, columns=columns)
-    if all(name.startswith("head/") for name in found.loaded):
+    output = "output" if "output/kernel" in training.named(params) else "head"
+    params, found = training.warm_start(params, donor, output=output, columns=columns)
+    if all(name.startswith(f"{output}/") for name in found.loaded):
         raise UsageError(
             f"init_from={source}: none of its parameters ({_few(found.skipped)}) fits "
             f"one here by name and shape ({_few(found.new)}); model.features, "
@@ -62,7 +84,7 @@ def weights_from(source: str | None, about: build.Facts, params: Any):
         "parameters begin as they are there"
     ]
     for words, paths in (
-        (f"in part, for {len(columns or ())} classes of the same name", found.resized),
+        (f"in part, for {same} classes of the same name", found.resized),
         ("of its own", found.new),
         ("left out", found.skipped),
     ):

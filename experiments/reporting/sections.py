@@ -66,6 +66,14 @@ METRICS = {
         ("hidden.ap50", "AP50 of things mostly hidden"),
         ("hidden.ar50", "recall of things mostly hidden"),
     ),
+    "recognition": (
+        ("cer", "character error rate"),
+        ("wer", "word error rate"),
+        ("exact", "lines without a mistake"),
+        ("substitutions", "characters read as others"),
+        ("deletions", "characters not read"),
+        ("insertions", "characters too many"),
+    ),
     "multilabel": (
         ("accuracy", "accuracy"),
         ("macro.roc_auc", "ROC AUC, macro"),
@@ -80,6 +88,7 @@ HEADLINES = {
     "forecasting": ("mse", "ssim", "psnr"),
     "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
     "detection": ("ap50", "ap", "f1"),
+    "recognition": ("cer", "wer", "exact"),
     "multilabel": ("macro.roc_auc", "macro.average_precision", "accuracy"),
 }
 
@@ -204,6 +213,8 @@ def _per_class(judged) -> Any:
     elif judged.task.name == "detection":
         keys = ("ap50", "ap", "ar50", "things")
         title, found = "class", test["per_class"]
+    elif judged.task.name == "recognition":
+        return None
     elif judged.task.name == "forecasting":
         keys = ("mse", "mae", "psnr", "ssim")
         rows = [{"name": f"+{k}"} | row for k, row in enumerate(test["per_frame"], 1)]
@@ -283,6 +294,17 @@ def _worst(judged) -> list[Any]:
         parts = judged.config, judged.dataset, predictions, targets, losses
         figure = locating.examples(*parts)
         return [Picture(figure, "The best and the worst answers.", photo=True)]
+    if judged.task.name == "recognition":
+        from experiments import reading
+
+        parts = judged.config, judged.dataset, test, predictions
+        return [
+            Picture(reading.sheet(*parts, worst=worst), words, photo=True)
+            for worst, words in (
+                (True, "The worst lines: below, what was read, errors in colour."),
+                (False, "The first lines."),
+            )
+        ]
     if judged.task.name == "forecasting":
         clips = [
             (

@@ -2,11 +2,12 @@
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from lstm_jax.data.buckets import bucket_of, bucketed
 from lstm_jax.data.dataset import DataError, Split
 
 _HOWS = ("unit", "symmetric", "standard")
@@ -161,40 +162,127 @@ def train_batch(
       int32 [B] where the split has them.
     """
     batch = train_rows(len(split.inputs), batch_size, seed=seed, step=step, share=share)
-    return _taken(split, batch.pop("rows")) | batch
+    return taken(split, batch.pop("rows")) | batch
+
+
+def line_batches(
+    split: Split,
+    batch_size: int,
+    *,
+    seed: int,
+    widths: Sequence[int],
+    share: tuple[int, int] = (0, 1),
+) -> Callable[[int], dict]:
+    """The batches of training steps on lines of text, each of one width.
+
+    Args:
+      split: of lines, with lengths.
+      batch_size, seed, share: as in `train_rows`.
+      widths: as `bucket_widths` gives them; a batch of each is a shape of its own.
+
+    Returns:
+      step -> what `train_batch` gives, cut to the width.
+
+    Raises:
+      DataError: a batch size that does not fit.
+    """
+    steps_per_epoch(len(split.inputs), batch_size)  # refuses
+    at = bucketed(split.lengths, widths, batch_size, seed)
+
+    def batch(step: int) -> dict:
+        rows, width = at(step)
+        rows = _part(rows, share)
+        return taken(split, rows, width) | dict(mask=np.ones(len(rows), np.float32))
+
+    return batch
 
 
 def eval_batches(
-    split: Split, batch_size: int, *, share: tuple[int, int] = (0, 1)
+    split: Split,
+    batch_size: int,
+    *,
+    share: tuple[int, int] = (0, 1),
+    widths: Sequence[int] = (),
 ) -> Iterator[dict]:
-    """Every example exactly once, in order; the last batch is padded with mask 0.
+    """Every example exactly once; the last batch is padded with mask 0.
 
     Args:
       split: may be smaller than the batch.
       batch_size: B of all processes, at least 1.
       share: as in `train_rows`.
+      widths: of lines of text, as `bucket_widths` gives them: bucket by bucket, with
+        padding at the end of each. (): all in their order.
 
     Returns:
-      Batches as `train_batch` gives them; padding, all at the end, repeats example 0.
+      Batches as `train_batch` gives them; padding repeats an example. `in_order` brings
+      what is made of them back into the order of the split.
 
     Raises:
       DataError: the batch size is not positive.
     """
     _check_positive(batch_size)
-    return _eval_batches(split, batch_size, share)
+    return _eval_batches(split, batch_size, share, widths)
 
 
-def _eval_batches(split: Split, batch_size: int, share) -> Iterator[dict]:
-    for start in range(0, len(split.inputs), batch_size):
-        rows = _part(np.arange(start, start + batch_size), share)
-        mask = (rows < len(split.inputs)).astype(np.float32)
-        rows[mask == 0] = 0
-        yield _taken(split, rows) | dict(mask=mask)
+def _eval_batches(split: Split, batch_size: int, share, widths) -> Iterator[dict]:
+    for rows, mask, width in _eval_rows(split, batch_size, widths):
+        mask = _part(mask, share)
+        yield taken(split, _part(rows, share), width) | dict(mask=mask)
 
 
-def _taken(split: Split, rows: np.ndarray) -> dict:
+def _eval_rows(split: Split, batch_size: int, widths: Sequence[int]):
+    """Rows [B], their mask, and a width or None."""
+    parts = [(np.arange(len(split.inputs)), None)]
+    if widths:
+        bucket = bucket_of(split.lengths, widths)
+        parts = [(np.flatnonzero(bucket == k), w) for k, w in enumerate(widths)]
+    for members, width in parts:
+        for start in range(0, len(members), batch_size):
+            rows = members[start : start + batch_size]
+            more = batch_size - len(rows)
+            mask = np.pad(np.ones(len(rows), np.float32), (0, more))
+            yield np.pad(rows, (0, more), constant_values=members[0]), mask, width
+
+
+def in_order(
+    split: Split,
+    batch_size: int,
+    outputs: Sequence[np.ndarray],
+    widths: Sequence[int] = (),
+) -> np.ndarray:
+    """What was made of `eval_batches`, example by example in the split's order.
+
+    Args:
+      split, batch_size, widths: as there.
+      outputs: [B, ...] of each batch; of lines [B, T, ...], where T goes by the bucket:
+        zeros follow.
+
+    Returns:
+      [N, ...].
+    """
+    if not widths:
+        return np.concatenate(outputs)[: len(split.inputs)]
+    longest = max(output.shape[1] for output in outputs)
+    shape = (len(split.inputs), longest, *outputs[0].shape[2:])
+    ordered = np.zeros(shape, outputs[0].dtype)
+    parts = _eval_rows(split, batch_size, widths)
+    for output, (rows, mask, _) in zip(outputs, parts, strict=True):
+        real = mask > 0
+        ordered[rows[real], : output.shape[1]] = output[real]
+    return ordered
+
+
+def taken(split: Split, rows: np.ndarray, width: int | None = None) -> dict:
+    """Examples of a split by name; of lines so many columns, more are white."""
+    if width is not None:
+        inputs, lengths = split.inputs[:, :, :width], split.lengths
+        split = split._replace(inputs=inputs, lengths=np.minimum(lengths, width))
     fields = split._asdict().items()
-    return {name: a[rows] for name, a in fields if a is not None}
+    found = {name: a[rows] for name, a in fields if a is not None}
+    if width is not None and (more := width - found["inputs"].shape[2]):
+        sides = (0, 0), (0, 0), (0, more), (0, 0)
+        found["inputs"] = np.pad(found["inputs"], sides, constant_values=255)
+    return found
 
 
 def read_ahead(

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ SCENES = {  # what their pictures or clips come with, the default first
     "digits_boxes": ("boxes",),
     "moving_digits_boxes": ("boxes", "masks"),
 }
+LINES = {"text_lines": ("matplotlib", "all")}  # of text, the default fonts first
+MORE = ("unseen_fonts",)  # splits to test on, beside the one that is called so
 # Our sets and their versions: what was prepared by another one is prepared anew.
-OWN = dict.fromkeys(("digits", "digits_angle", *VIDEOS, *SCENES), "1.0.0")
+OWN = dict.fromkeys(("digits", "digits_angle", *VIDEOS, *SCENES, *LINES), "1.0.0")
 OWN |= dict.fromkeys(SCENES, "1.1.0")
 STOCK = tuple("mnist fashion_mnist kmnist emnist cifar10 cifar100 svhn_cropped".split())
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
@@ -59,8 +62,8 @@ def load_named(
       seed: of that draw.
       frames: of stock clips, T; None: as many as all have, else 16.
       sampling: of stock clips, as in `pick_steps`.
-      answers: "labels" | "masks" | "boxes"; one of our sets of scenes gives what it
-        has.
+      answers: "labels" | "masks" | "boxes" | "text"; one of our sets of scenes or
+        lines gives what it has.
 
     Raises:
       DataError: unknown set, no network, a set of another kind, or one that cannot be
@@ -68,27 +71,32 @@ def load_named(
     """
     name, _, config = source.strip().partition("/")
     name = name.lower().replace("-", "_")
-    if name in VIDEOS:
-        config = _config_of_videos(name, config)
+    if name in VIDEOS or name in LINES:
+        config = _config_of_ours(name, config)
     label = f"{name}/{config}" if config else name
     options = (frames, sampling) if name not in OWN else (None, "spread")
     if name in OWN:
-        known = SCENES.get(name, ("labels",))
+        known = SCENES.get(name, ("text",) if name in LINES else ("labels",))
         answers = answers if answers in known else known[0]
+    elif answers == "text":
+        raise DataError(
+            f"{label}: no lines of text; the sets that have them: {', '.join(LINES)}"
+        )
     arrays, facts, origin = _arrays(
         name, config, label, root, manual_dir, size, *options, answers
     )
     splits = {
         split: Split(*(arrays.get(f"{split}_{part}") for part in Split._fields))
-        for split in SPLITS
+        for split in (*SPLITS, *MORE)
         if f"{split}_inputs" in arrays
     }
+    extra = {split: splits.pop(split) for split in MORE if split in splits} or None
     notes = [*origin["notes"], *facts["notes"]]
     splits, more = _complete(
         label, splits, validation, seed, arrays.get("train_owners")
     )
     classes, notes = tuple(facts["classes"]), (*notes, *more)
-    return Dataset(label, splits, classes, notes, answers=answers)
+    return Dataset(label, splits, classes, notes, answers=answers, more=extra)
 
 
 def _arrays(
@@ -103,7 +111,8 @@ def _arrays(
     answers: str = "labels",
 ) -> tuple[dict[str, np.ndarray], dict, dict]:
     """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
-    home = root / "tfds" / label.replace("/", "@")
+    drawn = _fonts_there() if name in LINES and config == "all" else ""
+    home = root / "tfds" / (label.replace("/", "@") + drawn)
     origin = _origin(home)
     old = origin and origin["version"] != OWN.get(name, origin["version"])
     if origin is None or old or _differs(origin, manual_dir):
@@ -118,11 +127,15 @@ def _arrays(
 
         with lent_to_tfds():
             builder = _builder(name, config, label, home, answers)
+        if name in LINES:
+            from lstm_jax.data import line_builder
+
+            return line_builder.decode_lines(builder, label, size, folder)
         if name in SCENES or answers != "labels":
             return decoding.decode_scenes(builder, label, answers, size, folder)
         return decoding.decode_all(builder, label, size, frames, sampling, folder)
 
-    slot = "-".join(str(part) for part in (label, size, *sampled) if part)
+    slot = "-".join(str(part) for part in (label + drawn, size, *sampled) if part)
     arrays, facts = cached(
         root,
         slot,
@@ -132,9 +145,17 @@ def _arrays(
     return arrays, facts, origin
 
 
-def _config_of_videos(name: str, config: str) -> str:
+def _fonts_there() -> str:
+    """A mark that changes with the fonts."""
+    from lstm_jax.data.fonts import find_fonts
+
+    names = "\n".join(font.name for font in find_fonts("all"))
+    return f"-{zlib.crc32(names.encode()):08x}"
+
+
+def _config_of_ours(name: str, config: str) -> str:
     """A config as it is spelt, "" for the default one."""
-    config, known = config.lower().replace("-", "_"), VIDEOS[name]
+    config, known = config.lower().replace("-", "_"), (VIDEOS | LINES)[name]
     if config and config not in known:
         near = difflib.get_close_matches(config, known, n=4)
         hint = f"near it: {', '.join(near)}" if near else f"it has {', '.join(known)}"
@@ -249,6 +270,11 @@ def _builder(
         if name in VIDEOS:
             config = config or VIDEOS[name][0]
             return moving.BUILDERS[name](config=config, **options)
+        if name in LINES:
+            from lstm_jax.data import line_builder
+
+            config = config or LINES[name][0]
+            return line_builder.BUILDERS[name](config=config, **options)
         if config:
             raise DataError(f"{label}: {name} has no configs; say {name}")
         if name in SCENES:
@@ -310,7 +336,8 @@ def _check_features(label: str, features: Any, answers: str) -> None:
 
 
 def _examples() -> str:
-    images = (name for name in OWN if name not in VIDEOS and name not in SCENES)
+    other = (*VIDEOS, *SCENES, *LINES)
+    images = (name for name in OWN if name not in other)
     return ", ".join((*images, *STOCK, *VIDEOS))
 
 

@@ -29,7 +29,9 @@ class Split(NamedTuple):
         for nothing. Boxes are float32 [N, M, 7], of clips [N, T, M, 7]: corners x0,
         y0, x1, y1 in pixels, x1 and y1 exclusive; the class, -1 where a row is empty;
         1 for a crowd, which is not to be found one by one; the share that is hidden.
-      lengths: int32 [N], valid steps of each clip in 1..T, zeros follow; None: all T.
+        Texts are int32 [N, L], 1 + the index of each character, zeros follow.
+      lengths: int32 [N], valid steps of each clip in 1..T, zeros follow; or columns of
+        each line of text in 1..W, white follows; None: all.
     """
 
     inputs: np.ndarray
@@ -51,7 +53,9 @@ class Dataset(NamedTuple):
         set by name.
       groups: by split, the group of each example, such as a patient; the windows of
         one clip are in one. None: all apart.
-      answers: what the targets are, "labels" (or numbers), "masks" or "boxes".
+      answers: what the targets are, "labels" (or numbers), "masks", "boxes" or
+        "text"; of a text, `classes` are its characters.
+      more: further splits to test on, by name, such as "unseen_fonts"; None: none.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Dataset(NamedTuple):
     names: Mapping[str, tuple[str, ...]] | None = None
     groups: Mapping[str, tuple[str, ...]] | None = None
     answers: str = "labels"
+    more: Mapping[str, Split] | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -12,7 +12,6 @@ from lstm_jax.data.dataset import DataError, Dataset, Split, choose, split_of
 from lstm_jax.data.folders import first_few, stamp
 from lstm_jax.data.images import find_images, read_table
 from lstm_jax.data.line_reading import HEIGHT, Line, decode_lines
-from lstm_jax.data.line_reading import PAPER as PAPER
 from lstm_jax.data.masks import split_folders
 from lstm_jax.data.pages import holds_pages, is_page, read_pages
 

@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,12 @@ from lstm_jax.data.clip_files import SAMPLINGS
 from lstm_jax.data.clip_lists import holds_clips
 from lstm_jax.data.clips import load_clips
 from lstm_jax.data.coco import find_coco, load_coco
-from lstm_jax.data.dataset import DataError, Dataset
+from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.folders import load_pictures
+from lstm_jax.data.lines import holds_lines, load_lines
 from lstm_jax.data.masks import holds_masks, load_masks
 
-ANSWERS = ("labels", "masks", "boxes")
+ANSWERS = ("labels", "masks", "boxes", "text")
 
 
 def load(
@@ -30,6 +32,7 @@ def load(
     validation: float = 0.1,
     seed: int = 0,
     answers: str = "labels",
+    alphabet: Sequence[str] | None = None,
 ) -> Dataset:
     """Load a data set by name, or a person's own folder or CSV of pictures or clips.
 
@@ -39,7 +42,9 @@ def load(
     row is one step of a clip, 0 the first.
 
     Pictures to find things in are a folder of images/ and masks/, as `load_masks` has
-    it, or a COCO file beside its pictures, as `load_coco` has it.
+    it, or a COCO file beside its pictures, as `load_coco` has it. Lines of text are
+    NAME.png beside NAME.gt.txt, a CSV path,text, or pages with ALTO or PAGE XML, as
+    `load_lines` has it.
 
     Args:
       source: a tfds name such as "digits", "fashion_mnist" or "emnist/balanced"; or a
@@ -50,7 +55,8 @@ def load(
       data_dir: where decoded arrays are kept; else $LSTM_JAX_DATA, else
         ~/.cache/lstm_jax.
       manual_dir: folder of a data set's files that were fetched by hand.
-      size: square side to resize to, pixels. None keeps a common size.
+      size: square side to resize to, pixels; of lines of text, their height. None
+        keeps a common size.
       frames: of a person's own clips and stock ones: T, at least 1; a shorter clip is
         padded with zeros. None: 16, of features as many as the longest file has.
       sampling: of the same clips: "spread" takes T frames evenly from the whole
@@ -58,8 +64,10 @@ def load(
         stay in one split.
       validation: share carved out of train, in (0, 1), where nothing else is given.
       seed: of that draw, at least 0.
-      answers: which targets are to be given, "labels", "masks" or "boxes"; our own
-        sets give what they have.
+      answers: which targets are to be given, "labels", "masks", "boxes" or "text";
+        our own sets give what they have.
+      alphabet: of a person's own lines of text: characters by index, where a network
+        has them already; lines with others are skipped. None: all that occur.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -94,7 +102,9 @@ def load(
         options = dict(size=size, validation=validation, seed=seed)
         if path is not None:
             _check_answers(path, answers)
-        if path is not None and answers != "labels":
+        if path is not None and answers == "text":
+            dataset = load_lines(path, root, alphabet=alphabet, **options)
+        elif path is not None and answers != "labels":
             loader = {"masks": load_masks, "boxes": load_coco}[answers]
             dataset = loader(path, root, **options)
         elif path is not None and holds_clips(path):
@@ -107,12 +117,19 @@ def load(
             options |= dict(answers=answers)
             dataset = load_named(text, root, **options)
         if notes:  # the temporary folder goes away: keep nothing mapped from it
-            whole = {
-                name: split._make(a if a is None else np.array(a) for a in split)
-                for name, split in dataset.splits.items()
-            }
-            dataset = dataset._replace(splits=whole, notes=(*notes, *dataset.notes))
+            dataset = dataset._replace(
+                splits=_in_memory(dataset.splits),
+                notes=(*notes, *dataset.notes),
+                more=dataset.more and _in_memory(dataset.more),
+            )
         return dataset
+
+
+def _in_memory(splits: Mapping[str, Split]) -> dict[str, Split]:
+    return {
+        name: split._make(a if a is None else np.array(a) for a in split)
+        for name, split in splits.items()
+    }
 
 
 def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
@@ -123,7 +140,7 @@ def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
         not isinstance(source, str)
         or text.startswith((".", "~", os.sep))
         or text.endswith(os.sep)
-        or path.suffix.lower() in (".csv", ".tsv", ".txt", ".zip", ".json")
+        or path.suffix.lower() in (".csv", ".tsv", ".txt", ".xml", ".zip", ".json")
     )
     if plainly or (not named and path.exists()):
         if not path.exists():
@@ -133,8 +150,13 @@ def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
 
 
 def _check_answers(path: Path, answers: str) -> None:
-    """Refuses masks or boxes where something else is asked for, and says by what."""
+    """Refuses masks, boxes or texts where something else is asked for."""
     found = {}
+    if answers != "text" and holds_lines(path):
+        raise DataError(
+            f"{path}: holds lines of text (NAME.gt.txt, a column text, or ALTO or PAGE "
+            'XML); load it with answers="text"'
+        )
     if holds_masks(path):
         found["masks"] = "images/ and masks/", "segment-digits"
     if files := find_coco(path):

@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable] = {
     "m": jax.nn.softmax,
 }
 EPSILON = 1e-5  # added to the variances of the group norm
+NOISE = 5.0  # grey values: less than that is no writing
 
 
 class Reader(nn.Module):
@@ -277,6 +278,26 @@ def masked(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
         return x
     inside = jnp.arange(x.shape[2], dtype=lengths.dtype) < lengths[:, None]
     return jnp.where(inside[:, None, :, None], x, jnp.zeros((), x.dtype))
+
+
+def standardized(images: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    """Each line with mean 0 and variance 1 over its own columns, zero past them.
+
+        y = (x - mean) / sqrt(var + 5²)
+
+    Args:
+      images: `[B, H, W, 1]`, 0 to 255.
+      lengths: int `[B]`, the columns that count; default all.
+
+    Returns:
+      Float32 of the same shape, 0 where all of a line has one colour.
+    """
+    x = images.astype(jnp.float32)
+    inside = jnp.ones_like(x) if lengths is None else masked(jnp.ones_like(x), lengths)
+    count = jnp.maximum(inside.sum((1, 2, 3), keepdims=True), 1.0)
+    x = (x - (x * inside).sum((1, 2, 3), keepdims=True) / count) * inside
+    variance = (x**2).sum((1, 2, 3), keepdims=True) / count
+    return x * jax.lax.rsqrt(variance + NOISE**2)
 
 
 def _to_depth(x: jax.Array, window: tuple[int, int]) -> jax.Array:

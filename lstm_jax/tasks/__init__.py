@@ -8,6 +8,7 @@ from lstm_jax.tasks.calibration import (
 )
 from lstm_jax.tasks.classification import classification
 from lstm_jax.tasks.comparison import McNemar, mcnemar, paired_difference
+from lstm_jax.tasks.ctc import infeasible
 from lstm_jax.tasks.detection import SURE, detection
 from lstm_jax.tasks.drawing import drawn, gif, mask_png, png, resized, sheet
 from lstm_jax.tasks.film import gif_bytes, strip
@@ -23,8 +24,9 @@ from lstm_jax.tasks.judging import (
 from lstm_jax.tasks.multilabel import multilabel
 from lstm_jax.tasks.ngram import Ngram, ngram
 from lstm_jax.tasks.plots import curves, overlay
+from lstm_jax.tasks.plots_text import lines_figure
 from lstm_jax.tasks.precision import average_precision
-from lstm_jax.tasks.recognition import recognition
+from lstm_jax.tasks.recognition import recognition, text_of
 from lstm_jax.tasks.regression import regression
 from lstm_jax.tasks.segmentation import segmentation
 from lstm_jax.tasks.task import Task
@@ -48,6 +50,8 @@ __all__ = [
     "forecasting",
     "gif",
     "gif_bytes",
+    "infeasible",
+    "lines_figure",
     "mask_png",
     "mcnemar",
     "middle_frames",
@@ -67,4 +71,5 @@ __all__ = [
     "reliability",
     "reliability_figure",
     "strip",
+    "text_of",
 ]

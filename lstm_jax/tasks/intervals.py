@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from lstm_jax.tasks.detection import counts
+from lstm_jax.tasks.edits import align
 from lstm_jax.tasks.forecasting import frame_scores
 from lstm_jax.tasks.segmentation import VOID, confusion
 
@@ -32,7 +33,7 @@ def bootstrap(
 
     Args:
       task: "classification" | "regression" | "forecasting" | "multilabel" |
-        "segmentation" | "detection", of which the last has none for AP.
+        "segmentation" | "detection", of which it has none for AP | "recognition".
       predictions, targets: as the task's `report` takes them, N examples.
       level: share of the draws between the two ends, in (0, 1).
       resamples: draws.
@@ -80,6 +81,7 @@ def weighted_scores(task: str, predictions, targets) -> Scores:
         "multilabel": _multilabel,
         "segmentation": _segmentation,
         "detection": _detection,
+        "recognition": _recognition,
     }
     if task not in makers:
         raise ValueError(f'bootstrap: task="{task}", wanted one of {tuple(makers)}')
@@ -92,7 +94,8 @@ def example_losses(task: str, predictions, targets) -> np.ndarray:
     Cross-entropy of a classification and, over its known entries, of a multilabel
     example (NaN without any); mean absolute error of a regression; squared error of a
     forecast, summed over a frame and averaged over frames; 1 - Dice over the pixels of
-    a segmentation that are not background; 1 - F1 of a detection's boxes.
+    a segmentation that are not background; 1 - F1 of a detection's boxes; edits of a
+    line of text, divided by its characters.
     """
     predictions, targets = np.asarray(predictions), np.asarray(targets)
     if task == "classification":
@@ -106,10 +109,35 @@ def example_losses(task: str, predictions, targets) -> np.ndarray:
     if task == "detection":
         said, right, true = _box_counts(predictions, targets).T
         return np.where(said + true, 1 - 2 * right / np.maximum(said + true, 1), 0.0)
+    if task == "recognition":
+        edits, characters, _ = _text_counts(predictions, targets)
+        return edits / np.maximum(characters, 1)
     loss, known = _entries(predictions, targets)[2:]
     axes = tuple(range(1, loss.ndim))
     count = known.sum(axes)
     return np.where(count, loss.sum(axes) / np.maximum(count, 1), np.nan)
+
+
+def _text_counts(predictions, targets):
+    """Edits, characters and whether nothing is wrong, of each line, [N] each."""
+    true = [[int(label) for label in row if label] for row in targets]
+    read = [[int(label) for label in row if label] for row in predictions[..., 0]]
+    pairs = zip(true, read, strict=True)
+    edits = np.asarray([align(t, r).distance for t, r in pairs], np.float64)
+    return edits, np.asarray([len(t) for t in true], np.float64), edits == 0
+
+
+def _recognition(predictions, targets) -> Scores:
+    edits, characters, exact = _text_counts(predictions, targets)
+
+    def scores(weights):
+        total = weights @ characters
+        return {
+            "cer": np.where(total > 0, weights @ edits / np.maximum(total, 1), np.nan),
+            "exact": weights @ exact.astype(np.float64) / weights.sum(1),
+        }
+
+    return scores
 
 
 def _dice_errors(predictions, targets):

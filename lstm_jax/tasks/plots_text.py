@@ -1,6 +1,13 @@
 """Pictures of how lines were read."""
 
-from lstm_jax.look import BLUE, INK, figure, safe, tidy
+from collections.abc import Sequence
+
+import numpy as np
+
+from lstm_jax.look import BLUE, INK, ORANGE, QUIET, figure, safe, tidy
+from lstm_jax.tasks.edits import align
+
+_WIDE = 9.0  # inches that the widest line takes
 
 
 def confusion_figure(report: dict):
@@ -17,6 +24,81 @@ def confusion_figure(report: dict):
     told = "no characters" if cer is None else f"{100 * cer:.2f} % of characters wrong"
     ax.set_title(f"True → read, {told}", loc="left", color=INK)
     return fig
+
+
+def lines_figure(
+    images: Sequence[np.ndarray],
+    true: Sequence[str],
+    predictions: np.ndarray,
+    steps: Sequence[int],
+    alphabet: Sequence[str],
+    *,
+    title: str,
+):
+    """Lines, and below each character where it was read; errors in colour.
+
+    What is true is told where something else was read, a character that was not read
+    stands there as a small v.
+
+    Args:
+      images: of each line, uint8 [H, W], W its own.
+      true: its text.
+      predictions: rows of the task's, [N, T, 4].
+      steps: of each line.
+      alphabet: characters by label, the first of label 1.
+      title: above.
+
+    Returns:
+      A Figure.
+    """
+    widest = max((image.shape[1] for image in images), default=1)
+    scale = _WIDE / widest  # inches a pixel
+    rows = [image.shape[0] * scale + 0.62 for image in images]
+    fig = figure(_WIDE + 0.3, sum(rows) + 0.5, pad=0.02)
+    fig.set_layout_engine("none")
+    whole = sum(rows) + 0.5
+    fig.text(0.15 / (_WIDE + 0.3), 1 - 0.3 / whole, title, color=INK, fontsize=12)
+    top = whole - 0.5
+    for image, text, prediction, count, row in zip(
+        images, true, predictions, steps, rows, strict=True
+    ):
+        high, wide = image.shape
+        top -= row
+        box = 0.15, top + 0.5, wide * scale, high * scale
+        sides = (_WIDE + 0.3, whole) * 2
+        ax = fig.add_axes([v / w for v, w in zip(box, sides, strict=True)])
+        ax.imshow(image, cmap="gray", vmin=0, vmax=255, aspect="auto")
+        ax.axis("off")
+        said = prediction[prediction[:, 0] != 0]
+        read = "".join(alphabet[int(label) - 1] for label in said[:, 0])
+        centres = (said[:, 2] + said[:, 3]) / 2 * wide / max(int(count), 1)
+        _written(ax, align(text, read).pairs, centres, high + 0.11 / scale)
+        if text != read:
+            where = dict(xycoords="data", textcoords="offset points")
+            words = f"true: {safe(text, 90)}"
+            ax.annotate(
+                words, (0, high), (0, -30), color=QUIET, fontsize=8, va="top", **where
+            )
+    return fig
+
+
+def _written(ax, pairs, centres, y: float) -> None:
+    """The characters that were read, each at its place."""
+    at = 0
+    font = dict(ha="center", va="center", fontsize=9, clip_on=False)
+    for true, read in pairs:
+        if read is None:  # between the ones before and after
+            around = centres[max(at - 1, 0) : at + 1]
+            x = float(np.mean(around)) if len(around) else 0.0
+            ax.text(x, y, "v", color=ORANGE, **font | dict(fontsize=7))
+            continue
+        wrong = true != read
+        shown = read if read.isprintable() else "?"
+        shown = "_" if wrong and read == " " else shown
+        colour = ORANGE if wrong else INK
+        weight = "bold" if wrong else "normal"
+        ax.text(centres[at], y, safe(shown, 2), color=colour, fontweight=weight, **font)
+        at += 1
 
 
 def _shown(character: str) -> str:

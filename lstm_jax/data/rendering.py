@@ -1,0 +1,118 @@
+"""Lines of text, drawn offline as a scan might have them.
+
+Each line follows from (seed, split, index) and the list of fonts.
+"""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from lstm_jax.data.fonts import Font, face
+from lstm_jax.data.texts import line_text
+
+HEIGHT = 32  # pixels of a line
+SPLITS = ("train", "test", "unseen_fonts")
+
+
+def draw(text: str, font: Font, rng: np.random.Generator) -> np.ndarray:
+    """A line on paper, uint8 [32, W], dark on light.
+
+    Characters may jump about the baseline; the line is slanted and tilted, cut out
+    tightly or not, blurred, and printed on paper that is not evenly light, with noise,
+    or in black and white.
+    """
+    drawn = face(font.path, int(rng.integers(28, 38)))
+    ascent, descent = drawn.getmetrics()
+    margin, base = int(ascent), int(1.3 * ascent)
+    spacing, as_set = rng.uniform(0, 1.5), rng.random() < 0.6
+    parts = [text] if as_set else list(text)  # as set: with kerning
+    advances = [drawn.getlength(part) + spacing for part in parts]
+    width = int(sum(advances)) + 2 * margin
+    canvas = Image.new("L", (width, base + 2 * int(descent) + 4))
+    pen, x = ImageDraw.Draw(canvas), float(margin)
+    tops = rng.normal(0, rng.uniform(0, 0.9), len(parts))
+    for part, top, advance in zip(parts, tops, advances, strict=True):
+        pen.text((x, base + top), part, 255, drawn, anchor="ls")
+        x += advance
+    canvas = _cut(_slanted(canvas, base, rng), base, ascent, descent, rng)
+    return _printed(np.asarray(canvas, np.float32) / 255, rng)
+
+
+def _slanted(canvas: Image.Image, base: int, rng: np.random.Generator) -> Image.Image:
+    upright = rng.random() < 0.4
+    slant = 0.0 if upright else rng.uniform(-0.03, 0.2)
+    tilt, middle = rng.uniform(-0.008, 0.008), canvas.width / 2
+    shear = (1, slant, -slant * base, tilt, 1, -tilt * middle)
+    return canvas.transform(
+        canvas.size, Image.Transform.AFFINE, shear, Image.Resampling.BILINEAR
+    )
+
+
+def _cut(
+    canvas: Image.Image,
+    base: int,
+    ascent: int,
+    descent: int,
+    rng: np.random.Generator,
+) -> Image.Image:
+    """The line with some paper around it, 32 pixels high."""
+    left, highest, right, lowest = canvas.getbbox() or (0, base - 8, 8, base)
+    sides = rng.integers(1, 8, 2)
+    above, below = rng.integers(0, 8, 2)
+    if rng.random() < 0.3:  # around the ink, as who cuts lines out by hand does
+        above, below = (above + 1) // 2, (below + 1) // 2
+        top, bottom = min(highest, base - ascent // 3), max(lowest, base)
+    else:
+        top, bottom = base - ascent, base + descent
+    box = (
+        max(left - int(sides[0]), 0),
+        max(top - int(above), 0),
+        min(right + 1 + int(sides[1]), canvas.width),
+        min(bottom + int(below), canvas.height),
+    )
+    canvas = canvas.crop(box)
+    if rng.random() < 0.15:  # ink that runs, or is worn off
+        kind = ImageFilter.MaxFilter if rng.random() < 0.7 else ImageFilter.MinFilter
+        share = rng.uniform(0.2, 0.6)
+        canvas = Image.blend(canvas, canvas.filter(kind(3)), share)
+    stretched = canvas.width * rng.uniform(0.75, 1.1)
+    columns = max(round(stretched * HEIGHT / canvas.height), 8)
+    canvas = canvas.resize((columns, HEIGHT), Image.Resampling.BILINEAR)
+    return canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7)))
+
+
+def _printed(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Ink in [0, 1] on paper, uint8."""
+    height, width = ink.shape
+    y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, width, dtype=np.float32)
+    down, across, wave = rng.uniform(-14, 14, 3)
+    paper = rng.uniform(185, 255) + down * y + across * x
+    paper = paper + wave * np.sin(x * rng.uniform(2, 9) + rng.uniform(0, 6))
+    dark = rng.uniform(0, 90)
+    page = paper + (dark - paper) * ink
+    page += rng.uniform(0, 10) * rng.standard_normal(ink.shape, np.float32)
+    if rng.random() < 0.15:  # black and white
+        page = np.where(page < (paper + dark) / 2, 0, 255)
+    return np.clip(np.round(page), 0, 255).astype(np.uint8)
+
+
+def line(
+    split: str, index: int, fonts: list[Font], seed: int = 0
+) -> tuple[np.ndarray, str, Font]:
+    """Line number `index` of a split.
+
+    Args:
+      split: one of `SPLITS`.
+      index: at least 0.
+      fonts: of the split, as `fonts_of` gives them.
+      seed: of all draws.
+
+    Returns:
+      (uint8 [32, W], its text, the font).
+    """
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    family = rng.choice(sorted({font.family for font in fonts}))
+    styles = [font for font in fonts if font.family == family]
+    font = styles[int(rng.integers(len(styles)))]
+    text = line_text(rng, split)
+    return draw(text, font, rng), text, font

@@ -1,0 +1,206 @@
+"""Runs that read lines of text: a folder, predict, another alphabet, mistakes."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from experiments import build, network, reading, train
+from experiments.config import override, preset
+from experiments.predict import lines, main, predict
+from lstm_jax import data
+from lstm_jax.data.fonts import _matplotlib, face
+
+SPEC = "[1,16,0,1 Cr5,3,16,4,2 S1(1x0)1,3 Lbx24]"
+SMALL = dict(
+    accelerator="cpu",
+    steps=140,
+    batch_size=8,
+    eval_every=70,
+    data__buckets=1,
+    model__spec=SPEC,
+    optimizer__learning_rate=2e-2,
+    optimizer__warmup_steps=20,
+)
+
+
+def draw(path, text):
+    """A line of text, 24 pixels high."""
+    font = face(str(_matplotlib("DejaVuSans.ttf")), 18)
+    image = Image.new("L", (int(font.getlength(text)) + 8, 24), 230)
+    ImageDraw.Draw(image).text((4, 1), text, 20, font)
+    image.save(path)
+
+
+def fill(folder, count, letters, seed):
+    """Lines of three to six letters, and their texts."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    for k in range(count):
+        text = "".join(rng.choice(list(letters), rng.integers(3, 7))).strip() or "o"
+        text = " ".join(text.split())
+        draw(folder / f"{k:03}.png", text)
+        (folder / f"{k:03}.gt.txt").write_text(text + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("lines") / "first", 160, "oxL ", 0)
+
+
+@pytest.fixture(scope="module")
+def run(folder, compiled_once):
+    with compiled_once():
+        path = folder.parent / "run"
+        return train("text-lines", data=folder, run_dir=path, **SMALL)
+
+
+def test_it_learns_and_the_report_tells_how_well(run, folder):
+    test = run.report["test"]
+    assert test["cer"] < 0.05 and 0 <= test["wer"] < 0.2 and test["exact"] > 0.7
+    assert test["examples"] == run.report["data"]["examples"]["test"]
+    for name in ("lines.png", "worst_lines.png", "confusions.png", "test_lines.csv"):
+        assert (run.directory / name).stat().st_size > 100
+    saved = json.loads((run.directory / "config.json").read_text())
+    assert saved["data"]["classes"] == [" ", "L", "o", "x"]
+    assert saved["data"]["outputs"] == 5
+
+
+def test_predict_reads_and_writes_texts_places_and_alto(run, folder, tmp_path, capsys):
+    (folder.parent / "empty.png").write_bytes(b"")
+    Image.new("L", (40, 1)).save(folder.parent / "low.png")
+    paths = [folder / "000.png", folder.parent / "empty.png", folder / "001.png"]
+    paths += [folder.parent / "low.png"]
+    for suffix in ("txt", "jsonl", "xml", "csv"):
+        out = tmp_path / f"out.{suffix}"
+        code = main([str(run.directory), *map(str, paths), f"--out={out}"])
+        assert code == 1  # for two cannot be read
+    told = capsys.readouterr()
+    wanted = [(folder / f"{k:03}.gt.txt").read_text().strip() for k in range(2)]
+    assert f"{paths[0]}\t{wanted[0]}\n" in told.out
+    assert "empty.png" in told.err and "1 pixel" in told.err
+    texts = (tmp_path / "out.txt").read_text().split("\n")
+    assert texts == [wanted[0], "", wanted[1], "", ""]
+    rows = [
+        json.loads(row) for row in (tmp_path / "out.jsonl").read_text().splitlines()
+    ]
+    assert [row.get("text") for row in rows] == [wanted[0], None, wanted[1], None]
+    assert "error" in rows[1] and "error" in rows[3]
+    first = rows[0]["characters"]
+    assert "".join(one["character"] for one in first) == wanted[0]
+    ends = [x for one in first for x in one["x"]]
+    assert ends == sorted(ends) and 0 <= ends[0] and ends[-1] <= rows[0]["size"][0]
+    root = ET.parse(tmp_path / "out.xml").getroot()
+    space = {"a": reading.ALTO}
+    pages = root.findall(".//a:Page", space)
+    words = [[s.get("CONTENT") for s in p.findall(".//a:String", space)] for p in pages]
+    assert words == [wanted[0].split(), [], wanted[1].split(), []]
+    names = [e.text for e in root.findall(".//a:fileIdentifier", space)]
+    assert names == [str(path) for path in paths]
+
+
+def test_a_line_reads_alike_whatever_it_is_padded_to(run, folder):
+    config = override(preset("text-lines"), SMALL | {"data": str(folder)})
+    saved = json.loads((run.directory / "config.json").read_text())["data"]
+    about = build.Facts(**saved)
+    forward = jax.jit(network.forward_fn(config, about))
+    image = data.read_line(folder / "000.png", 16)
+    task = build.task(config, about)
+    loss = jax.jit(task.loss)
+    texts, losses = [], []
+    for width in (image.shape[1], 128, 256):
+        inputs = np.full((2, 16, width, 1), 0, np.uint8)
+        inputs[0, :, : image.shape[1]] = image
+        batch = dict(inputs=inputs, lengths=np.int32([image.shape[1], width]))
+        logits = forward(run.params, batch)[0]
+        texts.append(np.asarray(task.predict(logits))[0, :8, 0].tolist())
+        targets = np.int32([[2, 3, 4, 3], [2, 0, 0, 0]])
+        batch = dict(targets=targets, mask=np.float32([1, 0]))
+        losses.append(float(loss(logits, batch)[0]))
+    assert texts[0] == texts[1] == texts[2] and any(texts[0])
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+def test_a_thousand_lines_compile_no_more_than_eight_programs(run, folder):
+    config = override(preset("text-lines"), SMALL)
+    saved = json.loads((run.directory / "config.json").read_text())["data"]
+    shapes = set()
+
+    def read(inputs, lengths):
+        shapes.add(inputs.shape)
+        return np.zeros((len(inputs), 2, 4), np.float32)
+
+    files = []
+    for k, width in enumerate(np.geomspace(6, 3000, 60).astype(int)):
+        path = folder.parent / f"wide{k}.png"
+        pixels = np.full((16, width), 255, np.uint8)
+        pixels[4] = 0
+        Image.fromarray(pixels).save(path)
+        files.append(path)
+    about = build.Facts(**saved)
+    found = list(reading.predict(config, about, read, files))
+    assert sum("error" not in row for row in found) >= 55
+    assert len(shapes) <= 8
+
+
+def test_fine_tuning_keeps_what_it_knows_and_learns_new_characters(
+    run, folder, compiled_once, capsys
+):
+    more = fill(folder.parent / "more", 60, "ox7", 1)
+    options = SMALL | dict(steps=60, init_from=run.directory)
+    again = train("text-lines", data=more, run_dir=folder.parent / "again", **options)
+    saved = json.loads((again.directory / "config.json").read_text())["data"]
+    assert saved["classes"] == [" ", "L", "o", "x", "7"]
+    assert "for 4 classes of the same name" in capsys.readouterr().out
+    assert again.report["test"]["cer"] < 0.15
+    (answer,) = predict(run.directory, folder / "002.png")
+    assert answer["text"] == (folder / "002.gt.txt").read_text().strip()
+
+
+def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_path):
+    config = override(
+        preset("text-lines"),
+        SMALL
+        | {"data": str(folder), "model.spec": "[1,16,0,1 Cr5,9,8,4,9 S1(1x0)1,3]"},
+    )
+    loaded = build.load_data(config)
+    (note,) = [note for note in loaded.notes if "more characters than steps" in note]
+    kept = loaded.splits["train"]
+    assert note.startswith("skipped ") and 0 < len(kept.inputs) < 128
+    spec = reading.line_spec(config, 5)
+    assert (spec.steps(kept.lengths) >= (kept.targets != 0).sum(-1)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model.spec": "[1,16,0,1 Cr5,3 Lbx8]"}, "character 16"),
+        ({"model.spec": "[1,16,0,1 Lbx8 O2s5]"}, "text is read by CTC"),
+        ({"data.size": 20}, "reads lines 16 pixels high"),
+        ({"model.kind": "reader"}, "recognition wants vgsl or crnn"),
+        ({"augment.shift": 1}, "leave its text"),
+        ({"task.name": "classification", "data.normalize": "unit"}, "lines of text"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(folder, options, words, capsys):
+    flags = SMALL | {"data": str(folder)}
+    flags = {k.replace("__", "."): v for k, v in flags.items()} | options
+    if "model.kind" in options or "task.name" in options:
+        flags["model.kind"] = "reader"
+        del flags["model.spec"]
+    if options.get("task.name"):
+        del flags["data.buckets"]
+    line = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items()]
+    from experiments.train import main as train_main
+
+    assert train_main(["text-lines", *line]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_live_reading_begins_before_all_is_read(run, folder):
+    answers = lines(run.directory, folder)
+    assert next(answers)["path"].endswith("000.png")
