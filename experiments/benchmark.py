@@ -8,7 +8,7 @@ network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM and a vani
 where what matters lies many steps back, and draws how far their gradients reach.
 `cures` makes networks sick and well again. `compile`, or `--compile-for=v5e,h200`,
 compiles layers and training steps for TPUs and GPUs that are not here, and counts what
-becomes of them.
+becomes of them. `reading` reads lines of text by a run, and by Tesseract.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ import numpy as np
 from experiments.config import explain
 from experiments.measuring.comparisons import Accuracy, Memory, accuracy, memory
 from experiments.measuring.cures import Cures, cures
+from experiments.measuring.tesseract import Reading, reading
 
 _HELP = ("-h", "--help")
 
@@ -340,6 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Memory, tyro.conf.subcommand("memory")]
         | Annotated[Cures, tyro.conf.subcommand("cures")]
         | Annotated[Compile, tyro.conf.subcommand("compile")]
+        | Annotated[Reading, tyro.conf.subcommand("reading")]
     )
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     arguments = _named(arguments)
@@ -351,7 +353,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         runs = {Layers: benchmark, Speed: speed, Accuracy: accuracy, Memory: memory}
-        runs |= {Cures: cures, Compile: compile_apart}
+        runs |= {Cures: cures, Compile: compile_apart, Reading: reading}
         runs[type(options)](options)
     except (ValueError, RuntimeError, OSError) as error:
         print(explain(error), file=sys.stderr)

@@ -133,6 +133,7 @@ def _shown(metrics):
     """The two or three numbers of a row that a person follows."""
     parts = []
     names = ("loss", "accuracy", "foreground_iou", "f1", "mse", "ssim", "mae")
+    names += ("cer", "exact")
     for name in names:
         if len(parts) == (3 if "mse" in metrics else 2):
             break
@@ -196,6 +197,12 @@ def summary_table(report: dict) -> Table:
             ("recall of things mostly hidden", ("hidden", "ar50"), max),
             ("F1 of boxes", ("f1",), max),
             ("parameters", ("parameters",), min),
+        ]
+    if report.get("task") == "recognition":
+        lines = [
+            ("character error rate", ("cer",), min),
+            ("word error rate", ("wer",), min),
+            ("lines without a mistake", ("exact",), max),
         ]
     findings = _findings(report)
     table = Table(

@@ -79,7 +79,9 @@ class Model:
     its skips; by detection, an LSTM that emits boxes, or a bottleneck-ConvLSTM over
     frames with a box from every place. Or read lines of text: the network of a VGSL
     spec, or the CRNN."""
-    spec: str = "[1,32,0,1 Cr5,3,24,4,2 Cr3,3,64,2,2 S1(1x0)1,3 Lbx128]"
+    spec: str = (
+        "[1,32,0,1 Cr5,5,24,4,3 Cr3,3,48,2,1 Cr3,3,64,2,1 S1(1x0)1,3 Cr1,1,80 Lbx96]"
+    )
     """Of kind=vgsl: its layers, in Tesseract's or kraken's dialect; the output, as wide
     as the alphabet, is put to it."""
     cell: Literal["lstm", "gru", "rnn", "conv_lstm", "conv_gru"] = "lstm"

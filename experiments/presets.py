@@ -194,11 +194,11 @@ PRESETS: dict[str, tuple[str, Config]] = {
     "text-lines": (
         "lines of text in many typefaces, read by a CNN, an LSTM both ways, and CTC",
         Config(
-            steps=2500,
+            steps=5000,
             batch_size=16,
             data=Data("text_lines", normalize="line"),
             model=Model(kind="vgsl"),
-            optimizer=Optimizer(learning_rate=4e-3, warmup_steps=200),
+            optimizer=Optimizer(learning_rate=5e-3, warmup_steps=200),
             task=Task("recognition"),
         ),
     ),

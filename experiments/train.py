@@ -68,7 +68,10 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     # A core with few examples waits for the others longer than it works, unless
     # images are convolved.
     examples = config.batch_size // config.accumulate
-    convolves = config.model.cell.startswith("conv") or config.task.name in FINDERS
+    convolves = config.model.cell.startswith("conv") or config.task.name in (
+        *FINDERS,
+        "recognition",
+    )
     least = 1 if convolves else 32
     devices = training.enough_cores(devices, examples, least=least)
     training.check_batch_size(config.batch_size, len(devices), config.accumulate)

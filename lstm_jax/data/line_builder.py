@@ -16,14 +16,14 @@ from lstm_jax.data.images import decode
 from lstm_jax.data.line_reading import PAPER
 from lstm_jax.data.lines import labels_of
 
-NUMBERS = {"train": 20_000, "test": 1_000, "unseen_fonts": 1_000}
+NUMBERS = {"train": 15_000, "test": 1_000, "unseen_fonts": 1_000}
 
 with tfds.core.registered.skip_registration():
 
     class TextLines(tfds.core.GeneratorBasedBuilder):
         """Lines of words, numbers and marks over 95 symbols, drawn as if scanned.
 
-        20,000 lines to train on, 1,000 to test on, of other words, and 1,000 of these
+        15,000 lines to train on, 1,000 to test on, of other words, and 1,000 of these
         and of other typefaces, unseen_fonts. They are 32 pixels high; `font` names the
         font.
         """

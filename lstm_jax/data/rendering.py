@@ -70,10 +70,9 @@ def _cut(
         min(bottom + int(below), canvas.height),
     )
     canvas = canvas.crop(box)
-    if rng.random() < 0.15:  # ink that runs, or is worn off
-        kind = ImageFilter.MaxFilter if rng.random() < 0.7 else ImageFilter.MinFilter
-        share = rng.uniform(0.2, 0.6)
-        canvas = Image.blend(canvas, canvas.filter(kind(3)), share)
+    if rng.random() < 0.1:  # ink that runs
+        wide = canvas.filter(ImageFilter.MaxFilter(3))
+        canvas = Image.blend(canvas, wide, rng.uniform(0.2, 0.6))
     stretched = canvas.width * rng.uniform(0.75, 1.1)
     columns = max(round(stretched * HEIGHT / canvas.height), 8)
     canvas = canvas.resize((columns, HEIGHT), Image.Resampling.BILINEAR)
@@ -91,7 +90,7 @@ def _printed(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     dark = rng.uniform(0, 90)
     page = paper + (dark - paper) * ink
     page += rng.uniform(0, 10) * rng.standard_normal(ink.shape, np.float32)
-    if rng.random() < 0.15:  # black and white
+    if rng.random() < 0.1:  # black and white
         page = np.where(page < (paper + dark) / 2, 0, 255)
     return np.clip(np.round(page), 0, 255).astype(np.uint8)
 

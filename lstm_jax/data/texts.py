@@ -11,7 +11,7 @@ import numpy as np
 
 from lstm_jax.data.fonts import SYMBOLS
 
-LENGTHS = (4, 34)  # characters of a line, about
+LENGTHS = (4, 33)  # characters of a line, at most so many
 _MARKS = SYMBOLS[1:16] + SYMBOLS[26:33] + SYMBOLS[59:65] + SYMBOLS[91:]
 _PAIRS = ["()", "[]", '""', "''", "{}", "<>", "**", "--"]
 _ONSETS = "b c ch d f g h j k l m n p pl qu r s sh st t th tr v w x y z".split()
@@ -86,10 +86,14 @@ would write written wrong yard year yellow yes yet you young your
 
 def line_text(rng: np.random.Generator, split: str) -> str:
     """A line of words, numbers and marks; "train" has others than all other splits."""
-    wanted = int(rng.integers(*LENGTHS))
-    text = _token(rng, split)
-    while len(text) < wanted:
-        text += " " + _token(rng, split)
+    most = int(rng.integers(*LENGTHS))
+    text, failed = _token(rng, split), 0
+    while failed < 3:
+        longer = f"{text} {_token(rng, split)}"
+        if len(longer) <= most:
+            text = longer
+        else:
+            failed += 1
     return text
 
 
@@ -108,9 +112,9 @@ def is_for_test(word: str) -> bool:
 
 def _draw_token(rng: np.random.Generator) -> str:
     kind = rng.random()
-    if kind < 0.07:
+    if kind < 0.05:
         return "".join(rng.choice(list(SYMBOLS[1:]), rng.integers(1, 6)))
-    if kind < 0.22:
+    if kind < 0.20:
         return _number(rng)
     if kind < 0.64:
         word = str(rng.choice(_COMMON))
