@@ -46,6 +46,7 @@ _NEEDS = (
     ("model.spec", "model.kind", ("vgsl",)),
     ("task.beams", "task.name", ("recognition",)),
     ("data.buckets", "task.name", ("recognition",)),
+    ("augment.warp", "task.name", ("recognition",)),
 )
 
 
@@ -207,6 +208,7 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
         "augment.rotate": config.augment.rotate,
         "augment.cutout": config.augment.cutout,
         "augment.noise": config.augment.noise,
+        "augment.warp": config.augment.warp,
         "augment.mixup": config.augment.mixup,
         "data.noise_rows": config.data.noise_rows,
         "optimizer.learning_rate": config.optimizer.learning_rate,
@@ -306,11 +308,12 @@ def _check_finder(config: Config) -> None:
     if name not in FINDERS and name != "recognition":
         return
     targets = "text" if name == "recognition" else "masks or boxes"
+    others = " and augment.warp" if name == "recognition" else ""
     for option in ("shift", "rotate", "flip", "cutout", "mixup"):
         if value := getattr(config.augment, option):
             raise UsageError(
                 f"augment.{option}={value} would change the picture and leave its "
-                f"{targets}; of a {name} only augment.noise can be changed"
+                f"{targets}; use augment.noise{others}"
             )
     if config.augment.crop != 1:
         raise UsageError(f"augment.crop={config.augment.crop} is not for a {name}")

@@ -69,6 +69,11 @@ def export(
     if streaming and format != "jaxexport":
         raise UsageError(f"--streaming is for {ENDINGS['jaxexport']}, not for {out}")
     config, about, task, params = _restored(run)
+    if config.task.name == "recognition" and format != "safetensors":
+        raise UsageError(
+            f"{run} reads lines of text, of which only the weights are exported: "
+            "--format=safetensors"
+        )
     if format == "jaxexport":
         content = _compiled(config, about, task, params, streaming)
         write_bytes(out, content)
@@ -77,7 +82,12 @@ def export(
     elif format == "safetensors":
         from lstm_jax import training
 
+        options = dict(source=about.dataset, dir=None, manual_dir=None)
+        plain = dataclasses.replace(config.data, **options)
+        plain = dataclasses.replace(config, data=plain, run_dir=None, init_from=None)
+        told = {"config": dataclasses.asdict(plain), "data": dataclasses.asdict(about)}
         words = {"classes": json.dumps(about.classes), "by": "lstm_jax"}
+        words["run"] = json.dumps(told)
         interop.write_safetensors(out, training.named(params), words)
     else:
         _write_weights(format, out, params)
@@ -101,10 +111,10 @@ def _chosen(run: Path, out: Any, format: Format | None) -> tuple[Format, Path]:
 
 
 def _restored(run: str | Path):
-    """As `predict.restored`, with params as NumPy's arrays."""
+    """As `restored`, with params as NumPy's arrays."""
     import jax
 
-    from experiments.predict import restored
+    from experiments.restoring import restored
 
     config, about, task, params = restored(run)
     return config, about, task, jax.device_get(params)

@@ -114,7 +114,7 @@ def _finished(config: Config) -> bool:
 def _read(config: Config) -> Run:
     """The finished run of a fold, its pictures still to be drawn."""
     from experiments import record
-    from experiments.predict import restored
+    from experiments.restoring import restored
 
     directory = Path(config.run_dir)
     report = json.loads((directory / "report.json").read_text(encoding="utf-8"))

@@ -29,7 +29,7 @@ def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from experiments import network
-    from experiments.predict import restored
+    from experiments.restoring import restored
     from lstm_jax import data
     from lstm_jax.models import stream
 

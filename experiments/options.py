@@ -52,6 +52,8 @@ class Augment:
     """Side of a square that is blacked out, pixels."""
     noise: float = 0.0
     """Standard deviation of Gaussian noise; pixels are 0 to 255."""
+    warp: float = 0.0
+    """Stretch lines of text along both axes by up to about this share."""
     mixup: float = 0.0
     """Alpha of mixing pictures, and their targets, in pairs; 0.2 is usual."""
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.config import FINDERS, UsageError, explain, from_dict, read_run
+from experiments.config import FINDERS, UsageError, explain, from_dict
+from experiments.restoring import restored, saved_run
 
 BATCH = 256
 EXPORTED = ".jaxexport"
@@ -31,7 +32,8 @@ class Options:
     """Answers for pictures or clips, by a trained run."""
 
     run: Path
-    """Folder of the run, such as runs/digits."""
+    """Folder of the run, such as runs/digits; or a .safetensors or .jaxexport file that
+    export made of one."""
     paths: tuple[str, ...]
     """Pictures, folders, or a CSV with a column `path`; clips for a run on clips."""
     out: Path | None = None
@@ -45,40 +47,11 @@ class Options:
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
 
 
-def restored(run: str | Path):
-    """`(config, facts, task, params)` of a trained run, by its chosen checkpoint."""
-    import jax
-    import numpy as np
-
-    from experiments import build, network, updates
-    from lstm_jax import training
-
-    saved = read_run(Path(run))
-    if saved is None:
-        raise UsageError(
-            f"{run} holds no run (no config.json); train one first with "
-            "`python -m experiments.train`, then give its folder"
-        )
-    config, about = from_dict(saved["config"]), build.Facts(**saved["data"])
-    if config.folds and config.fold is None:
-        raise UsageError(
-            f"{run} holds {config.folds} folds, each a run; give one of them, such as "
-            f"{Path(run, 'fold-0')}"
-        )
-    task = build.task(config, about)
-
-    def blank():
-        key = jax.random.key(0)
-        params = network.init_params(config, about, key)
-        tx = updates.optimizer(config, updates.schedule(config, steps=1))
-        return training.TrainState(np.int32(0), params, tx.init(params), key)
-
-    with training.Checkpoints(
-        Path(run, "checkpoints"), monitor=task.monitor, mode=task.mode
-    ) as checkpoints:
-        step = checkpoints.best_step() if config.tests_best else None
-        params = training.weights(checkpoints.restore(jax.eval_shape(blank), step))
-    return config, about, task, params
+def _written(run: str | Path) -> float:
+    """When a run was last begun, or a file written."""
+    path = Path(run)
+    path = path if path.is_file() else path / "config.json"
+    return path.stat().st_mtime if path.exists() else 0.0
 
 
 @functools.lru_cache(maxsize=4)
@@ -111,7 +84,7 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
     """Answers for pictures.
 
     Args:
-      run: folder of a trained run.
+      run: folder of a trained run, or a file that export made of one.
       *paths: picture files of any size, folders, or a CSV with a column `path`; clips,
         folders of frames or of clips for a run on clips, .npy for one on features.
 
@@ -137,9 +110,7 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
         return exported.predict(run, *paths)
     if not paths:
         raise UsageError("no pictures named: give files, folders or a CSV")
-    known = Path(run, "config.json")
-    written = known.stat().st_mtime if known.exists() else 0.0
-    config, about, answer = _load(str(run), written)
+    config, about, answer = _load(str(run), _written(run))
     shape = tuple(about.image_shape)
     if config.task.name == "recognition":
         return list(lines(run, *paths))
@@ -175,7 +146,7 @@ def lines(run: str | Path, *paths: str | Path) -> Iterator[dict[str, Any]]:
     from experiments import reading
     from lstm_jax import data
 
-    config, about, answer = _load(str(run), Path(run, "config.json").stat().st_mtime)
+    config, about, answer = _load(str(run), _written(run))
 
     def read(inputs, lengths):
         return answer(inputs=inputs, lengths=lengths)
@@ -286,13 +257,14 @@ def _write_pictures(run: Path, answers: list[dict[str, Any]]) -> None:
     from experiments import locating, record
     from lstm_jax import tasks
 
+    folder = run if run.is_dir() else run.parent
     if any("raw" in row for row in answers):
-        saved = read_run(run)
+        saved = saved_run(run)
         task = from_dict(saved["config"]).task.name
-        locating.write(run, task, saved["data"]["classes"], answers)
+        locating.write(folder, task, saved["data"]["classes"], answers)
     for row in answers:
         if "frames" in row:
-            path = run / "predictions" / f"{Path(row['path']).stem}.gif"
+            path = folder / "predictions" / f"{Path(row['path']).stem}.gif"
             film = tasks.gif_bytes(row["seen"], None, row["frames"])
             record.write_bytes(path, film)
             row["film"] = str(path)
@@ -331,7 +303,8 @@ def look(run: Path, answers: list[dict[str, Any]]) -> None:
             model, params, pixels, length=length, predict=task.predict
         )
         options |= dict(followed=followed)
-        place = run / "predictions" / path.stem
+        folder = run if run.is_dir() else run.parent
+        place = folder / "predictions" / path.stem
         figure = inspect.reading(model, params, pixels, **options)
         record.save_figure(place.with_name(f"{path.stem}.png"), figure)
         film = inspect.reading_gif(model, params, pixels, **options)
@@ -379,7 +352,7 @@ def _show(answers: list[dict[str, Any]]) -> None:
 
 def _reads(run: Path) -> bool:
     """Whether a run reads lines of text."""
-    saved = read_run(run)
+    saved = saved_run(run)
     return saved is not None and saved["config"]["task"]["name"] == "recognition"
 
 
@@ -428,6 +401,8 @@ def main(arguments: list[str] | None = None) -> int:
 
             watch(options.run, options.live)
             return 0
+        if reads and options.look:
+            raise UsageError("--look: a run that reads lines draws them by report")
         if reads:
             return _read_lines(options)
         answers = predict(options.run, *options.paths)

@@ -196,7 +196,9 @@ PRESETS: dict[str, tuple[str, Config]] = {
         Config(
             steps=5000,
             batch_size=16,
-            data=Data("text_lines", normalize="line"),
+            eval_every=1250,
+            data=Data("text_lines", validation=0.05, normalize="line"),
+            augment=Augment(warp=0.08),
             model=Model(kind="vgsl"),
             optimizer=Optimizer(learning_rate=5e-3, warmup_steps=200),
             task=Task("recognition"),

@@ -1,5 +1,6 @@
 """Lines of text: what a run reads, what it leaves behind, and what predict answers."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -173,9 +174,11 @@ def predict(config: Config, about: Any, read: Any, files: Sequence[Path]) -> Ite
     high = about.image_shape[0]
     widths = sorted({*(reach * high for reach in REACHES), data.WIDEST})
     spec = line_spec(config, about.outputs)
-    for start in range(0, len(files), 8 * BATCH):
+    # The first one alone, so that an answer is there after one compilation.
+    ends = [0, 1, *range(8 * BATCH, len(files) + 8 * BATCH, 8 * BATCH)]
+    for start, end in itertools.pairwise(ends):
         rows, waiting = [], [[] for _ in widths]
-        for path in files[start : start + 8 * BATCH]:
+        for path in files[start:end]:
             rows.append({"path": str(path)})
             try:
                 image = data.read_line(path, high)

@@ -119,7 +119,7 @@ def judge(run: Path) -> Judged:
     import numpy as np
 
     from experiments import build, record, updates
-    from experiments.predict import restored
+    from experiments.restoring import restored
     from lstm_jax import data, tasks, training
     from lstm_jax.inspect.summary import temporary_bytes
 

@@ -58,10 +58,14 @@ def loss_fn(config: Config, about: Facts, goal: tasks.Task):
     ready, rates = _with_targets(config), _rates(config)
 
     def loss(params: Any, batch: dict, keys: jax.Array):
+        batch = dict(batch)
         params = training.freeze(params, rates)
         inputs, pairs = batch["inputs"], None
         if len(about.image_shape) > 2:
             inputs, pairs = change(inputs, _fold(keys, 0))
+        if config.augment.warp:
+            parts = inputs, batch["lengths"], _fold(keys, 2), config.augment.warp
+            inputs, batch["lengths"] = training.warp(*parts)
         batch = ready(batch | {"inputs": inputs})
         outputs, extra = forward(params, batch, _fold(keys, 1))
         metrics = goal.metrics(outputs, batch)

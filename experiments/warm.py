@@ -7,7 +7,7 @@ from typing import Any
 from experiments import build
 from experiments.config import UsageError, read_run
 from experiments.options import Config
-from experiments.predict import restored
+from experiments.restoring import restored
 from experiments.runs import underway
 from lstm_jax import interop, training
 from lstm_jax.interop.entries import check

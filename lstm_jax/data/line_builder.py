@@ -17,15 +17,16 @@ from lstm_jax.data.line_reading import PAPER
 from lstm_jax.data.lines import labels_of
 
 NUMBERS = {"train": 15_000, "test": 1_000, "unseen_fonts": 1_000}
+TRAINED_ON_ALL = 40_000
 
 with tfds.core.registered.skip_registration():
 
     class TextLines(tfds.core.GeneratorBasedBuilder):
         """Lines of words, numbers and marks over 95 symbols, drawn as if scanned.
 
-        15,000 lines to train on, 1,000 to test on, of other words, and 1,000 of these
-        and of other typefaces, unseen_fonts. They are 32 pixels high; `font` names the
-        font.
+        15,000 lines to train on, 40,000 in all typefaces, and 1,000 to test on, of
+        other words; and 1,000 of these and of other typefaces, unseen_fonts. They are
+        32 pixels high; `font` names the font.
         """
 
         name = "text_lines"
@@ -59,9 +60,11 @@ with tfds.core.registered.skip_registration():
 
         def _split_generators(self, dl_manager: Any) -> dict:
             fonts = find_fonts(self.builder_config.name)
+            more = self.builder_config.name == "all"
+            numbers = NUMBERS | ({"train": TRAINED_ON_ALL} if more else {})
             return {
                 split: self._generate_examples(split, number, fonts_of(split, fonts))
-                for split, number in NUMBERS.items()
+                for split, number in numbers.items()
             }
 
         def _generate_examples(self, split: str, number: int, fonts: list) -> Iterator:

@@ -60,7 +60,7 @@ def _cut(
     above, below = rng.integers(0, 8, 2)
     if rng.random() < 0.3:  # around the ink, as who cuts lines out by hand does
         above, below = (above + 1) // 2, (below + 1) // 2
-        top, bottom = min(highest, base - ascent // 3), max(lowest, base)
+        top, bottom = min(highest, base - int(0.75 * ascent)), max(lowest, base)
     else:
         top, bottom = base - ascent, base + descent
     box = (
@@ -73,7 +73,7 @@ def _cut(
     if rng.random() < 0.1:  # ink that runs
         wide = canvas.filter(ImageFilter.MaxFilter(3))
         canvas = Image.blend(canvas, wide, rng.uniform(0.2, 0.6))
-    stretched = canvas.width * rng.uniform(0.75, 1.1)
+    stretched = canvas.width * rng.uniform(0.88, 1.12)
     columns = max(round(stretched * HEIGHT / canvas.height), 8)
     canvas = canvas.resize((columns, HEIGHT), Image.Resampling.BILINEAR)
     return canvas.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.7)))

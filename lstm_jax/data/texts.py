@@ -112,11 +112,11 @@ def is_for_test(word: str) -> bool:
 
 def _draw_token(rng: np.random.Generator) -> str:
     kind = rng.random()
-    if kind < 0.05:
+    if kind < 0.03:
         return "".join(rng.choice(list(SYMBOLS[1:]), rng.integers(1, 6)))
-    if kind < 0.20:
+    if kind < 0.16:
         return _number(rng)
-    if kind < 0.64:
+    if kind < 0.50:
         word = str(rng.choice(_COMMON))
     else:
         word = "".join(
@@ -126,14 +126,14 @@ def _draw_token(rng: np.random.Generator) -> str:
         )
     case, mark = rng.random(), rng.random()
     word = word.upper() if case < 0.12 else word.capitalize() if case < 0.36 else word
-    if mark < 0.10:
+    if mark < 0.08:
         return word + str(rng.choice(list(",.;:!?-")))
-    if mark < 0.16:
+    if mark < 0.12:
         opens, closes = rng.choice(_PAIRS)
         return opens + word + closes
-    if mark < 0.24:
+    if mark < 0.17:
         return word + str(rng.choice(list(_MARKS)))
-    return str(rng.choice(list(_MARKS))) + word if mark < 0.28 else word
+    return str(rng.choice(list(_MARKS))) + word if mark < 0.19 else word
 
 
 def _number(rng: np.random.Generator) -> str:

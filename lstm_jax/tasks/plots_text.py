@@ -53,7 +53,7 @@ def lines_figure(
     """
     widest = max((image.shape[1] for image in images), default=1)
     scale = _WIDE / widest  # inches a pixel
-    rows = [image.shape[0] * scale + 0.62 for image in images]
+    rows = [image.shape[0] * scale + 0.5 for image in images]
     fig = figure(_WIDE + 0.3, sum(rows) + 0.5, pad=0.02)
     fig.set_layout_engine("none")
     whole = sum(rows) + 0.5
@@ -64,7 +64,7 @@ def lines_figure(
     ):
         high, wide = image.shape
         top -= row
-        box = 0.15, top + 0.5, wide * scale, high * scale
+        box = 0.15, top + 0.42, wide * scale, high * scale
         sides = (_WIDE + 0.3, whole) * 2
         ax = fig.add_axes([v / w for v, w in zip(box, sides, strict=True)])
         ax.imshow(image, cmap="gray", vmin=0, vmax=255, aspect="auto")
@@ -74,11 +74,9 @@ def lines_figure(
         centres = (said[:, 2] + said[:, 3]) / 2 * wide / max(int(count), 1)
         _written(ax, align(text, read).pairs, centres, high + 0.11 / scale)
         if text != read:
-            where = dict(xycoords="data", textcoords="offset points")
-            words = f"true: {safe(text, 90)}"
-            ax.annotate(
-                words, (0, high), (0, -30), color=QUIET, fontsize=8, va="top", **where
-            )
+            told = f"true: {safe(text, 90)}"
+            below = high + 0.28 / scale
+            ax.text(0, below, told, color=QUIET, fontsize=8, va="center", clip_on=False)
     return fig
 
 

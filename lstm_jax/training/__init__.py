@@ -8,6 +8,7 @@ from lstm_jax.training.augment import (
     noise,
     rotate,
     shift,
+    warp,
 )
 from lstm_jax.training.averaging import average_weights, weights
 from lstm_jax.training.checkpoint import CheckpointError, Checkpoints
@@ -99,6 +100,7 @@ __all__ = [
     "stacker",
     "start_processes",
     "wait_for_all",
+    "warp",
     "waited",
     "warm_start",
     "weights",

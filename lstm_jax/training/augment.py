@@ -203,6 +203,57 @@ def noise(images: jax.Array, keys: jax.Array, deviation: float) -> jax.Array:
     return jax.vmap(noise_one)(images, keys)
 
 
+def warp(
+    images: jax.Array, lengths: jax.Array, keys: jax.Array, amount: float
+) -> tuple[jax.Array, jax.Array]:
+    """Stretches lines of text along both axes, and moves them a little.
+
+      y[i, j] = x[(i - H/2 - b) / s_y + H/2, (j - a) / s_x],  linear between pixels,
+
+    with log s_x, log s_y uniform on -amount ... amount, a on 0 ... H/8, and b on
+    -amount H/2 ... amount H/2; beyond an edge is what is at the edge. A line that would
+    leave the image is stretched less.
+
+    Args:
+      images: [B, H, W, C].
+      lengths: int [B], the columns of each line, 1 to W.
+      keys: [B], one typed key per image.
+      amount: 0 or more; 0.1 is about a tenth.
+
+    Returns:
+      (float32 [B, H, W, C], int32 [B]): the images, and their columns.
+
+    Raises:
+      ValueError: `amount` is negative.
+    """
+    _check("warp", "amount", amount, 0)
+    if amount == 0:
+        return images.astype(jnp.float32), lengths
+    _, h, w, _ = images.shape
+
+    def weights(places, size):  # [N]: of which pixels each is made
+        places = jnp.clip(places, 0, size - 1)[:, None]
+        distances = jnp.abs(places - jnp.arange(size, dtype=jnp.float32))
+        return jnp.maximum(1 - distances, 0)
+
+    def warp_one(image, length, key):
+        u = jax.random.uniform(key, (4,), jnp.float32, -1.0, 1.0)
+        right, down = (u[0] + 1) * (h / 16), u[1] * (amount * h / 2)
+        columns = length.astype(jnp.float32)
+        wide = jnp.minimum(jnp.exp(amount * u[2]), (w - right) / columns)
+        xs = (jnp.arange(w, dtype=jnp.float32) - right) / wide
+        rows = jnp.arange(h, dtype=jnp.float32) - (h - 1) / 2 - down
+        ys = rows / jnp.exp(amount * u[3]) + (h - 1) / 2
+        across = weights(jnp.minimum(xs, columns - 1), w)  # [W, W]
+        image = image.astype(jnp.float32)
+        image = jnp.einsum("ij,jkc->ikc", weights(ys, h), image)
+        image = jnp.einsum("kj,ijc->ikc", across, image)
+        end = jnp.clip(jnp.floor(columns * wide + right), 1, w)
+        return image, end.astype(lengths.dtype)
+
+    return jax.vmap(warp_one)(images, lengths, keys)
+
+
 def mixup(
     images: jax.Array, keys: jax.Array, alpha: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

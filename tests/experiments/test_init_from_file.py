@@ -11,7 +11,7 @@ import pytest
 
 from experiments import train
 from experiments.export import export
-from experiments.predict import restored
+from experiments.restoring import restored
 from experiments.warm import weights_from
 from lstm_jax.interop import (
     read_safetensors,

@@ -11,7 +11,7 @@ from conftest import SMALL, SMALL_MODEL
 
 from experiments import train
 from experiments.config import Config, UsageError, check, override, preset
-from experiments.predict import restored
+from experiments.restoring import restored
 from experiments.seeds import _directory, train_seeds
 from experiments.train import _train
 from lstm_jax.training import named

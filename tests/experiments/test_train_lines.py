@@ -9,10 +9,14 @@ import pytest
 from PIL import Image, ImageDraw
 
 from experiments import build, network, reading, train
-from experiments.config import override, preset
+from experiments.config import UsageError, override, preset
+from experiments.measuring import tesseract
 from experiments.predict import lines, main, predict
+from experiments.report import report
+from experiments.warm import known_characters
 from lstm_jax import data
 from lstm_jax.data.fonts import _matplotlib, face
+from lstm_jax.interop import write_safetensors
 
 SPEC = "[1,16,0,1 Cr5,3,16,4,2 S1(1x0)1,3 Lbx24]"
 SMALL = dict(
@@ -204,3 +208,44 @@ def test_mistakes_are_told_in_one_line(folder, options, words, capsys):
 def test_live_reading_begins_before_all_is_read(run, folder):
     answers = lines(run.directory, folder)
     assert next(answers)["path"].endswith("000.png")
+
+
+def test_one_file_of_weights_reads_and_is_fine_tuned(run, folder, tmp_path, command):
+    file = tmp_path / "lines.safetensors"
+    code, _, _ = command("export", run.directory, f"--out={file}")
+    assert code == 0 and str(folder.parent) not in file.read_bytes().decode("latin-1")
+    paths = [folder / f"{k:03}.png" for k in range(4)]
+    want, got = predict(run.directory, *paths), predict(file, *paths)
+    assert [row["text"] for row in got] == [row["text"] for row in want]
+    code, out, _ = command("predict", file, paths[0])
+    assert code == 0 and out == f"{paths[0]}\t{want[0]['text']}\n"
+    code, _, err = command("export", run.directory, "--out=x.jaxexport")
+    assert code == 2 and "only the weights are exported" in err
+    config = override(preset("text-lines"), {"init_from": str(file)})
+    assert known_characters(config, tmp_path / "none") == [" ", "L", "o", "x"]
+    bad = tmp_path / "bad.safetensors"
+    write_safetensors(bad, {"a": np.zeros(3)})
+    code, _, err = command("predict", bad, paths[0])
+    assert code == 2 and "does not tell of which network" in err
+
+
+def test_the_report_shows_lines_and_rates(run, compiled_once):
+    with compiled_once():
+        made = report(run.directory)
+    assert made.numbers["test"]["cer"] == pytest.approx(run.report["test"]["cer"])
+    low, high = made.numbers["intervals"]["cer"]
+    assert low <= made.numbers["test"]["cer"] <= high
+    page = made.path.read_text()
+    assert "character error rate" in page and "The worst lines" in page
+
+
+def test_reading_beside_tesseract_where_there_is_none(run, folder, monkeypatch, capsys):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    found = tesseract.reading(
+        tesseract.Reading(run.directory, split="test", data=str(folder))
+    )
+    want = run.report["test"]["cer"]
+    assert found["ours"]["cer"] == pytest.approx(want) and "tesseract" not in found
+    assert "Debian's package is tesseract-ocr" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no split unseen_fonts"):
+        tesseract.reading(tesseract.Reading(run.directory, data=str(folder)))

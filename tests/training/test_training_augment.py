@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lstm_jax.training import crop, cutout, flip, mixup, noise, rotate, shift
+from lstm_jax.training import crop, cutout, flip, mixup, noise, rotate, shift, warp
 from lstm_jax.training.augment import _rotated
 
 # An amount that changes something, and the one that changes nothing.
@@ -348,3 +348,35 @@ def test_mixup_without_mixing():
     np.testing.assert_array_equal(mixed, images)
     np.testing.assert_array_equal(lam, [1, 1, 1])
     np.testing.assert_array_equal(partner, [1, 2, 0])
+
+
+def warped(image, length, key, amount):
+    """The same by interpolation, pixel by pixel."""
+    h, w = image.shape
+    u = np.asarray(jax.random.uniform(key, (4,), jnp.float32, -1.0, 1.0), np.float64)
+    right, down = (u[0] + 1) * h / 16, u[1] * amount * h / 2
+    wide, high = min(np.exp(amount * u[2]), (w - right) / length), np.exp(amount * u[3])
+    xs = np.clip((np.arange(w) - right) / wide, 0, length - 1)
+    ys = np.clip((np.arange(h) - (h - 1) / 2 - down) / high + (h - 1) / 2, 0, h - 1)
+    rows = np.stack([np.interp(xs, np.arange(w), row) for row in image])
+    found = np.stack([np.interp(ys, np.arange(h), column) for column in rows.T], 1)
+    return found, int(length * wide + right)
+
+
+def test_lines_are_warped_as_interpolation_has_it():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, 16, 40, 1), np.uint8)
+    lengths = np.int32([40, 39, 25, 12, 3, 1])
+    keys = jax.random.split(jax.random.key(3), 6)
+    found, ends = jax.jit(warp, static_argnums=3)(images, lengths, keys, 0.3)
+    for k in range(6):
+        want, end = warped(images[k, ..., 0].astype(float), lengths[k], keys[k], 0.3)
+        np.testing.assert_allclose(found[k, ..., 0], want, atol=0.02)
+        assert ends[k] == np.clip(end, 1, 40)
+    alone, end = warp(images[2:3], lengths[2:3], keys[2:3], 0.3)
+    np.testing.assert_allclose(alone[0], found[2], atol=1e-3)
+    same, lengths_too = warp(images, lengths, keys, 0)
+    np.testing.assert_array_equal(same, images)
+    np.testing.assert_array_equal(lengths_too, lengths)
+    with pytest.raises(ValueError, match="warp: amount"):
+        warp(images, lengths, keys, -0.1)

@@ -1,0 +1,140 @@
+"""How well and how fast a run reads lines, beside Tesseract on the same pictures."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from experiments.config import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """Reads the same lines by a run and by Tesseract, if it is installed.
+
+    Tesseract gets each line enlarged, with a white rim, and one process for all:
+    `--psm 7 --oem 1 -l eng --dpi 300`, all of its symbols allowed.
+    """
+
+    run: Path
+    """Folder of a run that reads lines, such as runs/text-lines."""
+    split: Literal["test", "unseen_fonts"] = "unseen_fonts"
+    data: str | None = None
+    """Another set of lines, such as text_lines/all; default that of the run."""
+    limit: int = 1000
+    scale: int = 3
+    """Of the pictures that Tesseract gets."""
+
+
+def reading(options: Reading) -> dict[str, Any]:
+    """Prints character and word error rates and lines per second of both."""
+    from experiments import build
+    from experiments.config import override
+    from experiments.predict import lines
+    from experiments.restoring import restored
+    from lstm_jax import tasks
+    from lstm_jax.tasks.recognition import scores
+
+    config, about, _, _ = restored(options.run)
+    if not build.reads(config):
+        raise UsageError(f"{options.run} reads no lines of text")
+    if options.data:
+        config = override(config, {"data": options.data})
+    dataset = build.load_data(config, about.classes)
+    split = (dataset.splits | (dataset.more or {})).get(options.split)
+    if split is None:
+        raise UsageError(f"{dataset.name} has no split {options.split}")
+    count = min(options.limit, len(split.inputs))
+    true = [tasks.text_of(row, dataset.classes) for row in split.targets[:count]]
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        files = _pictures(Path(folder), split, count, 1)
+        start = time.perf_counter()
+        answers, first = [], 0.0
+        for answer in lines(options.run, *files):
+            first = first or time.perf_counter() - start
+            answers.append(answer.get("text", ""))
+        seconds = time.perf_counter() - start
+        found["ours"] = scores(true, answers) | {"lines_per_second": count / seconds}
+        found["ours"]["first_line_after"] = first
+        if shutil.which("tesseract"):
+            files = _pictures(Path(folder), split, count, options.scale)
+            start = time.perf_counter()
+            answers = _tesseract(Path(folder), files)
+            seconds = time.perf_counter() - start
+            theirs = scores(true, answers)
+            found["tesseract"] = theirs | {"lines_per_second": count / seconds}
+            loose = scores(*([_loosely(t) for t in texts] for texts in (true, answers)))
+            found["tesseract"]["cer_without_spaces_and_quotes"] = loose["cer"]
+    _show(options, dataset.name, count, found)
+    return found
+
+
+def _loosely(text: str) -> str:
+    """Without spaces, and with one kind of quotes and dashes."""
+    return "".join(text.split()).translate(str.maketrans("‘’“”—–`", "''\"\"--'"))
+
+
+def _pictures(folder: Path, split, count: int, scale: int) -> list[Path]:
+    from PIL import Image, ImageOps
+
+    files = []
+    for k in range(count):
+        pixels = split.inputs[k, :, : split.lengths[k], 0]
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        if scale > 1:
+            size = image.width * scale, image.height * scale
+            image = image.resize(size, Image.Resampling.BICUBIC)
+            image = ImageOps.expand(image, 10 * scale, 255)
+        files.append(folder / f"{scale}-{k:05}.png")
+        image.save(files[-1])
+    return files
+
+
+def _tesseract(folder: Path, files: list[Path]) -> list[str]:
+    """The text of each picture, by one process for all."""
+    names = folder / "names.txt"
+    names.write_text("".join(f"{file}\n" for file in files))
+    words = ["tesseract", str(names), "stdout", "--psm", "7", "--oem", "1"]
+    done = subprocess.run(
+        [*words, "-l", "eng", "--dpi", "300"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_THREAD_LIMIT": str(os.cpu_count())},
+    )
+    if done.returncode:
+        raise UsageError(f"tesseract: {done.stderr.strip()[-200:]}")
+    pages = done.stdout.split("\f")
+    return [" ".join(page.split()) for page in pages[: len(files)]]
+
+
+def _show(options: Reading, name: str, count: int, found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{count:,} lines, {name}, {options.split}", box=None)
+    for column in ("", "CER", "WER", "exact", "lines a second"):
+        table.add_column(column, justify="left" if not column else "right")
+    for who, numbers in found.items():
+        table.add_row(
+            who,
+            *(f"{100 * numbers[key]:.2f} %" for key in ("cer", "wer", "exact")),
+            f"{numbers['lines_per_second']:.1f}",
+        )
+    console = Console()
+    console.print(table)
+    console.print(f"first line after {found['ours']['first_line_after']:.2f} s")
+    if "tesseract" in found:
+        loose = found["tesseract"]["cer_without_spaces_and_quotes"]
+        console.print(
+            "Tesseract's CER without spaces, and with quotes and dashes of one kind: "
+            f"{100 * loose:.2f} %"
+        )
+    else:
+        console.print("tesseract is not installed: Debian's package is tesseract-ocr")

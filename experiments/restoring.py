@@ -1,0 +1,93 @@
+"""A trained run again: out of its folder, or out of one file of its weights.
+
+This file imports nothing heavy, so that `predict --help` is instant.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.config import UsageError, from_dict, read_run
+
+
+def restored(run: str | Path):
+    """`(config, facts, task, params)` of a trained run, by its chosen checkpoint."""
+    import jax
+    import numpy as np
+
+    from experiments import build, network, updates
+    from lstm_jax import training
+
+    saved = saved_run(run)
+    if saved is None:
+        raise UsageError(
+            f"{run} holds no run (no config.json); train one first with "
+            "`python -m experiments.train`, then give its folder"
+        )
+    config, about = from_dict(saved["config"]), build.Facts(**saved["data"])
+    if config.folds and config.fold is None:
+        raise UsageError(
+            f"{run} holds {config.folds} folds, each a run; give one of them, such as "
+            f"{Path(run, 'fold-0')}"
+        )
+    task = build.task(config, about)
+    if Path(run).is_file():
+        return config, about, task, _weights(Path(run), config, about)
+
+    def blank():
+        key = jax.random.key(0)
+        params = network.init_params(config, about, key)
+        tx = updates.optimizer(config, updates.schedule(config, steps=1))
+        return training.TrainState(np.int32(0), params, tx.init(params), key)
+
+    with training.Checkpoints(
+        Path(run, "checkpoints"), monitor=task.monitor, mode=task.mode
+    ) as checkpoints:
+        step = checkpoints.best_step() if config.tests_best else None
+        params = training.weights(checkpoints.restore(jax.eval_shape(blank), step))
+    return config, about, task, params
+
+
+def saved_run(run: str | Path) -> dict[str, Any] | None:
+    """What a run was, as `read_run` has it, of a folder or of a .safetensors file.
+
+    Raises:
+      UsageError: a file that is damaged, or holds weights alone.
+    """
+    path = Path(run).expanduser()
+    if not path.is_file():
+        return read_run(path)
+    from lstm_jax import interop
+
+    try:
+        words = interop.read_safetensors_metadata(path).get("run")
+        saved = json.loads(words) if words else None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    if not isinstance(saved, dict) or {"config", "data"} - saved.keys():
+        raise UsageError(
+            f"{path} does not tell of which network it holds the weights; export it "
+            "again, by `python -m experiments.export RUN --format=safetensors`"
+        )
+    return saved
+
+
+def _weights(path: Path, config: Any, about: Any):
+    """Params of a network out of a .safetensors file."""
+    import jax
+
+    from experiments import network
+    from lstm_jax import interop, training
+    from lstm_jax.interop.entries import check
+
+    def blank():
+        return network.init_params(config, about, jax.random.key(0))
+
+    shapes = jax.eval_shape(blank)
+    try:
+        found = interop.read_safetensors(path)
+        wanted = {name: leaf.shape for name, leaf in training.named(shapes).items()}
+        check(str(path), found, wanted)
+    except (ValueError, NotImplementedError) as error:
+        raise UsageError(str(error)) from error
+    return jax.tree.unflatten(jax.tree.structure(shapes), [found[n] for n in wanted])
