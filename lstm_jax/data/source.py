@@ -152,11 +152,9 @@ def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
 def _check_answers(path: Path, answers: str) -> None:
     """Refuses masks, boxes or texts where something else is asked for."""
     found = {}
-    if answers != "text" and holds_lines(path):
-        raise DataError(
-            f"{path}: holds lines of text (NAME.gt.txt, a column text, or ALTO or PAGE "
-            'XML); load it with answers="text"'
-        )
+    if holds_lines(path):
+        what = "lines of text (NAME.gt.txt, a column text, or ALTO or PAGE XML)"
+        found["text"] = what, "text-lines"
     if holds_masks(path):
         found["masks"] = "images/ and masks/", "segment-digits"
     if files := find_coco(path):

@@ -187,22 +187,23 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
         ({"data.size": 20}, "reads lines 16 pixels high"),
         ({"model.kind": "reader"}, "recognition wants vgsl or crnn"),
         ({"augment.shift": 1}, "leave its text"),
-        ({"task.name": "classification", "data.normalize": "unit"}, "lines of text"),
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, options, words, capsys):
     flags = SMALL | {"data": str(folder)}
     flags = {k.replace("__", "."): v for k, v in flags.items()} | options
-    if "model.kind" in options or "task.name" in options:
-        flags["model.kind"] = "reader"
+    if "model.kind" in options:
         del flags["model.spec"]
-    if options.get("task.name"):
-        del flags["data.buckets"]
     line = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items()]
     from experiments.train import main as train_main
 
     assert train_main(["text-lines", *line]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_another_preset_says_which_one_reads_lines(folder, command):
+    code, _, err = command("train", "digits", f"--data={folder}")
+    assert code == 2 and "train it by the preset text-lines" in err
 
 
 def test_live_reading_begins_before_all_is_read(run, folder):

@@ -378,5 +378,5 @@ def test_lines_are_warped_as_interpolation_has_it():
     same, lengths_too = warp(images, lengths, keys, 0)
     np.testing.assert_array_equal(same, images)
     np.testing.assert_array_equal(lengths_too, lengths)
-    with pytest.raises(ValueError, match="warp: amount"):
+    with pytest.raises(ValueError, match="warp: got amount"):
         warp(images, lengths, keys, -0.1)
