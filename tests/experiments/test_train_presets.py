@@ -34,6 +34,7 @@ SHAPES = {
     "digits_boxes": ((64, 64, 1), 10),
     "moving_digits_boxes": ((12, 64, 64, 1), 10),
     "features.csv": ((9, 5), 3),
+    "text_lines": ((32, 90, 1), 4),
 }
 
 
@@ -45,7 +46,7 @@ def about(config):
         config.data.source,
         classes,
         list(shape),
-        outputs,
+        outputs + build.reads(config),
         [0.0] * channels,
         [1.0] * channels,
     )
@@ -78,12 +79,17 @@ def test_a_preset_builds(name):
     targets = ((4,), jnp.int32) if facts.classes else ((4, 1), jnp.float32)
     if config.task.name == "multilabel":
         targets = (4, 9, 3), jnp.float32
+    if build.reads(config):
+        targets = (4, 7), jnp.int32
     batch = dict(
         inputs=jax.ShapeDtypeStruct((4, *facts.image_shape), jnp.uint8),
         targets=jax.ShapeDtypeStruct(*targets),
         mask=jax.ShapeDtypeStruct((4,), jnp.float32),
         progress=jax.ShapeDtypeStruct((4,), jnp.float32),
     )
+
+    if build.reads(config):
+        batch["lengths"] = jax.ShapeDtypeStruct((4,), jnp.int32)
 
     def run(batch):
         key = jax.random.key(0)
@@ -95,6 +101,7 @@ def test_a_preset_builds(name):
     ((total, count), _), (metrics, predictions) = jax.eval_shape(run, batch)
     shape = (10, *facts.image_shape[1:]) if not facts.outputs else (facts.outputs,)
     shape = targets[0][1:] if config.task.name == "multilabel" else shape
+    shape = (30, 4) if build.reads(config) else shape  # a step for three columns
     assert predictions.shape == (4, *shape) and predictions.dtype == jnp.float32
     assert total.shape == count.shape == ()
     assert {"loss", task.monitor} <= metrics.keys()
