@@ -358,6 +358,9 @@ def _reads(run: Path) -> bool:
 
 def _read_lines(options: Options) -> int:
     """Prints the text of each line as it is read."""
+    from lstm_jax import data, training
+
+    training.keep_compiled(data.default_root() / "compiled")
     answers = []
     for row in lines(options.run, *options.paths):
         answers.append(row)
