@@ -68,10 +68,8 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     # A core with few examples waits for the others longer than it works, unless
     # images are convolved.
     examples = config.batch_size // config.accumulate
-    convolves = config.model.cell.startswith("conv") or config.task.name in (
-        *FINDERS,
-        "recognition",
-    )
+    convolving = (*FINDERS, "recognition")
+    convolves = config.model.cell.startswith("conv") or config.task.name in convolving
     least = 1 if convolves else 32
     devices = training.enough_cores(devices, examples, least=least)
     training.check_batch_size(config.batch_size, len(devices), config.accumulate)
@@ -249,6 +247,10 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         # Test, once, at the end.
         test = dataset.splits["test"]
         _, predictions = evaluate(final, test)
+        others = {
+            name: evaluate(final, split)[1]
+            for name, split in (dataset.more or {}).items()
+        }
         if stop.signal:
             raise training.Stopped(
                 f"stopped by {stop.signal} at step {reached:,} of {steps:,}; "
@@ -258,8 +260,8 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         rows = log.rows() if writes else []
         known = build.judged(config, test, predictions)
         more = {
-            name: task.report(*build.judged(config, other, evaluate(final, other)[1]))
-            for name, other in (dataset.more or {}).items()
+            name: task.report(*build.judged(config, dataset.more[name], found))
+            for name, found in others.items()
         }
         report = {
             "test": task.report(*known) if len(known[1]) else {"examples": 0},

@@ -15,6 +15,7 @@ from experiments.predict import lines, main, predict
 from experiments.report import report
 from experiments.warm import known_characters
 from lstm_jax import data
+from lstm_jax.data import line_builder
 from lstm_jax.data.fonts import _matplotlib, face
 from lstm_jax.interop import write_safetensors
 
@@ -250,3 +251,15 @@ def test_reading_beside_tesseract_where_there_is_none(run, folder, monkeypatch, 
     assert "Debian's package is tesseract-ocr" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no split unseen_fonts"):
         tesseract.reading(tesseract.Reading(run.directory, data=str(folder)))
+
+
+def test_the_report_also_has_what_is_read_of_unseen_fonts(tmp_path, monkeypatch):
+    few = {"train": 40, "test": 6, "unseen_fonts": 5}
+    monkeypatch.setattr(line_builder, "NUMBERS", few)
+    options = SMALL | dict(
+        steps=2, eval_every=2, model__spec=SPEC.replace("1,16", "1,32", 1)
+    )
+    found = train("text-lines", data__dir=tmp_path / "data", run_dir="run", **options)
+    report = json.loads((found.directory / "report.json").read_text())
+    assert report["unseen_fonts"]["examples"] == 5 and report["test"]["examples"] == 6
+    assert report["unseen_fonts"]["cer"] > 0 and report["test"]["cer"] > 0
