@@ -63,15 +63,15 @@ def weights_from(source: str | None, about: build.Facts, params: Any):
         _, theirs, _, donor = restored(path)
         classes, donor = theirs.classes, training.named(donor)
     columns, same = None, 0
+    output = "output" if "output/kernel" in training.named(params) else "head"
+    first = int(output == "output")  # after the blank, where text is read
     if classes is not None and classes != about.classes:
         same = len(set(classes) & set(about.classes))
-        first = about.outputs - len(about.classes)  # of the blank, where there is one
         columns = {number: number for number in range(first)} | {
             first + about.classes.index(name): first + number
             for number, name in enumerate(classes)
             if name in about.classes
         }
-    output = "output" if "output/kernel" in training.named(params) else "head"
     params, found = training.warm_start(params, donor, output=output, columns=columns)
     if all(name.startswith(f"{output}/") for name in found.loaded):
         raise UsageError(

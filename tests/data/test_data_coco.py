@@ -372,7 +372,9 @@ def test_masks_and_boxes_in_one_folder(tmp_path):
         picture(folder / "masks" / f"{k}.png", k % 2)
     assert boxes(folder, tmp_path).answers == "boxes"
     assert boxes(folder, tmp_path, answers="masks").answers == "masks"
-    with pytest.raises(DataError, match="answers is labels, masks, boxes; got 'box'"):
+    with pytest.raises(
+        DataError, match="answers is labels, masks, boxes, text; got 'box'"
+    ):
         boxes(folder, tmp_path, answers="box")
 
 
