@@ -12,12 +12,18 @@ import numpy as np
 from lstm_jax.data.fonts import SYMBOLS
 
 LENGTHS = (4, 33)  # characters of a line, at most so many
-_MARKS = SYMBOLS[1:16] + SYMBOLS[26:33] + SYMBOLS[59:65] + SYMBOLS[91:]
-_PAIRS = ["()", "[]", '""', "''", "{}", "<>", "**", "--"]
-_ONSETS = "b c ch d f g h j k l m n p pl qu r s sh st t th tr v w x y z".split()
-_VOWELS = "a e i o u ea ou ie".split()
-_CODAS = ["", "", "n", "r", "s", "t", "l", "nd", "m", "ck", "ng"]
-_COMMON = """
+# Arrays, since a draw out of a list would turn it into one each time.
+_SIGNS = np.array(list(SYMBOLS[1:]))
+_MARKS = np.array(list(SYMBOLS[1:16] + SYMBOLS[26:33] + SYMBOLS[59:65] + SYMBOLS[91:]))
+_PAIRS = np.array(["()", "[]", '""', "''", "{}", "<>", "**", "--"])
+_ENDS = np.array(list(",.;:!?-"))
+_ONSETS = np.array(
+    "b c ch d f g h j k l m n p pl qu r s sh st t th tr v w x y z".split()
+)
+_VOWELS = np.array("a e i o u ea ou ie".split())
+_CODAS = np.array(["", "", "n", "r", "s", "t", "l", "nd", "m", "ck", "ng"])
+_COMMON = np.array(
+    """
 a able about above across act action add after again against age ago air all almost
 alone along already also although always am among an and animal another answer any
 appear are area arm army around art as ask at away baby back bad ball bank base be bear
@@ -82,6 +88,7 @@ where whether which while white who whole whom whose why wide wife wild will win
 window winter wire wish with within without woman women wonder wood word work world
 would write written wrong yard year yellow yes yet you young your
 """.split()
+)
 
 
 def line_text(rng: np.random.Generator, split: str) -> str:
@@ -113,7 +120,7 @@ def is_for_test(word: str) -> bool:
 def _draw_token(rng: np.random.Generator) -> str:
     kind = rng.random()
     if kind < 0.03:
-        return "".join(rng.choice(list(SYMBOLS[1:]), rng.integers(1, 6)))
+        return "".join(rng.choice(_SIGNS, rng.integers(1, 6)))
     if kind < 0.16:
         return _number(rng)
     if kind < 0.50:
@@ -127,13 +134,13 @@ def _draw_token(rng: np.random.Generator) -> str:
     case, mark = rng.random(), rng.random()
     word = word.upper() if case < 0.12 else word.capitalize() if case < 0.36 else word
     if mark < 0.08:
-        return word + str(rng.choice(list(",.;:!?-")))
+        return word + str(rng.choice(_ENDS))
     if mark < 0.12:
         opens, closes = rng.choice(_PAIRS)
         return opens + word + closes
     if mark < 0.17:
-        return word + str(rng.choice(list(_MARKS)))
-    return str(rng.choice(list(_MARKS))) + word if mark < 0.19 else word
+        return word + str(rng.choice(_MARKS))
+    return str(rng.choice(_MARKS)) + word if mark < 0.19 else word
 
 
 def _number(rng: np.random.Generator) -> str:
