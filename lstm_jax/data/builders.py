@@ -147,9 +147,9 @@ def _arrays(
 
 def _fonts_there() -> str:
     """A mark that changes with the fonts."""
-    from lstm_jax.data.fonts import find_fonts
+    from lstm_jax.data.fonts import font_files
 
-    names = "\n".join(font.name for font in find_fonts("all"))
+    names = "\n".join(str(file) for file in font_files("all"))
     return f"-{zlib.crc32(names.encode()):08x}"
 
 

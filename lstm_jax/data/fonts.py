@@ -44,14 +44,9 @@ def find_fonts(where: str = "matplotlib") -> list[Font]:
         of Python packages called font-something or ttf-something, too, which
         `pip install lstm_jax[fonts]` brings, and of the system.
     """
-    from matplotlib.font_manager import findSystemFonts
-
-    files = _of_matplotlib()
-    if where == "all":
-        files += [*_packaged(), *sorted(map(Path, findSystemFonts()))]
     known = [_shapes(_matplotlib(name)) for name in _MODELS]
     found: dict[str, Font] = {}
-    for file in files:
+    for file in font_files(where):
         try:
             family, style = ImageFont.truetype(file, 24).getname()
         except (OSError, ValueError):
@@ -61,6 +56,16 @@ def find_fonts(where: str = "matplotlib") -> list[Font]:
         if font.name not in found and not thin and _is_latin(file, known):
             found[font.name] = font
     return [found[name] for name in sorted(found)]
+
+
+def font_files(where: str) -> list[Path]:
+    """Files in which `find_fonts` looks; it opens each, which takes seconds."""
+    files = _of_matplotlib()
+    if where == "all":
+        from matplotlib.font_manager import findSystemFonts
+
+        files += [*_packaged(), *sorted(map(Path, findSystemFonts()))]
+    return files
 
 
 def is_held_out(font: Font) -> bool:
