@@ -140,7 +140,7 @@ class Model:
 class Optimizer:
     """The update rule, its schedule and its brakes."""
 
-    name: Literal["sgd", "adam", "adamw", "rmsprop"] = "adam"
+    name: Literal["sgd", "adam", "adamw", "rmsprop", "muon"] = "adam"
     learning_rate: float = 2e-3
     schedule: Literal[
         "constant",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from lstm_jax.training.averaging import average_weights
+from lstm_jax.training.muon import muon
 from lstm_jax.training.plateau import scale_on_plateau
 from lstm_jax.training.warm_start import scale_by_path
 
@@ -20,7 +21,7 @@ SCHEDULES = (
     "restarts",
     "plateau",
 )
-OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop")
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "muon")
 CLIPS = ("global_norm", "value", "adaptive")
 
 
@@ -145,8 +146,8 @@ def make_optimizer(
       update = -learning_rate (precondition(clip(gradient)) + weight_decay weights)
 
     Args:
-      name: "sgd", "adam", "adamw" or "rmsprop". With decoupled decay "adam" and
-        "adamw" are one method; both names are understood.
+      name: "sgd", "adam", "adamw", "rmsprop" or "muon". With decoupled decay "adam"
+        and "adamw" are one method; both names are understood.
       schedule: the learning rate, or a function of the step.
       momentum: of "sgd" only; in [0, 1).
       nesterov: look ahead with the momentum ("sgd", "adam", "adamw").
@@ -187,6 +188,8 @@ def make_optimizer(
             chain.append(optax.trace(momentum, nesterov=nesterov))
     elif name == "rmsprop":
         chain.append(optax.scale_by_rms())
+    elif name == "muon":
+        chain.append(muon())
     else:
         chain.append(optax.scale_by_adam(nesterov=nesterov))
     if weight_decay:
