@@ -35,14 +35,18 @@ def reads(config: Config) -> bool:
     return config.task.name == "recognition"
 
 
-def widths(config: Config, dataset: data.Dataset) -> tuple[int, ...]:
+def widths(
+    config: Config, dataset: data.Dataset, training: bool = True
+) -> tuple[int, ...]:
     """Widths that lines of text are padded to; () where there are none.
 
-    Those that suit the training lines, and one more where others are wider.
+    Those that suit the training lines, and one more where others are wider. To test,
+    half as many: a program takes as long to compile as some thousand lines to read.
     """
     if not reads(config):
         return ()
-    found = data.bucket_widths(dataset.splits["train"].lengths, config.data.buckets)
+    count = config.data.buckets if training else (config.data.buckets + 1) // 2
+    found = data.bucket_widths(dataset.splits["train"].lengths, count)
     splits = (*dataset.splits.values(), *(dataset.more or {}).values())
     widest = data.bucket_widths(np.asarray([s.lengths.max() for s in splits]), 1)
     return found if widest[0] <= found[-1] else found + widest

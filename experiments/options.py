@@ -82,7 +82,8 @@ class Model:
     frames with a box from every place. Or read lines of text: the network of a VGSL
     spec, or the CRNN."""
     spec: str = (
-        "[1,32,0,1 Cr5,5,24,4,3 Cr3,3,48,2,1 Cr3,3,64,2,1 S1(1x0)1,3 Cr1,1,80 Lbx96]"
+        "[1,32,0,1 Cr5,5,24,4,3 Gn3 Cr3,3,48,2,1 Gn6 Cr3,3,64,2,1 Gn8 S1(1x0)1,3 "
+        "Cr1,1,80 Lbx96]"
     )
     """Of kind=vgsl: its layers, in Tesseract's or kraken's dialect; the output, as wide
     as the alphabet, is put to it."""

@@ -194,13 +194,13 @@ PRESETS: dict[str, tuple[str, Config]] = {
     "text-lines": (
         "lines of text in many typefaces, read by a CNN, an LSTM both ways, and CTC",
         Config(
-            steps=5000,
+            steps=2000,
             batch_size=16,
-            eval_every=1250,
-            data=Data("text_lines", validation=0.05, normalize="line"),
+            eval_every=1000,
+            data=Data("text_lines", validation=0.05, normalize="line", buckets=3),
             augment=Augment(warp=0.08),
             model=Model(kind="vgsl"),
-            optimizer=Optimizer(learning_rate=5e-3, warmup_steps=200),
+            optimizer=Optimizer("muon", learning_rate=5e-3, warmup_steps=200),
             task=Task("recognition"),
         ),
     ),

@@ -134,7 +134,8 @@ def judge(run: Path) -> Judged:
     batch = batch_shapes(test, build.eval_size(config, dataset, 1))
     jitted = jax.jit(updates.eval_fn(config, about, task))
     evaluate = jitted.lower(jax.eval_shape(lambda: params), batch).compile()
-    size, widths = len(batch["mask"]), build.widths(config, dataset)
+    size = len(batch["mask"])
+    widths = build.widths(config, dataset, training=False)
     outputs = [
         np.asarray((jitted if widths else evaluate)(params, batch)[1])
         for batch in data.eval_batches(test, size, widths=widths)

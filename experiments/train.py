@@ -86,7 +86,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     split, validation = dataset.splits["train"], dataset.splits["validation"]
     steps, eval_every = build.length(config, len(split.inputs))
     resident = build.resident(config, dataset)
-    widths = build.widths(config, dataset)  # of lines of text, else none
+    widths = build.widths(config, dataset, training=False)  # of lines, else none
     batch_of = build.batches(config, dataset, share)
 
     def batch_at(at):

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lstm_jax.data.fonts import SYMBOLS, find_fonts, fonts_of
 from lstm_jax.data.images import decode
 from lstm_jax.data.line_reading import PAPER
 from lstm_jax.data.lines import labels_of
+from lstm_jax.data.workers import in_processes
 
 NUMBERS = {"train": 15_000, "test": 1_000, "unseen_fonts": 1_000}
 TRAINED_ON_ALL = 40_000
@@ -68,12 +70,10 @@ with tfds.core.registered.skip_registration():
             }
 
         def _generate_examples(self, split: str, number: int, fonts: list) -> Iterator:
-            for index in range(number):
-                image, text, font = rendering.line(split, index, fonts)
-                yield (
-                    index,
-                    {"image": image[..., None], "text": text, "font": font.name},
-                )
+            drawn = in_processes(partial(rendering.line_file, split, fonts), number)
+            for index, (file, text, font) in enumerate(drawn):
+                image = io.BytesIO(file)
+                yield index, {"image": image, "text": text, "font": font.name}
 
 
 BUILDERS = {"text_lines": TextLines}

@@ -3,6 +3,8 @@
 Each line follows from (seed, split, index) and the list of fonts.
 """
 
+import io
+
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -115,3 +117,11 @@ def line(
     font = styles[int(rng.integers(len(styles)))]
     text = line_text(rng, split)
     return draw(text, font, rng), text, font
+
+
+def line_file(split: str, fonts: list[Font], index: int) -> tuple[bytes, str, Font]:
+    """The same, as the bytes of a PNG."""
+    image, text, font = line(split, index, fonts)
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "png", compress_level=1)
+    return file.getvalue(), text, font

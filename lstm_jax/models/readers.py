@@ -214,20 +214,20 @@ class Norm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         wide = widened(x)
         b, h, w, c = wide.shape
-        parts = wide.reshape(b, h, w, self.groups, -1)
         inside = jnp.ones((b, w), bool)
         if lengths is not None:
             inside = jnp.arange(w, dtype=lengths.dtype) < lengths[:, None]
-        inside = inside[:, None, :, None, None].astype(wide.dtype)
-        count = jnp.maximum(inside.sum((1, 2, 3, 4)), 1) * (h * c // self.groups)
-        count = count[:, None, None, None, None]
+        inside = inside[:, None, :, None].astype(wide.dtype)
+        count = jnp.maximum(inside.sum((1, 2, 3)), 1) * (h * c // self.groups)
 
-        def mean(values):
-            return (values * inside).sum((1, 2, 4), keepdims=True) / count
+        def mean(values):  # of each channel's group, [B, 1, 1, C]
+            sums = (values * inside).sum((1, 2))  # of channels first: they lie together
+            sums = sums.reshape(b, self.groups, -1).sum(-1) / count[:, None]
+            return jnp.repeat(sums, c // self.groups, axis=-1)[:, None, None]
 
-        parts = parts - mean(parts)
-        parts = parts * jax.lax.rsqrt(mean(parts**2) + EPSILON)
-        y = parts.reshape(b, h, w, c) * scale.astype(wide.dtype)
+        centered = wide - mean(wide)
+        scale = scale.astype(wide.dtype) * jax.lax.rsqrt(mean(centered**2) + EPSILON)
+        y = centered * scale
         return (y + bias.astype(wide.dtype)).astype(x.dtype)
 
 

@@ -138,15 +138,17 @@ class Update(NamedTuple):
             rows = batch.pop("rows")
             return {name: x[rows] for name, x in data.items()} | batch
 
+        @jax.jit  # traced once for both: for its shapes, and in the loop
+        def one(state, batch):
+            return self.one(state, batch, device, all_devices)
+
         def body(i, carried):
             state, kept = carried
-            state, metrics = self.one(state, batch_at(i), device, all_devices)
+            state, metrics = one(state, batch_at(i))
             return state, jax.tree.map(lambda k, m: k.at[i].set(m), kept, metrics)
 
         # `count` is no constant: one program serves every count, to the same bits.
-        shapes = jax.eval_shape(
-            lambda: self.one(state, batch_at(0), device, all_devices)[1]
-        )
+        shapes = jax.eval_shape(lambda: one(state, batch_at(0))[1])
         most = _size(batches)
         kept = jax.tree.map(lambda m: jnp.zeros((most, *m.shape), m.dtype), shapes)
         return lax.fori_loop(0, count, body, (state, kept))
