@@ -1,6 +1,6 @@
 """Work on several cores, where threads would wait for each other."""
 
-import collections
+import contextlib
 import os
 import pickle
 import subprocess
@@ -48,17 +48,16 @@ def in_processes(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C is for the caller, who ends them
         )
         for _ in range(processes)
     ]
     try:
         for first, process in enumerate(running):
-            pickle.dump((function, number, first, processes), process.stdin)
-            process.stdin.close()
-        waiting = collections.deque(running)
-        for _ in range(-(-number // CHUNK)):
-            waiting.rotate(-1)
-            yield from _received(waiting[-1])
+            with contextlib.suppress(BrokenPipeError), process.stdin as job:
+                pickle.dump((function, number, first, processes), job)
+        for chunk in range(-(-number // CHUNK)):
+            yield from _received(running[chunk % processes])
     finally:
         for process in running:
             process.kill()
@@ -69,7 +68,7 @@ def in_processes(
 def _received(process: subprocess.Popen) -> list[Any]:
     try:
         return pickle.load(process.stdout)
-    except (EOFError, pickle.UnpicklingError):
+    except EOFError:
         code = process.wait()
         raise RuntimeError(f"a process that worked beside ended with {code}") from None
 
