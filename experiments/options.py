@@ -142,6 +142,7 @@ class Optimizer:
     """The update rule, its schedule and its brakes."""
 
     name: Literal["sgd", "adam", "adamw", "rmsprop", "muon"] = "adam"
+    """muon makes updates of matrices and kernels orthogonal; the rest is Adam's."""
     learning_rate: float = 2e-3
     schedule: Literal[
         "constant",
