@@ -1,15 +1,20 @@
 """Models in Flax, and the orders in which an image becomes a sequence."""
 
+from typing import TYPE_CHECKING, Any
+
 from lstm_jax.models.classifier import SequenceClassifier
 from lstm_jax.models.crnn import CRNN, crnn
 from lstm_jax.models.detectors import BoxEmitter, DenseDetector
 from lstm_jax.models.encoders import FrameEncoder
 from lstm_jax.models.forecasters import EncoderForecaster, FrameForecaster
 from lstm_jax.models.readers import Reader
-from lstm_jax.models.recurrent import NNXRecurrent, Recurrent
+from lstm_jax.models.recurrent import Recurrent
 from lstm_jax.models.resnet import ResNet, load_resnet, resnet_params
 from lstm_jax.models.segmenters import ReNet, Segmenter
 from lstm_jax.models.streaming import Stream, stream
+
+if TYPE_CHECKING:
+    from lstm_jax.models.recurrent_nnx import NNXRecurrent
 
 __all__ = [
     "CRNN",
@@ -31,3 +36,11 @@ __all__ = [
     "resnet_params",
     "stream",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "NNXRecurrent":  # NNX takes a while to import
+        from lstm_jax.models.recurrent_nnx import NNXRecurrent
+
+        return NNXRecurrent
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,7 @@
 """Training of any model: devices, optimizer, steps, checkpoints, the loop."""
 
+from typing import TYPE_CHECKING, Any
+
 from lstm_jax.training.augment import (
     crop,
     cutout,
@@ -11,7 +13,6 @@ from lstm_jax.training.augment import (
     warp,
 )
 from lstm_jax.training.averaging import average_weights, weights
-from lstm_jax.training.checkpoint import CheckpointError, Checkpoints
 from lstm_jax.training.devices import (
     AcceleratorError,
     are_cores,
@@ -49,6 +50,9 @@ from lstm_jax.training.warm_start import (
     scale_by_path,
     warm_start,
 )
+
+if TYPE_CHECKING:
+    from lstm_jax.training.checkpoint import CheckpointError, Checkpoints
 
 __all__ = [
     "AcceleratorError",
@@ -105,3 +109,11 @@ __all__ = [
     "warm_start",
     "weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("CheckpointError", "Checkpoints"):  # Orbax takes a while to import
+        from lstm_jax.training import checkpoint
+
+        return getattr(checkpoint, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
