@@ -159,6 +159,7 @@ def test_two_directions_in_one_loop_equal_one_after_the_other(name, monkeypatch)
     assert loops[1] * 2 == loops[0]  # half the steps, one after another
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("name", RANDOM)

@@ -206,6 +206,7 @@ def test_growth_is_told_and_drawn(tmp_path, capsys):
     assert (tmp_path / "grow.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_images_and_a_cell_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setattr(layers, "IMAGES", (1, 2, 4, 3))
     common = dict(kinds=("forward",), engines=("vjp",), rounds=1, out=tmp_path)

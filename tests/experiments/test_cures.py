@@ -8,6 +8,7 @@ import pytest
 from experiments.measuring import cures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vanishing", "exploding"])
 def test_a_case_is_trained_told_and_drawn(name, tmp_path, monkeypatch, capsys):
     case = cures.CASES[name]

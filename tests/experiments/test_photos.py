@@ -40,6 +40,7 @@ def test_a_folder_trains_and_names_the_bad_file_once(command, photos, own_folder
     assert saved["data"]["image_shape"] == [32, 32, 3]
 
 
+@pytest.mark.slow
 def test_how_a_picture_is_read_is_drawn(command, photos, photos_run):
     picture = photos / "down" / "00.png"
     code, out, err = command("predict", photos_run.directory, picture, "--look")
@@ -150,6 +151,7 @@ def test_a_run_without_a_checkpoint_is_told(command, copied_run, photos):
     assert code == 2 and "there is no checkpoint in" in err
 
 
+@pytest.mark.slow
 def test_a_regression_answers_with_values(command, tmp_path, own_folder):
     """Brightness as a target, two of them unreadable as classes: a table of numbers."""
     from PIL import Image

@@ -372,6 +372,7 @@ def test_the_test_pictures_choose_nothing(whole):
         assert not report["baselines"]  # what a trial does not need
 
 
+@pytest.mark.slow
 def test_interrupted_while_it_trains_it_goes_on_to_the_same(whole, command, tmp_path):
     folder, line = tmp_path / "s", [*REAL, f"--run-dir={tmp_path / 's'}"]
     real, seen = MetricsLog.append, []

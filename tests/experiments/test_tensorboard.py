@@ -87,6 +87,7 @@ def check(run):
         assert len(np.unique(np.asarray(picture))) > 20
 
 
+@pytest.mark.slow
 def test_a_crashed_run_and_a_finished_one_go_on(tmp_path, monkeypatch):
     real = data.train_rows
 

@@ -93,6 +93,7 @@ def test_the_command_line_without_a_preset_and_again(run_python, own_folder):
     assert "Traceback" not in done.stderr and "Warning" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_second_start_finds_its_programs_compiled(run_python, own_folder):
     def kept():
         found = [path.name for path in Path("data/compiled").glob("*/*-cache")]
@@ -118,6 +119,7 @@ def test_profile_tells_the_loop_from_the_step(own_folder):
     assert list(own_folder.glob("runs/digits/profile/**/*.xplane.pb"))
 
 
+@pytest.mark.slow
 def test_all_augmentation_at_once_trains(own_folder):
     augment = dict(
         shift=1, rotate=10, crop=0.8, flip=0.5, cutout=2, noise=4.0, mixup=0.2

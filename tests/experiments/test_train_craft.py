@@ -41,6 +41,7 @@ def test_early_stopping_ends_and_tests_the_best(tmp_path, command, capsys):
     assert again.report["train"]["steps"] == 12
 
 
+@pytest.mark.slow
 def test_the_average_is_tested_and_answers(tmp_path):
     plain = train("digits", **OPTIONS, run_dir=tmp_path / "plain")
     options = OPTIONS | dict(optimizer__ema=0.9, run_dir=tmp_path / "ema")
@@ -55,6 +56,7 @@ def test_the_average_is_tested_and_answers(tmp_path):
         np.testing.assert_array_equal(answered[path], tested[path])
 
 
+@pytest.mark.slow
 def test_the_rate_falls_on_a_plateau(tmp_path):
     run = train(
         "digits",

@@ -11,6 +11,8 @@ from experiments import build, locating, network, train
 from experiments.config import override, preset
 from experiments.predict import predict
 
+pytestmark = pytest.mark.slow  # it trains two networks
+
 SIDE, PICTURES = 16, 120
 KINDS = ("round", "square")
 SMALL = dict(accelerator="cpu", batch_size=8, model__features=16, data__size=SIDE)

@@ -211,6 +211,7 @@ def test_where_a_fold_goes_that_is_told_no_folder(own_folder):
     assert str(directory_of("digits", config)) == "runs/digits"
 
 
+@pytest.mark.slow
 def test_numbers_in_groups(tmp_path):
     """Pictures of a brightness, of 25 patients: a regression from a table."""
     rng, lines = np.random.default_rng(0), ["path,label,group"]
@@ -246,6 +247,7 @@ def test_numbers_in_groups(tmp_path):
     assert done.report["metrics"]["mae"]["sd"] > 0
 
 
+@pytest.mark.slow
 def test_labels_of_every_step(tmp_path):
     """Features of clips, of two labels a step: windows, a line for each known step."""
     rng, lines = np.random.default_rng(0), ["path,step,up,down"]

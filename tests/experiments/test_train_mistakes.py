@@ -263,6 +263,7 @@ def test_a_full_disk_is_told(command, own_folder, monkeypatch):
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_pictures_that_are_no_squares_want_another_order(command, tmp_path, own_folder):
     rng = np.random.default_rng(0)
     for label in ("across", "down"):

@@ -107,6 +107,7 @@ def test_a_preset_builds(name):
     assert {"loss", task.monitor} <= metrics.keys()
 
 
+@pytest.mark.slow
 def test_a_preset_reads_the_archive_that_it_asks_for(tmp_path, command):
     name = "Kather_texture_2016_image_tiles_5000"
     flags = SMALL_FLAGS + ["--steps=2", f"--run-dir={tmp_path / 'run'}"]

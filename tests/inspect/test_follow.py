@@ -23,6 +23,7 @@ def made(cell, shape, **options):
     return model, params, image
 
 
+@pytest.mark.slow
 def test_answers_and_saliency_of_a_bidirectional_network():
     """Both against the model itself: cut short, and by finite differences."""
     model, params, image = made(lstm(D), (H, H, 2), bidirectional=True)

@@ -84,6 +84,7 @@ def test_the_convolution_is_flaxs(size):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTS)
 def test_every_weight_of_a_segmenter_counts(name):
     images = random(2, 8, 12, 1)

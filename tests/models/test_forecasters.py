@@ -90,6 +90,7 @@ def test_decoupling_is_sown_and_between_0_and_1():
     assert overlap.shape == (2,) and ((0 < overlap) & (overlap < 1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine, remat", [("scan", "sqrt"), ("vjp", None), ("vjp", 2)])
 def test_engines_and_remat_change_no_number(engine, remat):
     def gradient(**options):
