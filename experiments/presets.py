@@ -194,9 +194,9 @@ PRESETS: dict[str, tuple[str, Config]] = {
     "text-lines": (
         "lines of text in many typefaces, read by a CNN, an LSTM both ways, and CTC",
         Config(
-            steps=1200,
+            steps=1400,
             batch_size=16,
-            eval_every=600,
+            eval_every=700,
             data=Data("text_lines", validation=0.05, normalize="line", buckets=3),
             augment=Augment(warp=0.08),
             model=Model(kind="vgsl"),
