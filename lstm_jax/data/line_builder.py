@@ -2,10 +2,10 @@
 
 import io
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
@@ -16,10 +16,10 @@ from lstm_jax.data.fonts import SYMBOLS, find_fonts, fonts_of
 from lstm_jax.data.images import decode
 from lstm_jax.data.line_reading import PAPER
 from lstm_jax.data.lines import labels_of
-from lstm_jax.data.workers import in_processes
 
 NUMBERS = {"train": 15_000, "test": 1_000, "unseen_fonts": 1_000}
 TRAINED_ON_ALL = 40_000
+FEW = 500
 
 with tfds.core.registered.skip_registration():
 
@@ -70,7 +70,10 @@ with tfds.core.registered.skip_registration():
             }
 
         def _generate_examples(self, split: str, number: int, fonts: list) -> Iterator:
-            drawn = in_processes(partial(rendering.line_file, split, fonts), number)
+            # A process for each core, but for so few that starting them takes longer.
+            run = joblib.Parallel(1 if number < FEW else -1, return_as="generator")
+            draw = joblib.delayed(rendering.line_file)
+            drawn = run(draw(split, fonts, index) for index in range(number))
             for index, (file, text, font) in enumerate(drawn):
                 image = io.BytesIO(file)
                 yield index, {"image": image, "text": text, "font": font.name}
