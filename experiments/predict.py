@@ -9,6 +9,7 @@ import collections
 import csv
 import dataclasses
 import functools
+import gc
 import io
 import json
 import os
@@ -422,4 +423,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    gc.set_threshold(100_000)  # imports are no garbage: 0.1 s less to the first answer
     sys.exit(main())

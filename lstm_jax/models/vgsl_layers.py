@@ -2,6 +2,9 @@
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 AXES = ("batch", "height", "width", "channels")
 
 
@@ -317,8 +320,10 @@ def size(layer: Any, axis: int, n: Any) -> Any:
 
 def _windows(n: Any, reach: int, stride: int) -> Any:
     """Windows that fit into n, 0 where none does."""
-    found = (n - reach) // stride + 1
-    return (found + abs(found)) // 2  # of an int, or an array of them
+    room = n - reach + stride
+    if isinstance(room, jax.Array):  # whose // rounds down, at 5 operations for one
+        return jax.lax.div(jnp.maximum(room, 0), room.dtype.type(stride))
+    return (room > 0) * room // stride  # of an int, or an array of them
 
 
 def _resized(layer: Any, shape: Shape) -> Shape:
