@@ -44,6 +44,7 @@ _NEEDS = (
     ("model.feedforward", "task.name", tuple(FINDERS)),
     ("model.boxes", "model.kind", ("emitter",)),
     ("model.spec", "model.kind", ("vgsl",)),
+    ("model.margin", "model.kind", ("vgsl",)),
     ("task.beams", "task.name", ("recognition",)),
     ("data.buckets", "task.name", ("recognition",)),
     ("augment.warp", "task.name", ("recognition",)),

@@ -39,7 +39,7 @@ from lstm_jax.models import (
     load_resnet,
     sequences,
 )
-from lstm_jax.models.readers import standardized
+from lstm_jax.models.readers import masked, standardized
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,
@@ -259,6 +259,10 @@ def forward_fn(config: Config, about: Facts):
                 inputs = standardized(inputs, lengths)
             else:
                 inputs = (inputs - offset) * scale
+            if margin := config.model.margin:
+                sides = ((0, 0), (0, 0), (margin, margin), (0, 0))
+                inputs = jnp.pad(masked(inputs, lengths), sides)
+                lengths = None if lengths is None else lengths + 2 * margin
             options = dict(lengths=lengths, keys=keys)
             return network.apply({"params": params}, inputs, **options), None
         if config.task.name in FINDERS:

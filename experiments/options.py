@@ -23,9 +23,9 @@ class Data:
     """How examples are dealt out where no split is given; the same for all seeds."""
     limit: int | None = None
     """Train on so many examples only, drawn from each class in proportion."""
-    normalize: Literal["unit", "symmetric", "standard", "line"] = "standard"
-    """To [0, 1], to [-1, 1], or to mean 0 and variance 1 per channel; or of each line
-    of text by its own columns."""
+    normalize: Literal["unit", "symmetric", "inverted", "standard", "line"] = "standard"
+    """To [0, 1], to [-1, 1], to [0, 1] with white at 0, or to mean 0 and variance 1 per
+    channel; or of each line of text by its own columns."""
     frames: int | None = None
     """Frames of a clip; default 16, of files of features all."""
     sampling: Literal["spread", "start", "windows"] = "spread"
@@ -87,6 +87,9 @@ class Model:
     )
     """Of kind=vgsl: its layers, in Tesseract's or kraken's dialect; the output, as wide
     as the alphabet, is put to it."""
+    margin: int = 0
+    """Of kind=vgsl: columns of zeros before and after each line; kraken's networks want
+    16 of them."""
     cell: Literal["lstm", "gru", "rnn", "conv_lstm", "conv_gru"] = "lstm"
     """Convolutional ones are for clips."""
     features: int = 128

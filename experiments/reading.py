@@ -42,6 +42,11 @@ def line_spec(config: Config, outputs: int) -> Spec:
     return spec.with_output(Output(1, "c", outputs, name))
 
 
+def steps_of(config: Config, widths: Any) -> Any:
+    """Steps that come out of lines of so many columns: an int, or an array of them."""
+    return line_spec(config, 2).steps(widths + 2 * config.model.margin)
+
+
 def height(config: Config) -> int:
     """Pixels that lines are scaled to.
 
@@ -72,8 +77,7 @@ def readable(
     splits = {name: relabelled(split) for name, split in dataset.splits.items()}
     more = {name: relabelled(split) for name, split in (dataset.more or {}).items()}
     train, notes = splits["train"], list(dataset.notes)
-    spec = line_spec(config, len(alphabet) + 1)
-    bad = tasks.infeasible(train.targets, spec.steps(train.lengths))
+    bad = tasks.infeasible(train.targets, steps_of(config, train.lengths))
     if bad.any():
         first = int(bad.argmax())
         text = tasks.text_of(train.targets[first], alphabet)
@@ -96,19 +100,31 @@ def readable(
     )
 
 
-def answer(alphabet: Sequence[str], rows: np.ndarray, steps: int, width: int):
+def answer(
+    alphabet: Sequence[str], rows: np.ndarray, steps: int, width: int, margin: float = 0
+):
     """What a prediction [T, 4] says of a line so many columns wide.
+
+    Args:
+      alphabet: characters by label, the first of label 1.
+      rows: of the task's predictions.
+      steps: of the line and of its margins.
+      width: columns of the picture.
+      margin: columns of the same size that were put before and after it.
 
     Returns:
       `text`; `confidence`, the mean of its characters'; and `characters`, in the order
       in which they stand: dicts of `character`, `confidence` and `x`, from which column
       to which one.
     """
-    scale, found = width / max(steps, 1), []
+    scale, found = (width + 2 * margin) / max(steps, 1), []
     for label, confidence, first, last in rows.tolist():
         if label:
             character = alphabet[int(label) - 1]
-            ends = [round(first * scale, 1), round(last * scale, 1)]
+            ends = [
+                round(min(max(step * scale - margin, 0.0), width), 1)
+                for step in (first, last)
+            ]
             found.append(dict(character=character, confidence=confidence, x=ends))
     sure = [one["confidence"] for one in found]
     return {
@@ -132,12 +148,13 @@ def sheet(
         np.argsort(-distances, kind="stable") if worst else np.arange(len(distances))
     )
     shown = order[:SHOWN]
-    steps = line_spec(config, 2).steps(split.lengths[shown])
+    sides = ((0, 0), (config.model.margin,) * 2)
+    lines = (split.inputs[k, :, : split.lengths[k], 0] for k in shown)
     return tasks.lines_figure(
-        [split.inputs[k, :, : split.lengths[k], 0] for k in shown],
+        [np.pad(line, sides, constant_values=255) for line in lines],
         [tasks.text_of(split.targets[k], dataset.classes) for k in shown],
         predictions[shown],
-        steps,
+        steps_of(config, split.lengths[shown]),
         dataset.classes,
         title="The worst lines" if worst else "The first lines",
     )
@@ -173,7 +190,6 @@ def predict(config: Config, about: Any, read: Any, files: Sequence[Path]) -> Ite
     """
     high = about.image_shape[0]
     widths = sorted({*(reach * high for reach in REACHES), data.WIDEST})
-    spec = line_spec(config, about.outputs)
     # The first one alone, so that an answer is there after one compilation.
     ends = [0, 1, *range(8 * BATCH, len(files) + 8 * BATCH, 8 * BATCH)]
     for start, end in itertools.pairwise(ends):
@@ -195,11 +211,14 @@ def predict(config: Config, about: Any, read: Any, files: Sequence[Path]) -> Ite
                 for k, (_, image) in enumerate(part):
                     inputs[k, :, : image.shape[1]] = image
                     lengths[k] = image.shape[1]
-                outputs, steps = read(inputs, lengths), spec.steps(lengths)
+                outputs, steps = read(inputs, lengths), steps_of(config, lengths)
                 for k, (row, _) in enumerate(part):
-                    size = data.picture_size(Path(row["path"])) or (high, lengths[k])
+                    length = int(lengths[k])
+                    size = data.picture_size(Path(row["path"])) or (high, length)
                     row["size"] = [int(size[1]), int(size[0])]
-                    row |= answer(about.classes, outputs[k], int(steps[k]), size[1])
+                    sides = config.model.margin * size[1] / length
+                    about_line = outputs[k], int(steps[k]), size[1], sides
+                    row |= answer(about.classes, *about_line)
         yield from rows
 
 

@@ -3,6 +3,7 @@
 This file imports nothing heavy, so that `predict --help` is instant.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def saved_run(run: str | Path) -> dict[str, Any] | None:
     from lstm_jax import interop
 
     try:
-        words = interop.read_safetensors_metadata(path).get("run")
+        about = interop.read_safetensors_metadata(path)
+        if "kraken_meta" in about:
+            return _of_kraken(path)
+        words = about.get("run")
         saved = json.loads(words) if words else None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from error
@@ -72,12 +76,47 @@ def saved_run(run: str | Path) -> dict[str, Any] | None:
     return saved
 
 
+def _of_kraken(path: Path) -> dict[str, Any]:
+    """As if a recogniser of kraken's were a run."""
+    from experiments import presets, reading
+    from experiments.config import override
+    from lstm_jax.models import kraken
+
+    spec, _, alphabet = kraken.load_kraken(path)
+    options = {
+        "data": path.name,
+        "data.normalize": "inverted",
+        "model.spec": str(spec),
+        "model.margin": kraken.MARGIN,
+    }
+    config = override(presets.PRESETS["text-lines"][1], options)
+    about = dict(
+        dataset=path.name,
+        classes=list(alphabet),
+        image_shape=[reading.height(config), kraken.MARGIN, 1],
+        outputs=1 + len(alphabet),
+        pixel_offset=[255.0],
+        pixel_scale=[-1 / 255],
+    )
+    return {"config": dataclasses.asdict(config), "data": about}
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Params by our paths, of a .safetensors file of ours or of kraken's."""
+    from lstm_jax import interop, training
+    from lstm_jax.models import load_kraken
+
+    if "kraken_meta" in interop.read_safetensors_metadata(path):
+        return training.named(load_kraken(path).params)
+    return interop.read_safetensors(path)
+
+
 def _weights(path: Path, config: Any, about: Any):
     """Params of a network out of a .safetensors file."""
     import jax
 
     from experiments import network
-    from lstm_jax import interop, training
+    from lstm_jax import training
     from lstm_jax.interop.entries import check
 
     def blank():
@@ -85,7 +124,7 @@ def _weights(path: Path, config: Any, about: Any):
 
     shapes = jax.eval_shape(blank)
     try:
-        found = interop.read_safetensors(path)
+        found = read_weights(path)
         wanted = {name: leaf.shape for name, leaf in training.named(shapes).items()}
         check(str(path), found, wanted)
     except (ValueError, NotImplementedError) as error:

@@ -7,16 +7,17 @@ from typing import Any
 from experiments import build
 from experiments.config import UsageError, read_run
 from experiments.options import Config
-from experiments.restoring import restored
+from experiments.restoring import read_weights, restored, saved_run
 from experiments.runs import underway
 from lstm_jax import interop, training
 from lstm_jax.interop.entries import check
+from lstm_jax.models import load_kraken
 
 # Of files of weights, by what reads them.
 READERS = {
     ".pt": interop.read_torch,
     ".pth": interop.read_torch,
-    ".safetensors": interop.read_safetensors,
+    ".safetensors": read_weights,
     ".h5": interop.read_keras,
 }
 
@@ -76,8 +77,7 @@ def weights_from(source: str | None, about: build.Facts, params: Any):
     if all(name.startswith(f"{output}/") for name in found.loaded):
         raise UsageError(
             f"init_from={source}: none of its parameters ({_few(found.skipped)}) fits "
-            f"one here by name and shape ({_few(found.new)}); model.features, "
-            "model.cell and model.encoder must be as they are there"
+            f"one here by name and shape ({_few(found.new)}); {_wanted(path)}"
         )
     lines = [
         f"{source}: {len(found.loaded)} of {sum(map(len, found[:2] + found[3:]))} "
@@ -125,8 +125,27 @@ def _is_pytorchs(arrays: dict[str, Any]) -> bool:
     return any("weight_hh" in name for name in arrays)
 
 
+def _wanted(path: Path) -> str:
+    """What has to be as it is in a run, or in a file."""
+    try:
+        saved = saved_run(path)
+    except UsageError:  # weights alone
+        saved = None
+    if saved is None or saved["config"]["task"]["name"] != "recognition":
+        return "model.features, model.cell and model.encoder must be as they are there"
+    model, normalize = saved["config"]["model"], saved["config"]["data"]["normalize"]
+    margin = f" --model.margin={model['margin']}" if model.get("margin") else ""
+    return (
+        f"its network is --model.kind={model['kind']} --model.spec='{model['spec']}'"
+        f"{margin} --data.normalize={normalize}"
+    )
+
+
 def _classes(path: Path) -> list[str] | None:
-    words = interop.read_safetensors_metadata(path).get("classes")
+    metadata = interop.read_safetensors_metadata(path)
+    if "kraken_meta" in metadata:
+        return list(load_kraken(path).alphabet)
+    words = metadata.get("classes")
     try:
         classes = json.loads(words) if words else None
     except (ValueError, RecursionError):

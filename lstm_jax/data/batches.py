@@ -10,7 +10,7 @@ import numpy as np
 from lstm_jax.data.buckets import bucket_of, bucketed
 from lstm_jax.data.dataset import DataError, Split
 
-_HOWS = ("unit", "symmetric", "standard")
+_HOWS = ("unit", "symmetric", "inverted", "standard")
 _BLOCK = 1 << 22  # values that statistics are taken of at a time
 
 
@@ -22,8 +22,9 @@ def normalization(
     Args:
       images: inputs of the training split, [N, ..., C]: uint8 pixels, or float32
         features, which have no range of their own and want "standard".
-      how: "unit" for [0, 1], "symmetric" for [-1, 1], "standard" for zero mean and
-        unit variance in each channel (a constant channel is only centred).
+      how: "unit" for [0, 1], "symmetric" for [-1, 1], "inverted" for [0, 1] with white
+        at 0, "standard" for zero mean and unit variance in each channel (a constant
+        channel is only centred).
       lengths: int [N], the steps of clips [N, T, ..., C] that count; None: all.
 
     Returns:
@@ -51,6 +52,8 @@ def normalization(
         )
     elif how == "unit":
         offset, scale = np.zeros(channels), np.full(channels, 1 / 255)
+    elif how == "inverted":
+        offset, scale = np.full(channels, 255.0), np.full(channels, -1 / 255)
     else:
         offset, scale = np.full(channels, 127.5), np.full(channels, 1 / 127.5)
     return offset.astype(np.float32), scale.astype(np.float32)

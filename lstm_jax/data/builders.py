@@ -34,7 +34,7 @@ LINES = {"text_lines": ("matplotlib", "all")}  # of text, the default fonts firs
 MORE = ("unseen_fonts",)  # splits to test on, beside the one that is called so
 # Our sets and their versions: what was prepared by another one is prepared anew.
 OWN = dict.fromkeys(("digits", "digits_angle", *VIDEOS, *SCENES, *LINES), "1.0.0")
-OWN |= dict.fromkeys(SCENES, "1.1.0")
+OWN |= dict.fromkeys((*SCENES, *LINES), "1.1.0")
 STOCK = tuple("mnist fashion_mnist kmnist emnist cifar10 cifar100 svhn_cropped".split())
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 

@@ -19,6 +19,7 @@ from lstm_jax.data.lines import labels_of
 
 NUMBERS = {"train": 15_000, "test": 1_000, "unseen_fonts": 1_000}
 TRAINED_ON_ALL = 40_000
+PAGED = 0.5  # of them have other lines around them
 FEW = 500
 
 with tfds.core.registered.skip_registration():
@@ -26,9 +27,9 @@ with tfds.core.registered.skip_registration():
     class TextLines(tfds.core.GeneratorBasedBuilder):
         """Lines of words, numbers and marks over 95 symbols, drawn as if scanned.
 
-        15,000 lines to train on, 40,000 in all typefaces, and 1,000 to test on, of
-        other words; and 1,000 of these and of other typefaces, unseen_fonts. They are
-        32 pixels high; `font` names the font.
+        15,000 lines to train on, 40,000 in all typefaces, half of them as if cut out of
+        a page; 1,000 to test on, of other words; and 1,000 of these and of other
+        typefaces, unseen_fonts. They are 32 pixels high; `font` names the font.
         """
 
         name = "text_lines"
@@ -65,15 +66,22 @@ with tfds.core.registered.skip_registration():
             more = self.builder_config.name == "all"
             numbers = NUMBERS | ({"train": TRAINED_ON_ALL} if more else {})
             return {
-                split: self._generate_examples(split, number, fonts_of(split, fonts))
+                split: self._generate_examples(
+                    split,
+                    number,
+                    fonts_of(split, fonts),
+                    PAGED if more and split == "train" else 0.0,
+                )
                 for split, number in numbers.items()
             }
 
-        def _generate_examples(self, split: str, number: int, fonts: list) -> Iterator:
+        def _generate_examples(
+            self, split: str, number: int, fonts: list, paged: float
+        ) -> Iterator:
             # A process for each core, but for so few that starting them takes longer.
             run = joblib.Parallel(1 if number < FEW else -1, return_as="generator")
             draw = joblib.delayed(rendering.line_file)
-            drawn = run(draw(split, fonts, index) for index in range(number))
+            drawn = run(draw(split, fonts, paged, index) for index in range(number))
             for index, (file, text, font) in enumerate(drawn):
                 image = io.BytesIO(file)
                 yield index, {"image": image, "text": text, "font": font.name}

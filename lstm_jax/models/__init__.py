@@ -7,6 +7,7 @@ from lstm_jax.models.crnn import CRNN, crnn
 from lstm_jax.models.detectors import BoxEmitter, DenseDetector
 from lstm_jax.models.encoders import FrameEncoder
 from lstm_jax.models.forecasters import EncoderForecaster, FrameForecaster
+from lstm_jax.models.kraken import KrakenReader, load_kraken
 from lstm_jax.models.readers import Reader
 from lstm_jax.models.recurrent import Recurrent
 from lstm_jax.models.resnet import ResNet, load_resnet, resnet_params
@@ -23,6 +24,7 @@ __all__ = [
     "EncoderForecaster",
     "FrameEncoder",
     "FrameForecaster",
+    "KrakenReader",
     "NNXRecurrent",
     "ReNet",
     "Reader",
@@ -32,6 +34,7 @@ __all__ = [
     "SequenceClassifier",
     "Stream",
     "crnn",
+    "load_kraken",
     "load_resnet",
     "resnet_params",
     "stream",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lstm_jax.models.vgsl_layers import AXES, Output, Reshape, Series, Shape
 from lstm_jax.models.vgsl_parser import Scanner, SpecError, read_layers
 
-__all__ = ["Spec", "SpecError", "parse"]
+__all__ = ["Spec", "SpecError", "flat", "parse"]
 
 
 class Spec(NamedTuple):
@@ -63,7 +63,7 @@ class Spec(NamedTuple):
           ValueError: a layer cuts the width or the batch, and steps are no longer
             columns from left to right.
         """
-        for layer in _flat(self.layers):
+        for layer in flat(self.layers):
             if isinstance(layer, Reshape) and {0, 2} & {layer.axis, *layer.to}:
                 raise ValueError(
                     f"spec: {layer} moves places between batch and width: there is no "
@@ -128,9 +128,10 @@ def parse(text: str) -> Spec:
     return Spec(*numbers, tuple(layers), output)
 
 
-def _flat(layers: tuple[Any, ...]) -> list[Any]:
+def flat(layers: tuple[Any, ...]) -> list[Any]:
+    """The layers that are no brackets, in order."""
     found = []
     for layer in layers:
         inside = getattr(layer, "layers", None)
-        found += [layer] if inside is None else _flat(inside)
+        found += [layer] if inside is None else flat(inside)
     return found

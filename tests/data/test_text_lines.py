@@ -70,6 +70,25 @@ def test_what_is_written_fills_the_line(found):
         assert image.shape[1] > 3 * len(text)
 
 
+def test_of_a_page_something_is_left_at_the_rims(found):
+    """Of other lines; a line alone has paper there, or its own letters."""
+    train = fonts_of("train", found)
+
+    def rims(paged):
+        inked = []
+        for number in range(60):
+            image, text, _ = rendering.line("train", number, train, paged=paged)
+            again, same, _ = rendering.line("train", number, train, paged=paged)
+            np.testing.assert_array_equal(image, again)
+            assert text == same and image.shape[0] == rendering.HEIGHT
+            pixels = image.astype(float)
+            ink = pixels < (np.percentile(pixels, 2) + np.median(pixels)) / 2
+            inked.append(ink[[0, 1, -2, -1]].any(-1).mean())
+        return np.mean(inked)
+
+    assert rims(1.0) > 2 * rims(0.0)
+
+
 @pytest.mark.parametrize("split", ["train", "test", "unseen_fonts"])
 def test_every_symbol_is_drawn_differently(found, split):
     font = fonts_of(split, found)[0]
@@ -102,6 +121,27 @@ def test_the_set_loads_with_its_splits(tmp_path, monkeypatch):
     np.testing.assert_array_equal(test.inputs[0, :, : test.lengths[0], 0], image)
     labels = test.targets[0][test.targets[0] > 0]
     assert "".join(SYMBOLS[k - 1] for k in labels) == text
+
+
+def test_of_all_fonts_half_the_training_lines_are_of_pages(
+    found, tmp_path, monkeypatch
+):
+    from lstm_jax.data import line_builder
+
+    monkeypatch.setattr(line_builder, "find_fonts", lambda where: found)
+    monkeypatch.setattr(line_builder, "TRAINED_ON_ALL", 40)
+    few = {"train": 15_000, "test": 6, "unseen_fonts": 5}
+    monkeypatch.setattr(line_builder, "NUMBERS", few)
+    loaded = load("text_lines/all", data_dir=tmp_path, answers="text")
+    for split, paged, count in (("train", 0.5, 40), ("test", 0.0, 6)):
+        fonts_there = fonts_of(split, found)
+        wanted = {
+            rendering.line(split, k, fonts_there, paged=paged)[0].tobytes()
+            for k in range(count)
+        }
+        part = loaded.splits[split]
+        for image, length in zip(part.inputs, part.lengths, strict=True):
+            assert image[:, :length, 0].tobytes() in wanted
 
 
 def test_another_config_is_refused(tmp_path):

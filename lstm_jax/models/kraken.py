@@ -1,0 +1,193 @@
+"""Line readers that kraken has trained, out of its .safetensors files."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lstm_jax.interop.entries import arrays, check
+from lstm_jax.interop.pytorch import from_pytorch
+from lstm_jax.interop.safetensors import read_safetensors, read_safetensors_metadata
+from lstm_jax.models import vgsl_layers as vgsl
+from lstm_jax.models.readers import Reader
+from lstm_jax.models.vgsl import Spec, flat, parse
+
+MARGIN = 16  # columns of paper that kraken puts before and after a line
+_MIDDLE = re.compile(r"\bO(\{\w+\})?1[lsc](\d+)(?= )")
+
+
+class KrakenReader(NamedTuple):
+    """A network that reads lines, as kraken has it.
+
+    Attributes:
+      spec: with the names that kraken gave its layers, but for the output.
+      params: of `Reader(spec)`.
+      alphabet: the characters of labels 1, 2, …; more than one code point each where
+        it was trained on decomposed text.
+    """
+
+    spec: Spec
+    params: dict[str, Any]
+    alphabet: tuple[str, ...]
+
+
+def kraken_words(path: str | Path) -> dict[str, Any] | None:
+    """What kraken wrote of the one recogniser in a file, None if that is not kraken's.
+
+    Raises:
+      ValueError: the file is damaged, or holds several recognisers, or none; one line.
+    """
+    words = read_safetensors_metadata(path).get("kraken_meta")
+    if words is None:
+        return None
+    try:
+        found = json.loads(words)
+        readers = {
+            key: one
+            for key, one in found.items()
+            if one["_model"] == "TorchVGSLModel" and isinstance(one["codec"], dict)
+        }
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: what kraken wrote in it is damaged") from error
+    if len(readers) != 1:
+        names = ", ".join(str(one["_model"]) for one in found.values())
+        raise ValueError(
+            f"{path}: wanted is one recogniser, a TorchVGSLModel with characters; "
+            f"there are {len(readers)} among its networks ({names})"
+        )
+    ((prefix, one),) = readers.items()
+    return {**one, "prefix": prefix}
+
+
+def load_kraken(path: str | Path) -> KrakenReader:
+    """Reads a recogniser that `ketos train` or `ketos convert` wrote.
+
+    Images are grey, as high as the spec says, 1 for ink and 0 for paper, with 16
+    columns of paper before and after the line (`MARGIN`).
+
+    Args:
+      path: a .safetensors file of kraken 5 or later.
+
+    Returns:
+      What `Reader(found.spec).apply({"params": found.params}, images)` needs, and the
+      characters of its labels. Where kraken's network does not do what its spec says,
+      the spec here says what it does: G is an LSTM and r reads forward in kraken, and
+      an output in the midst is a convolution of 1 x 1.
+
+    Raises:
+      ValueError: the file is none of kraken's, or damaged; its spec holds what VGSL
+        here does not (`SpecError`); a character has several labels; one line.
+
+    Reference: kraken 7.1, `kraken/lib/vgsl`.
+    """
+    words = kraken_words(path)
+    if words is None:
+        raise ValueError(f"{path}: kraken did not write this file")
+    spec = parse(_MIDDLE.sub(r"Cl\g<1>1,1,\g<2>", str(words["vgsl"])))
+    if spec.output is None or spec.output[:2] != (1, "c"):
+        raise ValueError(f"{path}: {spec} gives no sequence for CTC")
+    layers = tuple(_as_run(path, layer) for layer in spec.layers)
+    spec = spec._replace(layers=layers)
+    alphabet = _alphabet(path, words["codec"], spec.output.features)
+    tensors = {
+        name.removeprefix(f"{words['prefix']}."): array.astype(np.float32)
+        for name, array in read_safetensors(path).items()
+        if name.startswith(f"{words['prefix']}.")
+    }
+    params = {}
+    for layer in flat(spec.all):
+        if made := _params(path, layer, tensors):
+            params[layer.name] = made
+    params["output"] = params.pop(spec.output.name)
+    spec = spec._replace(output=spec.output._replace(name=""))
+    _check(path, spec, params)
+    return KrakenReader(spec, params, alphabet)
+
+
+def _as_run(path: str | Path, layer: Any) -> Any:
+    """A layer as kraken runs it."""
+    if isinstance(layer, vgsl.Series | vgsl.Parallel):
+        return layer._replace(layers=tuple(_as_run(path, one) for one in layer.layers))
+    if isinstance(layer, vgsl.Conv) and layer.activation == "s":
+        raise ValueError(f"{path}: of {layer} kraken 7 leaves the sigmoid out")
+    if not isinstance(layer, vgsl.Recurrent):
+        return layer
+    if layer.last and layer.direction == "b":
+        raise ValueError(
+            f"{path}: of {layer} kraken keeps the end of the line in both directions, "
+            "of which the backward one has read nothing but that"
+        )
+    forward = "f" if layer.direction == "r" else layer.direction
+    return layer._replace(cell="L", direction=forward)
+
+
+def _alphabet(path: str | Path, codec: dict[str, Any], outputs: int) -> tuple[str, ...]:
+    """Characters by label, from 1."""
+    by_label = {}
+    for character, labels in codec.items():
+        if not isinstance(labels, list) or len(labels) != 1:
+            raise ValueError(
+                f"{path}: {character!r} is written by {labels}; wanted is one label"
+            )
+        by_label[labels[0]] = character
+    wanted = range(1, outputs)
+    if sorted(by_label) != list(wanted):
+        raise ValueError(
+            f"{path}: {len(by_label)} characters have labels, wanted is one for each "
+            f"of the {outputs} outputs but the blank"
+        )
+    return tuple(by_label[label] for label in wanted)
+
+
+def _params(path: str | Path, layer: Any, tensors: dict[str, np.ndarray]):
+    """Of one layer, taken out of tensors by kraken's names; {} where it has none."""
+    name = layer.name
+
+    def own(module: str) -> dict[str, np.ndarray]:
+        key = f".{name}.{module}."
+        found = {n.split(key)[1]: array for n, array in tensors.items() if key in n}
+        if not found:
+            raise ValueError(f"{path}: no weights of {layer}, called {key[1:]}*")
+        return found
+
+    def kernel(found: dict[str, np.ndarray], axes: tuple[int, ...]) -> dict[str, Any]:
+        if found.keys() != {"weight", "bias"} or found["weight"].ndim != len(axes):
+            names = ", ".join(f"{n} {a.shape}" for n, a in found.items())
+            raise ValueError(f"{path}: {layer} has {names}; wanted are weight, bias")
+        return {"kernel": found["weight"].transpose(axes), "bias": found["bias"]}
+
+    match layer:
+        case vgsl.Conv() if any(f".{name}.lin." in key for key in tensors):
+            made = kernel(own("lin"), (1, 0))
+            return made | {"kernel": made["kernel"][None, None]}
+        case vgsl.Conv():
+            return kernel(own("co"), (2, 3, 1, 0))
+        case vgsl.Output():
+            return kernel(own("lin"), (1, 0))
+        case vgsl.GroupNorm():
+            found = own("layer")
+            return {"scale": found.get("weight"), "bias": found.get("bias")}
+        case vgsl.Recurrent():
+            (made,) = from_pytorch(own("layer"), caller=f"{path}: {name}")
+            if layer.direction == "b":
+                return dict(zip(("forward", "backward"), made, strict=True))
+            return {"forward": made}
+    return {}
+
+
+def _check(path: str | Path, spec: Spec, params: dict[str, Any]) -> None:
+    """Raises ValueError by name where params are not those of the spec's network."""
+    height = spec.height if spec.height > 1 else spec.channels
+    channels = spec.channels if spec.height > 1 else 1
+    blank = jnp.zeros((1, height, spec.width or 256, channels))
+    shapes = jax.eval_shape(Reader(spec).init, jax.random.key(0), blank)["params"]
+
+    wanted = {
+        "/".join(key.key for key in keys): leaf.shape
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(shapes)
+    }
+    check(str(path), arrays(str(path), params), wanted)
