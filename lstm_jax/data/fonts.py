@@ -11,6 +11,11 @@ import numpy as np
 from PIL import Image, ImageFont
 
 SYMBOLS = "".join(map(chr, range(32, 127)))  # 95, the space among them
+# Of western Europe's languages, and the marks of its printers: 75.
+LATIN = (
+    "àáâãäåæçèéêëìíîïñòóôõöøùúûüýÿßœÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝŒ" + "‘’“”„–—«»¡¿£€§°"
+)
+_NOWHERE = "\U000e0fff"  # stands for nothing
 # The first comes with Matplotlib, so that one always is.
 HELD_OUT = "STIXGeneral", "Lato"
 _THIN = "Thin", "Hairline", "ExtraLight", "Extra Light", "UltraLight"
@@ -83,6 +88,15 @@ def fonts_of(split: str, fonts: list[Font]) -> list[Font]:
 def face(path: str, size: int) -> ImageFont.FreeTypeFont:
     """A font's file at a size in pixels."""
     return ImageFont.truetype(path, size)
+
+
+@functools.lru_cache(maxsize=1024)
+def has_latin(font: Font) -> bool:
+    """Whether a font has a shape of its own for each of `LATIN`, or for all but one."""
+    drawn = face(font.path, 32)
+    shapes = {(mask.size, bytes(mask)) for mask in map(drawn.getmask, LATIN)}
+    nothing = drawn.getmask(_NOWHERE)
+    return len(shapes - {(nothing.size, bytes(nothing))}) >= len(LATIN) - 1
 
 
 def _matplotlib(name: str) -> Path:

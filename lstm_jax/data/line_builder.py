@@ -12,7 +12,7 @@ from PIL import Image
 
 from lstm_jax.data import rendering
 from lstm_jax.data.builders import OWN
-from lstm_jax.data.fonts import SYMBOLS, find_fonts, fonts_of
+from lstm_jax.data.fonts import LATIN, SYMBOLS, find_fonts, fonts_of
 from lstm_jax.data.images import decode
 from lstm_jax.data.line_reading import PAPER
 from lstm_jax.data.lines import labels_of
@@ -27,9 +27,11 @@ with tfds.core.registered.skip_registration():
     class TextLines(tfds.core.GeneratorBasedBuilder):
         """Lines of words, numbers and marks over 95 symbols, drawn as if scanned.
 
-        15,000 lines to train on, 40,000 in all typefaces, half of them as if cut out of
-        a page; 1,000 to test on, of other words; and 1,000 of these and of other
-        typefaces, unseen_fonts. They are 32 pixels high; `font` names the font.
+        15,000 lines to train on; 1,000 to test on, of other words; and 1,000 of these
+        and of other typefaces, unseen_fonts. In all typefaces there are 40,000 to train
+        on, with accented letters and printer's marks among them, 170 symbols in all,
+        and half of them as if cut out of a page. Lines are 32 pixels high; `font` names
+        the font.
         """
 
         name = "text_lines"
@@ -97,6 +99,7 @@ def decode_lines(builder: Any, label: str, size: int | None, folder: Path) -> di
     length.
     """
     skip = {"image": tfds.decode.SkipDecoding()}
+    alphabet = SYMBOLS + LATIN * (builder.builder_config.name == "all")
     lines, texts, notes = {}, {}, []
     for split in NUMBERS:
         stored = builder.as_data_source(split, decoders=skip)
@@ -117,12 +120,12 @@ def decode_lines(builder: Any, label: str, size: int | None, folder: Path) -> di
         for row, image in zip(inputs, images, strict=True):
             row[:, : image.shape[1]], row[:, image.shape[1] :] = image, PAPER
         inputs.flush()
-        targets = labels_of(texts[split], SYMBOLS)
+        targets = labels_of(texts[split], alphabet)
         targets = np.pad(targets, ((0, 0), (0, longest - targets.shape[1])))
         np.save(folder / f"{split}_targets.npy", targets)
         widths = np.asarray([image.shape[1] for image in images], np.int32)
         np.save(folder / f"{split}_lengths.npy", widths)
-    return {"classes": list(SYMBOLS), "notes": notes}
+    return {"classes": list(alphabet), "notes": notes}
 
 
 def _scaled(file: bytes, size: int | None, where: str) -> np.ndarray:

@@ -9,8 +9,8 @@ import re
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from lstm_jax.data.fonts import Font, face
-from lstm_jax.data.texts import line_text
+from lstm_jax.data.fonts import Font, face, has_latin
+from lstm_jax.data.texts import as_printed, line_text
 
 HEIGHT = 32  # pixels of a line
 SPLITS = ("train", "test", "unseen_fonts")
@@ -167,7 +167,8 @@ def line(
       index: at least 0.
       fonts: of the split, as `fonts_of` gives them.
       seed: of all draws.
-      paged: the odds that there are other lines around it.
+      paged: the odds that there are other lines around it; above 0, its letters and
+        marks are also those of `fonts.LATIN`, where the font has them.
 
     Returns:
       (uint8 [32, W], its text, the font).
@@ -179,6 +180,8 @@ def line(
     text, around = line_text(rng, split), ()
     if paged and rng.random() < paged:
         around = tuple(line_text(rng, split) for _ in range(3))
+    if paged and has_latin(font):
+        text = as_printed(text, rng)
     return draw(text, font, rng, around), text, font
 
 

@@ -5,11 +5,12 @@ letters alone.
 """
 
 import re
+import unicodedata
 import zlib
 
 import numpy as np
 
-from lstm_jax.data.fonts import SYMBOLS
+from lstm_jax.data.fonts import LATIN, SYMBOLS
 
 LENGTHS = (4, 33)  # characters of a line, at most so many
 # Arrays, since a draw out of a list would turn it into one each time.
@@ -22,6 +23,14 @@ _ONSETS = np.array(
 )
 _VOWELS = np.array("a e i o u ea ou ie".split())
 _CODAS = np.array(["", "", "n", "r", "s", "t", "l", "nd", "m", "ck", "ng"])
+_LIKE = {  # letters that others come from
+    base: "".join(
+        letter for letter in LATIN if unicodedata.normalize("NFD", letter)[0] == base
+    )
+    + more.get(base, "")
+    for more in [{"a": "æ", "o": "œø", "s": "ß", "A": "Æ", "O": "ŒØ"}]
+    for base in "aceinosuyACEINOUY"
+}
 _COMMON = np.array(
     """
 a able about above across act action add after again against age ago air all almost
@@ -102,6 +111,29 @@ def line_text(rng: np.random.Generator, split: str) -> str:
         else:
             failed += 1
     return text
+
+
+def as_printed(text: str, rng: np.random.Generator) -> str:
+    """The line with letters of other languages, and quotes and dashes of a printer."""
+    odds, curly = rng.choice([0.0, 0.08, 0.3]), rng.random() < 0.5
+    found = []
+    for k, character in enumerate(text):
+        others = _LIKE.get(character)
+        if others and rng.random() < odds:
+            character = others[int(rng.integers(len(others)))]
+        elif curly and character in "'\"":
+            opens = k == 0 or text[k - 1] in " ([<{"
+            single = ("\u2019", "\u2018")[opens]
+            double = ("\u201d", "\u201c\u201e"[int(rng.random() < 0.3)])[opens]
+            character = single if character == "'" else double
+        elif curly and character == "-" and rng.random() < 0.3:
+            character = "\u2013\u2014"[int(rng.integers(2))]
+        elif curly and character in "<>$#^`" and rng.random() < 0.5:
+            character = dict(zip("<>$#^`", "«»£§°€", strict=True))[character]
+        found.append(character)
+    if odds and rng.random() < 0.05:
+        return "¡¿"[int(rng.integers(2))] + "".join(found)
+    return "".join(found)
 
 
 def _token(rng: np.random.Generator, split: str) -> str:

@@ -1,10 +1,20 @@
 """Rendered lines: what is drawn, by which words and typefaces, for which split."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 
 from lstm_jax.data import DataError, fonts, load, rendering, texts
-from lstm_jax.data.fonts import HELD_OUT, SYMBOLS, Font, find_fonts, fonts_of
+from lstm_jax.data.fonts import (
+    HELD_OUT,
+    LATIN,
+    SYMBOLS,
+    Font,
+    find_fonts,
+    fonts_of,
+    has_latin,
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +56,30 @@ def test_words_to_test_on_are_never_trained_on():
     trained, tested = words("train"), words("test")
     assert len(trained) > 2000 and len(tested) > 500
     assert not trained & tested
+
+
+def test_a_printer_has_accents_quotes_and_dashes():
+    rng, found = np.random.default_rng(0), set()
+    for _ in range(6000):
+        text = texts.line_text(rng, "train")
+        printed = texts.as_printed(text, rng)
+        assert len(printed) in (len(text), len(text) + 1)
+        for before, after in zip(text[::-1], printed[::-1], strict=False):
+            same = unicodedata.normalize("NFD", after)[0] == before
+            assert same or after in LATIN
+        found |= set(printed)
+    assert found == {*SYMBOLS, *LATIN}
+    assert not set(SYMBOLS) & set(LATIN) and len(set(LATIN)) == len(LATIN)
+    opened = {texts.as_printed('"a" \'b', np.random.default_rng(k)) for k in range(99)}
+    assert any(text.startswith("\u201c") and text[2] == "\u201d" for text in opened)
+    assert any(text[4] == "\u2018" for text in opened)
+
+
+def test_a_font_without_accents_is_known(found):
+    assert all(has_latin(font) for font in found)
+    # TeX's letters without any of them.
+    roman = str(fonts._matplotlib("cmr10.ttf"))
+    assert not has_latin(Font(roman, "Computer Modern", "Roman"))
 
 
 def test_a_line_follows_from_its_number(found):
@@ -140,6 +174,7 @@ def test_of_all_fonts_half_the_training_lines_are_of_pages(
             for k in range(count)
         }
         part = loaded.splits[split]
+        assert loaded.classes == (*SYMBOLS, *LATIN)
         for image, length in zip(part.inputs, part.lengths, strict=True):
             assert image[:, :length, 0].tobytes() in wanted
 
