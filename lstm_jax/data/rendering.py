@@ -64,13 +64,13 @@ def draw(
             pen.text((start, base + below), words, 255, drawn, anchor="ls")
         canvas = ImageChops.lighter(canvas, _transformed(others, shear))
         box = _as_torn(box, canvas, ascent, descent, rng)
-        if rng.random() < 0.3:
+        if rng.random() < 0.4:
             back = Image.new("L", canvas.size)
             at = margin, base + rng.uniform(-0.5, 0.5) * ascent
             ImageDraw.Draw(back).text(at, around[2], 255, drawn, anchor="ls")
             back = back.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             back = back.filter(ImageFilter.GaussianBlur(rng.uniform(0.8, 2)))
-            through = rng.uniform(0.05, 0.3)
+            through = rng.uniform(0.05, 0.4)
             canvas = ImageChops.lighter(canvas, back.point(lambda v: v * through))
     canvas = _cut(canvas, box, rng)
     return _printed(np.asarray(canvas, np.float32) / 255, rng)

@@ -114,10 +114,16 @@ def line_text(rng: np.random.Generator, split: str) -> str:
 
 
 def as_printed(text: str, rng: np.random.Generator) -> str:
-    """The line with letters of other languages, and quotes and dashes of a printer."""
+    """The line with letters of other languages, and quotes and dashes of a printer.
+
+    Words are joined, too, as in don't and in twenty-one.
+    """
     odds, curly = rng.choice([0.0, 0.08, 0.3]), rng.random() < 0.5
     found = []
     for k, character in enumerate(text):
+        if character == " " and rng.random() < 0.08:
+            inside = text[k - 1].isalpha() and text[k + 1].isalpha()
+            character = "'-"[int(rng.random() < 0.3)] if inside else " "
         others = _LIKE.get(character)
         if others and rng.random() < odds:
             character = others[int(rng.integers(len(others)))]
