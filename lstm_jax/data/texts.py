@@ -31,6 +31,7 @@ _LIKE = {  # letters that others come from
     for more in [{"a": "æ", "o": "œø", "s": "ß", "A": "Æ", "O": "ŒØ"}]
     for base in "aceinosuyACEINOUY"
 }
+_PRINTED = dict(zip("<>$#^`", "«»£§°€", strict=True))
 _COMMON = np.array(
     """
 a able about above across act action add after again against age ago air all almost
@@ -134,8 +135,8 @@ def as_printed(text: str, rng: np.random.Generator) -> str:
             character = single if character == "'" else double
         elif curly and character == "-" and rng.random() < 0.3:
             character = "\u2013\u2014"[int(rng.integers(2))]
-        elif curly and character in "<>$#^`" and rng.random() < 0.5:
-            character = dict(zip("<>$#^`", "«»£§°€", strict=True))[character]
+        elif curly and character in _PRINTED and rng.random() < 0.5:
+            character = _PRINTED[character]
         found.append(character)
     if odds and rng.random() < 0.05:
         return "¡¿"[int(rng.integers(2))] + "".join(found)

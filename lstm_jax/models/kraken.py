@@ -47,9 +47,9 @@ def kraken_words(path: str | Path) -> dict[str, Any] | None:
     try:
         found = json.loads(words)
         readers = {
-            key: one
+            key: {**one, "codec": _mapping(one["codec"]), "prefix": key}
             for key, one in found.items()
-            if one["_model"] == "TorchVGSLModel" and isinstance(one["codec"], dict)
+            if one["_model"] == "TorchVGSLModel" and one["codec"]
         }
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: what kraken wrote in it is damaged") from error
@@ -59,8 +59,15 @@ def kraken_words(path: str | Path) -> dict[str, Any] | None:
             f"{path}: wanted is one recogniser, a TorchVGSLModel with characters; "
             f"there are {len(readers)} among its networks ({names})"
         )
-    ((prefix, one),) = readers.items()
-    return {**one, "prefix": prefix}
+    return next(iter(readers.values()))
+
+
+def _mapping(codec: Any) -> dict[str, Any]:
+    """Labels by character; it may be written as JSON within JSON."""
+    found = json.loads(codec) if isinstance(codec, str) else codec
+    if not isinstance(found, dict):
+        raise TypeError(f"{type(found)} is no codec")
+    return found
 
 
 def load_kraken(path: str | Path) -> KrakenReader:

@@ -1,5 +1,7 @@
 """kraken's files of weights: what is read of them, and what is refused."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +53,9 @@ def test_half_floats_and_characters_of_two_code_points(tmp_path):
         write(tmp_path / "a.safetensors", spec, params, ["e\u0301", "b"])
     )
     assert found.alphabet == ("e\u0301", "b")
+    codec = {"codec": json.dumps({"e\u0301": [2], "b": [1]})}
+    file = write(tmp_path / "b.safetensors", spec, params, "", **codec)
+    assert load_kraken(file).alphabet == ("b", "e\u0301")
     assert {leaf.dtype for leaf in jax.tree.leaves(found.params)} == {np.dtype("f4")}
 
 
@@ -102,6 +107,7 @@ def test_what_cannot_be_run_is_refused_in_one_line(tmp_path, about, message):
         ({"kraken_meta": "{"}, "damaged"),
         ({"kraken_meta": "[]"}, "damaged"),
         ({"kraken_meta": '{"a": {}}'}, "damaged"),
+        ({"kraken_meta": '{"a": {"_model": "TorchVGSLModel", "codec": 3}}'}, "damaged"),
     ],
 )
 def test_another_file_is_refused(tmp_path, metadata, message):
