@@ -59,12 +59,12 @@ def saved_run(run: str | Path) -> dict[str, Any] | None:
     if not path.is_file():
         return read_run(path)
     from lstm_jax import interop
+    from lstm_jax.models import kraken
 
     try:
-        about = interop.read_safetensors_metadata(path)
-        if "kraken_meta" in about:
+        if kraken.is_krakens(path):
             return _of_kraken(path)
-        words = about.get("run")
+        words = interop.read_safetensors_metadata(path).get("run")
         saved = json.loads(words) if words else None
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path}: {error}") from error
@@ -82,7 +82,7 @@ def _of_kraken(path: Path) -> dict[str, Any]:
     from experiments.config import override
     from lstm_jax.models import kraken
 
-    spec, _, alphabet = kraken.load_kraken(path)
+    spec, alphabet = kraken.describe_kraken(path)
     options = {
         "data": path.name,
         "data.normalize": "inverted",
@@ -104,10 +104,10 @@ def _of_kraken(path: Path) -> dict[str, Any]:
 def read_weights(path: Path) -> dict[str, Any]:
     """Params by our paths, of a .safetensors file of ours or of kraken's."""
     from lstm_jax import interop, training
-    from lstm_jax.models import load_kraken
+    from lstm_jax.models import kraken
 
-    if "kraken_meta" in interop.read_safetensors_metadata(path):
-        return training.named(load_kraken(path).params)
+    if kraken.is_krakens(path):
+        return training.named(kraken.load_kraken(path).params)
     return interop.read_safetensors(path)
 
 

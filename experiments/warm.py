@@ -11,7 +11,7 @@ from experiments.restoring import read_weights, restored, saved_run
 from experiments.runs import underway
 from lstm_jax import interop, training
 from lstm_jax.interop.entries import check
-from lstm_jax.models import load_kraken
+from lstm_jax.models import kraken
 
 # Of files of weights, by what reads them.
 READERS = {
@@ -142,10 +142,9 @@ def _wanted(path: Path) -> str:
 
 
 def _classes(path: Path) -> list[str] | None:
-    metadata = interop.read_safetensors_metadata(path)
-    if "kraken_meta" in metadata:
-        return list(load_kraken(path).alphabet)
-    words = metadata.get("classes")
+    if kraken.is_krakens(path):
+        return list(kraken.describe_kraken(path)[1])
+    words = interop.read_safetensors_metadata(path).get("classes")
     try:
         classes = json.loads(words) if words else None
     except (ValueError, RecursionError):

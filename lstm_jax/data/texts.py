@@ -23,14 +23,15 @@ _ONSETS = np.array(
 )
 _VOWELS = np.array("a e i o u ea ou ie".split())
 _CODAS = np.array(["", "", "n", "r", "s", "t", "l", "nd", "m", "ck", "ng"])
-_LIKE = {  # letters that others come from
-    base: "".join(
-        letter for letter in LATIN if unicodedata.normalize("NFD", letter)[0] == base
-    )
-    + more.get(base, "")
-    for more in [{"a": "æ", "o": "œø", "s": "ß", "A": "Æ", "O": "ŒØ"}]
-    for base in "aceinosuyACEINOUY"
+_LIGATURES = {"æ": "a", "œ": "o", "ø": "o", "ß": "s", "Æ": "A", "Œ": "O", "Ø": "O"}
+_ACCENTED = {
+    letter: unicodedata.normalize("NFD", letter)[0]
+    for letter in LATIN
+    if letter.isalpha() and letter not in _LIGATURES
 }
+_LIKE: dict[str, list[str]] = {}  # by the letter that they come from
+for _letter, _plain in (_ACCENTED | _LIGATURES).items():
+    _LIKE.setdefault(_plain, []).append(_letter)
 _PRINTED = dict(zip("<>$#^`", "«»£§°€", strict=True))
 _COMMON = np.array(
     """

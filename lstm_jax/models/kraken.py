@@ -35,20 +35,30 @@ class KrakenReader(NamedTuple):
     alphabet: tuple[str, ...]
 
 
-def kraken_words(path: str | Path) -> dict[str, Any] | None:
-    """What kraken wrote of the one recogniser in a file, None if that is not kraken's.
+def is_krakens(path: str | Path) -> bool:
+    """Whether kraken wrote a .safetensors file.
 
     Raises:
-      ValueError: the file is damaged, or holds several recognisers, or none; one line.
+      ValueError: the file is damaged; one line.
     """
-    words = read_safetensors_metadata(path).get("kraken_meta")
-    if words is None:
-        return None
+    return "kraken_meta" in read_safetensors_metadata(path)
+
+
+def describe_kraken(path: str | Path) -> tuple[Spec, tuple[str, ...]]:
+    """Spec and alphabet of `load_kraken`, without a look at the weights."""
+    _, spec, alphabet = _described(path)
+    return spec._replace(output=spec.output._replace(name="")), alphabet
+
+
+def _described(path: str | Path) -> tuple[str, Spec, tuple[str, ...]]:
+    """The prefix of the one recogniser's arrays, its spec and its alphabet."""
+    if not is_krakens(path):
+        raise ValueError(f"{path}: kraken did not write this file")
     try:
-        found = json.loads(words)
+        found = json.loads(read_safetensors_metadata(path)["kraken_meta"])
         readers = {
-            key: {**one, "codec": _mapping(one["codec"]), "prefix": key}
-            for key, one in found.items()
+            prefix: (str(one["vgsl"]), _mapping(one["codec"]))
+            for prefix, one in found.items()
             if one["_model"] == "TorchVGSLModel" and one["codec"]
         }
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
@@ -59,7 +69,13 @@ def kraken_words(path: str | Path) -> dict[str, Any] | None:
             f"{path}: wanted is one recogniser, a TorchVGSLModel with characters; "
             f"there are {len(readers)} among its networks ({names})"
         )
-    return next(iter(readers.values()))
+    ((prefix, (words, codec)),) = readers.items()
+    spec = parse(_MIDDLE.sub(r"Cl\g<1>1,1,\g<2>", words))
+    if spec.output is None or spec.output[:2] != (1, "c"):
+        raise ValueError(f"{path}: {spec} gives no sequence for CTC")
+    layers = tuple(_as_run(path, layer) for layer in spec.layers)
+    alphabet = _alphabet(path, codec, spec.output.features)
+    return prefix, spec._replace(layers=layers), alphabet
 
 
 def _mapping(codec: Any) -> dict[str, Any]:
@@ -91,25 +107,16 @@ def load_kraken(path: str | Path) -> KrakenReader:
 
     Reference: kraken 7.1, `kraken/lib/vgsl`.
     """
-    words = kraken_words(path)
-    if words is None:
-        raise ValueError(f"{path}: kraken did not write this file")
-    spec = parse(_MIDDLE.sub(r"Cl\g<1>1,1,\g<2>", str(words["vgsl"])))
-    if spec.output is None or spec.output[:2] != (1, "c"):
-        raise ValueError(f"{path}: {spec} gives no sequence for CTC")
-    layers = tuple(_as_run(path, layer) for layer in spec.layers)
-    spec = spec._replace(layers=layers)
-    alphabet = _alphabet(path, words["codec"], spec.output.features)
+    prefix, spec, alphabet = _described(path)
     tensors = {
-        name.removeprefix(f"{words['prefix']}."): array.astype(np.float32)
+        name: array.astype(np.float32)
         for name, array in read_safetensors(path).items()
-        if name.startswith(f"{words['prefix']}.")
+        if name.startswith(f"{prefix}.")
     }
     params = {}
     for layer in flat(spec.all):
         if made := _params(path, layer, tensors):
-            params[layer.name] = made
-    params["output"] = params.pop(spec.output.name)
+            params["output" if layer == spec.output else layer.name] = made
     spec = spec._replace(output=spec.output._replace(name=""))
     _check(path, spec, params)
     return KrakenReader(spec, params, alphabet)
@@ -136,7 +143,7 @@ def _alphabet(path: str | Path, codec: dict[str, Any], outputs: int) -> tuple[st
     """Characters by label, from 1."""
     by_label = {}
     for character, labels in codec.items():
-        if not isinstance(labels, list) or len(labels) != 1:
+        if not isinstance(labels, list) or [type(n) for n in labels] != [int]:
             raise ValueError(
                 f"{path}: {character!r} is written by {labels}; wanted is one label"
             )
@@ -180,9 +187,8 @@ def _params(path: str | Path, layer: Any, tensors: dict[str, np.ndarray]):
             return {"scale": found.get("weight"), "bias": found.get("bias")}
         case vgsl.Recurrent():
             (made,) = from_pytorch(own("layer"), caller=f"{path}: {name}")
-            if layer.direction == "b":
-                return dict(zip(("forward", "backward"), made, strict=True))
-            return {"forward": made}
+            pair = made if isinstance(made, tuple) else (made,)
+            return dict(zip(("forward", "backward"), pair, strict=False))
     return {}
 
 
@@ -192,7 +198,6 @@ def _check(path: str | Path, spec: Spec, params: dict[str, Any]) -> None:
     channels = spec.channels if spec.height > 1 else 1
     blank = jnp.zeros((1, height, spec.width or 256, channels))
     shapes = jax.eval_shape(Reader(spec).init, jax.random.key(0), blank)["params"]
-
     wanted = {
         "/".join(key.key for key in keys): leaf.shape
         for keys, leaf in jax.tree_util.tree_leaves_with_path(shapes)

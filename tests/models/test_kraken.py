@@ -9,6 +9,7 @@ import pytest
 
 from lstm_jax.interop import read_safetensors_metadata, write_safetensors
 from lstm_jax.models import Reader, load_kraken
+from lstm_jax.models.kraken import describe_kraken
 from lstm_jax.models.vgsl import parse
 from tests.models.kraken_files import PREFIX, tensors, write
 
@@ -37,7 +38,13 @@ def images(count=2, width=40):
 def test_a_network_answers_as_that_of_its_params(tmp_path):
     params = made()
     file = write(tmp_path / "a.safetensors", SPEC, params, "xyz")
+    kept = {
+        name.split("nn.")[1]: array.shape for name, array in tensors(params).items()
+    }
+    assert kept["C_0.co.weight"] == (6, 1, 3, 5)  # as kraken has them
+    assert kept["L_9.layer.weight_ih_l0_reverse"] == (20, 4 * 12)
     found = load_kraken(file)
+    assert describe_kraken(file) == (found.spec, found.alphabet)
     assert found.alphabet == ("x", "y", "z")
     assert str(found.spec) == SPEC.replace("O{O_11}", "O")
     wanted = Reader(parse(SPEC)).apply({"params": params}, images())
@@ -85,6 +92,8 @@ LSTM = "[1,16,0,1 S{S_0}1(1x0)1,3 Lfx{L_1}3 O{O_2}1c3]"
         ({"codec": {"a": [1, 2], "b": [2]}}, r"'a' is written by \[1, 2\]"),
         ({"_model": "ROMLP"}, r"there are 0 among its networks \(ROMLP\)"),
         ({"codec": None}, "wanted is one recogniser"),
+        ({"codec": {"a": ["1"], "b": [2]}}, "'a' is written by"),
+        ({"vgsl": LSTM.replace("Lfx", "Lbx")}, "L_1/backward"),
         ({"vgsl": LSTM.replace("x{L_1}", "xo{L_1}")}, "legacy LSTMs"),
         ({"vgsl": LSTM.replace("Lfx{L_1}3", "Lfx{L_1}4")}, "L_1/forward"),
         ({"vgsl": LSTM.replace("L_1", "L_7")}, r"no weights of Lfx\{L_7\}3"),
