@@ -249,6 +249,11 @@ def test_reading_beside_tesseract_where_there_is_none(run, folder, monkeypatch, 
     )
     want = run.report["test"]["cer"]
     assert found["ours"]["cer"] == pytest.approx(want) and "tesseract" not in found
+    loosely = (
+        tesseract._loose_cer(["à ‘b’—"], ["a 'b' -"]),
+        tesseract._loose_cer("a", "b"),
+    )
+    assert loosely == (0, 1)
     assert "Debian's package is tesseract-ocr" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no split unseen_fonts"):
         tesseract.reading(tesseract.Reading(run.directory, data=str(folder)))
