@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from lstm_jax.data.images import SUFFIXES, fit, probe, read_image
 VIDEOS = frozenset(".mp4 .avi .mov .mkv .webm".split())
 FEATURES = ".npy"
 SAMPLINGS = ("spread", "start", "windows")
+# An .npy's header goes through `ast`, which threads of Python 3.11 must not do at once.
+_HEADERS = threading.Lock()
 _EARLY = 0.9  # share of the duration that a whole video reaches
 
 
@@ -336,7 +339,8 @@ def fill_clip(
 def _features(path: Path) -> np.ndarray:
     """Mapped numbers [steps, F] of an .npy file."""
     try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
+        with _HEADERS:
+            features = np.load(path, mmap_mode="r", allow_pickle=False)
         shape, kind = features.shape, features.dtype.kind
     except (OSError, ValueError, EOFError, AttributeError) as error:
         raise DataError(f"{path}: not a readable .npy ({_reason(error)})") from error
