@@ -1,15 +1,35 @@
 # Two commands on a fresh machine: `make train` and `make test`.
 PYTHON ?= python3
 VENV ?= .venv
+# Versions other than the newest, such as REQUIRE="jax==0.7.2 jaxlib==0.7.2".
+REQUIRE ?=
 BIN = $(VENV)/bin
+ALL = .venv-all
+PIP_INSTALL = -m pip install --quiet
+# One file of tests is one worker's, so that what its tests share is made once.
+PYTEST = python -m pytest -n auto --dist loadfile
 
-.PHONY: train test lint clean
+.PHONY: train test test-all notebooks mutants lint clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m experiments.train $(PRESET) $(ARGS)
 
+# What a change can break.
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	$(BIN)/$(PYTEST) -m "not slow and not notebooks" $(PYTEST_ARGS)
+
+# Everything: slow tests, the libraries to compare with, compilers for TPUs and GPUs,
+# and the notebooks.
+test-all: $(ALL)/.installed-all lint
+	$(ALL)/bin/$(PYTEST) -m "not notebooks" $(PYTEST_ARGS)
+	bash tests/notebooks.sh
+
+notebooks:
+	bash tests/notebooks.sh
+
+# Whether the tests notice a fault; ONLY=name tries one.
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python tests/run_mutants.py $(ONLY)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -18,13 +38,23 @@ lint: $(VENV)/.installed-dev
 # Only what is missing or older than the floors is installed: a jax that is there stays.
 $(VENV)/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python $(PIP_INSTALL) $(REQUIRE) -e .
 	touch $@
 
 $(VENV)/.installed-dev: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	$(BIN)/python $(PIP_INSTALL) $(REQUIRE) -e ".[dev]"
 	touch $@ $(VENV)/.installed
 
+# The compilers for TPUs and GPUs lie apart, where experiments.benchmark looks for them:
+# a jax that finds one looks for its device at every start.
+$(ALL)/.installed-all: pyproject.toml
+	test -x $(ALL)/bin/python || $(PYTHON) -m venv $(ALL)
+	$(ALL)/bin/python $(PIP_INSTALL) $(REQUIRE) -e ".[dev,compare]"
+	$(ALL)/bin/python $(PIP_INSTALL) --no-deps --upgrade --target $(ALL)/libtpu libtpu
+	$(ALL)/bin/python $(PIP_INSTALL) --no-deps --upgrade --target $(ALL)/cuda-pjrt \
+	  jax-cuda12-pjrt==$$($(ALL)/bin/python -c 'import jaxlib; print(jaxlib.__version__)')
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf .venv .venv-* .cache build *.egg-info

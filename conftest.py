@@ -1,10 +1,18 @@
-"""What every test shares: CPU, programs compiled quickly, and kept between runs."""
+"""What all tests share: the CPU, a cache of compiled programs, and two limits.
 
+Memory: a worker drops its compiled programs when it grows beyond `MEMORY`. Time: an
+unmarked test that takes more than `SECONDS` fails the run.
+"""
+
+import ctypes
+import gc
 import os
+import sys
+import time
 from pathlib import Path
 
-# Before jax is imported, and inherited by the processes that tests start.
-# A program of a test runs once or little: what XLA gains by optimising costs more.
+# Set before jax is imported, and inherited by the processes that tests start. A test
+# runs a program once or twice: optimising it costs more than it gains.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault(
@@ -13,12 +21,15 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import gc
-
 import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+MEMORY = 2**30  # resident bytes of a worker
+SECONDS = 5.0  # of CPU, on a machine as fast as REFERENCE says
+WAITING = 4  # times as much may pass on the clock, where others use the machine
+REFERENCE = 0.022  # CPU seconds of `_speed`'s loop on the machine of the limit
 
 
 @pytest.fixture
@@ -31,7 +42,7 @@ def x64():
 
 @pytest.fixture(autouse=True)
 def optimization(request, monkeypatch):
-    """XLA's optimisation, for tests marked `optimized`, and for processes they start."""
+    """Optimised programs, for a test marked `optimized` and the processes it starts."""
     if request.node.get_closest_marker("optimized") is None:
         yield
         return
@@ -44,9 +55,99 @@ def optimization(request, monkeypatch):
     jax.clear_caches()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def release_programs():
-    """Compiled programs of one module of tests are not kept in memory for the next."""
-    yield
-    jax.clear_caches()
-    gc.collect()
+# Memory
+
+
+def _resident() -> int:
+    """Resident bytes of this process; 0 where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+def pytest_runtest_logfinish():
+    if _resident() > MEMORY:
+        jax.clear_caches()
+        gc.collect()
+        if sys.platform == "linux":  # glibc keeps what was freed unless told
+            getattr(ctypes.CDLL(None), "malloc_trim", lambda pad: 0)(0)
+
+
+# Time
+
+
+def _now() -> tuple[float, float]:
+    """Seconds of CPU of this process and its children, and of the clock."""
+    used = os.times()
+    return sum(used[:4]), time.monotonic()
+
+
+def _speed() -> float:
+    """How many times slower than the reference this machine is, at least 1."""
+
+    def loop():
+        begin = time.process_time()
+        sum(n * n for n in range(600_000))
+        return time.process_time() - begin
+
+    return max(1.0, min(loop() for _ in range(5)) / REFERENCE)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    item.config.phase_began = _now()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Notes what each phase of a test took; the report travels to the controller."""
+    report = yield
+    now = _now()
+    report.took = [b - a for a, b in zip(item.config.phase_began, now, strict=True)]
+    report.limited = not {"slow", "notebooks"} & {
+        mark.name for mark in item.iter_markers()
+    }
+    item.config.phase_began = now
+    return report
+
+
+class _Limit:
+    """Judges the reports of all workers."""
+
+    def __init__(self):
+        self.speed = _speed()
+        self.slowest = []  # (CPU seconds, seconds, phase, test)
+
+    def pytest_runtest_logreport(self, report):
+        if not getattr(report, "limited", False):  # a worker that crashed notes nothing
+            return
+        cpu, clock = report.took
+        limit = SECONDS * self.speed
+        if cpu > limit or clock > limit * WAITING:
+            self.slowest.append((cpu, clock, report.when, report.nodeid))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session):
+        if self.slowest and not session.exitstatus:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        return (yield)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        if not self.slowest:
+            return
+        terminalreporter.section("too slow", red=True)
+        terminalreporter.line(
+            f"An unmarked test may take {SECONDS:g} s of CPU"
+            + (f" (here {SECONDS * self.speed:.1f} s)" if self.speed > 1 else "")
+            + "; make it smaller, or mark it `slow`:"
+        )
+        for cpu, clock, phase, test in sorted(self.slowest, reverse=True):
+            terminalreporter.line(f"{cpu:6.1f} s ({clock:.1f} s) {phase} of {test}")
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Limit())
