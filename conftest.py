@@ -7,6 +7,7 @@ unmarked test that takes more than `SECONDS` fails the run.
 import ctypes
 import gc
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -114,12 +115,17 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-class _Limit:
-    """Judges the reports of all workers."""
+class _Limits:
+    """Judges what all workers report, in the process that started them."""
 
     def __init__(self):
         self.speed = _speed()
         self.slowest = []  # (CPU seconds, seconds, phase, test)
+        self.peaks = []  # resident kilobytes
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node):
+        self.peaks.append(getattr(node, "workeroutput", {}).get("peak", 0))
 
     def pytest_runtest_logreport(self, report):
         if not getattr(report, "limited", False):  # a worker that crashed notes nothing
@@ -136,6 +142,9 @@ class _Limit:
         return (yield)
 
     def pytest_terminal_summary(self, terminalreporter):
+        if self.peaks:
+            peak = max(self.peaks) / 2**20
+            terminalreporter.line(f"peak memory of a worker: {peak:.2f} GiB")
         if not self.slowest:
             return
         terminalreporter.section("too slow", red=True)
@@ -150,4 +159,10 @@ class _Limit:
 
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):
-        config.pluginmanager.register(_Limit())
+        config.pluginmanager.register(_Limits())
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        session.config.workeroutput["peak"] = peak
