@@ -8,7 +8,7 @@ import importlib
 import sys
 from types import ModuleType
 
-COMMANDS = ("train", "predict", "report", "sweep", "benchmark")
+COMMANDS = ("train", "predict", "report", "sweep", "benchmark", "export")
 
 
 class _Commands(ModuleType):

@@ -52,6 +52,12 @@ def widths(
     return found if widest[0] <= found[-1] else found + widest
 
 
+def training_widths(config: Config, dataset: data.Dataset) -> tuple[int, ...]:
+    """Those of `widths` that the training lines need; () where there are none."""
+    found, lengths = widths(config, dataset), dataset.splits["train"].lengths
+    return found[: data.bucket_of(lengths.max(), found) + 1] if found else ()
+
+
 def load_data(config: Config, known: Sequence[str] = ()) -> data.Dataset:
     """The data set of a run; of a fold its split, with noise below where asked for.
 

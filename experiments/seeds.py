@@ -3,6 +3,7 @@
 The seeds differ in what a seed decides, their first weights, order of examples and
 noise, and share data and split. Each ends as a run in a folder of its own, equal to
 that of `train --seed=S`; a seed's own checkpoints and pictures on the way are left out.
+On text lines each seed has a sequence of widths of its own; see `make_seeds_step`.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
 
     from experiments import build, network, record, updates
     from experiments.display import Display
-    from experiments.warm import weights_from
+    from experiments.warm import known_characters, weights_from
     from lstm_jax import data, training
 
     _check(config, seeds)
@@ -55,19 +56,24 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     if config.compilation_cache:
         training.keep_compiled(data.default_root() / "compiled")
 
-    dataset = build.load_data(config)
+    dataset = build.load_data(config, known_characters(config, directory))
     about = build.facts(config, dataset)
     split, validation = dataset.splits["train"], dataset.splits["validation"]
     steps, eval_every = build.length(config, len(split.inputs))
     resident = build.resident(config, dataset)
+    widths = build.training_widths(config, dataset)  # of lines, else none
+    eval_widths = build.widths(config, dataset, training=False)
+    per_dispatch = 1 if widths else config.steps_per_dispatch
     each = [config.seed + number for number in range(seeds)]
+    batch_of = [
+        build.batches(dataclasses.replace(config, seed=seed), dataset, (0, 1))
+        for seed in each
+    ]
 
-    def batch_at(seed, at):
-        options = dict(seed=seed, step=at)
-        if resident:
-            batch = data.train_rows(len(split.inputs), config.batch_size, **options)
-        else:
-            batch = data.train_batch(split, config.batch_size, **options)
+    def batch_at(number, at):
+        batch = batch_of[number](at)
+        if widths:
+            batch = data.pad_to_widest(batch, widths)
         return batch | {"progress": np.full_like(batch["mask"], at / steps)}
 
     task = build.task(config, about)
@@ -79,6 +85,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         mesh,
         data=build.arrays(split) if resident else None,
         accumulate=config.accumulate,
+        widths=widths,
     )
     eval_step = training.make_seeds_eval(updates.eval_fn(config, about, task), mesh)
     init = network.initializer(config, about, pretrained=True)
@@ -93,13 +100,16 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     def evaluate(weights, split):
         """Means `{name: [S]}` and predictions `[S, N, …]` of a split."""
         size, sums, predictions = build.eval_size(config, dataset, 1), {}, []
-        for batch in data.eval_batches(split, size):
+        for batch in data.eval_batches(split, size, widths=eval_widths):
             metrics, outputs = jax.device_get(eval_step(weights, batch))
             predictions.append(outputs)
             for metric, pair in metrics.items():
                 sums[metric] = sums.get(metric, 0) + np.asarray(pair, np.float64)
-        predictions = np.concatenate(predictions, axis=1)[:, : len(split.inputs)]
-        return {k: total / n for k, (total, n) in sums.items()}, predictions
+        ordered = [
+            data.in_order(split, size, [p[number] for p in predictions], eval_widths)
+            for number in range(seeds)
+        ]
+        return {k: total / n for k, (total, n) in sums.items()}, np.stack(ordered)
 
     # From here on something is written.
     if config.overwrite:
@@ -114,13 +124,11 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         display.start(steps)
         carried, at, window, seconds = step.put_state(states), 0, [], 0.0
         stacked = [
-            training.stacker(
-                functools.partial(batch_at, seed), config.steps_per_dispatch
-            )
-            for seed in each
+            training.stacker(functools.partial(batch_at, number), per_dispatch)
+            for number in range(seeds)
         ]
         while at < steps:
-            count = min(config.steps_per_dispatch, steps - at)
+            count = min(per_dispatch, steps - at)
             count = min(count, *(e - at % e for e in (eval_every, config.log_every)))
             parts = [batches(range(at, at + count)) for batches in stacked]
             batches = {key: np.stack([p[key] for p in parts]) for key in parts[0]}

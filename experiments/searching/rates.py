@@ -61,7 +61,7 @@ def find(name: str, config: Config) -> RangeTest:
     from lstm_jax import training
 
     directory = _directory(name, config)
-    losses = _losses(config)
+    losses = _losses(config, directory)
     if len(losses) < 10:
         raise training.Diverged(
             f"the loss left within {len(losses)} steps, at learning rates below "
@@ -128,14 +128,14 @@ def _rate(step):
     return LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
 
 
-def _losses(config: Config) -> list[float]:
+def _losses(config: Config, directory: Path) -> list[float]:
     """The loss before each update, finite ones, up to where it left."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from experiments import build, network, updates
-    from experiments.warm import weights_from
+    from experiments.warm import known_characters, weights_from
     from lstm_jax import data, training
 
     devices = training.select_accelerator(config.accelerator)
@@ -143,7 +143,7 @@ def _losses(config: Config) -> list[float]:
     mesh = training.data_mesh(devices)
     if config.compilation_cache:
         training.keep_compiled(data.default_root() / "compiled")
-    dataset = build.load_data(config)
+    dataset = build.load_data(config, known_characters(config, directory))
     about = build.facts(config, dataset)
     split, resident = dataset.splits["train"], build.resident(config, dataset)
 
@@ -163,13 +163,9 @@ def _losses(config: Config) -> list[float]:
     params = network.init_params(config, about, key_params, pretrained=True)
     params, _ = weights_from(config.init_from, about, params)
     state = step.put_state(training.init_state(params, tx, key_run, mesh))
-    losses = []
+    batch_at, losses = build.batches(config, dataset, (0, 1)), []
     for at in range(STEPS):
-        options = dict(seed=config.seed, step=at)
-        if resident:
-            batch = data.train_rows(len(split.inputs), config.batch_size, **options)
-        else:
-            batch = data.train_batch(split, config.batch_size, **options)
+        batch = batch_at(at)
         batch["progress"] = np.zeros_like(batch["mask"])
         state, metrics = step(state, batch)
         total, count = jax.device_get(metrics["loss"])

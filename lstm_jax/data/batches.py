@@ -200,6 +200,26 @@ def line_batches(
     return batch
 
 
+def pad_to_widest(batch: dict, widths: Sequence[int]) -> dict:
+    """A batch of `line_batches` in one shape for all widths.
+
+    Args:
+      batch: inputs uint8 [B, H, W, C], W among the widths.
+      widths: ascending.
+
+    Returns:
+      The batch with white to the right of its inputs, up to the last width, and
+      "bucket", int32 []: which of the widths it has.
+    """
+    inputs = batch["inputs"]
+    more = widths[-1] - inputs.shape[2]
+    sides = (0, 0), (0, 0), (0, more), (0, 0)
+    return batch | {
+        "inputs": np.pad(inputs, sides, constant_values=255),
+        "bucket": np.asarray(widths.index(inputs.shape[2]), np.int32),
+    }
+
+
 def eval_batches(
     split: Split,
     batch_size: int,

@@ -7,6 +7,7 @@ arrays. All of it is lent plain Python here, for as long as the preparation take
 import contextlib
 import glob
 import gzip
+import importlib.metadata
 import importlib.util
 import io
 import os
@@ -30,6 +31,32 @@ from lstm_jax.data.clip_files import import_av
 
 _PATIENCE = 3.0  # seconds for a host to answer
 
+# Versions of tensorflow-datasets that have all PARTS, as pyproject.toml has them.
+SUPPORTED = ">=4.9.9,<4.10"
+
+_MANAGER, _DOWNLOADER = "core.download.download_manager", "core.download.downloader"
+# Parts of tensorflow-datasets, most of them private, that are replaced or used here:
+# the module and what is in it.
+PARTS = {
+    "init": (_MANAGER, "DownloadManager.__init__"),
+    "manual_path": (_MANAGER, "DownloadManager._get_manually_downloaded_path"),
+    "download": (_MANAGER, "DownloadManager._download"),
+    "checksums": (_MANAGER, "DownloadManager._register_or_validate_checksums"),
+    "get_downloader": (_MANAGER, "get_downloader"),
+    "downloader": (_DOWNLOADER, "_Downloader"),
+    "open_url": (_DOWNLOADER, "_open_url"),
+    "max_retries": (_DOWNLOADER, "MAX_RETRIES"),
+    "encode_image": ("core.features.image_feature", "_ImageEncoder._encode_image"),
+    "decode_video": ("core.features.video_feature", "Video._ffmpeg_decode"),
+    "idx_examples": ("image_classification.mnist", "MNIST._generate_examples"),
+    "tensorflow": ("core.utils.lazy_imports_utils", "tensorflow"),
+    "example": ("proto", "tf_example_pb2.Example"),
+    "sequence_example": ("proto", "tf_example_pb2.SequenceExample"),
+}
+# Attributes that an instance must have once it is made.
+_OF_MANAGER = "_download_dir", "_url_infos", "_recorded_url_infos"
+_OF_DOWNLOADER = ("_executor",)
+
 
 class Trace(NamedTuple):
     """What a preparation asked for.
@@ -51,6 +78,43 @@ class Offline(OSError):
     """A host that gave no answer in time."""
 
 
+class MovedPart(ImportError, RuntimeError):
+    """The installed tensorflow-datasets has no part of that name."""
+
+
+def find_part(name: str) -> tuple[Any, str]:
+    """The object that holds one of PARTS, and its attribute there.
+
+    Raises:
+      MovedPart: the installed tensorflow-datasets does not have it.
+    """
+    module, path = PARTS[name]
+    *holders, attribute = path.split(".")
+    try:
+        owner = importlib.import_module(f"tensorflow_datasets.{module}")
+        for holder in holders:
+            owner = getattr(owner, holder)
+        getattr(owner, attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise _moved(f"{module}.{path}") from error
+    return owner, attribute
+
+
+def _moved(part: str) -> MovedPart:
+    return MovedPart(
+        f"tensorflow-datasets {importlib.metadata.version('tensorflow-datasets')} has "
+        f"no {part}, which lstm_jax needs to prepare data without TensorFlow; install "
+        f'a version that has: pip install "tensorflow-datasets{SUPPORTED}"'
+    )
+
+
+def _check_instance(instance: Any, attributes: tuple[str, ...]) -> None:
+    for name in attributes:
+        if not hasattr(instance, name):
+            kind = type(instance)
+            raise _moved(f"{kind.__module__}.{kind.__name__}.{name}")
+
+
 @contextlib.contextmanager
 def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Trace]:
     """Lend tfds what it needs to prepare any image set; tells what it asked for.
@@ -62,25 +126,23 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
 
     Yields:
       The Trace, filled while the block runs.
+
+    Raises:
+      MovedPart: the installed tensorflow-datasets lacks one of PARTS.
     """
     import promise
-    from tensorflow_datasets.core.download import (
-        checksums,
-        download_manager,
-        downloader,
-    )
-    from tensorflow_datasets.core.features import image_feature, video_feature
-    from tensorflow_datasets.image_classification import mnist
 
     trace = Trace({}, set(), {}, [])
-    manager = download_manager.DownloadManager
-    start_download, open_url = manager._download, downloader._open_url
-    validate = manager._register_or_validate_checksums
-    worker = downloader._Downloader()
+    parts = {name: find_part(name) for name in PARTS}
+    create, start_download, validate, open_url = (
+        getattr(*parts[name]) for name in ("init", "download", "checksums", "open_url")
+    )
+    worker = getattr(*parts["downloader"])()
+    _check_instance(worker, _OF_DOWNLOADER)
     unreachable: list[OSError] = []
     over = threading.Event()
 
-    def in_manual_dir(self: Any, info: checksums.UrlInfo | None) -> Any:
+    def in_manual_dir(self: Any, info: Any) -> Any:
         if manual_dir is None or info is None or not info.filename:
             return None
         path = manual_dir / info.filename
@@ -146,23 +208,26 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
 
     def name_files(self: Any, *args: Any, **kwargs: Any) -> None:
         create(self, *args, **kwargs)
+        _check_instance(self, _OF_MANAGER)
         for url, info in self._url_infos.items():  # so that each can be put by hand
             info.filename = info.filename or _file_name(url, info)
 
-    create = manager.__init__
+    replacements = {
+        "init": name_files,
+        "get_downloader": lambda *_, **__: worker,
+        "manual_path": in_manual_dir,
+        "download": download,
+        "checksums": check,
+        "open_url": answer,
+        "max_retries": 0,
+        "encode_image": _encode_image,
+        "idx_examples": _idx_examples,
+    }
+    if shutil.which("ffmpeg") is None:
+        replacements["decode_video"] = _decode_video
     with contextlib.ExitStack() as stack:
-        swap = lambda *args: stack.enter_context(mock.patch.object(*args))  # noqa: E731
-        swap(manager, "__init__", name_files)
-        swap(download_manager, "get_downloader", lambda *a, **k: worker)
-        swap(manager, "_get_manually_downloaded_path", in_manual_dir)
-        swap(manager, "_download", download)
-        swap(manager, "_register_or_validate_checksums", check)
-        swap(downloader, "_open_url", answer)
-        swap(downloader, "MAX_RETRIES", 0)
-        swap(image_feature._ImageEncoder, "_encode_image", _encode_image)
-        swap(mnist.MNIST, "_generate_examples", _idx_examples)
-        if shutil.which("ffmpeg") is None:
-            swap(video_feature.Video, "_ffmpeg_decode", _decode_video)
+        for name, new in replacements.items():
+            stack.enter_context(mock.patch.object(*parts[name], new))
         stack.enter_context(lent_to_tfds())
         installed = importlib.util.find_spec("tensorflow") is not None
         if installed and "tensorflow" not in sys.modules:
@@ -174,20 +239,21 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
 
 @contextlib.contextmanager
 def lent_to_tfds() -> Iterator[None]:
-    """Lend tfds what it asks of TensorFlow's name: files, dtypes, records."""
-    from tensorflow_datasets.core.utils import lazy_imports_utils
-    from tensorflow_datasets.proto import tf_example_pb2
+    """Lend tfds what it asks of TensorFlow's name: files, dtypes, records.
 
+    Raises:
+      MovedPart: the installed tensorflow-datasets lacks one of PARTS.
+    """
     lent = dict(
         _LENT,
         train=SimpleNamespace(
-            Example=tf_example_pb2.Example,
-            SequenceExample=tf_example_pb2.SequenceExample,
+            Example=getattr(*find_part("example")),
+            SequenceExample=getattr(*find_part("sequence_example")),
         ),
         error_callback=None,
         success_callback=None,
     )
-    with mock.patch.dict(vars(lazy_imports_utils.tensorflow), lent):
+    with mock.patch.dict(vars(getattr(*find_part("tensorflow"))), lent):
         yield
 
 

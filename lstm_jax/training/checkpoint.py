@@ -1,11 +1,12 @@
 """Checkpoints of a run: the latest ones and the best one, written in the background."""
 
+import asyncio
 import contextlib
 import errno
 import math
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -169,16 +170,21 @@ class Checkpoints:
             not fit the template (names the leaf and both shapes).
         """
         step = self._existing(step)
-        with self._reading(step):
-            metadata = self._manager().item_metadata(step).state
+        directory, reader = self._manager().directory / str(step) / "state", _reader()
+        with self._reading(step), contextlib.closing(reader):
+            metadata = reader.metadata(directory)
             saved = _leaves_by_name(getattr(metadata, "tree", metadata))
             if not saved:
                 raise FileNotFoundError("files are missing")
         blank = jax.tree.map(_numpy_blank, template)
         _check_fit(step, saved, _leaves_by_name(blank))
-        with self._reading(step):
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(blank))
-            state = self._manager().restore(step, args=args).state
+        as_numpy = jax.tree.map(
+            lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), blank
+        )
+        reader = _reader()
+        with self._reading(step), contextlib.closing(reader):
+            args = ocp.args.PyTreeRestore(item=blank, restore_args=as_numpy)
+            state = reader.restore(directory, args=args)
         return jax.tree.map(_data_to_key, template, state)
 
     def restore_latest(
@@ -314,6 +320,56 @@ class Checkpoints:
             raise _Corrupt(
                 f"checkpoint {step} in {self.directory} is corrupt ({text[0][:200]})"
             ) from error
+
+
+class _Reads:
+    """Part of a handler of arrays: reads that fail wait for those in flight.
+
+    Orbax's own handlers raise with the first error, upon which it closes the event
+    loop under the other reads. Their threads then find it closed, and each prints
+    "RuntimeError: Event loop is closed" to stderr.
+    """
+
+    def __init__(self, in_flight: set[asyncio.Task]):
+        super().__init__()
+        self._in_flight = in_flight  # by all handlers of a reader
+
+    async def metadata(self, infos):
+        own = super().metadata
+        return await self._each(own([info]) for info in infos)
+
+    async def deserialize(self, infos, args=None):
+        own, args = super().deserialize, args or [ocp.RestoreArgs()] * len(infos)
+        pairs = zip(infos, args, strict=True)
+        return await self._each(own([info], [arg]) for info, arg in pairs)
+
+    async def _each(self, reads: Iterable[Coroutine]) -> list:
+        tasks = [asyncio.ensure_future(read) for read in reads]
+        self._in_flight.update(tasks)
+        while waiting := {task for task in self._in_flight if not task.done()}:
+            await asyncio.wait(waiting)
+        self._in_flight.difference_update(tasks)
+        for error in [task.exception() for task in tasks]:  # asks all: none is logged
+            if error is not None:
+                raise error
+        return [array for task in tasks for array in task.result()]
+
+
+class _NumpyHandler(_Reads, ocp.type_handlers.NumpyHandler):
+    pass
+
+
+class _ArrayHandler(_Reads, ocp.type_handlers.ArrayHandler):
+    pass
+
+
+def _reader() -> ocp.PyTreeCheckpointHandler:
+    """Reads a saved state into NumPy arrays."""
+    in_flight = set()
+    registry = ocp.type_handlers.create_type_handler_registry(
+        (np.ndarray, _NumpyHandler(in_flight)), (jax.Array, _ArrayHandler(in_flight))
+    )
+    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
 
 
 class _Corrupt(CheckpointError):

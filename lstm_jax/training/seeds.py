@@ -44,6 +44,7 @@ def make_seeds_step(
     data: Batch | None = None,
     accumulate: int = 1,
     together: bool | None = None,
+    widths: Sequence[int] = (),
 ) -> TrainStep:
     """Compiles updates of S seeds side by side, each as `make_train_step` has it.
 
@@ -56,13 +57,27 @@ def make_seeds_step(
       together: whether a device computes its seeds as one batch (`vmap`), or one after
         the other, all updates of a dispatch each. By default one after the other on
         CPU, whose caches hold the weights of one seed, not of all.
+      widths: ascending, of batches of text lines that `data.pad_to_widest` made: each
+        update computes at the width of its own batch, which is "bucket" int32
+        `[S, K]` of the widths. Seeds then run one after the other on every platform,
+        since at any step their batches differ in width.
 
     Returns:
       A TrainStep: leaves of states, of batches and of metrics have a leading axis of
       seeds, `[S, ...]`, `[S, K, B, ...]` and `[S, K]`.
+
+    Raises:
+      ValueError: seeds as one batch, of unequal widths.
     """
+    if widths:
+        if together:
+            raise ValueError(
+                f"together: seeds whose batches have widths {tuple(widths)} cannot be "
+                "one batch; leave it out"
+            )
+        together = False
     apart, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    update = Update(loss_fn, tx, accumulate).many
+    update = Update(loss_fn, tx, accumulate, tuple(widths)).many
     many = _of_seeds(update, mesh, (True, False, True, False), together, donate=(0,))
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=apart)
     data = None if data is None else jax.device_put(data, everywhere)

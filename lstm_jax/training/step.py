@@ -1,6 +1,7 @@
 """The compiled train and eval steps, on one device or many."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -127,6 +128,8 @@ class Update(NamedTuple):
     loss_fn: LossFn
     tx: optax.GradientTransformation
     accumulate: int
+    # Of batches as `data.pad_to_widest` makes them: those that "bucket" counts.
+    widths: tuple[int, ...] = ()
 
     def many(self, state, data, batches, count, device=0, all_devices=lambda x: x):
         """`count` updates, number i with `batches[i]`."""
@@ -140,7 +143,12 @@ class Update(NamedTuple):
 
         @jax.jit  # traced once for both: for its shapes, and in the loop
         def one(state, batch):
-            return self.one(state, batch, device, all_devices)
+            update = partial(self.one, device=device, all_devices=all_devices)
+            if not self.widths:
+                return update(state, batch)
+            bucket = batch.pop("bucket")
+            branches = [partial(_at_width, update, width) for width in self.widths]
+            return lax.switch(bucket, branches, state, batch)
 
         def body(i, carried):
             state, kept = carried
@@ -347,6 +355,11 @@ def matrix_names(params: Params) -> list[str]:
     Only their updates are compared with them: a bias begins at 0.
     """
     return [name for name, leaf in named(params).items() if jnp.ndim(leaf) >= 2]
+
+
+def _at_width(update, width: int, state, batch):
+    """An update with the images `[B, H, W, C]` of a batch cut to W = width."""
+    return update(state, batch | {"inputs": batch["inputs"][:, :, :width]})
 
 
 def _norms(tree):

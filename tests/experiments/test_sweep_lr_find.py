@@ -141,7 +141,7 @@ def test_it_ends_where_the_loss_leaves_for_good():
 
 
 def test_what_diverges_at_once_is_not_the_rates_fault(monkeypatch, own_folder):
-    monkeypatch.setattr(lr_find, "_losses", lambda config: [2.3, 2.2])
+    monkeypatch.setattr(lr_find, "_losses", lambda *_: [2.3, 2.2])
     with pytest.raises(training.Diverged, match="within 2 steps.*not the rate"):
         lr_find.lr_find("digits", **TINY)
     assert not list(own_folder.iterdir())

@@ -5,10 +5,13 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import linear_model as linear
 import numpy as np
+import optax
 import pytest
 
+from lstm_jax.data import pad_to_widest
 from lstm_jax.training import (
     data_mesh,
     init_seeds,
@@ -65,6 +68,50 @@ def test_each_seed_is_its_single_run(together):
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+WIDTHS = 3, 5
+
+
+def test_each_seed_is_its_single_run_at_the_widths_of_its_batches():
+    """The noise has the width of the batch: another width would be another loss."""
+
+    def loss_fn(params, batch, keys):
+        images = batch["inputs"].astype(jnp.float32) / 255
+        noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+        outputs = (images + noise).mean((1, 2, 3)) * params["w"]
+        return (jnp.square(outputs - batch["targets"]).sum(), outputs.size), {}
+
+    def line_batch(seed, at):
+        rng = np.random.default_rng([seed, at])
+        shape = 4, 2, WIDTHS[(seed + at) % 2], 1
+        inputs = rng.integers(0, 256, shape, np.uint8)
+        return {"inputs": inputs, "targets": np.float32(rng.normal(size=4))}
+
+    tx, mesh = optax.sgd(0.1), data_mesh(jax.devices()[:1])
+    keys = jax.vmap(jax.random.key)(np.arange(2))
+    params = [{"w": np.float32(seed + 1)} for seed in range(2)]
+    step = make_seeds_step(loss_fn, tx, mesh, widths=WIDTHS)
+    parts = [
+        stacker(lambda at, s=s: pad_to_widest(line_batch(s, at), WIDTHS), 3)(range(3))
+        for s in range(2)
+    ]
+    batches = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    np.testing.assert_array_equal(batches["bucket"], [[0, 1, 0], [1, 0, 1]])
+    states = step.put_state(init_seeds(params, tx, keys))
+    states, metrics = step.run(states, step.put_batches(batches), 3)
+
+    alone = make_train_step(loss_fn, tx, mesh)
+    for seed in range(2):
+        state = alone.put_state(init_state(params[seed], tx, keys[seed], mesh))
+        for at in range(3):
+            state, wanted = alone(state, line_batch(seed, at))
+            got = [x[seed, at] for x in metrics["loss"]]
+            np.testing.assert_allclose(got, wanted["loss"], rtol=1e-5)  # float32 sums
+        np.testing.assert_allclose(states.params["w"][seed], state.params["w"], 1e-5)
+
+    with pytest.raises(ValueError, match="widths \\(3, 5\\) cannot be one batch"):
+        make_seeds_step(loss_fn, tx, mesh, together=True, widths=WIDTHS)
 
 
 @pytest.mark.parametrize("together", [True, False])
