@@ -1,7 +1,7 @@
 """The table of cells that every promise of `unroll` is tested on: a cell, a line."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -88,9 +88,6 @@ CASES = {
 }
 RANDOM = ["zoneout", "dropout", "composed"]  # those that read a key
 
-# Each program of these tests runs once or little: what LLVM gains costs more.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
-
 _rng = np.random.default_rng(3)
 LENGTHS = np.array([T, 0, 3, 1])
 HOLES = _rng.random((T, B)) < 0.7
@@ -104,20 +101,48 @@ READINGS = {
 }
 
 
+def arguments(reading: str = "all") -> dict[str, np.ndarray]:
+    """All options of a reading; those it lacks hide nothing and start nothing.
+
+    As arguments of a compiled program: one program then serves every reading.
+    """
+    none = {
+        "lengths": np.full(B, T),
+        "mask": np.ones((T, B), bool),
+        "resets": np.zeros((T, B), bool),
+    }
+    return none | READINGS[reading]
+
+
+@cache
 def problem(name: str, dtype: Any = jnp.float64, batch: int = B, time: int = T):
-    """`(params, xs, carry)` of a case, all random."""
+    """`(params, xs, carry)` of a case, all random, made by NumPy: nothing compiles."""
     cell, feature_shape, _ = CASES[name]
     rng = np.random.default_rng(0)
 
-    def noise(leaf, scale):
-        return leaf + jnp.asarray(scale * rng.standard_normal(leaf.shape), leaf.dtype)
+    def shapes(key):
+        params = cell.init(key, feature_shape, dtype)
+        state = at_least_float32(dtype)
+        return params, cell.carry(params, (batch,), feature_shape, state)
 
-    params = cell.init(jax.random.key(0), feature_shape, dtype)
-    params = jax.tree.map(lambda leaf: noise(leaf, 0.1), params)
+    def weights(leaf):
+        """About as large as `init` makes them; vectors, some of which are gains."""
+        noise = rng.standard_normal(leaf.shape)
+        fan_in = np.prod(leaf.shape[:-1])
+        noise = 0.8 * noise / np.sqrt(fan_in) if leaf.ndim > 1 else 0.5 + 0.3 * noise
+        return jnp.asarray(noise, leaf.dtype)
+
+    params, carry = jax.eval_shape(shapes, jax.random.key(0))
+    params = jax.tree.map(weights, params)
     xs = jnp.asarray(rng.standard_normal((time, batch, *feature_shape)), dtype)
-    state = at_least_float32(dtype)
-    carry = cell.carry(params, (batch,), feature_shape, state)
-    return params, xs, jax.tree.map(lambda leaf: noise(leaf, 0.5), carry)
+    return (
+        params,
+        xs,
+        jax.tree.map(
+            lambda leaf: jnp.asarray(0.5 * rng.standard_normal(leaf.shape), leaf.dtype),
+            carry,
+        ),
+    )
 
 
 def reading_in_numpy(name: str, params, xs, carry, options: dict, reverse: bool):

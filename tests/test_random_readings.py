@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import CASES, jit
+from conformance import CASES
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -36,7 +36,7 @@ def program(name, reverse):
         wanted, _ = jax.grad(partial(loss, "scan"), (0, 1, 2), has_aux=True)(*at)
         return out, grads, wanted
 
-    return jit(run)
+    return jax.jit(run)
 
 
 @st.composite

@@ -70,14 +70,6 @@ ZEROS = dict(kernel_init=initializers.zeros(), recurrent_init=initializers.zeros
 LSTM, RNN = lstm(F, **ZEROS), rnn(F, **ZEROS)
 
 
-@pytest.fixture(autouse=True)
-def quick_to_compile():
-    """Many small programs, each run once or twice: optimising them costs the most."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @cache
 def problem(name):
     """A combination with random params and inputs, in float64."""

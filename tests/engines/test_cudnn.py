@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import LENGTHS, B, D, T, jit
+from conformance import LENGTHS, B, D, T
 from jax.experimental import rnn
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
@@ -62,7 +62,7 @@ def outcome(engine, at, **options):
         last = sum(jnp.sin(leaf).sum() for leaf in out.carry)
         return (out.ys * weights.reshape(out.ys.shape)).sum() + last, out
 
-    return jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(*at)
+    return jax.jit(jax.value_and_grad(loss, (0, 1, 2), has_aux=True))(*at)
 
 
 # Float32 keeps 24 bits; a few sums of a few hundred terms lose some of them.

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import jit
 
 from lstm_jax import bottleneck_conv_lstm, conv_lstm, gru, lstm, unroll
 from lstm_jax.models.detectors import BoxEmitter, DenseDetector
@@ -26,12 +25,12 @@ def random(*shape):
 
 
 def apply(network, params, inputs, **options):
-    return jit(partial(network.apply, **options))(params, inputs)
+    return jax.jit(partial(network.apply, **options))(params, inputs)
 
 
 def made(network, inputs, **options):
     """The network's params, none of them zero, and what it says."""
-    params = jit(network.init)(jax.random.key(0), inputs)
+    params = jax.jit(network.init)(jax.random.key(0), inputs)
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda p: p + np.float32(0.1 * rng.standard_normal(p.shape)), params
@@ -50,7 +49,7 @@ def test_a_renet_reads_each_row_then_each_column():
         ]
         return jnp.concatenate(ways, axis=-1)
 
-    @jit
+    @jax.jit
     def one(image):
         rows = jnp.stack([both_ways("x", row) for row in image])
         columns = [both_ways("y", rows[:, at]) for at in range(4)]
@@ -64,7 +63,7 @@ def test_a_place_of_a_renet_has_seen_all_of_the_map():
     x = random(1, 3, 4, 2)
     network = ReNet(lstm(2))
     params, _ = made(network, x)
-    seen = jit(jax.grad(lambda x: network.apply(params, x)[0, 1, 2].sum()))(x)
+    seen = jax.jit(jax.grad(lambda x: network.apply(params, x)[0, 1, 2].sum()))(x)
     assert (jnp.abs(seen).max(axis=-1) > 0).all()
 
 
@@ -77,7 +76,7 @@ def test_the_convolution_is_flaxs(size):
         def loss(params, x):
             return jnp.sin(layer.apply(params, x)).sum()
 
-        return layer.apply(params, x), jit(jax.grad(loss, (0, 1)))(params, x)
+        return layer.apply(params, x), jax.jit(jax.grad(loss, (0, 1)))(params, x)
 
     wanted, got = outcome(nn.Conv(6, size)), outcome(conv(6, size))
     # Float32: another order of summation.
@@ -94,7 +93,9 @@ def test_every_weight_of_a_segmenter_counts(name):
     alone = apply(network, params, images[1:])
     np.testing.assert_allclose(got[1:], alone, atol=1e-5)  # as wide sums as above
     weights = random(*got.shape)
-    found = jit(jax.grad(lambda p: (network.apply(p, images) * weights).sum()))(params)
+    found = jax.jit(jax.grad(lambda p: (network.apply(p, images) * weights).sum()))(
+        params
+    )
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(found))
     with pytest.raises(ValueError, match="6x12, which 4 does not divide"):
         network.apply(params, images[:, :6])
@@ -126,7 +127,7 @@ def test_a_clip_in_pieces_equals_the_whole(name):
 def test_boxes_from_every_place_begin_there():
     images = random(1, 16, 8, 1)
     network = DenseDetector(outputs=3, widths=(4, 4))
-    params = jit(network.init)(jax.random.key(0), images)
+    params = jax.jit(network.init)(jax.random.key(0), images)
     got = apply(network, params, jnp.zeros_like(images))
     assert got.shape == (1, 8 * 4, 5 + 3)
     corners = np.asarray(got[0, :, :4]).reshape(8, 4, 4)

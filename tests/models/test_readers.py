@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import jit
 
 from lstm_jax import gru, lstm, unroll
 from lstm_jax.models import vgsl
@@ -32,7 +31,7 @@ def random(*shape):
 
 def made(network, images):
     """Params of a network, none of them zero."""
-    params = jit(network.init)(jax.random.key(0), images)
+    params = jax.jit(network.init)(jax.random.key(0), images)
     rng = np.random.default_rng(0)
     return jax.tree.map(
         lambda p: p + np.float32(0.3 * rng.standard_normal(p.shape)), params
@@ -40,7 +39,7 @@ def made(network, images):
 
 
 def apply(network, params, images, **options):
-    return jit(partial(network.apply, **options))(params, images)
+    return jax.jit(partial(network.apply, **options))(params, images)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -77,7 +76,7 @@ def test_every_weight_counts(name):
         finite = jnp.where(jnp.isfinite(out), out, 0)
         return (finite * random(*out.shape)).sum()
 
-    found = jit(jax.grad(loss))(params)
+    found = jax.jit(jax.grad(loss))(params)
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(found))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
@@ -96,7 +95,7 @@ def test_the_crnn_has_the_published_number_of_params():
 
 def test_padding_changes_nothing_to_the_crnn():
     network, images = crnn(5), random(2, 32, 24, 1)
-    params = jit(network.init)(jax.random.key(0), images)
+    params = jax.jit(network.init)(jax.random.key(0), images)
     got = apply(network, params, images, lengths=jnp.asarray([24, 17]))
     alone = apply(network, params, images[1:, :, :17])[0]
     assert alone.shape == (3, 5) == (network.spec.steps(17), 5)
