@@ -22,8 +22,6 @@ SPACE = (5, 4, 3)
 KERNEL = (3, 2, 2)  # odd and even: they pad differently
 KEY = jax.random.key(0)
 LENGTHS = np.array([3, 1])
-# Each program runs once: what LLVM would gain costs more than it saves.
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 
 WINDOWS = {
     "same": {},
@@ -86,7 +84,7 @@ def numpy(tree):
 def test_equals_the_numpy_loop(kind, rank, window, option):
     cell, one_step, params, xs, carry = problem(kind, rank, window, option)
     valid = np.arange(T)[:, None] < LENGTHS
-    run = jit(partial(unroll, cell, lengths=LENGTHS, engine="scan"))
+    run = jax.jit(partial(unroll, cell, lengths=LENGTHS, engine="scan"))
     ys, last = run(params, xs, carry)
     want_ys, want = reference.run(
         one_step, numpy(params), numpy(xs), tuple(numpy(carry)), valid
@@ -126,7 +124,7 @@ def test_both_convolutions_have_the_derivatives_of_plain_ones(rank, window):
         return out, backward, jax.jvp(function, at, backward)[1]
 
     at = params["w_x"], xs[0], params["w_h"], carry.h
-    got, want = (jit(partial(derivatives, f))(at) for f in (ours, plain))
+    got, want = (jax.jit(partial(derivatives, f))(at) for f in (ours, plain))
     for leaf, wanted in zip(*map(jax.tree.leaves, (got, want)), strict=True):
         np.testing.assert_allclose(leaf, wanted, atol=1e-10)  # float64, other order
 
@@ -157,7 +155,7 @@ def test_engines_have_the_same_gradients(kind, window, option, lengths):
         return (ys * weights).sum() + sum(jnp.sin(leaf).sum() for leaf in last)
 
     grads = [
-        jit(jax.grad(partial(loss, engine=engine), (0, 1, 2)))(*at)
+        jax.jit(jax.grad(partial(loss, engine=engine), (0, 1, 2)))(*at)
         for engine in ("scan", "vjp")
     ]
     for got, wanted in zip(*map(jax.tree.leaves, grads), strict=True):
@@ -186,7 +184,7 @@ def test_every_convolution_of_a_backward_loop_has_the_order_that_is_fast(rank):
 @pytest.mark.parametrize("kind, option", [("lstm", "position-norm"), ("gru", "norm")])
 def test_batches_of_any_rank(kind, option):
     cell, _, params, xs, _ = problem(kind, 2, "stride", option)
-    run = jit(partial(unroll, cell, params))
+    run = jax.jit(partial(unroll, cell, params))
     flat = run(xs).ys
     alone = run(xs[:, 0]).ys
     square = run(jnp.stack([xs, 2 * xs], axis=2)).ys  # [T, B, 2, ...]
@@ -209,8 +207,8 @@ def test_gradients_of_many_seeds_at_once():
         return (unroll(cell, params, xs).ys ** 2).sum()
 
     grad = jax.grad(loss)
-    together = jit(jax.vmap(grad, (0, None)))(seeds, xs)
-    alone = jit(grad)(params, xs), jit(grad)(twice, xs)
+    together = jax.jit(jax.vmap(grad, (0, None)))(seeds, xs)
+    alone = jax.jit(grad)(params, xs), jax.jit(grad)(twice, xs)
     for got, *wanted in zip(*map(jax.tree.leaves, (together, *alone)), strict=True):
         np.testing.assert_allclose(got, wanted, atol=1e-12)  # float64, the same sums
 
@@ -248,7 +246,7 @@ def test_half_precision_keeps_a_float32_carry(kind, option, engine):
         ys, carry = unroll(cell, params, xs, dtype=dtype, engine=engine)
         return (ys.astype(jnp.float32) ** 2).sum(), (ys, carry)
 
-    run = jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
     (_, (ys, carry)), grads = run(params, jnp.bfloat16)
     (_, (want_ys, _)), want = run(params, None)
     assert ys.dtype == jnp.bfloat16
