@@ -362,6 +362,7 @@ def test_peepholes_of_positions_want_images_of_one_size():
         unroll(cell, params, jnp.ones((T, B, 4, 8, C)))
 
 
+@pytest.mark.optimized
 def test_a_batch_on_many_devices_stays_where_it_is():
     code = """
 import jax, jax.numpy as jnp
