@@ -47,7 +47,7 @@ def optimization(request, monkeypatch):
     if request.node.get_closest_marker("optimized") is None:
         yield
         return
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.read("jax_disable_most_optimizations")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", False)
