@@ -12,20 +12,28 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from experiments import build
+from experiments import build, record, report, train
 from experiments.config import preset
 
 jax.devices()  # started, so that no command gives this process other devices
 
 ROOT = Path(__file__).parents[2]
 SMALL = dict(accelerator="cpu", steps=20, batch_size=16, baselines=False)
-SMALL_MODEL = dict(model__features=8, model__layers=1)
+# Tests that agree on a network also share its compiled programs.
+SMALL_MODEL = dict(
+    model__features=8,
+    model__layers=1,
+    model__order="rows",
+    model__bidirectional=False,
+    model__dropout=0.0,
+    augment__shift=0,
+)
 SMALL_FLAGS = (
     "--accelerator=cpu --steps=20 --batch-size=16 --no-baselines "
-    "--model.features=8 --model.layers=1"
+    "--model.features=8 --model.layers=1 --model.order=rows "
+    "--model.no-bidirectional --model.dropout=0 --augment.shift=0"
 ).split()
 
 ODD_NAMES = [
@@ -55,34 +63,39 @@ def prepared_data(shared_folder):
         yield
 
 
-@pytest.fixture(scope="session")
-def compiled_once(shared_folder):
-    """Compiled programs are kept while a fixture or a test trains: most are alike."""
-
-    @contextlib.contextmanager
-    def kept():
-        options = {
-            "jax_compilation_cache_dir": str(shared_folder / "xla"),
-            "jax_persistent_cache_min_compile_time_secs": 0.0,
-        }
-        before = {name: getattr(jax.config, name) for name in options}
-        for name, value in options.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                jax.config.update(name, value)
-            compilation_cache.reset_cache()
-
-    return kept
+SAVE_FIGURE = record.save_figure
 
 
-@pytest.fixture(autouse=True)
-def quick(compiled_once):
-    with compiled_once():
+def blank_figure(path, figure):
+    """A file of one pixel: most tests read nothing in what costs them half a second."""
+    Image.new("L", (1, 1)).save(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def blank_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "save_figure", blank_figure)
         yield
+
+
+@contextlib.contextmanager
+def kept_figures():
+    """Figures are kept by their paths: a test of its own draws them."""
+    kept = {}
+
+    def keep(path, figure):
+        blank_figure(path, figure)
+        kept[path] = figure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "save_figure", keep)
+        yield kept
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures are saved as a user gets them."""
+    monkeypatch.setattr(record, "save_figure", SAVE_FIGURE)
 
 
 @pytest.fixture(autouse=True)
@@ -110,17 +123,14 @@ def run_python():
 
 
 @pytest.fixture(scope="session")
-def start_train(shared_folder, prepared_data):
+def start_train(prepared_data):
     """`experiments.train FLAGS…` on some devices, in a process of its own, started."""
 
     def start(*flags, devices=1, **environment):
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.train", *map(str, flags)],
             env=os.environ
-            | {
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-                "JAX_COMPILATION_CACHE_DIR": str(shared_folder / "xla"),
-            }
+            | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
             | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -148,13 +158,12 @@ def command(capsys):
 
 
 @pytest.fixture(scope="session")
-def digits_run(tmp_path_factory, compiled_once):
+def digits_run(tmp_path_factory, prepared_data):
     """A finished run on digits, with checkpoints at 10 and 20 and baselines."""
-    from experiments import train
-
     options = SMALL | SMALL_MODEL | dict(baselines=True, eval_every=10)
     directory = tmp_path_factory.mktemp("finished") / "digits"
-    with compiled_once():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "save_figure", blank_figure)
         return train("digits", run_dir=directory, **options)
 
 
@@ -167,10 +176,8 @@ def copied_run(digits_run, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def odd_report(digits_run, tmp_path_factory, compiled_once):
+def odd_report(digits_run, tmp_path_factory):
     """A report of a copy of the finished run, whose names would spoil a page."""
-    from experiments import report
-
     odd = ODD_NAMES + [f"class {k}" for k in range(len(ODD_NAMES), 10)]
     directory = tmp_path_factory.mktemp("reports") / '<b>&"digits'
     shutil.copytree(digits_run.directory, directory)
@@ -178,7 +185,7 @@ def odd_report(digits_run, tmp_path_factory, compiled_once):
     saved = json.loads(path.read_text())
     saved["data"]["classes"] = odd
     path.write_text(json.dumps(saved))
-    with compiled_once(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.reporting.page.DPI", 40)
         return report(directory)
 

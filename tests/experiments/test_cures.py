@@ -10,7 +10,7 @@ from experiments.measuring import cures
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vanishing", "exploding"])
-def test_a_case_is_trained_told_and_drawn(name, tmp_path, monkeypatch, capsys):
+def test_a_case_is_trained_told_and_drawn(name, tmp_path, monkeypatch, capsys, drawn):
     case = cures.CASES[name]
     small = dict(model__features=8, data__size=8, batch_size=16, log_every=1)
     first = dict(list(case.networks.items())[:2])

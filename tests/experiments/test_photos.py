@@ -1,47 +1,48 @@
 """A person's own pictures: train on a folder, ask about others."""
 
+import contextlib
 import csv
+import io
 import json
 
 import numpy as np
 import pytest
-from conftest import SMALL_FLAGS, draw
 from PIL import Image
+
+from conftest import SMALL, SMALL_FLAGS, draw
+from experiments import train
 
 FLAGS = [*SMALL_FLAGS, "--steps=60", "--optimizer.learning-rate=0.02"]
 
 
 @pytest.fixture(scope="module")
-def photos_run(photos, tmp_path_factory):
-    from experiments import train
-
-    return train(
-        "digits",
-        run_dir=tmp_path_factory.mktemp("runs") / "photos",
-        data=photos,
-        accelerator="cpu",
-        steps=60,
-        batch_size=16,
-        baselines=False,
-        model__features=8,
-        model__layers=1,
-        optimizer__learning_rate=0.02,
-    )
+def trained(photos, tmp_path_factory):
+    """A run on the folder, and what it told."""
+    directory, told = tmp_path_factory.mktemp("runs") / "photos", io.StringIO()
+    options = SMALL | dict(steps=60, optimizer__learning_rate=0.02)
+    options |= dict(model__features=8, model__layers=1)  # both axes, both ways
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+        run = train("digits", run_dir=directory, data=photos, **options)
+    return run, told.getvalue()
 
 
-def test_a_folder_trains_and_names_the_bad_file_once(command, photos, own_folder):
-    code, out, err = command("train", *SMALL_FLAGS, f"--data={photos}")
-    assert code == 0, err
-    assert (out + err).count("cut.png") == 1
-    assert "skipped" in out and "all resized to 32x32" in out
-    report = json.loads((own_folder / "runs/photos/report.json").read_text())
+@pytest.fixture(scope="module")
+def photos_run(trained):
+    return trained[0]
+
+
+def test_a_folder_trains_and_names_the_bad_file_once(trained):
+    run, told = trained
+    assert told.count("cut.png") == 1
+    assert "skipped" in told and "all resized to 32x32" in told
+    report = json.loads((run.directory / "report.json").read_text())
     assert report["test"]["classes"] == ["across", "down"]
-    saved = json.loads((own_folder / "runs/photos/config.json").read_text())
+    saved = json.loads((run.directory / "config.json").read_text())
     assert saved["data"]["image_shape"] == [32, 32, 3]
 
 
 @pytest.mark.slow
-def test_how_a_picture_is_read_is_drawn(command, photos, photos_run):
+def test_how_a_picture_is_read_is_drawn(command, photos, photos_run, drawn):
     picture = photos / "down" / "00.png"
     code, out, err = command("predict", photos_run.directory, picture, "--look")
     assert code == 0, err

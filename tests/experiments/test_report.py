@@ -9,9 +9,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_MODEL
 from test_train_clips import a_dot, features, write_gif
 
+from conftest import SMALL, SMALL_MODEL
 from experiments import build, network, record, report, train, updates
 from experiments.config import UsageError, override, parse, preset
 from experiments.presets import PRESETS
@@ -102,9 +102,9 @@ def test_the_numbers_are_those_of_the_run(finished, digits_run):
     )
     svc = stored["baselines"]["svc"]["accuracy"]
     assert number(svc) in table["accuracy"]
-    # rows beside columns: F = 16, D = 8, two directions, 8 steps
-    assert table["layer_0"] == ("8x16", "1,600", f"{2 * 8 * 8 * 8 * (16 + 8):,}")
-    assert table["parameters"] == ("6.9 KiB",)  # 1,770 of 4 bytes
+    # rows: F = 8, D = 8, four gates, 8 steps
+    assert table["layer_0"] == ("8x8", "544", f"{2 * 8 * 4 * 8 * (8 + 8):,}")
+    assert table["parameters"] == ("2.5 KiB",)  # 634 of 4 bytes
     assert table["jax"] == (jax.__version__, jax.__version__)
 
 
@@ -204,7 +204,7 @@ def test_a_stopped_run_says_so_and_two_runs_are_compared(finished, stopped, tmp_
     table = cells(both.sections)
     assert table["steps"] == ("20", "10 of 20, stopped")
     assert table["step tested"][1] == "10"
-    assert table["parameters"] == ("1,770", "1,770")
+    assert table["parameters"] == ("634", "634")
     assert "run_dir" not in table
 
 

@@ -6,24 +6,16 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_FLAGS
 from PIL import Image
 
+from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL
 from experiments import train
 from experiments.config import flat
-from experiments.options import Augment, Model
 from lstm_jax import data
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
 
-OPTIONS = SMALL | dict(
-    steps=40,
-    log_every=5,
-    eval_every=10,
-    model=Model(features=8),
-    augment=Augment(),
-    optimizer__warmup_steps=0,
-)
+OPTIONS = SMALL | SMALL_MODEL | dict(steps=40, log_every=5, eval_every=10)
 
 
 def events(file):
@@ -88,7 +80,7 @@ def check(run):
 
 
 @pytest.mark.slow
-def test_a_crashed_run_and_a_finished_one_go_on(tmp_path, monkeypatch):
+def test_a_crashed_run_and_a_finished_one_go_on(tmp_path, monkeypatch, drawn):
     real = data.train_rows
 
     def broken(*arguments, step, **rest):
@@ -110,11 +102,11 @@ def test_a_crashed_run_and_a_finished_one_go_on(tmp_path, monkeypatch):
     check(train("digits", **options))
 
 
-def test_a_run_that_had_no_board_gets_it_whole(tmp_path):
-    options = OPTIONS | dict(run_dir=tmp_path)
-    train("digits", **options)
-    assert not (tmp_path / "tensorboard").exists()
-    check(train("digits", **options | dict(tensorboard=True)))
+def test_a_run_that_had_no_board_gets_it_whole(copied_run, drawn):
+    directory, _ = copied_run
+    assert not (directory / "tensorboard").exists()
+    options = SMALL | SMALL_MODEL | dict(eval_every=10, run_dir=directory)
+    check(train("digits", **options, tensorboard=True))
 
 
 def test_a_missing_package_is_told_before_anything_trains(

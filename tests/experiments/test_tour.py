@@ -51,17 +51,8 @@ def smaller(words: list[str]) -> list[str]:
 
 @pytest.fixture
 def quicker(monkeypatch):
-    """Programs that are compiled sooner, and pictures that are named, not drawn."""
-    import jax
-
+    """Pictures of few dots."""
     monkeypatch.setattr("experiments.reporting.page.DPI", 40)
-    monkeypatch.setattr(
-        "experiments.record.save_figure", lambda path, _: Path(path).touch()
-    )
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.mark.slow

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import SAVE_FIGURE, kept_figures
 from experiments import build, live, train
 from experiments.config import UsageError, override, preset
 from experiments.predict import main as predict_main
 from experiments.predict import predict
-from lstm_jax import data
+from lstm_jax import data, training
 
 T, SIDE = 6, 12
 
@@ -101,42 +102,83 @@ def test_a_folder_of_clips_is_many_and_of_frames_is_one(films, folder, tmp_path)
 
 
 @pytest.fixture(scope="module")
-def forecasts(tmp_path_factory):
-    return train(
-        "moving-digits",
-        data__size=16,
-        model__features=2,
-        model__layers=1,
-        model__kind="stacked",
-        model__engine="scan",
-        task__feedback="reverse",
-        steps=3,
-        run_dir=tmp_path_factory.mktemp("runs") / "forecasts",
-    )
+def short(tmp_path_factory):
+    """Options of a forecast of the last two of six frames."""
+    path, rng = tmp_path_factory.mktemp("short"), np.random.default_rng(0)
+    for number in range(24):
+        direction = ("left", "right")[number % 2]
+        write_gif(path / direction / f"{number}.gif", a_dot(direction, rng))
+    return dict(data=path, data__frames=T, data__size=None, task__horizon=2)
+
+
+FORECAST = dict(
+    model__features=2,
+    model__layers=1,
+    model__kernel=3,
+    model__kind="stacked",
+    model__engine="scan",
+    task__feedback="reverse",
+    steps=3,
+    batch_size=6,
+    select="last",
+)
+
+
+@pytest.fixture(scope="module")
+def forecast_and_figures(short, tmp_path_factory):
+    """A run that makes no step, which takes long to compile, and its figures."""
+
+    def no_step(state, *_, save, **__):
+        save(0, state, None)
+        return state
+
+    directory = tmp_path_factory.mktemp("runs") / "forecasts"
+    with kept_figures() as kept, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "fit", no_step)
+        run = train("moving-digits", run_dir=directory, **short, **FORECAST)
+    return run, kept
+
+
+@pytest.fixture(scope="module")
+def forecasts(forecast_and_figures):
+    return forecast_and_figures[0]
 
 
 def test_a_forecast_is_judged_beside_what_needs_no_network(forecasts):
     test = forecasts.report["test"]
     assert {"copy last frame", "mean frame", "all zeros"} == set(test["references"])
-    assert len(test["per_frame"]) == test["horizon"] == 10
-    for name in ("strip.png", "error_over_time.png", "forecast.gif"):
-        assert (forecasts.directory / name).stat().st_size > 1000
+    assert len(test["per_frame"]) == test["horizon"] == 2
+    assert (forecasts.directory / "forecast.gif").stat().st_size > 1000
     saved = json.loads((forecasts.directory / "report.json").read_text())
     assert saved["test"] == test
 
 
+@pytest.mark.slow
+def test_a_forecast_is_trained(short, tmp_path):
+    run = train("moving-digits", run_dir=tmp_path / "run", **short, **FORECAST)
+    assert run.report["train"]["steps"] == 3
+    assert np.isfinite(run.report["test"]["loss"])
+
+
+def test_the_figures_of_a_forecast_are_drawn(forecast_and_figures, tmp_path):
+    run, kept = forecast_and_figures
+    for name in ("strip.png", "error_over_time.png"):
+        SAVE_FIGURE(tmp_path / name, kept[run.directory / name])
+        assert (tmp_path / name).stat().st_size > 1000
+
+
 def test_the_frames_after_a_clip_become_a_film(forecasts, tmp_path, capsys):
     rng = np.random.default_rng(1)
-    write_gif(tmp_path / "clip.gif", a_dot("right", rng, 9))
+    write_gif(tmp_path / "clip.gif", a_dot("right", rng, 3))
     assert predict_main([str(forecasts.directory), str(tmp_path / "clip.gif")]) == 1
-    assert "9 frames, but the run reads 10" in capsys.readouterr().err
-    write_gif(tmp_path / "clip.gif", np.concatenate([a_dot("right", rng, 9)] * 2))
+    assert "3 frames, but the run reads 4" in capsys.readouterr().err
+    write_gif(tmp_path / "clip.gif", np.concatenate([a_dot("right", rng, 3)] * 2))
     (row,) = predict(forecasts.directory, tmp_path / "clip.gif")
-    assert row["frames"].shape == (10, 16, 16, 1) and len(row["seen"]) == 10
+    assert row["frames"].shape == (2, SIDE, SIDE, 1) and len(row["seen"]) == 4
     assert predict_main([str(forecasts.directory), str(tmp_path / "clip.gif")]) == 0
     film = Image.open(forecasts.directory / "predictions" / "clip.gif")
-    assert film.n_frames == 20
-    assert live.watch(forecasts.directory, str(tmp_path / "clip.gif"))["frames"] == 18
+    assert film.n_frames == 6
+    assert live.watch(forecasts.directory, str(tmp_path / "clip.gif"))["frames"] == 6
 
 
 def features(folder, rng):
@@ -163,6 +205,7 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path, ca
         "features",
         data=table,
         model__features=16,
+        model__bidirectional=False,
         model__dropout=0.0,
         optimizer__learning_rate=1e-2,
         steps=300,
@@ -192,14 +235,15 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path, ca
     "options, said",
     [
         ({"task__name": "classification"}, "do not go together"),
-        ({"model__patch": 3}, "does not divide"),
+        ({"model__patch": 5}, "does not divide"),
         ({"task__horizon": 20}, "leaves none to read"),
         ({"task__loss": "huber"}, "huber"),
         ({"augment__mixup": 0.2}, "mixup"),
         ({"data": "digits"}, "wants clips"),
     ],
 )
-def test_a_forecast_that_cannot_be_is_refused(options, said, tmp_path):
+def test_a_forecast_that_cannot_be_is_refused(options, said, short, tmp_path):
+    options = short | options
     with pytest.raises(UsageError, match=said):
         train("moving-digits", **options, run_dir=tmp_path, steps=1)
 

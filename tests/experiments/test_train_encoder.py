@@ -71,9 +71,8 @@ def options(folder, weights, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def film_run(options, compiled_once):
-    with compiled_once():
-        return train("moving-motion", **options)
+def film_run(options):
+    return train("moving-motion", **options)
 
 
 @pytest.mark.slow

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build, locating, network, train
+from conftest import SAVE_FIGURE
+from experiments import build, locating, network, record, train
 from experiments.config import override, preset
 from experiments.predict import predict
 
@@ -60,8 +61,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def masks_run(folder, compiled_once):
-    with compiled_once():
+def masks_run(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(record, "save_figure", SAVE_FIGURE)
         return train(
             "segment-digits",
             data=folder / "masks",
@@ -73,16 +75,15 @@ def masks_run(folder, compiled_once):
 
 
 @pytest.fixture(scope="module")
-def boxes_run(folder, compiled_once):
-    with compiled_once():
-        return train(
-            "detect-digits",
-            data=folder / "boxes",
-            run_dir=folder / "detector",
-            steps=120,
-            optimizer__learning_rate=1e-2,
-            **SMALL,
-        )
+def boxes_run(folder):
+    return train(
+        "detect-digits",
+        data=folder / "boxes",
+        run_dir=folder / "detector",
+        steps=120,
+        optimizer__learning_rate=1e-2,
+        **SMALL,
+    )
 
 
 def test_a_persons_masks_are_learnt(masks_run):

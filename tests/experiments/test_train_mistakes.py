@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 
+from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 from experiments import config as config_module
 from experiments import record
 from experiments.config import UsageError, explain
@@ -115,6 +115,7 @@ def test_our_own_bugs_keep_their_traceback():
         assert explain(error).startswith("error: unknown preset")
 
 
+@pytest.mark.slow
 def test_devices_that_are_not_there(run_python, own_folder):
     """The CPU alone, and eight of them."""
     flags = ["-m", "experiments.train", "--steps=2"]
@@ -270,7 +271,8 @@ def test_pictures_that_are_no_squares_want_another_order(command, tmp_path, own_
         for i in range(20):
             draw(tmp_path / "wide" / label / f"{i}.png", label, rng, size=(16, 8))
     flags = [*SMALL_FLAGS, f"--data={tmp_path / 'wide'}"]
-    refused(command("train", *flags), "8x16", "--data.size=32", "--model.order=rows")
+    square = [*flags, "--model.order=both"]
+    refused(command("train", *square), "8x16", "--data.size=32", "--model.order=rows")
     assert not list(own_folder.iterdir())
     code, out, err = command("train", *flags, "--model.order=columns", "--steps=2")
     assert code == 0, err
@@ -319,4 +321,9 @@ def test_without_a_network_the_files_to_fetch_are_named(
 
 def test_the_accelerator_is_checked_before_anything_is_read(command, monkeypatch):
     monkeypatch.setattr(data, "load", lambda *_, **__: pytest.fail("read"))
-    refused(command("train", "--accelerator=tpu"), "accelerator=tpu cannot be used")
+    for kind, words in (
+        ("tpu", 'pip install "jax[tpu]"'),
+        ("gpu", 'install "jax[cuda'),
+    ):
+        told = f"accelerator={kind} cannot be used"
+        refused(command("train", f"--accelerator={kind}"), told, words)

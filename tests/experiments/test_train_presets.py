@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SMALL_FLAGS
 from PIL import Image
 
+from conftest import SMALL_FLAGS
 from experiments import build, network, updates
 from experiments.config import UsageError, check, override, parse, preset
 from experiments.presets import PRESETS
@@ -150,8 +150,11 @@ def test_initialisers_and_the_forget_bias(cell, init):
         preset("mnist-rows"),
         {"model": {"cell": cell, "init": init, "features": 8, "forget_bias": 1.0}},
     )
-    params = network.init_params(config, about(config), jax.random.key(0))["layer_0"]
+    key = jax.random.key(0)
+    params = network.cell(config.model, 28 * 28).init(key, (28,))
+    whole = jax.eval_shape(lambda: network.init_params(config, about(config), key))
     gates = 4 if cell == "lstm" else 1
+    assert whole["layer_0"]["w_x"].shape == params["w_x"].shape
     assert params["w_x"].shape == (28, gates * 8)
     assert params["w_h"].shape == (8, gates * 8)
     # 28 inputs; glorot also counts the 8 outputs of a gate; torch is uniform.

@@ -10,8 +10,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_MODEL
 
+from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL
 from experiments import train
 from lstm_jax import data, training
 
@@ -37,12 +37,18 @@ def assert_same_run(one, two):
         assert old == new
 
 
+FORTY = OPTIONS | dict(steps=40, eval_every=5, log_every=5)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return train("digits", run_dir=tmp_path_factory.mktemp("whole"), **FORTY)
+
+
 @pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 75)])
 def test_told_to_stop_at_step_15_of_40_and_resumed(
-    name, code, tmp_path, monkeypatch, capsys
+    name, code, whole, tmp_path, monkeypatch, capsys
 ):
-    options = OPTIONS | dict(steps=40, eval_every=5, log_every=5)
-    whole = train("digits", run_dir=tmp_path / "whole", **options)
     real = data.train_rows
 
     def signalled(*arguments, step, **rest):
@@ -51,11 +57,9 @@ def test_told_to_stop_at_step_15_of_40_and_resumed(
         return real(*arguments, step=step, **rest)
 
     main = importlib.import_module("experiments.train").main
-    flags = (
-        "--accelerator=cpu --steps=40 --batch-size=16 --no-baselines --select=last "
-        "--model.dropout=0.2 --model.features=8 --model.layers=1 "
-        "--eval-every=5 --log-every=5"
-    ).split() + [f"--run-dir={tmp_path / 'cut'}"]
+    flags = [*SMALL_FLAGS, f"--run-dir={tmp_path / 'cut'}"]
+    flags += "--steps=40 --select=last --model.dropout=0.2".split()
+    flags += "--eval-every=5 --log-every=5".split()
     with monkeypatch.context() as patch:
         patch.setattr(data, "train_rows", signalled)
         capsys.readouterr()
@@ -63,7 +67,7 @@ def test_told_to_stop_at_step_15_of_40_and_resumed(
         out = capsys.readouterr().out
         assert f"stopped by {name} at step 15 of 40; saved" in out
     # Step 15 was to be evaluated: the resumed run owes that, and pays.
-    cut = train("digits", run_dir=tmp_path / "cut", **options)
+    cut = train("digits", run_dir=tmp_path / "cut", **FORTY)
     assert "resuming at step 15 of 40" in capsys.readouterr().out
     assert_same_run(whole, cut)
 
@@ -162,8 +166,6 @@ def test_twenty_kills_change_no_bit(tmp_path, run_python):
     done = run_python(
         *("-c", KILLS, tmp_path / "killed", repr(options), "0"),
         timeout=400,
-        JAX_COMPILATION_CACHE_DIR=str(tmp_path / "compiled"),
-        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import pytest
@@ -134,3 +135,20 @@ def test_batch_size_that_does_not_fit(size, words):
 
 def test_batch_size_that_fits():
     d.check_batch_size(96, 8)
+
+
+def test_compiled_programs_are_kept_where_jax_was_told_or_apart_by_processor(tmp_path):
+    names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        jax.config.update(names[0], str(tmp_path / "told"))
+        d.keep_compiled(tmp_path / "ours")
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "told")
+        jax.config.update(names[0], None)
+        d.keep_compiled(tmp_path / "ours")
+        found = Path(jax.config.jax_compilation_cache_dir)
+        assert found.parent == tmp_path / "ours" and len(found.name) == 12
+        assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.3
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
