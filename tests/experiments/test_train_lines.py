@@ -274,6 +274,7 @@ def test_one_file_of_weights_reads_and_is_fine_tuned(run, folder, tmp_path, comm
     assert code == 2 and "does not tell of which network" in err
 
 
+@pytest.mark.slow
 def test_the_report_shows_lines_and_rates(run, monkeypatch):
     monkeypatch.setattr("experiments.reporting.page.DPI", 40)
     made = report(run.directory)
