@@ -193,6 +193,7 @@ def test_exponents_of_what_grows_by_a_law():
     assert growth.fit("b", rows) == {"candidate": "b", "time": None, "bytes": None}
 
 
+@pytest.mark.slow  # six programs and a figure
 def test_growth_is_told_and_drawn(tmp_path, capsys):
     rows = benchmark(
         grow=256, grow_batch=2, grow_width=D, rounds=1, engines=("vjp",), out=tmp_path
