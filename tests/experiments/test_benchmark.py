@@ -193,15 +193,20 @@ def test_exponents_of_what_grows_by_a_law():
     assert growth.fit("b", rows) == {"candidate": "b", "time": None, "bytes": None}
 
 
+@pytest.mark.slow  # six programs and a figure
 def test_growth_is_told_and_drawn(tmp_path, capsys):
     rows = benchmark(
-        grow=128, grow_batch=2, grow_width=D, rounds=1, engines=("vjp",), out=tmp_path
+        grow=256, grow_batch=2, grow_width=D, rounds=1, engines=("vjp",), out=tmp_path
     )
     names = ["lstm, vjp", "lstm, vjp, remat=sqrt"]
-    assert [row["steps"] for row in written(tmp_path)] == [64, 64, 128, 128]
+    steps = [row["steps"] for row in written(tmp_path)]
+    assert steps == [64, 64, 128, 128, 256, 256]
     assert [row["candidate"] for row in rows[-2:]] == names
     whole, pieces = (row["bytes"] for row in rows[-2:])
-    assert 0.8 < whole < 1.2 and pieces < whole - 0.1
+    # Carries of all steps: T to the 1. Those of sqrt(T) pieces and of the steps of one
+    # piece: T to the 1/2, less what does not grow; the slope over three lengths is that
+    # from 64 to 256, which are squares, so that 128 with its shorter piece has no say.
+    assert 0.8 < whole < 1.2 and pieces < 0.6
     assert "grows as T to the" in capsys.readouterr().out
     assert (tmp_path / "grow.png").stat().st_size > 10_000
 
