@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 import pytest
+from small_runs import SMALL_FLAGS, SMALL_MODEL
 
-from conftest import SMALL_FLAGS, SMALL_MODEL
 from experiments import train
 from experiments.export import export
 from experiments.restoring import restored

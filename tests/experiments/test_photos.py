@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import SMALL, SMALL_FLAGS, draw
 
-from conftest import SMALL, SMALL_FLAGS, draw
 from experiments import train
 
 FLAGS = [*SMALL_FLAGS, "--steps=60", "--optimizer.learning-rate=0.02"]

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
+from small_runs import SAVE_FIGURE, SMALL, SMALL_FLAGS, SMALL_MODEL
 
-from conftest import SAVE_FIGURE, SMALL, SMALL_FLAGS, SMALL_MODEL
 from experiments import record, sweep, train
 from experiments.config import UsageError, override, preset
 from experiments.record import MetricsLog

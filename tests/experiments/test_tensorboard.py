@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 
-from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL
 from experiments import train
 from experiments.config import flat
 from lstm_jax import data

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 
-from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL
 from experiments import train
 
 HEAVY = "jax jaxlib flax optax orbax tensorflow_datasets sklearn matplotlib numpy"

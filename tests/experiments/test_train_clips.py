@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import SAVE_FIGURE, kept_figures
 
-from conftest import SAVE_FIGURE, kept_figures
 from experiments import build, live, train
 from experiments.config import UsageError, override, preset
 from experiments.predict import main as predict_main

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import SAVE_FIGURE
 
-from conftest import SAVE_FIGURE
 from experiments import build, locating, network, record, train
 from experiments.config import override, preset
 from experiments.predict import predict

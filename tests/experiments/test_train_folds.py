@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn import metrics, model_selection
+from small_runs import SMALL
 
-from conftest import SMALL
 from experiments import build, predict, train
 from experiments.config import UsageError, override, preset
 from experiments.options import Augment, Model

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from small_runs import SAVE_FIGURE, kept_figures
 
-from conftest import SAVE_FIGURE, kept_figures
 from experiments import build, network, reading, train
 from experiments.config import UsageError, override, preset
 from experiments.measuring import tesseract

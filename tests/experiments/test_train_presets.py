@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import SMALL_FLAGS
 
-from conftest import SMALL_FLAGS
 from experiments import build, network, updates
 from experiments.config import UsageError, check, override, parse, preset
 from experiments.presets import PRESETS
