@@ -11,6 +11,7 @@ from lstm_jax.data import (
     Split,
     batch_indices,
     eval_batches,
+    in_order,
     normalization,
     read_ahead,
     steps_per_epoch,
@@ -68,6 +69,13 @@ def test_evaluation_counts_every_example_once(batch_size):
         seen += batch["targets"][real].tolist()
         assert (batch["inputs"][~real] == split.inputs[0]).all()
     assert seen == list(range(7))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 20])
+def test_what_is_made_of_batches_is_one_for_each_example_in_order(batch_size):
+    split = split_of(7)
+    outputs = [batch["targets"] for batch in eval_batches(split, batch_size)]
+    np.testing.assert_array_equal(in_order(split, batch_size, outputs), split.targets)
 
 
 @pytest.mark.parametrize(

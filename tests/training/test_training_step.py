@@ -76,6 +76,21 @@ def test_step_equals_the_reference(parallel):
             np.testing.assert_allclose(plain.params[name], leaf, rtol=1e-5, atol=1e-6)
 
 
+def test_parts_of_a_batch_add_up():
+    tx = make_optimizer("sgd", make_schedule("constant", RATE, 9), momentum=0.0)
+    step = make_train_step(linear.loss_fn, tx, data_mesh(jax.devices()), accumulate=2)
+    key, batch, before = jax.random.key(7), linear.batch_at(0), linear.params()
+    state = init_state(before, tx, key, data_mesh(jax.devices()))
+    state, metrics = step(step.put_state(state), batch)
+    want, sums, count, norm = reference(before, key, 0, batch)
+    for name, total in sums.items():
+        # float32 sums of 16 examples
+        np.testing.assert_allclose(metrics[name], (total, count), rtol=2e-6)
+    np.testing.assert_allclose(metrics["gradient_norm"], (norm, 1), rtol=2e-6)
+    for name, leaf in want.items():
+        np.testing.assert_allclose(state.params[name], leaf, rtol=1e-5, atol=1e-6)
+
+
 def test_modes_and_device_counts_agree():
     tx = make_optimizer("adamw", make_schedule("constant", RATE, 9), clip=0.5)
     ends = []

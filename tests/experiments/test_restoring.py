@@ -1,0 +1,41 @@
+"""A trained run answers with the checkpoint that its configuration chooses."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALL, SMALL_MODEL
+
+from experiments import build, network, record, updates
+from experiments.config import override, preset
+from experiments.restoring import restored
+from lstm_jax import training
+
+
+@pytest.mark.parametrize("select, wanted", [("best", 1.0), ("last", 2.0)])
+def test_the_chosen_checkpoint_answers(select, wanted, tmp_path):
+    config = override(preset("digits"), SMALL | SMALL_MODEL | dict(select=select))
+    about = build.Facts("digits", list("ab"), [8, 8, 1], 2, [0.0], [1 / 255])
+    values = dataclasses.asdict(config)
+    saved = dict(preset="digits", config=values, data=dataclasses.asdict(about))
+    record.write_json(tmp_path / "config.json", saved)
+
+    def blank():
+        key = jax.random.key(0)
+        params = network.init_params(config, about, key)
+        tx = updates.optimizer(config, updates.schedule(config, steps=1))
+        return training.TrainState(np.int32(0), params, tx.init(params), key)
+
+    shapes = jax.eval_shape(blank)
+    with training.Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        for step, accuracy in ((1, 0.9), (2, 0.4)):
+            tree = jax.tree.map(
+                lambda leaf, n=step: np.full(leaf.shape, n, leaf.dtype),
+                shapes._replace(key=None),
+            )
+            state = tree._replace(key=jax.random.key(0))
+            checkpoints.save(step, state, values, {"accuracy": accuracy})
+    params = restored(tmp_path)[-1]
+    assert jax.tree.leaves(params)
+    assert all((leaf == wanted).all() for leaf in jax.tree.leaves(params))
