@@ -67,7 +67,9 @@ def copy_checkout(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-def run_tests(root: Path, *arguments: str) -> tuple[str, list[str], str]:
+def run_tests(
+    root: Path, *arguments: str, timeout: float | None = None
+) -> tuple[str, list[str], str]:
     """Runs pytest in a copy.
 
     Returns:
@@ -76,19 +78,25 @@ def run_tests(root: Path, *arguments: str) -> tuple[str, list[str], str]:
     cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "xla"))
     env = os.environ | {"PYTHONPATH": str(root), "JAX_COMPILATION_CACHE_DIR": cache}
     command = [sys.executable, *PYTEST, "not slow", *arguments]
-    options = dict(cwd=root, env=env, timeout=TIMEOUT, text=True)
+    options = dict(cwd=root, env=env, timeout=timeout, text=True)
     try:
         run = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
         )
     except subprocess.TimeoutExpired:
         return "timed out", [], ""
-    words = [line.partition(" ") for line in run.stdout.splitlines()]
-    failed = [rest.partition(" - ")[0] for word, _, rest in words if word == "FAILED"]
+    # "FAILED file::test - message"; ERROR where a fixture has failed.
+    lines = [line.partition(" ") for line in run.stdout.splitlines()]
+    failed = [
+        rest.strip().partition(" - ")[0]
+        for word, _, rest in lines
+        if word in ("FAILED", "ERROR") and "::" in rest
+    ]
     if run.returncode == 1 and failed:
         return "failed", failed, run.stdout
     # Other codes: nothing was collected, a file could not be imported, a wrong option.
-    return "error" if run.returncode else "passed", failed, run.stdout
+    output = f"{run.stdout}pytest ended with exit code {run.returncode}"
+    return "error" if run.returncode else "passed", failed, output
 
 
 def check(mutant: Mutant, clean: Path) -> tuple[str, list[str], str]:
@@ -99,7 +107,7 @@ def check(mutant: Mutant, clean: Path) -> tuple[str, list[str], str]:
         path = root / mutant.file
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
         path.write_text(mutant.applied(root), encoding="utf-8")
-        return run_tests(root, "-x", *mutant.tests)
+        return run_tests(root, "-x", *mutant.tests, timeout=TIMEOUT)
 
 
 def main(names: list[str]) -> int:
@@ -130,9 +138,8 @@ def main(names: list[str]) -> int:
             elif outcome == "error":
                 verdict, detail = "ERROR", output[-2000:]
             verdicts.append(verdict)
-            print(
-                f"{verdict:9}{mutant.name}: {mutant.fault}\n{'':9}{detail}", flush=True
-            )
+            print(f"{verdict:9}{mutant.name}: {mutant.fault}\n         {detail}")
+            sys.stdout.flush()
 
         # A test that fails without the fault, too, has caught nothing.
         tests = sorted(set(catchers.values()))
