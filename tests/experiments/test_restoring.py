@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_MODEL
+from small_runs import SMALL, SMALL_MODEL
 
 from experiments import build, network, record, updates
 from experiments.config import override, preset

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import SMALL, SMALL_MODEL
+from small_runs import SMALL, SMALL_MODEL
 
 from experiments import build, network, updates
 from experiments.config import override, preset
