@@ -1,5 +1,6 @@
 """The table of cells that every promise of `unroll` is tested on: a cell, a line."""
 
+import os
 from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
@@ -34,6 +35,9 @@ from lstm_jax import (
 from lstm_jax.cell import at_least_float32
 
 T, B, D = 6, 4, 3
+# How XLA compiles for users, where conftest.py has it compile faster.
+FASTER = "--xla_cpu_use_fusion_emitters=false" in os.environ.get("XLA_FLAGS", "")
+AS_FOR_USERS = {"xla_cpu_use_fusion_emitters": True} if FASTER else {}
 IMAGE = (3, 2, 2)  # H W C
 
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import CASES, RANDOM, READINGS, B, T
+from conformance import AS_FOR_USERS, CASES, RANDOM, READINGS, B, T
+from selection import slow_but, slow_unless
 
 from lstm_jax import bidirectional, lstm, unroll
 from lstm_jax.cell import at_least_float32
@@ -16,10 +17,6 @@ from lstm_jax.engines.forms import ACCELERATOR
 
 SOME = ["lstm", "lstm-everything", "gru", "conv-gru", "dropout", "composed"]
 IN_NUMPY = [name for name, case in CASES.items() if case.one_step]
-
-
-def slow_unless(quick, *what):
-    return pytest.param(*what, marks=() if quick else pytest.mark.slow)
 
 
 def real_leaves(tree):
@@ -211,7 +208,7 @@ def test_engine_vjp_equals_scan_in_more_ways(name, way):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", slow_but(SOME, "lstm"))
 def test_engine_vjp_equals_scan_in_its_other_form(name):
     both = as_on_accelerators(partial(both_engines, name, reading="combined"))
     assert_close(*both(conformance.problem(name)))
@@ -268,7 +265,7 @@ def test_engines_draw_the_same(name, reverse):
     assert np.abs(np.asarray(vjp[0][1].ys - quiet.ys)).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", slow_but(SOME, "lstm-everything", "conv-gru"))
 def test_engines_agree_in_float32(name):
     at = conformance.problem(name, jnp.float32)
     # Float32 keeps 24 bits; a few sums of a few hundred terms lose some of them.
@@ -328,7 +325,9 @@ def test_vmap_a_square_batch_and_frames_equal_the_whole(name):
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     "name",
-    [slow_unless(name != "st-lstm", name) for name in CASES if name != "repeat"],
+    slow_but(
+        [name for name in CASES if name != "repeat"], "lstm", "gru", "rnn", "zoneout"
+    ),
 )
 def test_the_backward_loop_copies_no_stack(name):
     """XLA copies a stack, in every step, if it cannot prove an update in place safe.
@@ -340,7 +339,8 @@ def test_the_backward_loop_copies_no_stack(name):
     def loss(params):
         return (unroll(CASES[name].cell, params, xs, engine="vjp").ys ** 2).sum()
 
-    text = jax.jit(jax.grad(loss)).lower(params).compile().as_text()
+    gradient = jax.jit(jax.grad(loss), compiler_options=AS_FOR_USERS)
+    text = gradient.lower(params).compile().as_text()
     loops = text.split("ENTRY ")[0]
     assert "f32[77," in loops
     assert not re.findall(r"= f32\[77,\S* copy\(", loops)
@@ -415,7 +415,12 @@ def test_a_run_without_inputs(engine):
 
 @pytest.mark.optimized
 @pytest.mark.parametrize(
-    "engine, remat", [("vjp", None), ("vjp", "sqrt"), ("scan", None)]
+    "engine, remat",
+    [
+        ("vjp", None),
+        slow_unless(False, "vjp", "sqrt"),
+        slow_unless(False, "scan", None),
+    ],
 )
 def test_half_precision_weight_gradients_are_one_float32_sum(engine, remat):
     """bfloat16, T = 784: the published trap of gradients summed in bfloat16."""
@@ -430,7 +435,7 @@ def test_half_precision_weight_gradients_are_one_float32_sum(engine, remat):
 
         return jax.grad(loss)(params)["w_h"].astype(jnp.float32)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=AS_FOR_USERS)
     def error(params, xs):
         wide = jax.tree.map(lambda p: p.astype(jnp.float32), params)
         exact = gradient(wide, xs.astype(jnp.float32), "scan")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 from PIL import Image
+from selection import slow_but
 
 from experiments import build, exported, network
 from experiments.config import override, preset
@@ -183,7 +184,10 @@ def drawn(seed, *shape, kind="pictures"):
 CLOSE = {"bfloat16": dict(atol=2e-2), "boxes": dict(atol=1e-3, rtol=1e-5)}
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name",
+    slow_but(RUNS, "rows", "clips, both ways", "a regression", "masks", "boxes"),
+)
 def test_a_file_answers_batches_of_any_size_and_clips_of_any_length(name, tmp_path):
     (about, functions), want, shape = made(name, tmp_path)
     kind = about["inputs"]["kind"]
@@ -216,7 +220,7 @@ def test_a_file_answers_batches_of_any_size_and_clips_of_any_length(name, tmp_pa
 STREAMS = ["convolutions", "an encoder", "features, a label each step", "PredRNN"]
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", slow_but(STREAMS, "an encoder"))
 def test_the_streaming_step_answers_as_whole_clips_are_answered(name, tmp_path):
     (about, functions), want, shape = made(name, tmp_path, streaming=True)
     clip = drawn(1, *shape, kind=about["inputs"]["kind"])

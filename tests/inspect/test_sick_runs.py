@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from selection import slow_but
 from sklearn.datasets import load_digits
 
 from lstm_jax import inspect, lstm, rnn, training
@@ -126,7 +127,7 @@ SICK = {
 }
 
 
-@pytest.mark.parametrize("name", SICK)
+@pytest.mark.parametrize("name", slow_but(SICK, "large_updates", "overfitting"))
 def test_a_sick_run_is_told_and_a_healthy_one_is_not(name, healthy):
     options, number = SICK[name]
     rows, _ = trained(**options)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import slow_but
 
 from lstm_jax import gru, lstm, unroll
 from lstm_jax.models import vgsl
@@ -42,7 +43,7 @@ def apply(network, params, images, **options):
     return jax.jit(partial(network.apply, **options))(params, images)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", slow_but(SPECS, "lines", "map", "strips"))
 def test_padding_changes_nothing(name):
     network = Reader(vgsl.parse(SPECS[name]))
     images = random(2, 8, 24, 2 if "0,2 " in SPECS[name] else 1)
@@ -93,6 +94,7 @@ def test_the_crnn_has_the_published_number_of_params():
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 31, 9, 1)))
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing_to_the_crnn():
     network, images = crnn(5), random(2, 32, 24, 1)
     params = jax.jit(network.init)(jax.random.key(0), images)

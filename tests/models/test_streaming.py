@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import slow_but
 
 from lstm_jax import conv_lstm, gru, learned_carry, lstm, readout, st_lstm, stack
 from lstm_jax.models import (
@@ -41,7 +42,7 @@ def streamed(network, params, frames):
     return np.stack(outputs)
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", slow_but(READERS, "last", "cnn"))
 def test_a_reader_answers_as_it_does_to_the_clip_so_far(name):
     options = dict(READERS[name])
     spatial = name in ("cnn", "conv")

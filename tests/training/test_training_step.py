@@ -197,6 +197,7 @@ def test_eval_step():
     np.testing.assert_array_equal(again, outputs)
 
 
+@pytest.mark.slow
 def test_all_of_this_on_eight_devices():
     if len(jax.devices()) != 1:
         pytest.skip("this is the process with several devices")
