@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, Keys, at_least_float32, project_step
+from lstm_jax.cell import Cell, Keys, at_least_float32
 from lstm_jax.engines.cudnn import cudnn
 from lstm_jax.engines.pieces import in_pieces
+from lstm_jax.engines.placement import placement
 from lstm_jax.engines.scan import scan
 from lstm_jax.engines.steps import (
     Padding,
@@ -139,6 +140,9 @@ def unroll(
     if key is not None:
         key, key_steps = jax.random.split(key)
         keys = Keys.of(key_steps, time).stacked()
+    place = placement(len(batch_shape), (xs, valid, starts), carry, (params, key, keys))
+    params = place.whole(params)
+    xs, valid, starts = place.steps((xs, valid, starts))
     if carry is None or starts is not None:
         fresh = cell.carry(params, batch_shape, feature_shape, carry_dtype, key=key)
         fresh = _cast(fresh, carry_dtype)
@@ -150,9 +154,7 @@ def unroll(
             f"{jax.tree.structure(fresh)}; make it with cell.carry(..., key=key) if "
             "there is a key"
         )
-    if time and xs is not None:
-        u = project_step(cell, params, xs[0])
-        carry, fresh = (_like(c, u, len(batch_shape)) for c in (carry, fresh))
+    carry, fresh = place.state((carry, fresh))
 
     def whole(params, steps, carry, time):
         return run(
@@ -234,19 +236,3 @@ def _cast(tree: Any, dtype: Any) -> Any:
         return leaf.astype(dtype) if floating else leaf
 
     return jax.tree.map(cast, tree)
-
-
-def _like(carry: Any, u: Any, batch_ndim: int) -> Any:
-    """Adds a zero made of a projected input, to place the carry as the inputs are.
-
-    Under `shard_map` and on meshes with explicit axes a loop's carry must vary over
-    the same mesh axes from its first step on; plain zeros vary over none.
-    """
-    u = jax.tree.leaves(u)[0]  # [*B, ...]
-    zero = jnp.zeros_like(u[(..., *(0,) * (u.ndim - batch_ndim))])  # [*B]
-
-    def placed(leaf):
-        shape = zero.shape + (1,) * (leaf.ndim - batch_ndim)
-        return leaf + zero.astype(leaf.dtype).reshape(shape)
-
-    return jax.tree.map(placed, carry)

@@ -185,7 +185,7 @@ def vjp(
             return state, (d_pre, found_t, d_out)
 
         d_small = [
-            jnp.zeros(leaf.shape, at_least_float32(leaf.dtype))
+            jnp.zeros_like(leaf, at_least_float32(leaf.dtype))
             for leaf in pick(params, plan.small)
         ]
         d_fresh = jax.tree.map(jnp.zeros_like, d_last)
@@ -220,7 +220,7 @@ def vjp(
                 return jax.tree.map(lambda d, x: d + x.astype(d.dtype), total, d_t), d_x
 
             total = jax.tree.map(
-                lambda p: jnp.zeros(p.shape, at_least_float32(p.dtype)), params
+                lambda p: jnp.zeros_like(p, at_least_float32(p.dtype)), params
             )
             total, d_xs = lax.scan(
                 pull_step, total, (steps, carries, (d_xs, plan.wide(d_pre)))
@@ -237,13 +237,30 @@ def vjp(
             d_params = add(d_params, d_project)
         d_params = plus(d_params, plan.small, d_small)
         if any(plan.large):  # matrices within the gates: a product after the loop, too
+            large = pick(params, plan.large)
 
-            def gates_all(large):
+            def run_large(large, carry, pre):
                 own = put(params, plan.large, large)
-                run = jax.vmap(lambda c, pre: gates(cell, own, c, *plan.part(pre)))
-                return run(carries, pre)
+                return gates(cell, own, carry, *plan.part(pre))
 
-            (d_large,) = pull_back(gates_all, pick(params, plan.large))[1](d_out)
+            # Of convolutions on a mesh with explicit axes step by step: they would
+            # make one axis of time and of a batch that is sharded.
+            if stepwise or (cell.feature_ndim > 1 and _is_sharded(d_out)):
+
+                def add_step(total, at_t):
+                    carry, pre, gradients = at_t
+                    run = partial(run_large, carry=carry, pre=pre)
+                    (d_t,) = pull_back(run, large)[1](gradients)
+                    return [
+                        d + x.astype(d.dtype) for d, x in zip(total, d_t, strict=True)
+                    ], None
+
+                total = [jnp.zeros_like(p, at_least_float32(p.dtype)) for p in large]
+                d_large, _ = lax.scan(add_step, total, (carries, pre, d_out))
+            else:
+                run_all = jax.vmap(run_large, (None, 0, 0))
+                _, pull = pull_back(lambda large: run_all(large, carries, pre), large)
+                (d_large,) = pull(d_out)
             d_params = plus(d_params, plan.large, d_large)
         found = d_params, d_xs, d_carry, d_fresh
         pairs = zip((params, steps.xs, initial, fresh), found, strict=True)
@@ -334,6 +351,11 @@ def _read_pieces(stack: jax.Array, at: jax.Array, sizes: list[int]) -> list[jax.
 def _read_alone(stacks: Any, at: jax.Array) -> Any:
     """The same, in a branch of its own: XLA joins it to nothing that reads it."""
     return lax.cond(at >= 0, lambda: _read(stacks, at), lambda: _read(stacks, 0 * at))
+
+
+def _is_sharded(tree: Any) -> bool:
+    """Whether any leaf is sharded over a mesh axis that its type tells."""
+    return any(any(jax.typeof(x).sharding.spec) for x in jax.tree.leaves(tree))
 
 
 def _alike(a, b) -> bool:
