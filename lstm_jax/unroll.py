@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell, Keys, at_least_float32
+from lstm_jax.engines.chunking import run_chunked
 from lstm_jax.engines.cudnn import cudnn
-from lstm_jax.engines.pieces import in_pieces
 from lstm_jax.engines.placement import placement
 from lstm_jax.engines.scan import scan
-from lstm_jax.engines.steps import (
+from lstm_jax.engines.scan_inputs import (
     Padding,
-    Steps,
+    ScanInputs,
+    first_steps,
     split_shape,
-    starting_steps,
     valid_steps,
 )
 from lstm_jax.engines.vjp import vjp
@@ -110,7 +110,7 @@ def unroll(
       remat: what the backward pass makes anew to save memory: None, nothing; "step",
         all but the carry of each step; K, all but the carry of every K-th; "sqrt", K
         the root of T.
-      truncate: steps that a gradient goes back, K: the carry is kept between pieces
+      truncate: steps that a gradient goes back, K: the carry is kept between chunks
         of K steps, its gradient is not (truncated backpropagation through time).
       unroll: steps in one iteration of the loop, as in `lax.scan`.
       dtype: to compute in, such as `jnp.bfloat16`; by default that of `params`.
@@ -129,7 +129,7 @@ def unroll(
     time, batch_shape, feature_shape = shapes
     run = _engine(engine, time)
     valid = valid_steps(time, batch_shape, lengths, mask)
-    starts = starting_steps(time, batch_shape, lengths, resets, reverse)
+    starts = first_steps(time, batch_shape, lengths, resets, reverse)
     if dtype is not None:
         params = _cast(params, dtype)
         xs = _cast(xs, dtype)
@@ -156,11 +156,11 @@ def unroll(
         )
     carry, fresh = place.state((carry, fresh))
 
-    def whole(params, steps, carry, time):
+    def whole(params, inputs, carry, time):
         return run(
             cell,
             params,
-            steps,
+            inputs,
             carry,
             fresh,
             time=time,
@@ -172,10 +172,10 @@ def unroll(
         )
 
     padding = Padding() if mask is None else None
-    steps = Steps(xs, keys, valid, starts, padding)
-    for size, what in _pieces(time, remat, truncate):
-        whole = _pieced(whole, size=size, reverse=reverse, **what)
-    ys, carry, carries = whole(params, steps, carry, time)
+    inputs = ScanInputs(xs, keys, valid, starts, padding)
+    for size, what in _chunks(time, remat, truncate):
+        whole = _chunked(whole, size=size, reverse=reverse, **what)
+    ys, carry, carries = whole(params, inputs, carry, time)
     return EveryCarry(ys, carry, carries) if return_carries else Unrolled(ys, carry)
 
 
@@ -202,15 +202,15 @@ def _chosen(name: str) -> str:
     return name
 
 
-def _pieced(run, **options):
-    def pieces(params, steps, carry, time):
-        return in_pieces(run, params, steps, carry, time=time, **options)
+def _chunked(run, **options):
+    def chunks(params, inputs, carry, time):
+        return run_chunked(run, params, inputs, carry, time=time, **options)
 
-    return pieces
+    return chunks
 
 
-def _pieces(time: int, remat, truncate) -> list[tuple[int, dict]]:
-    """Sizes of the pieces to run in, innermost first, and what each is for."""
+def _chunks(time: int, remat, truncate) -> list[tuple[int, dict]]:
+    """Sizes of the chunks to run in, innermost first, and what each is for."""
     for name, size in (("remat", remat), ("truncate", truncate)):
         words = (None, "step", "sqrt") if name == "remat" else (None,)
         if size not in words and not (isinstance(size, int) and size >= 1):
@@ -219,8 +219,10 @@ def _pieces(time: int, remat, truncate) -> list[tuple[int, dict]]:
                 f"{', '.join(map(repr, words))}"
             )
     size = math.isqrt(max(time - 1, 0)) + 1 if remat == "sqrt" else remat
-    pieces = [(size, dict(remat=True))] if isinstance(size, int) and time else []
-    return pieces + ([(truncate, dict(cut=True))] if truncate and time else [])
+    chunks = [(size, dict(remat=True))] if isinstance(size, int) and time else []
+    if truncate and time:
+        chunks.append((truncate, dict(stop_gradient=True)))
+    return chunks
 
 
 def _floating_dtypes(tree: Any) -> list:

@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from conftest import SMALL_FLAGS, draw
 from PIL import Image
+
+from conftest import SMALL_FLAGS, draw
 
 FLAGS = [*SMALL_FLAGS, "--steps=60", "--optimizer.learning-rate=0.02"]
 

@@ -9,9 +9,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_MODEL
 from test_train_clips import a_dot, features, write_gif
 
+from conftest import SMALL, SMALL_MODEL
 from experiments import build, network, record, report, train, updates
 from experiments.config import UsageError, override, parse, preset
 from experiments.presets import PRESETS

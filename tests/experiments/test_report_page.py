@@ -8,8 +8,8 @@ import subprocess
 from html.parser import HTMLParser
 
 import pytest
-from conftest import ODD_NAMES
 
+from conftest import ODD_NAMES
 from experiments.reporting import page
 from experiments.reporting.page import Code, Fold, Section, Table, Tiles, Words
 

@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import SMALL_FLAGS
 
+from conftest import SMALL_FLAGS
 from experiments import record, sweep, train
 from experiments.config import UsageError, override, preset
 from experiments.record import MetricsLog

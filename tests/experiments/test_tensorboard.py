@@ -6,9 +6,9 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_FLAGS
 from PIL import Image
 
+from conftest import SMALL, SMALL_FLAGS
 from experiments import train
 from experiments.config import flat
 from experiments.options import Augment, Model

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL
 from matplotlib.figure import Figure
 
+from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL
 from experiments import train
 
 HEAVY = "jax jaxlib flax optax orbax tensorflow_datasets sklearn matplotlib numpy"

@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_MODEL
 
+from conftest import SMALL, SMALL_MODEL
 from experiments import train
 from experiments.config import Config, UsageError, check, override, preset
 from experiments.restoring import restored

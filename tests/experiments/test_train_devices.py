@@ -8,8 +8,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL_FLAGS
 
+from conftest import SMALL_FLAGS
 from experiments import predict
 from experiments.train import STOPPED
 

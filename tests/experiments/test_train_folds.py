@@ -9,10 +9,10 @@ import signal
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL
 from PIL import Image
 from sklearn import metrics, model_selection
 
+from conftest import SMALL
 from experiments import build, predict, train
 from experiments.config import UsageError, override, preset
 from experiments.options import Augment, Model

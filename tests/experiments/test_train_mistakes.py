@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 
+from conftest import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 from experiments import config as config_module
 from experiments import record
 from experiments.config import UsageError, explain

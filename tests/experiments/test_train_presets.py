@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SMALL_FLAGS
 from PIL import Image
 
+from conftest import SMALL_FLAGS
 from experiments import build, network, updates
 from experiments.config import UsageError, check, override, parse, preset
 from experiments.presets import PRESETS

@@ -10,8 +10,8 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, SMALL_MODEL
 
+from conftest import SMALL, SMALL_MODEL
 from experiments import train
 from lstm_jax import data, training
 
