@@ -11,7 +11,7 @@ from conformance import CASES
 
 from lstm_jax import unroll
 
-FEW = ["lstm", "stack"]
+QUICK = ["lstm"]
 
 
 @pytest.mark.usefixtures("x64")
@@ -60,7 +60,7 @@ def temporaries(name, **options) -> int:
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     "name",
-    [n if n in FEW else pytest.param(n, marks=pytest.mark.slow) for n in CASES],
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in CASES],
 )
 def test_remat_uses_less_memory(name):
     sizes = {
@@ -76,7 +76,9 @@ def test_remat_uses_less_memory(name):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize("name", ["lstm", "stack"])
+@pytest.mark.parametrize(
+    "name", ["lstm", pytest.param("stack", marks=pytest.mark.slow)]
+)
 def test_half_of_what_scan_keeps(name):
     vjp, scan = (temporaries(name, engine=engine) for engine in ("vjp", "scan"))
     assert vjp <= 0.51 * scan
