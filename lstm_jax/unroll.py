@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, Keys, at_least_float32
+from lstm_jax.cell import Cell, Keys, at_least_float32, bind_consts
 from lstm_jax.engines.chunking import run_chunked
 from lstm_jax.engines.cudnn import cudnn
 from lstm_jax.engines.placement import placement
@@ -53,6 +53,7 @@ def unroll(
     resets: jax.Array | None = None,
     reverse: bool = False,
     key: jax.Array | None = None,
+    consts: Any = None,
     engine: str = "auto",
     remat: int | str | None = None,
     truncate: int | None = None,
@@ -99,6 +100,9 @@ def unroll(
         reverse, a sequence is read from its own last step to the one that starts it.
       reverse: from the last step to the first; outputs stay where their inputs are.
       key: for cells with randomness; None means evaluation.
+      consts: what gates read in every step beside params, a pytree: features to attend
+        to, an encoder's map, the weight of a feedback. Differentiable, and kept once,
+        not once a step. For cells whose gates take them.
       engine: "auto", which is "vjp", and "scan" for a single step. "vjp": its backward
         pass sums each weight gradient once, after the loop, and keeps less memory; its
         loops take the form of the platform that they are lowered for. "scan": the
@@ -132,7 +136,7 @@ def unroll(
     starts = first_steps(time, batch_shape, lengths, resets, reverse)
     if dtype is not None:
         params = _cast(params, dtype)
-        xs = _cast(xs, dtype)
+        xs, consts = _cast((xs, consts), dtype)
     compute = next(iter(_floating_dtypes(params)), getattr(xs, "dtype", None))
     carry_dtype = carry_dtype or at_least_float32(compute)
 
@@ -140,8 +144,11 @@ def unroll(
     if key is not None:
         key, key_steps = jax.random.split(key)
         keys = Keys.of(key_steps, time).stacked()
-    place = placement(len(batch_shape), (xs, valid, starts), carry, (params, key, keys))
+    others = params, consts, key, keys
+    place = placement(len(batch_shape), (xs, valid, starts), carry, others)
     params = place.whole(params)
+    if consts is not None:
+        cell, params = bind_consts(cell), (params, place.varied(consts))
     xs, valid, starts = place.steps((xs, valid, starts))
     if carry is None or starts is not None:
         fresh = cell.carry(params, batch_shape, feature_shape, carry_dtype, key=key)

@@ -40,7 +40,7 @@ def run_chunked(
         return run(params, inputs, carry, time)
     # A scan sums gradients of params in their dtype, once a chunk: float32, then.
     dtypes = jax.tree.map(lambda p: p.dtype, params)
-    wide = jax.tree.map(lambda p: p.astype(at_least_float32(p.dtype)), params)
+    wide = jax.tree.map(_widened, params)
 
     def chunk(carry, inputs_of_chunk, first, time):
         if stop_gradient:
@@ -74,3 +74,8 @@ def run_chunked(
         out = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
     ys, carries = out
     return ys, carry, carries
+
+
+def _widened(leaf: jax.Array) -> jax.Array:
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(at_least_float32(leaf.dtype)) if floating else leaf

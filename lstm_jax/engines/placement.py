@@ -33,6 +33,10 @@ class Placement(NamedTuple):
         """
         return self._place(tree, lambda ndim: ())
 
+    def varied(self, tree: Any) -> Any:
+        """`tree`, such as loop constants, sharded as it is."""
+        return self._place(tree, None)
+
     def steps(self, tree: Any) -> Any:
         """Leaves `[T, *B, ...]`, split along the batch."""
         return self._place(tree, lambda ndim: (None, *self.batch))
@@ -43,7 +47,7 @@ class Placement(NamedTuple):
 
     def _place(self, tree: Any, spec) -> Any:
         def place(x):
-            if self.mesh is not None:
+            if self.mesh is not None and spec is not None:
                 wanted = PartitionSpec(*_padded(spec(x.ndim), x.ndim))
                 if jax.typeof(x).sharding.spec != wanted:
                     x = _reshard(x, NamedSharding(self.mesh, wanted))

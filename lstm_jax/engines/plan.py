@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
+from lstm_jax.engines.closures import refuse_tracers
 from lstm_jax.engines.cotangents import pull_back
 from lstm_jax.engines.jaxpr_analysis import (
     SplitGates,
@@ -217,7 +218,8 @@ def make_plan(run: Run, params: Any, inputs: ScanInputs, carry: Any) -> Plan:
     a_leaves, a_tree = jax.tree.flatten(a)
     one_kernel = fused == [0] and len(a_leaves) == 1 and elementwise(step, *at)
     only = saved.index(False) if saved.count(False) == 1 else None
-    _, y = jax.eval_shape(step, *at)
+    closed, (_, y) = jax.make_jaxpr(step, return_shape=True)(*at)
+    refuse_tracers(cell.gates, closed.consts)
     return Plan(
         run=run,
         saved=saved,
