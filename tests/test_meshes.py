@@ -55,7 +55,7 @@ def test_gradients_on_a_mesh_lie_as_their_params(name, engine, kind):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", CASES)
 def test_no_step_of_a_shard_map_waits_for_others(name, engine, specs):
-    mesh = AbstractMesh(meshes.SIZES, meshes.AXES)
+    mesh = AbstractMesh(meshes.SIZES, meshes.AXES, axis_types=(AxisType.Auto,) * 2)
     params, *batch = jax.eval_shape(partial(meshes.problem, name))
     if specs == P("model"):
         params = jax.eval_shape(meshes.two, params)

@@ -182,6 +182,8 @@ def _check_run(cell, params, inputs, carry, time, unroll, remat, every_carry) ->
         for leaf in jax.tree.leaves(tree):
             if leaf.dtype != jnp.float32:
                 _refuse(f"computes in float32, but {name} has {leaf.dtype}")
+    for name in ("xs", "params", "carry"):
+        for leaf in jax.tree.leaves(named[name]):
             mesh = jax.typeof(leaf).sharding.mesh
             if mesh.size > 1 or AxisType.Manual in mesh.axis_types:
                 _refuse(
