@@ -8,6 +8,7 @@ Arrays of a sequence are time-major, `[T, *B, F]`. In names, `xs` are inputs of
 all steps, `us` their projections, `ys` outputs; `x_t` and `h_tm1` one step's.
 """
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -67,7 +68,8 @@ class Cell(NamedTuple):
         only with a leading axis of time. What is drawn anew in each step is drawn
         here, or its key travels in `us`. No keys means evaluation.
       recur: `(params, carry) -> a`, linear in `params` and in `carry`.
-      gates: `(params, carry, u, a) -> (carry, y)`, deterministic.
+      gates: `(params, carry, u, a) -> (carry, y)`, deterministic. One that also takes
+        `consts`, a keyword, reads what is given to `unroll` for all steps.
       feature_ndim: trailing axes of an input that are features: 1 for vectors.
       equations: name of the equations a fused kernel may assume, such as "lstm".
         A combinator clears it, for what it returns obeys other equations.
@@ -88,6 +90,37 @@ class Cell(NamedTuple):
 def step(cell: Cell, params: Any, carry: Any, u_t: Any) -> tuple[Any, jax.Array]:
     """One step of `cell`: `(params, carry, u_t) -> (carry, y_t)`."""
     return cell.gates(params, carry, u_t, cell.recur(params, carry))
+
+
+def bind_consts(cell: Cell) -> Cell:
+    """`cell` with params `(params, consts)`, of which its gates read both.
+
+    Raises:
+      ValueError: if they take no `consts`.
+    """
+    taken = inspect.signature(cell.gates).parameters.values()
+    if not any(p.name == "consts" or p.kind == p.VAR_KEYWORD for p in taken):
+        raise ValueError(
+            "unroll: consts are given, but this cell's gates do not read any; write "
+            "gates(params, carry, u, a, *, consts), or leave them out"
+        )
+
+    def carry(params, *args, **options):
+        return cell.carry(params[0], *args, **options)
+
+    def project(params, xs, *, keys=None):
+        return cell.project(params[0], xs, keys=keys)
+
+    def recur(params, carry):
+        return cell.recur(params[0], carry)
+
+    def gates(params, carry, u, a):
+        params, consts = params
+        return cell.gates(params, carry, u, a, consts=consts)
+
+    return cell._replace(
+        carry=carry, project=project, recur=recur, gates=gates, equations=None
+    )
 
 
 def project_step(cell: Cell, params: Any, x_t: Any, keys_t: Keys | None = None) -> Any:

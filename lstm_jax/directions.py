@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
 from lstm_jax.cells.combinators import side_by_side
-from lstm_jax.engines.steps import split_shape, valid_steps
+from lstm_jax.engines.scan_inputs import split_shape, valid_steps
 from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 
 

@@ -9,15 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, Keys, at_least_float32, project_step
+from lstm_jax.cell import Cell, Keys, at_least_float32, bind_consts
+from lstm_jax.engines.chunking import run_chunked
 from lstm_jax.engines.cudnn import cudnn
-from lstm_jax.engines.pieces import in_pieces
+from lstm_jax.engines.placement import placement
 from lstm_jax.engines.scan import scan
-from lstm_jax.engines.steps import (
+from lstm_jax.engines.scan_inputs import (
     Padding,
-    Steps,
+    ScanInputs,
+    first_steps,
     split_shape,
-    starting_steps,
     valid_steps,
 )
 from lstm_jax.engines.vjp import vjp
@@ -52,6 +53,7 @@ def unroll(
     resets: jax.Array | None = None,
     reverse: bool = False,
     key: jax.Array | None = None,
+    consts: Any = None,
     engine: str = "auto",
     remat: int | str | None = None,
     truncate: int | None = None,
@@ -98,6 +100,9 @@ def unroll(
         reverse, a sequence is read from its own last step to the one that starts it.
       reverse: from the last step to the first; outputs stay where their inputs are.
       key: for cells with randomness; None means evaluation.
+      consts: what gates read in every step beside params, a pytree: features to attend
+        to, an encoder's map, the weight of a feedback. Differentiable, and kept once,
+        not once a step. For cells whose gates take them.
       engine: "auto", which is "vjp", and "scan" for a single step. "vjp": its backward
         pass sums each weight gradient once, after the loop, and keeps less memory; its
         loops take the form of the platform that they are lowered for. "scan": the
@@ -109,7 +114,7 @@ def unroll(
       remat: what the backward pass makes anew to save memory: None, nothing; "step",
         all but the carry of each step; K, all but the carry of every K-th; "sqrt", K
         the root of T.
-      truncate: steps that a gradient goes back, K: the carry is kept between pieces
+      truncate: steps that a gradient goes back, K: the carry is kept between chunks
         of K steps, its gradient is not (truncated backpropagation through time).
       unroll: steps in one iteration of the loop, as in `lax.scan`.
       dtype: to compute in, such as `jnp.bfloat16`; by default that of `params`.
@@ -128,10 +133,10 @@ def unroll(
     time, batch_shape, feature_shape = shapes
     run = _engine(engine, time)
     valid = valid_steps(time, batch_shape, lengths, mask)
-    starts = starting_steps(time, batch_shape, lengths, resets, reverse)
+    starts = first_steps(time, batch_shape, lengths, resets, reverse)
     if dtype is not None:
         params = _cast(params, dtype)
-        xs = _cast(xs, dtype)
+        xs, consts = _cast((xs, consts), dtype)
     compute = next(iter(_floating_dtypes(params)), getattr(xs, "dtype", None))
     carry_dtype = carry_dtype or at_least_float32(compute)
 
@@ -139,6 +144,12 @@ def unroll(
     if key is not None:
         key, key_steps = jax.random.split(key)
         keys = Keys.of(key_steps, time).stacked()
+    others = params, consts, key, keys
+    place = placement(len(batch_shape), (xs, valid, starts), carry, others)
+    params = place.whole(params)
+    if consts is not None:
+        cell, params = bind_consts(cell), (params, place.varied(consts))
+    xs, valid, starts = place.steps((xs, valid, starts))
     if carry is None or starts is not None:
         fresh = cell.carry(params, batch_shape, feature_shape, carry_dtype, key=key)
         fresh = _cast(fresh, carry_dtype)
@@ -150,15 +161,13 @@ def unroll(
             f"{jax.tree.structure(fresh)}; make it with cell.carry(..., key=key) if "
             "there is a key"
         )
-    if time and xs is not None:
-        u = project_step(cell, params, xs[0])
-        carry, fresh = (_like(c, u, len(batch_shape)) for c in (carry, fresh))
+    carry, fresh = place.state((carry, fresh))
 
-    def whole(params, steps, carry, time):
+    def whole(params, inputs, carry, time):
         return run(
             cell,
             params,
-            steps,
+            inputs,
             carry,
             fresh,
             time=time,
@@ -170,10 +179,10 @@ def unroll(
         )
 
     padding = Padding() if mask is None else None
-    steps = Steps(xs, keys, valid, starts, padding)
-    for size, what in _pieces(time, remat, truncate):
-        whole = _pieced(whole, size=size, reverse=reverse, **what)
-    ys, carry, carries = whole(params, steps, carry, time)
+    inputs = ScanInputs(xs, keys, valid, starts, padding)
+    for size, what in _chunks(time, remat, truncate):
+        whole = _chunked(whole, size=size, reverse=reverse, **what)
+    ys, carry, carries = whole(params, inputs, carry, time)
     return EveryCarry(ys, carry, carries) if return_carries else Unrolled(ys, carry)
 
 
@@ -200,15 +209,15 @@ def _chosen(name: str) -> str:
     return name
 
 
-def _pieced(run, **options):
-    def pieces(params, steps, carry, time):
-        return in_pieces(run, params, steps, carry, time=time, **options)
+def _chunked(run, **options):
+    def chunks(params, inputs, carry, time):
+        return run_chunked(run, params, inputs, carry, time=time, **options)
 
-    return pieces
+    return chunks
 
 
-def _pieces(time: int, remat, truncate) -> list[tuple[int, dict]]:
-    """Sizes of the pieces to run in, innermost first, and what each is for."""
+def _chunks(time: int, remat, truncate) -> list[tuple[int, dict]]:
+    """Sizes of the chunks to run in, innermost first, and what each is for."""
     for name, size in (("remat", remat), ("truncate", truncate)):
         words = (None, "step", "sqrt") if name == "remat" else (None,)
         if size not in words and not (isinstance(size, int) and size >= 1):
@@ -217,8 +226,10 @@ def _pieces(time: int, remat, truncate) -> list[tuple[int, dict]]:
                 f"{', '.join(map(repr, words))}"
             )
     size = math.isqrt(max(time - 1, 0)) + 1 if remat == "sqrt" else remat
-    pieces = [(size, dict(remat=True))] if isinstance(size, int) and time else []
-    return pieces + ([(truncate, dict(cut=True))] if truncate and time else [])
+    chunks = [(size, dict(remat=True))] if isinstance(size, int) and time else []
+    if truncate and time:
+        chunks.append((truncate, dict(stop_gradient=True)))
+    return chunks
 
 
 def _floating_dtypes(tree: Any) -> list:
@@ -234,19 +245,3 @@ def _cast(tree: Any, dtype: Any) -> Any:
         return leaf.astype(dtype) if floating else leaf
 
     return jax.tree.map(cast, tree)
-
-
-def _like(carry: Any, u: Any, batch_ndim: int) -> Any:
-    """Adds a zero made of a projected input, to place the carry as the inputs are.
-
-    Under `shard_map` and on meshes with explicit axes a loop's carry must vary over
-    the same mesh axes from its first step on; plain zeros vary over none.
-    """
-    u = jax.tree.leaves(u)[0]  # [*B, ...]
-    zero = jnp.zeros_like(u[(..., *(0,) * (u.ndim - batch_ndim))])  # [*B]
-
-    def placed(leaf):
-        shape = zero.shape + (1,) * (leaf.ndim - batch_ndim)
-        return leaf + zero.astype(leaf.dtype).reshape(shape)
-
-    return jax.tree.map(placed, carry)

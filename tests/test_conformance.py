@@ -13,7 +13,7 @@ from selection import slow_but, slow_unless
 
 from lstm_jax import bidirectional, lstm, unroll
 from lstm_jax.cell import at_least_float32
-from lstm_jax.engines.forms import ACCELERATOR
+from lstm_jax.engines.platforms import ACCELERATOR
 
 SOME = ["lstm", "lstm-everything", "gru", "conv-gru", "dropout", "composed"]
 IN_NUMPY = [name for name, case in CASES.items() if case.one_step]
@@ -50,8 +50,8 @@ def as_on_accelerators(run):
     def other_form(*args):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "lstm_jax.engines.scan.projects_together",
-                lambda steps: steps.xs is not None,
+                "lstm_jax.engines.scan.hoists_projection",
+                lambda inputs: inputs.xs is not None,
             )
             patch.setattr(
                 "lstm_jax.engines.vjp.by_platform",

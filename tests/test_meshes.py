@@ -1,84 +1,86 @@
-"""`unroll` on several devices, in every way JAX has to use them."""
+"""`unroll` on several devices, in every way JAX has to use them, for every cell."""
 
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import jax
+import meshes
 import pytest
+from conformance import CASES
+from jax.sharding import AbstractMesh, AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-SCRIPT = """
-import sys
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-import conformance
-from lstm_jax import unroll
-
-T, B = 5, 8
-jax.config.update("jax_numpy_dtype_promotion", "strict")
-for name in sys.argv[1:]:
-    cell = conformance.CASES[name].cell
-    params, xs, _ = conformance.problem(name, jnp.float32, batch=B, time=T)
-    lengths = jnp.arange(B) % (T + 1)
-    resets = jax.random.bernoulli(jax.random.key(2), 0.2, (T, B))
-    for engine in ("scan", "vjp"):
-
-        def loss(params, xs, lengths, resets):
-            options = dict(lengths=lengths, resets=resets, engine=engine, reverse=True)
-            ys, carry = unroll(cell, params, xs, **options)
-            return (ys**2).sum() + sum((c**2).sum() for c in jax.tree.leaves(carry))
-
-        at = (params, xs, lengths, resets)
-        want, want_grads = jax.jit(jax.value_and_grad(loss))(*at)
-
-        def same(value, grads):
-            np.testing.assert_allclose(value, want, rtol=1e-5)  # float32, other sums
-            close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
-            jax.tree.map(close, grads, want_grads)
-
-        specs = (P(), P(None, "data"), P("data"), P(None, "data"))
-        for kind in (AxisType.Auto, AxisType.Explicit):
-            mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
-            put = [jax.device_put(a, NamedSharding(mesh, s)) for a, s in zip(at, specs)]
-            with jax.set_mesh(mesh):
-                same(*jax.jit(jax.value_and_grad(loss))(*put))
-
-        mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
-        spread = jax.shard_map(
-            lambda *at: jax.lax.psum(loss(*at), "data"),
-            mesh=mesh, in_specs=specs, out_specs=P(),
-        )
-        same(*jax.jit(jax.value_and_grad(spread))(*at))
-
-        split = lambda a, axis: jnp.stack(jnp.split(a, 4, axis))
-        values, grads = jax.pmap(jax.value_and_grad(loss), in_axes=(None, 0, 0, 0))(
-            params, split(xs, 1), split(lengths, 0), split(resets, 1)
-        )
-        same(values.sum(), jax.tree.map(lambda g: g.sum(0), grads))
-        print("equal", name, engine, flush=True)
-"""
+ENGINES = ("scan", "vjp")
 
 
-def check(*names):
+def loops(jaxpr, within=False):
+    """Names of the primitives within the loops of a jaxpr."""
+    for eqn in jaxpr.eqns:
+        if within:
+            yield eqn.primitive.name
+        for value in eqn.params.values():
+            for one in value if isinstance(value, tuple | list) else (value,):
+                inner = getattr(one, "jaxpr", one)
+                if hasattr(inner, "eqns"):
+                    yield from loops(inner, within or eqn.primitive.name == "scan")
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_on_a_mesh_lie_as_their_params(name, engine, kind):
+    """Traced only: what a mesh refuses, it refuses while tracing."""
+    mesh = AbstractMesh(meshes.SIZES, meshes.AXES, axis_types=(kind,) * 2)
+    at = jax.eval_shape(partial(meshes.problem, name))
+    specs = (meshes.over_model(at[0]), *meshes.BATCH)
+
+    def place(spec, a):
+        sharding = NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding)
+
+    at = jax.tree.map(place, specs, at)
+    with jax.sharding.use_abstract_mesh(mesh):
+        found = jax.eval_shape(jax.grad(partial(meshes.loss, name, engine)), *at)
+    if kind == AxisType.Explicit:
+        for d, p in zip(*map(jax.tree.leaves, (found, at[0])), strict=True):
+            assert d.sharding.spec == P(
+                *p.sharding.spec, *[None] * (d.ndim - len(p.sharding.spec))
+            )
+
+
+@pytest.mark.parametrize("specs", [P("model"), P()])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", CASES)
+def test_no_step_of_a_shard_map_waits_for_others(name, engine, specs):
+    mesh = AbstractMesh(meshes.SIZES, meshes.AXES, axis_types=(AxisType.Auto,) * 2)
+    params, *batch = jax.eval_shape(partial(meshes.problem, name))
+    if specs == P("model"):
+        params = jax.eval_shape(meshes.two, params)
+    run = meshes.sharded(mesh, partial(meshes.loss, name, engine), specs)
+    within = set(loops(jax.make_jaxpr(jax.grad(run))(params, *batch).jaxpr))
+    assert "dot_general" in within or "conv_general_dilated" in within
+    assert not [name for name in within if "psum" in name or "gather" in name]
+
+
+def check(*words):
     env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
     }
-    out = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *names], env=env, capture_output=True, text=True
-    )
-    wanted = [f"equal {name} {engine}" for name in names for engine in ("scan", "vjp")]
+    command = [sys.executable, meshes.__file__, *words]
+    out = subprocess.run(command, env=env, capture_output=True, text=True)
+    wanted = [f"equal {word}" for word in words]
     assert out.stdout.splitlines() == wanted, out.stderr[-3000:]
 
 
-def test_auto_explicit_shard_map_and_pmap_agree():
-    check("lstm")
+def test_the_gradients_of_a_gru_on_every_kind_of_mesh():
+    check("gru:vjp")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["lstm-everything", "gru", "conv-lstm", "composed", "repeat", "dropout"]
-)
-def test_auto_explicit_shard_map_and_pmap_agree_for_other_cells(name):
-    check(name)
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_on_every_kind_of_mesh(name):
+    check(f"{name}:scan", f"{name}:vjp")

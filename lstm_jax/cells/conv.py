@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lstm_jax.cell import Cell, at_least_float32
-from lstm_jax.cells.convolve import convolve
+from lstm_jax.cells.convolve import convolve, convolve_steps
 from lstm_jax.cells.dense import check_width
 from lstm_jax.cells.gru import GRUCarry
 from lstm_jax.cells.lstm import LSTMCarry
@@ -333,11 +333,8 @@ def _halves(
                 f"{caller}: xs has C={xs.shape[-1]} but w_x wants {w_x.shape[-2]}; "
                 f"make params with cell.init(key, {xs.shape[-rank - 1 :]})"
             )
-        # The axis of time goes last of those that a convolution takes as one: XLA lets
-        # a batch keep its place on many devices only if it is the first of them.
-        last = max(xs.ndim - rank - 2, 0)
-        xs = jnp.moveaxis(xs.astype(w_x.dtype), 0, last)
-        us = jnp.moveaxis(convolve_input(xs, w_x), last, 0)
+        xs = xs.astype(w_x.dtype)
+        us = convolve_steps(xs, w_x, window.stride, window.padding, window.dilation)
         if group_norm:
             us = _group_norm(us, rank, gates * group_norm, params["gain_x"])
         us = us.astype(w_x.dtype)

@@ -81,3 +81,14 @@ def convolve(x, w, stride, padding, dilation) -> jax.Array:
 
     y = run(x.reshape(math.prod(batch), *image), w)
     return y.reshape(*batch, *y.shape[1:])
+
+
+def convolve_steps(xs, w, stride, padding, dilation) -> jax.Array:
+    """`convolve` for inputs whose first axis may be time.
+
+    It goes last of those that a convolution takes as one: a batch can keep its place
+    on many devices only if it is the first of them.
+    """
+    last = max(xs.ndim - w.ndim, 0)  # of the batch axes
+    ys = convolve(jnp.moveaxis(xs, 0, last), w, stride, padding, dilation)
+    return jnp.moveaxis(ys, last, 0)

@@ -1,5 +1,6 @@
 """Cells that read what they said."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class _InStep(NamedTuple):
 def autoregressive(
     cell: Cell,
     *,
-    feedback: Callable[[jax.Array], jax.Array] | None = None,
+    feedback: Callable[..., jax.Array] | None = None,
     sampling: float | jax.Array = 0.0,
 ) -> Cell:
     """A cell whose last output is its next input.
@@ -46,7 +47,9 @@ def autoregressive(
     Args:
       cell: any cell.
       feedback: turns outputs `[*B, ...]` to inputs `[*B, ...]`; by default they are
-        taken as they are. A softmax, a slice or a threshold, say.
+        taken as they are. A softmax, a slice or a threshold, say. One of two
+        arguments, `lambda y, w: y @ w`, also gets the `consts` of `unroll`, by which
+        it may be differentiated; what it closes over must be no traced value.
       sampling: in [0, 1]; an array `()`, such as an argument of the jitted step that
         builds this cell, changes from call to call without compiling anew.
 
@@ -72,13 +75,14 @@ def autoregressive(
             "probability for all examples and steps: pass a number or an array ()"
         )
     feedback = feedback or (lambda y: y)
+    reads_consts = _reads_consts(feedback)
 
     def init(key, feature_shape, dtype=jnp.float32):
         params = cell.init(key, feature_shape, dtype)
         shape = output_shape(cell, params, feature_shape, dtype)
         y = jax.ShapeDtypeStruct(shape, dtype)
-        fed = jax.eval_shape(feedback, y).shape
-        if fed != tuple(feature_shape):
+        fed = feature_shape if reads_consts else jax.eval_shape(feedback, y).shape
+        if tuple(fed) != tuple(feature_shape):
             raise ValueError(
                 f"autoregressive: an output {shape} is fed back as {fed}, but the "
                 f"cell reads {tuple(feature_shape)}; pass a feedback that maps one to "
@@ -111,10 +115,10 @@ def autoregressive(
     def recur(params, carry):
         return cell.recur(params, carry.cell)
 
-    def gates(params, carry, u, a):
+    def gates(params, carry, u, a, *, consts=None):
         u, late = u
         if late is not None:
-            x = feedback(carry.y)
+            x = feedback(carry.y, consts) if reads_consts else feedback(carry.y)
             if late.x is not None:
                 axes = tuple(range(-cell.feature_ndim, 0))
                 sampled = jnp.expand_dims(late.sampled, axes)
@@ -124,3 +128,14 @@ def autoregressive(
         return AutoregressiveCarry(new, y.astype(carry.y.dtype)), y
 
     return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
+
+
+def _reads_consts(feedback: Callable) -> bool:
+    """Whether it wants a second argument."""
+    try:
+        parameters = inspect.signature(feedback).parameters.values()
+    except ValueError:  # some functions written in C
+        return False
+    kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
+    wanted = [p for p in parameters if p.kind in kinds and p.default is p.empty]
+    return len(wanted) > 1

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
-from lstm_jax.cells.convolve import convolve
+from lstm_jax.cells.convolve import convolve, convolve_steps
 from lstm_jax.cells.dense import check_width
 from lstm_jax.initializers import Initializer, glorot, orthogonal, per_gate
 
@@ -126,7 +126,8 @@ def st_lstm(
                 f"st_lstm: xs has C={xs.shape[-1]} but w_x wants {w_x.shape[-2]}; "
                 f"make params with cell.init(key, {xs.shape[-3:]})"
             )
-        return _same(xs, w_x).astype(w_x.dtype)
+        us = convolve_steps(xs.astype(w_x.dtype), w_x, (1, 1), "SAME", (1, 1))
+        return us.astype(w_x.dtype)
 
     def recur(params, carry: STLSTMCarry):
         from_h = [

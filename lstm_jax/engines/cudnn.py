@@ -13,8 +13,8 @@ from jax.extend.backend import get_backend
 from jax.sharding import AxisType
 
 from lstm_jax.cell import Cell
-from lstm_jax.engines.scan import select
-from lstm_jax.engines.steps import Steps
+from lstm_jax.engines.scan import where
+from lstm_jax.engines.scan_inputs import ScanInputs
 
 LONGEST = 65535  # steps in one call of cuDNN
 TF32, FLOAT32 = jax.lax.Precision.HIGH, jax.lax.Precision.HIGHEST
@@ -32,9 +32,9 @@ PRECISIONS = {
 def cudnn(
     cell: Cell,
     params: Any,
-    steps: Steps,
+    inputs: ScanInputs,
     carry: Any,
-    fresh: Any,
+    reset_carry: Any,
     *,
     time: int,
     reverse: bool = False,
@@ -58,19 +58,19 @@ def cudnn(
     """
     _check_backend()
     precision = _check_precision()
-    _check_run(cell, params, steps, carry, time, unroll, remat, every_carry)
+    _check_run(cell, params, inputs, carry, time, unroll, remat, every_carry)
     features, width = params["w_x"].shape[0], params["w_h"].shape[0]
-    batch_shape = steps.xs.shape[1:-1]
+    batch_shape = inputs.xs.shape[1:-1]
     batch = math.prod(batch_shape)
-    xs = steps.xs.reshape(time, batch, features)
+    xs = inputs.xs.reshape(time, batch, features)
     h, c = (x.reshape(1, batch, width) for x in (carry.h, carry.c))
     lengths = jnp.full(batch, time, jnp.int32)
     valid = None
-    if steps.mask is not None:
-        valid = steps.mask.reshape(time, batch)
+    if inputs.mask is not None:
+        valid = inputs.mask.reshape(time, batch)
         lengths = valid.sum(0, dtype=jnp.int32)
         # Padding may hold anything, and a sequence of no steps is read for one.
-        xs = select(valid, xs, jnp.zeros_like(xs))
+        xs = where(valid, xs, jnp.zeros_like(xs))
     if reverse:
         xs = _reversed(xs, None if valid is None else lengths)
     weights = pack(params["w_x"], params["w_h"], params["b"])
@@ -95,8 +95,8 @@ def cudnn(
     if reverse:
         ys = _reversed(ys, None if valid is None else lengths)
     if valid is not None:
-        ys = select(valid, ys, jnp.zeros_like(ys))
-        h_last, c_last = select((lengths > 0)[None], (h_last, c_last), (h, c))
+        ys = where(valid, ys, jnp.zeros_like(ys))
+        h_last, c_last = where((lengths > 0)[None], (h_last, c_last), (h, c))
     h, c = (x.reshape(*batch_shape, width) for x in (h_last, c_last))
     return ys.reshape(time, *batch_shape, width), carry._replace(c=c, h=h), None
 
@@ -154,19 +154,19 @@ def _check_precision() -> jax.lax.Precision:
     return PRECISIONS[name]
 
 
-def _check_run(cell, params, steps, carry, time, unroll, remat, every_carry) -> None:
+def _check_run(cell, params, inputs, carry, time, unroll, remat, every_carry) -> None:
     if cell.equations != "lstm":
         _refuse(
             "runs the plain lstm(features), without options or combinators, but this "
             f"cell has equations={cell.equations!r}"
         )
-    if steps.xs is None:
+    if inputs.xs is None:
         _refuse("wants inputs, but xs is None")
-    if steps.keys is not None:
+    if inputs.keys is not None:
         _refuse("draws nothing, as a plain LSTM does not", "leave out key")
-    if steps.starts is not None:
+    if inputs.is_first is not None:
         _refuse("knows no resets")
-    if steps.mask is not None and steps.padding is None:
+    if inputs.mask is not None and inputs.padding is None:
         _refuse(
             "knows no mask, which may have holes",
             'pass lengths [*B] where only the end is padding, or use engine="vjp"',
@@ -177,19 +177,21 @@ def _check_run(cell, params, steps, carry, time, unroll, remat, every_carry) -> 
         _refuse('has no steps to make anew for remat="step"', "pass remat=K, or None")
     if unroll != 1:
         _refuse(f"has no loop for unroll={unroll}", "leave it out")
-    named = {"params": params, "xs": steps.xs, "carry": carry}
+    named = {"params": params, "xs": inputs.xs, "carry": carry}
     for name, tree in named.items():
         for leaf in jax.tree.leaves(tree):
             if leaf.dtype != jnp.float32:
                 _refuse(f"computes in float32, but {name} has {leaf.dtype}")
+    for name in ("xs", "params", "carry"):
+        for leaf in jax.tree.leaves(named[name]):
             mesh = jax.typeof(leaf).sharding.mesh
             if mesh.size > 1 or AxisType.Manual in mesh.axis_types:
                 _refuse(
                     f"runs on one device, but {name} lives on a mesh of "
                     f"{dict(mesh.shape)}"
                 )
-    if steps.xs.size == 0:
-        _refuse(f"wants at least one sequence, but xs has shape {steps.xs.shape}")
+    if inputs.xs.size == 0:
+        _refuse(f"wants at least one sequence, but xs has shape {inputs.xs.shape}")
     if time > LONGEST:
         _refuse(
             f"reads at most {LONGEST} steps at once, but xs has T={time}",

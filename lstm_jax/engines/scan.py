@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jax import lax
 
 from lstm_jax.cell import Cell, Keys, project_step
-from lstm_jax.engines.steps import Steps
+from lstm_jax.engines.scan_inputs import ScanInputs
 
 
 def scan(
     cell: Cell,
     params: Any,
-    steps: Steps,
+    inputs: ScanInputs,
     carry: Any,
-    fresh: Any,
+    reset_carry: Any,
     *,
     time: int,
     reverse: bool = False,
@@ -34,9 +34,9 @@ def scan(
     Args:
       cell: the cell.
       params: its params, in the dtype to compute in.
-      steps: inputs, keys, mask and starts.
+      inputs: what each step reads.
       carry: initial carry, `[*B, ...]`; its dtypes are kept through all steps.
-      fresh: the carry that a start begins with, like `carry`.
+      reset_carry: the carry that a first step reads, like `carry`.
       time: T.
       reverse: from the last step to the first; outputs stay where their inputs are.
       unroll: steps in one iteration of the loop, as in `lax.scan`.
@@ -47,47 +47,49 @@ def scan(
     Returns:
       `(ys [T, *B, ...], final carry, carries [T, *B, ...] or None)`.
     """
-    steps, project = hoist(cell, params, steps, projects_together(steps))
+    inputs, project = hoist(cell, params, inputs, hoists_projection(inputs))
 
-    def body(carry, steps_t):
-        carry = start(steps_t.starts, fresh, carry)
-        u_t = project(params, steps_t)
+    def body(carry, inputs_t):
+        carry = where(inputs_t.is_first, reset_carry, carry, otherwise=carry)
+        u_t = project(params, inputs_t)
         new, y_t = gates(cell, params, carry, u_t, cell.recur(params, carry))
-        new, y_t = keep_masked(steps_t.mask, new, carry, y_t.astype(dtype))
+        new, y_t = keep_masked(inputs_t.mask, new, carry, y_t.astype(dtype))
         return new, (y_t, new if every_carry else None)
 
     body = jax.checkpoint(body, prevent_cse=False) if remat else body
-    # A symbolic time, of a program to export, is told by the steps themselves.
+    # A symbolic time, of a program to export, is told by the inputs themselves.
     length = time if isinstance(time, int) else None
     run = partial(lax.scan, length=length, reverse=reverse, unroll=unroll)
-    carry, (ys, carries) = run(body, carry, steps)
+    carry, (ys, carries) = run(body, carry, inputs)
     return ys, carry, carries
 
 
-def hoist(cell: Cell, params: Any, steps: Steps, together: bool) -> tuple[Steps, Any]:
-    """Projects all inputs now if `together`, or leaves that to each step.
+def hoist(
+    cell: Cell, params: Any, inputs: ScanInputs, now: bool
+) -> tuple[ScanInputs, Any]:
+    """Projects all inputs `now`, or leaves that to each step.
 
     Returns:
-      `(steps, project)`: steps whose `xs` hold projections or still inputs, and
-      `project(params, steps_t) -> u_t` to call within the loop.
+      `(inputs, project)`: their `xs` hold projections or still inputs, and
+      `project(params, inputs_t) -> u_t` is to be called within the loop.
     """
-    if not together or steps.xs is None:
-        return steps, lambda params, s: project_step(cell, params, s.xs, s.keys)
-    keys = steps.keys
+    if not now or inputs.xs is None:
+        return inputs, lambda params, s: project_step(cell, params, s.xs, s.keys)
+    keys = inputs.keys
     if keys is not None:
         keys = Keys(keys.sequence[0], keys.steps)
-    us = cell.project(params, steps.xs, keys=keys)
-    return steps._replace(xs=us, keys=None), lambda params, s: s.xs
+    us = cell.project(params, inputs.xs, keys=keys)
+    return inputs._replace(xs=us, keys=None), lambda params, s: s.xs
 
 
-def projects_together(steps: Steps) -> bool:
+def hoists_projection(inputs: ScanInputs) -> bool:
     """Whether all inputs are projected before the loop, not each in its step.
 
     With keys they are: what stays the same through all steps is then drawn once.
     """
-    if steps.xs is None:
+    if inputs.xs is None:
         return False
-    return steps.keys is not None or jax.default_backend() != "cpu"
+    return inputs.keys is not None or jax.default_backend() != "cpu"
 
 
 def gates(cell: Cell, params: Any, carry: Any, u_t: Any, a_t: Any) -> tuple[Any, Any]:
@@ -96,23 +98,19 @@ def gates(cell: Cell, params: Any, carry: Any, u_t: Any, a_t: Any) -> tuple[Any,
     return jax.tree.map(lambda n, c: n.astype(c.dtype), new, carry), y_t
 
 
-def start(starts, fresh: Any, carry: Any) -> Any:
-    """Where a sequence starts: the fresh carry."""
-    return carry if starts is None else select(starts, fresh, carry)
-
-
 def keep_masked(mask, new: Any, carry: Any, y_t: Any) -> tuple[Any, Any]:
     """Where the step is masked: the old carry, and an output of zeros."""
     zeros = jax.tree.map(jnp.zeros_like, y_t)
-    return select(mask, new, carry), select(mask, y_t, zeros)
+    return where(mask, (new, y_t), (carry, zeros), otherwise=(new, y_t))
 
 
-def select(mask: jax.Array | None, a: Any, b: Any) -> Any:
-    """`a` where `mask [*B]` is True, or there is none, else `b`; leaves `[*B, ...]`."""
-    if mask is None:
-        return a
+def where(flags: jax.Array | None, a: Any, b: Any, *, otherwise: Any = None) -> Any:
+    """`a` where `flags [*B]`, else `b`; `otherwise` if there are no flags."""
+    if flags is None:
+        return otherwise
 
-    def where(a, b):
-        return jnp.where(mask.reshape(mask.shape + (1,) * (a.ndim - mask.ndim)), a, b)
+    def choose(a, b):
+        shape = flags.shape + (1,) * (a.ndim - flags.ndim)
+        return jnp.where(flags.reshape(shape), a, b)
 
-    return jax.tree.map(where, a, b)
+    return jax.tree.map(choose, a, b)

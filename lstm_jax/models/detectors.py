@@ -1,14 +1,15 @@
 """Picture or clip → boxes: emitted one by one, or from every place of a map."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.cell import Cell, project_step, step
+from lstm_jax.cell import Cell, project_step
 from lstm_jax.models.segmenters import Convolutions, across_frames, conv
+from lstm_jax.unroll import unroll
 
 RARE = -2.0  # logit with which a place of a map begins to say that nothing is there
 
@@ -71,26 +72,75 @@ class BoxEmitter(nn.Module):
         b, h, w, width = x.shape
         places = jnp.broadcast_to(_places(h, w), (b, h * w, 2))
         x = jnp.concatenate([x.reshape(b, h * w, width), places], axis=-1)
-        salience = nn.Dense(1, name="salience")(x)[..., 0]  # [B, h w]
-        keys = nn.Dense(width, name="keys")(x)
-        seen = jnp.zeros_like(salience)
-        params = self.param("cell", self.cell.init, (width + 2,))
-        carry = self.cell.carry(params, (b,), (width + 2,))
+        consts = {
+            "map": x,
+            "salience": nn.Dense(1, name="salience")(x)[..., 0],  # [B, h w]
+            "keys": nn.Dense(width, name="keys")(x),
+        }
         query, head = nn.Dense(width, name="query"), nn.Dense(5 + self.outputs)
-        weight = self.param("coverage", nn.initializers.ones, ())
-        outputs, h_tm1 = [], jnp.zeros((b, width), jnp.float32)
-        for _ in range(self.steps):
-            asked = jnp.einsum("bpf,bf->bp", keys, query(h_tm1)) / np.sqrt(width)
-            a = jax.nn.softmax(salience + asked - 10 * weight * seen)
-            seen += a
-            look = jnp.einsum("bp,bpf->bf", a, x)
-            u = project_step(self.cell, params, look)
-            carry, h_t = step(self.cell, params, carry, u)
-            said = head(jnp.concatenate([h_t, look], axis=-1))
-            centre = look[:, -2:] + 0.2 * jnp.tanh(said[:, :2])
-            outputs.append(_with_corners(centre, said[:, 2:4], said[:, 4:]))
-            h_tm1 = h_t
-        return jnp.stack(outputs, axis=1)
+        query(jnp.zeros((1, width)))  # makes its params
+        params = {
+            "cell": self.param("cell", self.cell.init, (width + 2,)),
+            "query": query.variables["params"],
+            "coverage": self.param("coverage", nn.initializers.ones, ()),
+        }
+        carry = _LookCarry(
+            self.cell.carry(params["cell"], (b,), (width + 2,)),
+            jnp.zeros((b, width), jnp.float32),
+            jnp.zeros_like(consts["salience"]),
+        )
+        run = unroll(
+            _looking(self.cell), params, None, carry, length=self.steps, consts=consts
+        )
+        said = head(run.ys).swapaxes(0, 1)  # [B, Q, 5 + K]
+        look = run.ys[..., width:].swapaxes(0, 1)
+        centre = look[..., -2:] + 0.2 * jnp.tanh(said[..., :2])
+        return _with_corners(centre, said[..., 2:4], said[..., 4:])
+
+
+class _LookCarry(NamedTuple):
+    """State of an LSTM that looks at a map.
+
+    Attributes:
+      cell: its own carry.
+      h: `[B, D]`, its last output.
+      seen: `[B, h w]`, how much of each place it has looked at.
+    """
+
+    cell: Any
+    h: jax.Array
+    seen: jax.Array
+
+
+def _looking(cell: Cell) -> Cell:
+    """`cell`, whose input is what it looks at: the map among the loop constants.
+
+    It puts out `[h_t; look]`, `[*B, D + F]`.
+    """
+
+    def recur(params, carry):
+        return cell.recur(params["cell"], carry.cell)
+
+    def gates(params, carry, u, a, *, consts):
+        query = params["query"]
+        asked = carry.h @ query["kernel"] + query["bias"]
+        asked = jnp.einsum("bpf,bf->bp", consts["keys"], asked)
+        asked = asked / np.sqrt(query["kernel"].shape[-1])
+        taken = 10 * params["coverage"] * carry.seen
+        at = jax.nn.softmax(consts["salience"] + asked - taken)
+        look = jnp.einsum("bp,bpf->bf", at, consts["map"])
+        u = project_step(cell, params["cell"], look)
+        new, h = cell.gates(params["cell"], carry.cell, u, a)
+        out = jnp.concatenate([h, look], axis=-1)
+        return _LookCarry(new, h, carry.seen + at), out
+
+    return Cell(
+        init=lambda *args, **options: None,
+        carry=lambda params, *args, **options: None,
+        project=lambda params, xs, *, keys=None: (),
+        recur=recur,
+        gates=gates,
+    )
 
 
 class DenseDetector(nn.Module):

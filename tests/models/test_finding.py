@@ -145,5 +145,11 @@ def test_boxes_come_one_after_another():
     assert got.shape == (2, 4, 5 + 3)
     fewer = BoxEmitter(lstm(4), outputs=3, steps=2, widths=(4, 4))
     np.testing.assert_allclose(apply(fewer, params, images), got[:, :2], atol=1e-6)
+    # One program, however many boxes.
+    lines = [
+        str(jax.make_jaxpr(net.apply)(params, images)).count("\n")
+        for net in (network, fewer)
+    ]
+    assert lines[0] == lines[1]
     assert (got[..., 2:4] > got[..., :2]).all()  # the far corner is the greater one
     assert jnp.abs(got[:, 1:, :2] - got[:, :-1, :2]).max() > 1e-3  # each looks anew

@@ -7,14 +7,14 @@ import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 
-def reads(fun: Callable, *args: Any) -> list[bool]:
+def depends_on(fun: Callable, *args: Any) -> list[bool]:
     """For each leaf of `args`, whether any output of `fun` depends on it."""
     jaxpr = jax.make_jaxpr(fun)(*args).jaxpr
     needed = _read_by(jaxpr.replace(eqns=_needed(jaxpr)))
     return [v in needed for v in jaxpr.invars]
 
 
-def sums(gates: Callable, u: Any, a: Any) -> list[int | None]:
+def fused_adds(gates: Callable, u: Any, a: Any) -> list[int | None]:
     """For each leaf of `u`, the leaf of `a` it is added to, if that is its only use.
 
     Gates that read a pair only as `u.astype(a.dtype) + a` can be evaluated, and pulled
@@ -65,7 +65,7 @@ def sums(gates: Callable, u: Any, a: Any) -> list[int | None]:
     return [partner(v) for v in us]
 
 
-class Apart(NamedTuple):
+class SplitGates(NamedTuple):
     """Gates as a function of the pieces that they split u + a into.
 
     Attributes:
@@ -77,7 +77,9 @@ class Apart(NamedTuple):
     sizes: list[int]
 
 
-def apart(gates: Callable, params: Any, carry: Any, u: Any, a: Any) -> Apart | None:
+def split_gates(
+    gates: Callable, params: Any, carry: Any, u: Any, a: Any
+) -> SplitGates | None:
     """How gates that read one array of each half split the sum; None if they do not.
 
     Args:
@@ -107,7 +109,7 @@ def apart(gates: Callable, params: Any, carry: Any, u: Any, a: Any) -> Apart | N
         out = jaxpr_as_fun(ClosedJaxpr(rest, closed.consts))(*leaves)
         return jax.tree.unflatten(jax.tree.structure(shape), out)
 
-    return Apart(run, [int(size) for size in split.params["sizes"]])
+    return SplitGates(run, [int(size) for size in split.params["sizes"]])
 
 
 def _read_by(jaxpr) -> set:
@@ -126,7 +128,7 @@ def _needed(jaxpr) -> list:
     return eqns[::-1]
 
 
-def shows(gates: Callable, *args: Any) -> int | None:
+def output_alias(gates: Callable, *args: Any) -> int | None:
     """Which leaf of the carry is also the output of `gates: args -> (carry, y)`."""
     *carry, y = jax.make_jaxpr(gates)(*args).jaxpr.outvars
     return next((at for at, leaf in enumerate(carry) if leaf is y), None)

@@ -6,19 +6,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.cell import at_least_float32
+
 
 def pull_back(fun, *args):
     """`jax.vjp`, where what has no gradient, as keys, has zeros of float32 for one."""
     out, pull = jax.vjp(fun, *args)
 
-    def pull_real(gradients):
+    def pull_instantiated(gradients):
         gradients = jax.tree.map(or_float0, out, gradients)
-        return jax.tree.map(real, pull(gradients))
+        return jax.tree.map(instantiate_float0, pull(gradients))
 
-    return out, pull_real
+    return out, pull_instantiated
 
 
-def real(gradient):
+def instantiate_float0(gradient):
     none = gradient.dtype == jax.dtypes.float0
     return jnp.zeros(gradient.shape) if none else gradient
 
@@ -34,14 +36,14 @@ def or_nothing(leaf, gradient):
     return gradient if jnp.issubdtype(leaf.dtype, jnp.inexact) else jnp.zeros(())
 
 
-def pick(tree: Any, flags: list[bool]) -> list:
+def select(tree: Any, flags: list[bool]) -> list:
     """The leaves where a flag is set."""
     return [
         leaf for leaf, flag in zip(jax.tree.leaves(tree), flags, strict=True) if flag
     ]
 
 
-def put(tree: Any, flags: list[bool], leaves: list) -> Any:
+def replace(tree: Any, flags: list[bool], leaves: list) -> Any:
     """`tree` with others in the place of the leaves where a flag is set."""
     old, treedef = jax.tree.flatten(tree)
     new = iter(leaves)
@@ -49,11 +51,26 @@ def put(tree: Any, flags: list[bool], leaves: list) -> Any:
     return jax.tree.unflatten(treedef, both)
 
 
-def plus(tree: Any, flags: list[bool], leaves: list) -> Any:
+def add_leaves(tree: Any, flags: list[bool], leaves: list) -> Any:
     """`tree` with something added to the leaves where a flag is set."""
-    pairs = zip(pick(tree, flags), leaves, strict=True)
-    return put(tree, flags, [x + y.astype(x.dtype) for x, y in pairs])
+    pairs = zip(select(tree, flags), leaves, strict=True)
+    return replace(tree, flags, [x + y.astype(x.dtype) for x, y in pairs])
 
 
 def add(a: Any, b: Any) -> Any:
     return jax.tree.map(jnp.add, a, b)
+
+
+def accumulators(tree: Any) -> Any:
+    """Zeros to sum up gradients in: of float32 or wider, on a mesh where `tree` is."""
+
+    def zeros(leaf):
+        floating = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return jnp.zeros_like(leaf, at_least_float32(leaf.dtype if floating else "f4"))
+
+    return jax.tree.map(zeros, tree)
+
+
+def accumulate(total: Any, more: Any) -> Any:
+    """`total + more` in the dtypes of `total`."""
+    return jax.tree.map(lambda t, m: t + m.astype(t.dtype), total, more)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_jax import lstm, unroll
-from lstm_jax.engines.products import for_cpu
+from lstm_jax.engines.cpu_matmul import for_cpu
 
 
 def drawn(*shapes):

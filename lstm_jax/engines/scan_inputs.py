@@ -12,25 +12,25 @@ class Padding(NamedTuple):
     """Says of a mask that it hides only the end of each sequence.
 
     As a pytree it has no leaves: static, though what it speaks of may be traced, and
-    still true of any piece of the steps.
+    still true of any chunk of the steps.
     """
 
 
-class Steps(NamedTuple):
+class ScanInputs(NamedTuple):
     """What an engine reads step by step, each `[T, ...]` or None.
 
     Attributes:
       xs: inputs, `[T, *B, ...]`; None for a run without.
       keys: both fields `[T]`; None means evaluation.
       mask: bool `[T, *B]`; where False, the carry passes and the output is zero.
-      starts: bool `[T, *B]`; where True, the step reads a fresh carry.
+      is_first: bool `[T, *B]`; where True, the step reads the reset carry.
       padding: `Padding()` where lengths alone made the mask, or there is none.
     """
 
     xs: Any = None
     keys: Keys | None = None
     mask: jax.Array | None = None
-    starts: jax.Array | None = None
+    is_first: jax.Array | None = None
     padding: Padding | None = None
 
 
@@ -66,7 +66,7 @@ def valid_steps(time: int, batch_shape: tuple, lengths, mask) -> jax.Array | Non
     return within if mask is None else within & mask
 
 
-def starting_steps(
+def first_steps(
     time: int, batch_shape: tuple, lengths, resets, reverse: bool
 ) -> jax.Array | None:
     """Where the carry is fresh in the order of reading; bool `[T, *B]` or None."""

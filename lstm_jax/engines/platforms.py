@@ -1,0 +1,76 @@
+"""How each platform computes the same sums: chosen when a program is lowered."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+
+from lstm_jax.engines import cpu_matmul
+
+
+class LoopStrategy(NamedTuple):
+    """What an engine does so on one platform, and otherwise on another.
+
+    Attributes:
+      hoist_projection: all inputs are projected before the loop, else each in its
+        step. On CPU writing all projections to memory and reading them back costs
+        more than the small products do.
+      isolate_reads: a step is read from a stack in a branch of its own, which keeps
+        XLA's CPU backend from copying whole stacks where gates take several kernels.
+      flatten_time_batch: weights get their gradients with time and batch as one axis.
+        On CPU, XLA contracts two at half the speed of one; elsewhere that would undo
+        the placement of a batch on many devices.
+      conv_wgrad_in_loop: weights of convolutions get theirs step by step, while the
+        images of a step are in the cache.
+      constrain_layout: lays out stacks in memory with time outermost. TPUs would
+        choose another axis, for the sake of a product after the loop, and slow every
+        step of it.
+      rewrite_matmuls: rewrites a function's matrix products.
+    """
+
+    hoist_projection: bool
+    isolate_reads: bool
+    flatten_time_batch: bool
+    conv_wgrad_in_loop: bool
+    constrain_layout: Callable[[Any], Any]
+    rewrite_matmuls: Callable[[Callable], Callable]
+
+
+def _time_outermost(tree: Any) -> Any:
+    def constrain(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return x
+        return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+    return jax.tree.map(constrain, tree)
+
+
+CPU = LoopStrategy(
+    hoist_projection=False,
+    isolate_reads=True,
+    flatten_time_batch=True,
+    conv_wgrad_in_loop=True,
+    constrain_layout=lambda tree: tree,
+    rewrite_matmuls=cpu_matmul.for_cpu,
+)
+ACCELERATOR = LoopStrategy(
+    hoist_projection=True,
+    isolate_reads=False,
+    flatten_time_batch=False,
+    conv_wgrad_in_loop=False,
+    constrain_layout=_time_outermost,
+    rewrite_matmuls=lambda fun: fun,
+)
+
+
+def by_platform(run: Callable[..., Any], *args: Any) -> Any:
+    """`run(strategy, *args)`, with the strategy of the platform it is lowered for.
+
+    So a program exported for several platforms is fast on each.
+    """
+    return lax.platform_dependent(
+        *args, cpu=partial(run, CPU), default=partial(run, ACCELERATOR)
+    )

@@ -1,0 +1,70 @@
+"""Loop constants: what gates read in every step beside params."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lstm_jax import autoregressive, lstm, unroll
+
+T, B, D = 5, 2, 3
+
+
+def problem():
+    """An LSTM of 4 features whose outputs come back as 3 by a matrix."""
+    cell = autoregressive(lstm(4), feedback=lambda y, w: jnp.tanh(y @ w))
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = cell.init(keys[0], (D,))
+    w = jax.random.normal(keys[1], (4, D))
+    carry = cell.carry(params, (B,), (D,))
+    noise = jax.random.normal(keys[2], carry.y.shape)
+    return cell, params, w, carry._replace(y=noise)
+
+
+def loss(cell, engine, params, w, carry, **options):
+    run = partial(unroll, cell, params, None, carry, length=T, engine=engine)
+    return (run(consts=w, **options).ys ** 2).sum()
+
+
+def test_gradients_by_loop_constants_equal_those_by_what_scan_closes_over():
+    cell, params, w, carry = problem()
+
+    def closed_over(params, w, carry):
+        cell = autoregressive(lstm(4), feedback=lambda y: jnp.tanh(y @ w))
+        run = partial(unroll, cell, params, None, carry, length=T)
+        return (run(engine="scan").ys ** 2).sum()
+
+    runs = closed_over, partial(loss, cell, "scan"), partial(loss, cell, "vjp")
+    wanted, *others = jax.jit(
+        lambda *at: [jax.grad(run, (0, 1, 2))(*at) for run in runs]
+    )(params, w, carry)
+    for got in others:  # float32, in another order
+        close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+        jax.tree.map(close, got, wanted)
+
+
+def test_loop_constants_are_not_stacked():
+    cell, params, w, carry = problem()
+    jaxpr = jax.make_jaxpr(jax.grad(partial(loss, cell, "vjp"), 1))(params, w, carry)
+    # T of it would have the shape [5, 4, 3].
+    assert "f32[4,3]" in str(jaxpr) and "f32[5,4,3]" not in str(jaxpr)
+
+
+def test_a_value_under_a_gradient_that_gates_close_over_is_named():
+    _, params, w, carry = problem()
+
+    def closed_over(mixing):
+        cell = autoregressive(lstm(4), feedback=lambda y: y @ mixing)
+        return unroll(cell, params, None, carry, length=T).ys.sum()
+
+    with pytest.raises(ValueError, match=r"close over mixing float32\[4,3\].*consts="):
+        jax.grad(closed_over)(w)
+
+
+def test_a_cell_that_reads_no_constants_refuses_them():
+    cell = lstm(4)
+    params = cell.init(jax.random.key(0), (D,))
+    with pytest.raises(ValueError, match="gates do not read any"):
+        unroll(cell, params, jnp.zeros((T, B, D)), consts=jnp.ones(3))
