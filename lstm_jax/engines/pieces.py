@@ -40,14 +40,16 @@ def in_pieces(
         return run(params, steps, carry, time)
     # A scan sums gradients of params in their dtype, once a piece: float32, then.
     dtypes = jax.tree.map(lambda p: p.dtype, params)
-    wide = jax.tree.map(lambda p: p.astype(at_least_float32(p.dtype)), params)
+    wide = jax.tree.map(_widened, params)
 
     def piece(carry, steps_of_piece, first, time):
         if cut:
             carry = jax.tree.map(
                 lambda c: jnp.where(first, c, lax.stop_gradient(c)), carry
             )
-        params = jax.tree.map(lambda p, dtype: p.astype(dtype), wide, dtypes)
+        params = jax.tree.map(
+            lambda p, dtype: p if p.dtype == dtype else p.astype(dtype), wide, dtypes
+        )
         ys, carry, carries = run(params, steps_of_piece, carry, time)
         return carry, (ys, carries)
 
@@ -74,3 +76,9 @@ def in_pieces(
         out = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
     ys, carries = out
     return ys, carry, carries
+
+
+def _widened(p: jax.Array) -> jax.Array:
+    """At least float32, if `p` can have a gradient; integers and keys as they are."""
+    inexact = jnp.issubdtype(p.dtype, jnp.inexact)
+    return p.astype(at_least_float32(p.dtype)) if inexact else p

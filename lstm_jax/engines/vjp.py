@@ -36,6 +36,7 @@ from lstm_jax.engines.gradients import (
     real,
 )
 from lstm_jax.engines.plan import Pre, make_plan
+from lstm_jax.engines.reverse_only import reverse_only
 from lstm_jax.engines.scan import gates, hoist, keep_masked, select, start
 from lstm_jax.engines.steps import Steps
 
@@ -60,7 +61,7 @@ def vjp(
     anew, by one product for all steps.
 
     Raises:
-      TypeError: from JAX, for forward-mode derivatives; use the engine "scan".
+      TypeError: for forward-mode derivatives; use the engine "scan".
     """
     inputs = steps.xs
     steps, project = hoist(cell, params, steps, steps.keys is not None)
@@ -225,7 +226,7 @@ def vjp(
             total, d_xs = lax.scan(
                 pull_step, total, (steps, carries, (d_xs, plan.wide(d_pre)))
             )
-            d_params = jax.tree.map(lambda p, d: d.astype(p.dtype), params, total)
+            d_params = jax.tree.map(_as_narrow, params, total)
         else:
             _, pull = pull_back(lambda p: recur_all(p, carries), params)
             (d_params,) = form.products(pull)(plan.wide(d_pre))
@@ -261,7 +262,8 @@ def vjp(
         return *(jax.tree.map(or_float0, x, d) for x, d in pairs), None
 
     run.defvjp(partial(by_platform, forward), pull_all)
-    ys, carry, carries = run(params, steps.xs, carry, fresh, steps._replace(xs=None))
+    at = reverse_only("vjp", (params, steps.xs, carry, fresh))
+    ys, carry, carries = run(*at, steps._replace(xs=None))
     return ys, carry, carries
 
 
@@ -270,6 +272,11 @@ def _over(us: Any, pre: Pre, write: Callable) -> Any:
     return jax.tree.map(
         write, us, jax.tree.unflatten(jax.tree.structure(us), jax.tree.leaves(pre))
     )
+
+
+def _as_narrow(p: jax.Array, d: jax.Array) -> jax.Array:
+    """A gradient in the dtype of its param, if that can have one."""
+    return d.astype(p.dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else d
 
 
 class _Stacks(NamedTuple):
