@@ -94,7 +94,8 @@ def unroll(
       carry: initial carry; by default the cell's own, zeros for most. A given one has
         the structure and the shapes of that, `[*B, ...]`, in any floating dtype.
       length: T, where `xs` is None; the batch is then that of `carry`.
-      lengths: int `[*B]`, valid steps of each sequence, 0 to T; more count as T.
+      lengths: int `[*B]`, valid steps of each sequence, 0 to T; more count as T, and
+        less than 0 as 0.
       mask: bool `[T, *B]`, True where a step is valid; any pattern. With `lengths`,
         a step must be valid by both.
       resets: bool `[T, *B]`, True where a step starts a new sequence, from the cell's

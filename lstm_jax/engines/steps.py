@@ -127,10 +127,6 @@ def _within(time: int, batch_shape: tuple, lengths) -> jax.Array:
             f"unroll: lengths has dtype {lengths.dtype}; pass integers, a count of "
             "valid steps for each sequence"
         )
-    if isinstance(lengths, np.ndarray) and (lengths < 0).any():
-        raise ValueError(
-            f"unroll: lengths has {lengths.min()}; a sequence has 0 steps or more"
-        )
     if jnp.iinfo(lengths.dtype).max > MOST:  # wider than int32: do not wrap
         lengths = lengths.clip(0, MOST)
     steps = jnp.arange(time, dtype=jnp.int32)
