@@ -104,10 +104,9 @@ def unroll(
       reverse: from the last step to the first; outputs stay where their inputs are.
       key: for cells with randomness; None means evaluation.
       engine: "auto", which is "vjp", and "scan" for a single step or a symbolic T (of
-        `jax.export`), which only "scan" can. "vjp": its backward
-        pass sums each weight gradient once, after the loop, and keeps less memory; its
-        loops take the form of the platform that they are lowered for. "scan": the
-        definition, and the only one with forward-mode derivatives (`jax.jvp`,
+        `jax.export`), which only "scan" can. "vjp": its backward pass sums each weight
+        gradient once, after the loop, and keeps less memory; its loops take the form
+        of the platform that they are lowered for. "scan": the definition, and the only one with forward-mode derivatives (`jax.jvp`,
         `jax.linearize`; a Hessian by `jax.jacfwd(jax.grad(f))` wants none). "cudnn":
         NVIDIA's kernel for the plain `lstm` in float32 on one GPU, with `lengths` but
         no mask, resets or vmap, in TF32 unless
