@@ -133,5 +133,9 @@ def project_step(cell: Cell, params: Any, x_t: Any, keys_t: Keys | None = None) 
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """The wider of `dtype` and float32: what sums and states are kept in."""
-    return jnp.dtype(dtype) if jnp.dtype(dtype).itemsize > 4 else jnp.dtype("float32")
+    """The wider of `dtype` and float32: what sums and states are kept in.
+
+    Float32 for what has no gradients, as integers and keys.
+    """
+    wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.dtype(dtype).itemsize > 4
+    return jnp.dtype(dtype if wide else "float32")

@@ -14,7 +14,7 @@ from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 def bidirectional(
     cells: tuple[Cell, Cell],
     params: tuple[Any, Any],
-    xs: jax.Array,
+    xs: jax.Array | None,
     carry: tuple[Any, Any] | None = None,
     *,
     key: jax.Array | None = None,
@@ -28,7 +28,7 @@ def bidirectional(
     Args:
       cells: the forward and the backward cell; the same one twice is fine.
       params: params of each.
-      xs: inputs, `[T, *B, F]`.
+      xs: inputs, `[T, *B, F]`; None for a run without, over `length` steps.
       carry: initial carry of each, or None.
       key: for cells with randomness; None means evaluation.
       **options: of `unroll`, all but `reverse`.
@@ -70,6 +70,8 @@ def _beside(cells, params, xs, options: dict[str, Any]) -> bool:
         and forward == backward
         and options.get("engine", "auto") in ("auto", "vjp")
         and options.get("resets") is None
+        and xs is not None
+        and isinstance(xs.shape[0], int)  # no dimension of a program to export
         and xs.shape[0] > 1
     )
 

@@ -18,10 +18,12 @@ from lstm_jax.engines.scan_inputs import (
     Padding,
     ScanInputs,
     first_steps,
+    mask_inputs,
     split_shape,
     valid_steps,
 )
 from lstm_jax.engines.vjp import vjp
+from lstm_jax.validation import check_count, checked_carry, initial_carry, is_count
 
 ENGINES = {"scan": scan, "vjp": vjp, "cudnn": cudnn}
 
@@ -67,8 +69,9 @@ def unroll(
         carry_t, y_t = gates(carry_tm1, project(x_t), recur(carry_tm1))
 
     A step that is masked, or past its sequence's length, changes nothing: the carry
-    passes through and the output is zero. In reverse, a shorter sequence is read
-    from its own last step; padding stays at the end.
+    passes through and the output is zero. Its input may hold anything, NaN included:
+    the cell reads zeros there. In reverse, a shorter sequence is read from its own last
+    step; padding stays at the end.
 
     >>> import jax, jax.numpy as jnp
     >>> from lstm_jax import lstm, unroll
@@ -90,9 +93,11 @@ def unroll(
       params: what `cell.init` made.
       xs: inputs, `[T, *B, F]`, or more feature axes for a cell that reads images;
         None for a cell that runs without, over `length` steps.
-      carry: initial carry; by default the cell's own, zeros for most.
+      carry: initial carry; by default the cell's own, zeros for most. A given one has
+        the structure and the shapes of that, `[*B, ...]`, in any floating dtype.
       length: T, where `xs` is None; the batch is then that of `carry`.
-      lengths: int `[*B]`, valid steps of each sequence, 0 to T.
+      lengths: int `[*B]`, valid steps of each sequence, 0 to T; more count as T, and
+        less than 0 as 0.
       mask: bool `[T, *B]`, True where a step is valid; any pattern. With `lengths`,
         a step must be valid by both.
       resets: bool `[T, *B]`, True where a step starts a new sequence, from the cell's
@@ -103,10 +108,11 @@ def unroll(
       consts: what gates read in every step beside params, a pytree: features to attend
         to, an encoder's map, the weight of a feedback. Differentiable, and kept once,
         not once a step. For cells whose gates take them.
-      engine: "auto", which is "vjp", and "scan" for a single step. "vjp": its backward
-        pass sums each weight gradient once, after the loop, and keeps less memory; its
-        loops take the form of the platform that they are lowered for. "scan": the
-        definition, and the only one with forward-mode derivatives (`jax.jvp`,
+      engine: "auto", which is "vjp", and "scan" for a single step or a symbolic T (of
+        `jax.export`), which only "scan" can. "vjp": its backward pass sums each weight
+        gradient once, after the loop, and keeps less memory; its loops take the form
+        of the platform that they are lowered for. "scan": the definition, and the only
+        one with forward-mode derivatives (`jax.jvp`,
         `jax.linearize`; a Hessian by `jax.jacfwd(jax.grad(f))` wants none). "cudnn":
         NVIDIA's kernel for the plain `lstm` in float32 on one GPU, with `lengths` but
         no mask, resets or vmap, in TF32 unless
@@ -117,7 +123,8 @@ def unroll(
       truncate: steps that a gradient goes back, K: the carry is kept between chunks
         of K steps, its gradient is not (truncated backpropagation through time).
       unroll: steps in one iteration of the loop, as in `lax.scan`.
-      dtype: to compute in, such as `jnp.bfloat16`; by default that of `params`.
+      dtype: to compute in, such as `jnp.bfloat16`; by default params stay as they are,
+        and `dtype` is `jnp.result_type` of those that are floating.
       carry_dtype: of the state; by default float32, or wider where `dtype` is.
       return_carries: return the carry after each step, too.
 
@@ -126,24 +133,34 @@ def unroll(
       `dtype`, a carry `carry_dtype`.
 
     Raises:
-      ValueError: if shapes do not fit, or an option has no such value.
+      ValueError: if shapes do not fit, `carry` is not like the cell's own, an output is
+        not one array, or an option has no such value; a boolean is no number of steps.
       NotImplementedError: if the engine asked for cannot do what is asked of it.
+      TypeError: for forward-mode derivatives of any engine but "scan".
     """
     shapes = split_shape(cell, xs, length, lengths, mask, resets)
     time, batch_shape, feature_shape = shapes
+    check_count("unroll", "unroll", unroll, "steps in one iteration of the loop")
+    chunks = _chunks(time, remat, truncate)
     run = _engine(engine, time)
     valid = valid_steps(time, batch_shape, lengths, mask)
     starts = first_steps(time, batch_shape, lengths, resets, reverse)
     if dtype is not None:
         params = _cast(params, dtype)
         xs, consts = _cast((xs, consts), dtype)
-    compute = next(iter(_floating_dtypes(params)), getattr(xs, "dtype", None))
+    xs = mask_inputs(xs, valid)
+    compute = _compute_dtype(params, xs)
     carry_dtype = carry_dtype or at_least_float32(compute)
 
     keys = None
     if key is not None:
         key, key_steps = jax.random.split(key)
         keys = Keys.of(key_steps, time).stacked()
+    about_carry = feature_shape, carry_dtype, key
+    if carry is not None:
+        told = xs is not None or valid is not None or starts is not None
+        batch = batch_shape if told else None
+        carry = checked_carry(cell, params, carry, batch, *about_carry)
     others = params, consts, key, keys
     place = placement(len(batch_shape), (xs, valid, starts), carry, others)
     params = place.whole(params)
@@ -151,16 +168,10 @@ def unroll(
         cell, params = bind_consts(cell), (params, place.varied(consts))
     xs, valid, starts = place.steps((xs, valid, starts))
     if carry is None or starts is not None:
-        fresh = cell.carry(params, batch_shape, feature_shape, carry_dtype, key=key)
+        fresh = initial_carry(cell, params, batch_shape, *about_carry)
         fresh = _cast(fresh, carry_dtype)
     carry = fresh if carry is None else _cast(carry, carry_dtype)
     fresh = carry if starts is None else fresh
-    if jax.tree.structure(carry) != jax.tree.structure(fresh):
-        raise ValueError(
-            f"unroll: carry is a {jax.tree.structure(carry)}, but this cell's is a "
-            f"{jax.tree.structure(fresh)}; make it with cell.carry(..., key=key) if "
-            "there is a key"
-        )
     carry, fresh = place.state((carry, fresh))
 
     def whole(params, inputs, carry, time):
@@ -180,16 +191,18 @@ def unroll(
 
     padding = Padding() if mask is None else None
     inputs = ScanInputs(xs, keys, valid, starts, padding)
-    for size, what in _chunks(time, remat, truncate):
+    for size, what in chunks:
         whole = _chunked(whole, size=size, reverse=reverse, **what)
     ys, carry, carries = whole(params, inputs, carry, time)
     return EveryCarry(ys, carry, carries) if return_carries else Unrolled(ys, carry)
 
 
 def _engine(name: str, time: int):
+    known = isinstance(time, int)  # not a dimension of a program to export
     if name == "auto":
-        return ENGINES[_chosen("scan" if time <= 1 else "vjp")]
-    if name in ENGINES and not time:
+        chosen = "vjp" if known and time > 1 else "scan"
+        return ENGINES[_chosen(chosen, known)]
+    if name in ENGINES and known and not time:
         return scan
     if name not in ENGINES:
         near = difflib.get_close_matches(name, ENGINES, n=1)
@@ -198,13 +211,19 @@ def _engine(name: str, time: int):
             f"unroll: engine={name!r} is unknown; there are "
             f"'auto', {', '.join(map(repr, ENGINES))}{hint}"
         )
+    if name != "scan" and not known:
+        raise NotImplementedError(
+            f"unroll: engine={name!r} wants to know T, which is {time} here; use "
+            'engine="scan"'
+        )
     return ENGINES[name]
 
 
 @functools.cache
-def _chosen(name: str) -> str:
+def _chosen(name: str, known: bool) -> str:
     """Says once what "auto" chose."""
     why = {"scan": "for a single step", "vjp": "for sequences"}[name]
+    why = why if known else "for a symbolic number of steps"
     logging.getLogger("lstm_jax").info('engine="auto" is "%s" %s', name, why)
     return name
 
@@ -220,21 +239,32 @@ def _chunks(time: int, remat, truncate) -> list[tuple[int, dict]]:
     """Sizes of the chunks to run in, innermost first, and what each is for."""
     for name, size in (("remat", remat), ("truncate", truncate)):
         words = (None, "step", "sqrt") if name == "remat" else (None,)
-        if size not in words and not (isinstance(size, int) and size >= 1):
+        named = size is None or isinstance(size, str) and size in words
+        if not named and not is_count(size):
             raise ValueError(
                 f"unroll: {name}={size!r}, but it is a number of steps >= 1 or one of "
                 f"{', '.join(map(repr, words))}"
             )
-    size = math.isqrt(max(time - 1, 0)) + 1 if remat == "sqrt" else remat
-    chunks = [(size, dict(remat=True))] if isinstance(size, int) and time else []
-    if truncate and time:
-        chunks.append((truncate, dict(stop_gradient=True)))
-    return chunks
+    chunks = [] if remat in (None, "step") else [(remat, dict(remat=True))]
+    chunks += [] if truncate is None else [(truncate, dict(stop_gradient=True))]
+    if chunks and not isinstance(time, int):
+        raise NotImplementedError(
+            f"unroll: remat={remat!r}, truncate={truncate!r} cut a sequence into "
+            f"chunks, which wants to know T; it is {time} here: pass remat=None or "
+            '"step" and no truncate'
+        )
+    root = math.isqrt(max(time - 1, 0)) + 1 if remat == "sqrt" else None
+    return [(root if n == "sqrt" else int(n), how) for n, how in chunks if time]
 
 
-def _floating_dtypes(tree: Any) -> list:
-    dtypes = [leaf.dtype for leaf in jax.tree.leaves(tree)]
-    return [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+def _compute_dtype(params: Any, xs: Any) -> Any:
+    """That of all floating params together; without any, of the inputs, or float32."""
+    for tree in (params, xs):
+        dtypes = [leaf.dtype for leaf in jax.tree.leaves(tree)]
+        if floating := [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]:
+            with jax.numpy_dtype_promotion("standard"):
+                return jnp.result_type(*floating)
+    return jnp.dtype("float32")
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

@@ -11,6 +11,7 @@ LEVELS = {
     "cell": -1,
     "initializers": 0,
     "look": 0,
+    "validation": 0,
     "cells": 1,
     "interop": 2,  # names the carries of cells
     "engines": 2,

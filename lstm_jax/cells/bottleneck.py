@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell, at_least_float32
+from lstm_jax.cells.convolve import check_image, check_kernel
 from lstm_jax.cells.dense import check_width
 from lstm_jax.cells.lstm import LSTMCarry
 from lstm_jax.initializers import Initializer, glorot, per_gate
@@ -48,18 +49,10 @@ def bottleneck_conv_lstm(
     Feature Maps, section 3.3. Departs: they have no forget bias.
     """
     check_width("bottleneck_conv_lstm", features)
-    if len(kernel_size) != 2:
-        raise ValueError(
-            f"bottleneck_conv_lstm: kernel_size={tuple(kernel_size)}; pass "
-            "(height, width)"
-        )
+    check_kernel("bottleneck_conv_lstm", kernel_size)
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
-        if len(feature_shape) != 3:
-            raise ValueError(
-                f"bottleneck_conv_lstm: feature_shape={tuple(feature_shape)}; pass "
-                "(H, W, C)"
-            )
+        check_image("bottleneck_conv_lstm", feature_shape)
         channels = feature_shape[-1]
         keys = iter(jax.random.split(key, 6))
 

@@ -9,6 +9,7 @@ from jax import lax
 from lstm_jax.cell import Cell, project_step, step
 from lstm_jax.cells.dense import check_width, wide_product
 from lstm_jax.initializers import Initializer, glorot
+from lstm_jax.validation import check_count
 
 
 def stack(*cells: Cell) -> Cell:
@@ -237,8 +238,7 @@ def repeat(cell: Cell, layers: int) -> Cell:
     Raises:
       ValueError: if `layers` < 1; at init, if input and output differ in shape.
     """
-    if not isinstance(layers, int) or layers < 1:
-        raise ValueError(f"repeat: layers={layers!r}, but it is an integer >= 1")
+    check_count("repeat", "layers", layers, "layers")
 
     # A tuple outside, so that batch axes lead in every leaf; [L, ...] within a step.
     def stacked(trees):

@@ -13,6 +13,7 @@ from lstm_jax.cells.dense import check_width
 from lstm_jax.cells.gru import GRUCarry
 from lstm_jax.cells.lstm import LSTMCarry
 from lstm_jax.initializers import Initializer, glorot, orthogonal, per_gate, zeros
+from lstm_jax.validation import is_count
 
 EPSILON = 1e-5  # added to the variances of the group norm
 
@@ -255,7 +256,7 @@ def _window(caller, kernel, recurrent_kernel, stride, dilation, padding) -> _Win
 
     def per_axis(name, value):
         values = value if isinstance(value, tuple | list) else (value,) * rank
-        if len(values) != rank or not all(isinstance(v, int) and v > 0 for v in values):
+        if len(values) != rank or not all(map(is_count, values)):
             raise ValueError(
                 f"{caller}: {name}={value!r}, but kernel_size={kernel} has {rank} "
                 f"spatial axes: pass one integer >= 1 for each"
@@ -281,7 +282,8 @@ def _halves(
     bias: bool = True,
 ) -> _Halves:
     """The shared functions of a cell with `gates` blocks of D channels."""
-    if group_norm is not None and (group_norm < 1 or features % group_norm):
+    grouped = group_norm is None or is_count(group_norm)
+    if not grouped or group_norm and features % group_norm:
         raise ValueError(
             f"{caller}: group_norm={group_norm} must divide features={features}"
         )

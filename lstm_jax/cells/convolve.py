@@ -10,6 +10,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from lstm_jax.cell import at_least_float32
+from lstm_jax.validation import is_count
 
 
 def convolve(x, w, stride, padding, dilation) -> jax.Array:
@@ -92,3 +93,21 @@ def convolve_steps(xs, w, stride, padding, dilation) -> jax.Array:
     last = max(xs.ndim - w.ndim, 0)  # of the batch axes
     ys = convolve(jnp.moveaxis(xs, 0, last), w, stride, padding, dilation)
     return jnp.moveaxis(ys, last, 0)
+
+
+def check_kernel(caller: str, kernel_size: tuple[int, int]) -> None:
+    """Refuses a kernel that is not (height, width)."""
+    pair = isinstance(kernel_size, tuple | list) and len(kernel_size) == 2
+    if not pair or not all(map(is_count, kernel_size)):
+        raise ValueError(
+            f"{caller}: kernel_size={kernel_size!r}; pass (height, width), integers "
+            ">= 1"
+        )
+
+
+def check_image(caller: str, feature_shape: tuple[int, ...]) -> None:
+    """Refuses a feature shape that is no image."""
+    if len(feature_shape) != 3 or 0 in feature_shape:
+        raise ValueError(
+            f"{caller}: feature_shape={tuple(feature_shape)}; pass (H, W, C), each >= 1"
+        )

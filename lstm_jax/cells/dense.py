@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import at_least_float32
+from lstm_jax.validation import is_count
 
 
 def check_width(caller: str, width: int, name: str = "features") -> None:
     """Refuses a hidden width that is no positive integer."""
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+    if not is_count(width):
         raise ValueError(
             f"{caller}: {name}={width!r}, but a hidden width is an integer >= 1"
         )
@@ -22,6 +23,11 @@ def vector_width(caller: str, feature_shape: tuple[int, ...]) -> int:
         raise ValueError(
             f"{caller}: feature_shape={tuple(feature_shape)}, but this cell reads "
             "vectors: pass (F,), flattening an image first"
+        )
+    if not feature_shape[0]:
+        raise ValueError(
+            f"{caller}: feature_shape=(0,), but this cell reads one feature or more; "
+            "make params for (1,), and run without inputs by xs=None, length=T"
         )
     return feature_shape[0]
 

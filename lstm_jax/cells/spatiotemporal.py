@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
-from lstm_jax.cells.convolve import convolve, convolve_steps
+from lstm_jax.cells.convolve import (
+    check_image,
+    check_kernel,
+    convolve,
+    convolve_steps,
+)
 from lstm_jax.cells.dense import check_width
 from lstm_jax.initializers import Initializer, glorot, orthogonal, per_gate
 
@@ -76,16 +81,10 @@ def st_lstm(
     """
     check_width("st_lstm", features)
     check_width("st_lstm", layers, "layers")
-    if len(kernel_size) != 2:
-        raise ValueError(
-            f"st_lstm: kernel_size={tuple(kernel_size)}; pass (height, width)"
-        )
+    check_kernel("st_lstm", kernel_size)
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
-        if len(feature_shape) != 3:
-            raise ValueError(
-                f"st_lstm: feature_shape={tuple(feature_shape)}; pass (H, W, C)"
-            )
+        check_image("st_lstm", feature_shape)
 
         def layer(key, channels):
             shapes = {  # kernel, channels read, blocks, draw

@@ -47,7 +47,9 @@ def run_chunked(
             carry = jax.tree.map(
                 lambda c: jnp.where(first, c, lax.stop_gradient(c)), carry
             )
-        params = jax.tree.map(lambda p, dtype: p.astype(dtype), wide, dtypes)
+        params = jax.tree.map(
+            lambda p, dtype: p if p.dtype == dtype else p.astype(dtype), wide, dtypes
+        )
         ys, carry, carries = run(params, inputs_of_chunk, carry, time)
         return carry, (ys, carries)
 
@@ -77,5 +79,6 @@ def run_chunked(
 
 
 def _widened(leaf: jax.Array) -> jax.Array:
-    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return leaf.astype(at_least_float32(leaf.dtype)) if floating else leaf
+    """At least float32, if it can have a gradient; integers and keys as they are."""
+    inexact = jnp.issubdtype(leaf.dtype, jnp.inexact)
+    return leaf.astype(at_least_float32(leaf.dtype)) if inexact else leaf

@@ -69,8 +69,6 @@ def cudnn(
     if inputs.mask is not None:
         valid = inputs.mask.reshape(time, batch)
         lengths = valid.sum(0, dtype=jnp.int32)
-        # Padding may hold anything, and a sequence of no steps is read for one.
-        xs = where(valid, xs, jnp.zeros_like(xs))
     if reverse:
         xs = _reversed(xs, None if valid is None else lengths)
     weights = pack(params["w_x"], params["w_h"], params["b"])

@@ -95,7 +95,16 @@ def hoists_projection(inputs: ScanInputs) -> bool:
 def gates(cell: Cell, params: Any, carry: Any, u_t: Any, a_t: Any) -> tuple[Any, Any]:
     """`cell.gates`, with the new carry in the dtype of the old."""
     new, y_t = cell.gates(params, carry, u_t, a_t)
-    return jax.tree.map(lambda n, c: n.astype(c.dtype), new, carry), y_t
+    if not hasattr(y_t, "dtype"):
+        raise ValueError(
+            f"unroll: this cell puts out a {type(y_t).__name__}, but an output is one "
+            "array; join them along an axis, or return them as a part of the carry"
+        )
+
+    def like(n, c):  # keys have no other dtype to be cast from
+        return n if n.dtype == c.dtype else n.astype(c.dtype)
+
+    return jax.tree.map(like, new, carry), y_t
 
 
 def keep_masked(mask, new: Any, carry: Any, y_t: Any) -> tuple[Any, Any]:

@@ -4,8 +4,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.export import is_symbolic_dim
 
 from lstm_jax.cell import Cell, Keys
+from lstm_jax.validation import check_count
+
+MOST = 2**31 - 1  # of an int32
 
 
 class Padding(NamedTuple):
@@ -20,7 +25,7 @@ class ScanInputs(NamedTuple):
     """What an engine reads step by step, each `[T, ...]` or None.
 
     Attributes:
-      xs: inputs, `[T, *B, ...]`; None for a run without.
+      xs: inputs, `[T, *B, ...]`, zero where masked; None for a run without.
       keys: both fields `[T]`; None means evaluation.
       mask: bool `[T, *B]`; where False, the carry passes and the output is zero.
       is_first: bool `[T, *B]`; where True, the step reads the reset carry.
@@ -45,6 +50,8 @@ def split_shape(
             else f"unroll: length={length} is for xs=None; xs [T, *B, F] tells T"
         )
     if xs is None:
+        if not is_symbolic_dim(length):
+            check_count("unroll", "length", length, "steps", least=0)
         steps = next((a.shape[1:] for a in (mask, resets) if a is not None), ())
         return length, steps if lengths is None else jnp.shape(lengths), None
     if xs.ndim < 1 + cell.feature_ndim:
@@ -64,6 +71,22 @@ def valid_steps(time: int, batch_shape: tuple, lengths, mask) -> jax.Array | Non
         return mask
     within = _within(time, batch_shape, lengths)
     return within if mask is None else within & mask
+
+
+def mask_inputs(xs: Any, valid: jax.Array | None) -> Any:
+    """`xs`, leaves `[T, *B, ...]`, with zeros where `valid [T, *B]` is False.
+
+    What padding holds, such as NaN, then reaches no output: a select after a step
+    would hide it from values, but not from gradients, where it is a factor of zeros.
+    """
+    if valid is None:
+        return xs
+
+    def masked(x):
+        at = valid.reshape(valid.shape + (1,) * (x.ndim - valid.ndim))
+        return jnp.where(at, x, jnp.zeros((), x.dtype))
+
+    return jax.tree.map(masked, xs)
 
 
 def first_steps(
@@ -92,7 +115,8 @@ def _flags(name: str, flags, time: int, batch_shape: tuple) -> jax.Array:
 
 def _within(time: int, batch_shape: tuple, lengths) -> jax.Array:
     """Bool `[T, *B]`: whether a step is within its sequence's length."""
-    lengths = jnp.asarray(lengths)
+    if not isinstance(lengths, jax.Array):
+        lengths = np.asarray(lengths)
     if lengths.shape != batch_shape:
         raise ValueError(
             f"unroll: lengths has shape {lengths.shape}, but xs wants one of "
@@ -103,6 +127,8 @@ def _within(time: int, batch_shape: tuple, lengths) -> jax.Array:
             f"unroll: lengths has dtype {lengths.dtype}; pass integers, a count of "
             "valid steps for each sequence"
         )
+    if jnp.iinfo(lengths.dtype).max > MOST:  # wider than int32: do not wrap
+        lengths = lengths.clip(0, MOST)
     steps = jnp.arange(time, dtype=jnp.int32)
     steps = steps.reshape((time,) + (1,) * len(batch_shape))
-    return steps < lengths.astype(jnp.int32)
+    return steps < jnp.asarray(lengths.astype(np.int32))

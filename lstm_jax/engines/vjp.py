@@ -26,6 +26,7 @@ from lstm_jax.cell import Cell
 from lstm_jax.engines.cotangents import instantiate_float0, or_float0
 from lstm_jax.engines.plan import Run, make_plan
 from lstm_jax.engines.platforms import by_platform
+from lstm_jax.engines.reverse_only import reverse_only
 from lstm_jax.engines.scan import hoist
 from lstm_jax.engines.scan_inputs import ScanInputs
 from lstm_jax.engines.vjp_backward import Residuals, backward
@@ -52,7 +53,7 @@ def vjp(
     of some √T steps at a time.
 
     Raises:
-      TypeError: from JAX, for forward-mode derivatives; use the engine "scan".
+      TypeError: for forward-mode derivatives; use the engine "scan".
     """
     xs = inputs.xs
     inputs, project = hoist(cell, params, inputs, inputs.keys is not None)
@@ -90,4 +91,5 @@ def vjp(
         return *(jax.tree.map(or_float0, x, d) for x, d in pairs), None
 
     outputs.defvjp(outputs_and_residuals, gradients)
-    return outputs(params, inputs.xs, carry, reset_carry, inputs._replace(xs=None))
+    at = reverse_only("vjp", (params, inputs.xs, carry, reset_carry))
+    return outputs(*at, inputs._replace(xs=None))

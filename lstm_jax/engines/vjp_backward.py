@@ -73,7 +73,12 @@ def backward(
         d_carry, d_reset, d_params, d_xs = _in_chunks(
             plan, decisions, run, at, whole, d_last
         )
-    d_params = jax.tree.map(lambda p, d: d.astype(p.dtype), at.params, d_params)
+    # A leaf that is no float, such as a counter, has a gradient of dtype float0.
+    d_params = jax.tree.map(
+        lambda p, d: d.astype(p.dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else d,
+        at.params,
+        d_params,
+    )
     pairs = (
         (at.params, d_params),
         (at.inputs.xs, d_xs),

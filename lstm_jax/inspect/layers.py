@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from lstm_jax.cell import Cell, step
+from lstm_jax.engines.scan_inputs import mask_inputs
+from lstm_jax.engines.scan_inputs import valid_steps as time_major_steps
 from lstm_jax.inspect.gates import gate_names, with_sigmoids
 from lstm_jax.models.classifier import SequenceClassifier
 
@@ -55,9 +57,17 @@ def layers_of(model: SequenceClassifier) -> list[Layer]:
     return layers
 
 
-def sequence(model: SequenceClassifier, params: Any, images: jax.Array) -> jax.Array:
-    """What the first layer reads, `[T, B, *F]`, of `images [B, ...]`."""
-    xs = model.order.read(images).swapaxes(0, 1)
+def sequence(
+    model: SequenceClassifier,
+    params: Any,
+    images: jax.Array,
+    valid: jax.Array | None = None,
+) -> jax.Array:
+    """What the first layer reads, `[T, B, *F]`, of `images [B, ...]`.
+
+    Steps that are not `valid [T, B]` are zeros to the encoder.
+    """
+    xs = mask_inputs(model.order.read(images).swapaxes(0, 1), valid)
     if model.encoder is None:
         return xs
     time, batch = xs.shape[:2]
@@ -70,12 +80,9 @@ def valid_steps(
     time: int, batch: int, lengths: Any = None, mask: Any = None
 ) -> jax.Array:
     """bool `[T, B]` of `lengths [B]` and `mask [B, T]`; all, if there is neither."""
-    valid = jnp.ones((time, batch), bool)
-    if mask is not None:
-        valid &= jnp.asarray(mask, bool).T
-    if lengths is not None:
-        valid &= jnp.arange(time)[:, None] < jnp.asarray(lengths)
-    return valid
+    by_step = None if mask is None else jnp.asarray(mask).swapaxes(0, 1)
+    valid = time_major_steps(time, (batch,), lengths, by_step)
+    return jnp.ones((time, batch), bool) if valid is None else valid
 
 
 def run_layer(
@@ -116,7 +123,7 @@ def run_layer(
         y = _where(valid_t, y, jnp.zeros_like(y))
         return new, (y, state_of(new), dict(zip(names, found, strict=True)))
 
-    us = cell.project(params, xs)
+    us = cell.project(params, mask_inputs(xs, valid))
     inputs = (us, valid, added or {})
     _, (ys, state, found) = lax.scan(body, carry, inputs, reverse=layer.reverse)
     return Steps(xs, ys, state, found)
@@ -135,7 +142,7 @@ def run_network(
     The last answer is what the model's own `apply` gives, in float32. `added` is by the
     layer's name, too; the rest is as in `run_layer`.
     """
-    xs = sequence(model, params, images)
+    xs = sequence(model, params, images, valid)
     steps, directions = {}, []
     for layer in layers_of(model):
         if not layer.reverse and directions:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
 from lstm_jax.directions import bidirectional
+from lstm_jax.engines.scan_inputs import mask_inputs, valid_steps
 from lstm_jax.models.sequences import Order
 from lstm_jax.unroll import unroll
 
@@ -73,11 +74,13 @@ class SequenceClassifier(nn.Module):
                 f"SequenceClassifier: pooling={self.pooling!r}; choose last, mean, max"
             )
         xs = self.order.read(images).swapaxes(0, 1)  # [T, B, *F]
+        by_step = None if mask is None else jnp.asarray(mask).swapaxes(0, 1)
+        valid = valid_steps(len(xs), xs.shape[1:2], lengths, by_step)
         if self.encoder is not None:
+            xs = mask_inputs(xs, valid)
             time, batch = xs.shape[:2]
             encoded = self.encoder(xs.reshape(time * batch, *xs.shape[2:]))
             xs = encoded.reshape(time, batch, *encoded.shape[1:])
-        valid = _valid(xs, lengths, mask)
         options = dict(mask=valid, engine=self.engine, dtype=self.dtype)
         options["truncate"] = self.truncate
         for layer, cell in enumerate(self.cells):
@@ -114,15 +117,6 @@ class SequenceClassifier(nn.Module):
             return ys.max(0)
         least = jnp.where(valid[..., None], ys, jnp.finfo(ys.dtype).min).max(0)
         return jnp.where(valid.any(0)[:, None], least, jnp.zeros_like(least))
-
-
-def _valid(xs, lengths, mask) -> jax.Array | None:
-    """One mask `[T, B]` of batch-major `lengths [B]` and `mask [B, T]`."""
-    valid = None if mask is None else jnp.asarray(mask, bool).swapaxes(0, 1)
-    if lengths is None:
-        return valid
-    within = jnp.arange(xs.shape[0])[:, None] < jnp.asarray(lengths)
-    return within if valid is None else valid & within
 
 
 def _take(ys: jax.Array, valid: jax.Array | None, *, last: bool) -> jax.Array:

@@ -295,7 +295,8 @@ def standardized(images: jax.Array, lengths: jax.Array | None = None) -> jax.Arr
     x = images.astype(jnp.float32)
     inside = jnp.ones_like(x) if lengths is None else masked(jnp.ones_like(x), lengths)
     count = jnp.maximum(inside.sum((1, 2, 3), keepdims=True), 1.0)
-    x = (x - (x * inside).sum((1, 2, 3), keepdims=True) / count) * inside
+    x = masked(x, lengths)
+    x = (x - x.sum((1, 2, 3), keepdims=True) / count) * inside
     variance = (x**2).sum((1, 2, 3), keepdims=True) / count
     return x * jax.lax.rsqrt(variance + NOISE**2)
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.validation import check_count
+
 
 class Order(NamedTuple):
     """`read: [B, H, W, C] -> [B, T, F]`, and `write(xs, (H, W, C))`, its inverse."""
@@ -113,9 +115,10 @@ def permuted(seed: int = 0) -> Order:
 
 def patches(size: int) -> Order:
     """Square patches, left to right and top to bottom: T = H W / size², F = size² C."""
+    check_count("patches", "size", size, "pixels")
 
     def grid(h: int, w: int) -> tuple[int, int]:
-        if size < 1 or h % size or w % size:
+        if h % size or w % size:
             raise ValueError(
                 f"patches: images of {h}x{w} cannot be cut into squares of {size}; "
                 "choose a size that divides both sides"

@@ -68,7 +68,7 @@ def ctc_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
       labels: int [B, L].
 
     Returns:
-      [B]; of a line whose labels cannot be said in so many steps some 1e5.
+      [B], 0 or more; of a line whose labels cannot be said in so many steps some 1e5.
 
     Reference: Graves et al. 2006, eq. 3 and 8; optax computes it.
     """
@@ -78,7 +78,9 @@ def ctc_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
     logits = jnp.where(past[..., None], jnp.zeros((), logits.dtype), logits)
     blanks = past.astype(logits.dtype), (labels == 0).astype(logits.dtype)
     with jax.numpy_dtype_promotion("standard"):  # optax brings float32 into float64
-        return optax.ctc_loss(logits, blanks[0], labels, blanks[1])
+        losses = optax.ctc_loss(logits, blanks[0], labels, blanks[1])
+    # Of a sure line rounding may leave less than 0; the gradient is right there, too.
+    return losses + jax.lax.stop_gradient(jnp.maximum(-losses, 0))
 
 
 def needed_steps(labels: np.ndarray) -> np.ndarray:
@@ -278,7 +280,7 @@ def _search(log_p, search: _Search) -> Beams:  # [T, K]
         context=whole,
     )
     state, _ = jax.lax.scan(lambda s, p: (_step(s, p, search), None), start, log_p)
-    found = jnp.logaddexp(state.blank, state.label)
+    found = jnp.minimum(jnp.logaddexp(state.blank, state.label), 0)  # by rounding
     score = found + state.model
     if search.model is not None:
         end = search.model.log_p[state.context, 0].astype(score.dtype)

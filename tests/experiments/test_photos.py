@@ -12,7 +12,6 @@ from small_runs import SMALL, SMALL_FLAGS, draw
 
 from experiments import train
 
-
 FLAGS = [*SMALL_FLAGS, "--steps=60", "--optimizer.learning-rate=0.02"]
 
 
