@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, Keys, at_least_float32, project_step
+from lstm_jax.cell import Cell, Keys, at_least_float32, project_step, split_key
 from lstm_jax.engines.cudnn import cudnn
 from lstm_jax.engines.pieces import in_pieces
 from lstm_jax.engines.scan import scan
@@ -21,6 +21,7 @@ from lstm_jax.engines.steps import (
     valid_steps,
 )
 from lstm_jax.engines.vjp import vjp
+from lstm_jax.randomness import key_for, per_example
 
 ENGINES = {"scan": scan, "vjp": vjp, "cudnn": cudnn}
 
@@ -52,6 +53,7 @@ def unroll(
     resets: jax.Array | None = None,
     reverse: bool = False,
     key: jax.Array | None = None,
+    first_step: int | jax.Array = 0,
     engine: str = "auto",
     remat: int | str | None = None,
     truncate: int | None = None,
@@ -97,7 +99,12 @@ def unroll(
         own initial carry, not from `carry`; also where `mask` hides the step. In
         reverse, a sequence is read from its own last step to the one that starts it.
       reverse: from the last step to the first; outputs stay where their inputs are.
-      key: for cells with randomness; None means evaluation.
+      key: for cells with randomness: one key, `()`, or one for each example, `[*B]`,
+        from which an example draws the same in any batch, on any number of devices.
+        None means evaluation.
+      first_step: number of the first step of `xs` in its sequence. Pieces of a
+        sequence, each with the carry of the one before, the same key, and the number
+        of its own first step, then draw what the whole would, in reverse as well.
       engine: "auto", which is "vjp", and "scan" for a single step. "vjp": its backward
         pass sums each weight gradient once, after the loop, and keeps less memory; its
         loops take the form of the platform that they are lowered for. "scan": the
@@ -136,9 +143,19 @@ def unroll(
     carry_dtype = carry_dtype or at_least_float32(compute)
 
     keys = None
+    key = key_for((cell,), (params,), xs, key)
     if key is not None:
-        key, key_steps = jax.random.split(key)
-        keys = Keys.of(key_steps, time).stacked()
+        if key.ndim:
+            if xs is None and not batch_shape:
+                batch_shape = key.shape
+            if key.shape != batch_shape:
+                raise ValueError(
+                    f"unroll: key has shape {key.shape}; pass one key, (), or one for "
+                    f"each example, [*B] = {batch_shape}"
+                )
+            cell = per_example(cell, key.ndim)
+        key, key_steps = split_key(key)
+        keys = Keys.of(key_steps, time, first_step).stacked()
     if carry is None or starts is not None:
         fresh = cell.carry(params, batch_shape, feature_shape, carry_dtype, key=key)
         fresh = _cast(fresh, carry_dtype)

@@ -1,6 +1,7 @@
 """LSTM and GRU whose products are convolutions: for images that change over time."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -133,7 +134,8 @@ def conv_lstm(
         h = gate(o).astype(c.dtype) * activation(c)
         return LSTMCarry(c, h), h
 
-    return Cell(init, carry, halves.project, recur, gates, halves.feature_ndim)
+    project, rank = halves.project, halves.feature_ndim
+    return Cell(init, carry, project, recur, gates, rank, output=attrgetter("h"))
 
 
 def conv_gru(
@@ -218,7 +220,8 @@ def conv_gru(
         h = (1 - z) * n.astype(h.dtype) + z * h
         return GRUCarry(h), h
 
-    return Cell(init, carry, halves.project, recur, gates, halves.feature_ndim)
+    project, rank = halves.project, halves.feature_ndim
+    return Cell(init, carry, project, recur, gates, rank, output=attrgetter("h"))
 
 
 class _Halves(NamedTuple):

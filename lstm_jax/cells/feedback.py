@@ -123,4 +123,7 @@ def autoregressive(
         new, y = cell.gates(params, carry.cell, u, a)
         return AutoregressiveCarry(new, y.astype(carry.y.dtype)), y
 
-    return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
+    def output(carry):
+        return carry.y
+
+    return Cell(init, carry, project, recur, gates, cell.feature_ndim, output=output)

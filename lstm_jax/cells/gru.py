@@ -1,6 +1,7 @@
 """The GRU."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -85,4 +86,4 @@ def gru(
         h = (1 - z) * activation(n).astype(carry.h.dtype) + z * carry.h
         return GRUCarry(h), h
 
-    return Cell(init, carry, project, recur, gates)
+    return Cell(init, carry, project, recur, gates, output=attrgetter("h"))

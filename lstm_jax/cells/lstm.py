@@ -1,6 +1,7 @@
 """The LSTM, plain and with the options of the literature."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -147,4 +148,6 @@ def lstm(
             h = dense.wide_product(h, params["w_p"]).astype(carry.h.dtype)
         return LSTMCarry(c, h), h
 
-    return Cell(init, carry, project, recur, gates, equations="lstm" if plain else None)
+    equations = "lstm" if plain else None
+    output = attrgetter("h")
+    return Cell(init, carry, project, recur, gates, equations=equations, output=output)

@@ -1,6 +1,7 @@
 """The vanilla recurrent network."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -70,4 +71,4 @@ def rnn(
         h = activation(u.astype(a.dtype) + a).astype(carry.h.dtype)
         return RNNCarry(h), h
 
-    return Cell(init, carry, project, recur, gates)
+    return Cell(init, carry, project, recur, gates, output=attrgetter("h"))

@@ -71,7 +71,7 @@ def hoist(cell: Cell, params: Any, steps: Steps, together: bool) -> tuple[Steps,
       `(steps, project)`: steps whose `xs` hold projections or still inputs, and
       `project(params, steps_t) -> u_t` to call within the loop.
     """
-    if not together or steps.xs is None:
+    if not together or steps.xs is None or steps.xs.shape[0] == 0:
         return steps, lambda params, s: project_step(cell, params, s.xs, s.keys)
     keys = steps.keys
     if keys is not None:

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.cell import Cell, project_step, step
+from lstm_jax.cell import Cell, Keys, project_step, split_key, step
+from lstm_jax.models.keys import example_keys
 from lstm_jax.models.segmenters import Convolutions, across_frames, conv
+from lstm_jax.randomness import per_example
 
 RARE = -2.0  # logit with which a place of a map begins to say that nothing is there
 
@@ -64,28 +66,38 @@ class BoxEmitter(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """`[B, H, W, C] -> [B, Q, 5 + K]`: corners as shares, e, logits of classes."""
+    def __call__(
+        self, images: jax.Array, *, keys: jax.Array | None = None
+    ) -> jax.Array:
+        """`[B, H, W, C] -> [B, Q, 5 + K]`: corners as shares, e, logits of classes.
+
+        The cell draws from `keys [B]`, or from `rngs={"dropout": key}`.
+        """
         x = Pyramid(self.widths, self.dtype, name="pyramid")(images)
         x = x.astype(jnp.float32)
         b, h, w, width = x.shape
         places = jnp.broadcast_to(_places(h, w), (b, h * w, 2))
         x = jnp.concatenate([x.reshape(b, h * w, width), places], axis=-1)
         salience = nn.Dense(1, name="salience")(x)[..., 0]  # [B, h w]
-        keys = nn.Dense(width, name="keys")(x)
+        found = nn.Dense(width, name="keys")(x)
         seen = jnp.zeros_like(salience)
         params = self.param("cell", self.cell.init, (width + 2,))
-        carry = self.cell.carry(params, (b,), (width + 2,))
+        cell, start, steps = per_example(self.cell, 1), None, [None] * self.steps
+        if (keys := example_keys(self, keys, b)) is not None:
+            start, keys = split_key(keys)
+            drawn = Keys.of(keys, self.steps)
+            steps = [Keys(drawn.sequence, keys_t) for keys_t in drawn.steps]
+        carry = cell.carry(params, (b,), (width + 2,), key=start)
         query, head = nn.Dense(width, name="query"), nn.Dense(5 + self.outputs)
         weight = self.param("coverage", nn.initializers.ones, ())
         outputs, h_tm1 = [], jnp.zeros((b, width), jnp.float32)
-        for _ in range(self.steps):
-            asked = jnp.einsum("bpf,bf->bp", keys, query(h_tm1)) / np.sqrt(width)
+        for keys_t in steps:
+            asked = jnp.einsum("bpf,bf->bp", found, query(h_tm1)) / np.sqrt(width)
             a = jax.nn.softmax(salience + asked - 10 * weight * seen)
             seen += a
             look = jnp.einsum("bp,bpf->bf", a, x)
-            u = project_step(self.cell, params, look)
-            carry, h_t = step(self.cell, params, carry, u)
+            u = project_step(cell, params, look, keys_t)
+            carry, h_t = step(cell, params, carry, u)
             said = head(jnp.concatenate([h_t, look], axis=-1))
             centre = look[:, -2:] + 0.2 * jnp.tanh(said[:, :2])
             outputs.append(_with_corners(centre, said[:, 2:4], said[:, 4:]))
@@ -116,7 +128,12 @@ class DenseDetector(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, carry: Any = None, with_carry: bool = False
+        self,
+        images: jax.Array,
+        *,
+        carry: Any = None,
+        with_carry: bool = False,
+        keys: jax.Array | None = None,
     ) -> Any:
         """Answers for all places, by rows.
 
@@ -124,6 +141,8 @@ class DenseDetector(nn.Module):
           images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`.
           carry: state of `memory` before the first frame.
           with_carry: also return the state after the last one.
+          keys: `[B]`, one key an example, for a memory with randomness; None means
+            those of `rngs={"dropout": key}`; without either, evaluation.
 
         Returns:
           `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as shares of the picture,
@@ -134,7 +153,8 @@ class DenseDetector(nn.Module):
         x = Pyramid(self.widths, self.dtype, name="pyramid")(x)
         if self.memory is not None and len(batch) == 2:
             params = self.param("memory", self.memory.init, x.shape[1:])
-            options = dict(engine=self.engine, dtype=self.dtype)
+            keys = example_keys(self, keys, batch[0])
+            options = dict(engine=self.engine, dtype=self.dtype, key=keys)
             ys, carry = across_frames(self.memory, params, x, batch, carry, **options)
             # what the frame itself shows stays at hand, as in their [h; b]
             x = jnp.concatenate([x.astype(ys.dtype), ys], axis=-1)

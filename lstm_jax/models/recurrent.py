@@ -35,7 +35,8 @@ class Recurrent(nn.Module):
       param_dtype: of the params at initialisation.
 
     Call with any other option of `unroll`: `carry`, `lengths [B]`, `mask [B, T]`,
-    `resets [B, T]`, `key`, `remat`, …
+    `resets [B, T]`, `remat`, … Cells with randomness draw from `key`, or from the
+    stream of `rngs={"dropout": key}`; without either they are in evaluation.
     """
 
     cell: Cell
@@ -47,6 +48,8 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, xs: jax.Array, **options: Any) -> Unrolled:
         params = self.param("cell", self.cell.init, xs.shape[2:], self.param_dtype)
+        if options.get("key") is None and self.has_rng("dropout"):
+            options["key"] = self.make_rng("dropout")
         return unroll_batch_major(
             self.cell,
             params,

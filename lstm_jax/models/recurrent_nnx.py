@@ -8,6 +8,7 @@ from flax import nnx
 
 from lstm_jax.cell import Cell
 from lstm_jax.models.recurrent import unroll_batch_major
+from lstm_jax.randomness import is_stochastic
 from lstm_jax.unroll import Unrolled
 
 
@@ -18,7 +19,11 @@ class NNXRecurrent(nnx.Module):
       cell: the cell.
       feature_shape: of one input, `(F,)` for vectors.
       reverse, engine, dtype, param_dtype: as in `Recurrent`.
-      rngs: draws the params, from its stream `params`.
+      rngs: draws the params, from its stream `params`. A cell with randomness keeps a
+        copy of its stream `dropout` and draws from it in every call, unless the module
+        is `deterministic`, as after `module.eval()`, or `key` is given.
+
+    Call with any option of `unroll`, as `Recurrent`.
     """
 
     def __init__(
@@ -40,6 +45,9 @@ class NNXRecurrent(nnx.Module):
         )
         for name, (_, leaf) in zip(self.names, leaves, strict=True):
             setattr(self, f"param_{name}", nnx.Param(leaf))
+        self.deterministic = False
+        if is_stochastic(cell, params, feature_shape, param_dtype):
+            self.rngs = rngs.dropout.fork()
 
     @property
     def params(self) -> Any:
@@ -48,6 +56,9 @@ class NNXRecurrent(nnx.Module):
         return jax.tree.unflatten(self.treedef, leaves)
 
     def __call__(self, xs: jax.Array, **options: Any) -> Unrolled:
+        draws = hasattr(self, "rngs") and not self.deterministic
+        if draws and options.get("key") is None:
+            options["key"] = self.rngs()
         return unroll_batch_major(
             self.cell,
             self.params,
