@@ -163,7 +163,7 @@ def model(config: Config, about: Facts):
             decouple=options.kind == "predrnn_v2",
         )
     return FrameForecaster(
-        cell=readout(inner, channels * options.patch**2, bias=False),
+        cell=readout(inner, channels * options.patch**2, use_bias=False),
         inputs=frames - config.task.horizon,
         **shared,
     )

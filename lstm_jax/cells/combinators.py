@@ -139,7 +139,7 @@ def readout(
     cell: Cell,
     features: int,
     *,
-    bias: bool = True,
+    use_bias: bool = True,
     kernel_init: Initializer = glorot(),
 ) -> Cell:
     """A cell whose output is a linear map of the features of another's.
@@ -152,7 +152,7 @@ def readout(
     Args:
       cell: any cell.
       features: of the output, >= 1.
-      bias: False leaves out b.
+      use_bias: False leaves out b.
       kernel_init: draws W `[D, features]`; b starts from 0.
 
     Returns:
@@ -168,7 +168,7 @@ def readout(
         params = {"cell": cell.init(key_cell, feature_shape, dtype)}
         width = output_shape(cell, params["cell"], feature_shape, dtype)[-1]
         params["w"] = kernel_init(key_w, (width, features), dtype)
-        return params | ({"b": jnp.zeros(features, dtype)} if bias else {})
+        return params | ({"b": jnp.zeros(features, dtype)} if use_bias else {})
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
         return cell.carry(params["cell"], batch_shape, feature_shape, dtype, key=key)
@@ -182,7 +182,7 @@ def readout(
     def gates(params, carry, u, a):
         carry, y = cell.gates(params["cell"], carry, u, a)
         out = wide_product(y, params["w"])
-        out = out + params["b"].astype(out.dtype) if bias else out
+        out = out + params["b"].astype(out.dtype) if use_bias else out
         return carry, out.astype(y.dtype)
 
     return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
