@@ -1,5 +1,6 @@
 """What is random in a run: which cells draw, for which example, and in which step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,8 +33,13 @@ def is_stochastic(
         return step(cell, params, carry, u)
 
     x = jax.ShapeDtypeStruct(tuple(feature_shape), dtype)
-    key, *_ = reads(one_step, jax.eval_shape(lambda: jax.random.key(0)), params, x)
-    return key
+    return depends_on_key(one_step, params, x)
+
+
+def depends_on_key(run: Callable, *args: Any) -> bool:
+    """Whether an output of `run(key, *args)` depends on the key, found by tracing."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return reads(run, key, *args)[0]
 
 
 def key_for(
