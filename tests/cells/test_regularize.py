@@ -281,13 +281,16 @@ from lstm_jax import dropout, lstm, unroll, zoneout
 cell = zoneout(dropout(lstm(3), 0.5), 0.5)
 params = cell.init(jax.random.key(0), (3,))
 xs = jax.random.normal(jax.random.key(1), (4, 2, 3))
-run = jax.jit(lambda params, xs: unroll(cell, params, xs, key=jax.random.key(2)).ys)
-want = run(params, xs)
+run = jax.jit(lambda params, xs, key: unroll(cell, params, xs, key=key).ys)
+key, keys = jax.random.key(2), jax.random.split(jax.random.key(3), 2)
+want = run(params, xs, key), run(params, xs, keys)
 mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
 put = lambda a, spec: jax.device_put(a, NamedSharding(mesh, spec))
 with jax.set_mesh(mesh):
-    got = run(put(params, P()), put(xs, P(None, "data")))
-np.testing.assert_allclose(got, want, atol=1e-6)  # float32
+    at = put(params, P()), put(xs, P(None, "data"))
+    got = run(*at, key), run(*at, put(keys, P("data")))
+for pair in zip(got, want):
+    np.testing.assert_allclose(*pair, atol=1e-6)  # float32
 print("equal")
 """
 
