@@ -1,7 +1,7 @@
 """What is random in a run: which cells draw, for which example, and in which step."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,17 +87,20 @@ def per_example(cell: Cell, batch_ndim: int) -> Cell:
 
     def project(params, xs, *, keys=None):
         if keys is None:
-            return cell.project(params, xs)
+            return cell.project(params, xs), None
 
         def of_example(xs, keys):
             return cell.project(params, xs, keys=keys)
 
         lead = keys.steps.ndim - batch_ndim  # the axis of time, if there is one
         axis = None if xs is None else lead
-        return over_batch(of_example, (axis, Keys(0, lead)), lead)(xs, keys)
+        u = over_batch(of_example, (axis, Keys(0, lead)), lead)(xs, keys)
+        return u, _NoInput() if xs is None else None
 
     def gates(params, carry, u, a):
-        if not any(map(_is_key, jax.tree.leaves((carry, u)))):
+        u, no_input = u
+        keys = any(map(_is_key, jax.tree.leaves((carry, u))))
+        if not keys and no_input is None:
             return cell.gates(params, carry, u, a)
 
         def of_example(carry, u, a):
@@ -106,6 +109,13 @@ def per_example(cell: Cell, batch_ndim: int) -> Cell:
         return over_batch(of_example, 0, 0)(carry, u, a)
 
     return cell._replace(carry=carry, project=project, gates=gates, equations=None)
+
+
+class _NoInput(NamedTuple):
+    """Says that `u` has the axes of the batch, and none of the state's after them.
+
+    Without input it may be no more than a bias. As a pytree it has no leaves.
+    """
 
 
 def step_dropout(

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import jit
 from flax import nnx
+from jax import jit
 
 from lstm_jax import (
     RNNCarry,

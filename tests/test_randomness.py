@@ -7,14 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conformance import CASES, RANDOM, jit
+from conformance import CASES, RANDOM
+from jax import jit
 
 from lstm_jax import (
+    GRUCarry,
     Keys,
     autoregressive,
     bidirectional,
+    conv_gru,
     dropout,
     gru,
+    initializers,
     lstm,
     recurrent_dropout,
     repeat,
@@ -152,6 +156,17 @@ def test_keys_for_a_run_without_inputs():
     equal(run(KEYS, half.carry, 2, 2).carry, whole.carry)
     equal(run(KEYS[::-1], start, 4).ys, whole.ys[:, ::-1])
     assert unroll(cell, params, None, length=1, key=KEYS).ys.shape == (1, B, D)
+
+
+@pytest.mark.parametrize("noise", [dropout, zoneout])
+def test_keys_for_images_without_inputs(noise):
+    """What a cell projects without input has no axes of space."""
+    inner = conv_gru(2, (1, 1), bias_init=initializers.torch(1))
+    cell = noise(inner, 0.0)
+    params = inner.init(jax.random.key(0), (2, 2, 1))
+    start = GRUCarry(jax.random.normal(KEY, (B, 2, 2, 2)))
+    run = partial(unroll, params=params, xs=None, carry=start, length=2, engine="scan")
+    equal(jit(partial(run, cell))(key=KEYS).ys, jit(partial(run, inner))().ys)
 
 
 def test_keys_of_a_wrong_shape_are_refused():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from lstm_jax.cell import Cell
 from lstm_jax.cells import STLSTMCarry, autoregressive
 from lstm_jax.models.keys import example_keys, fold
+from lstm_jax.randomness import key_for
 from lstm_jax.unroll import unroll
 
 
@@ -45,18 +46,20 @@ class EncoderForecaster(nn.Module):
         xs = to_patches(clips, self.patch).swapaxes(0, 1)  # [T, B, H/p, W/p, C p p]
         channels = xs.shape[-1]
         options = dict(engine=self.engine, remat=self.remat, dtype=self.dtype)
-        carries = []
+        carries, draws = [], []
         for layer, cell in enumerate(self.cells):
             params = self.param(f"encoder_{layer}", cell.init, xs.shape[2:])
-            xs, carry = unroll(cell, params, xs, key=fold(keys, 2 * layer), **options)
+            own = key_for((cell,), (params,), xs, fold(keys, 2 * layer))
+            xs, carry = unroll(cell, params, xs, key=own, **options)
             carries.append(carry)
+            draws.append(own is not None)
         ys, seen = None, []
         space = xs.shape[2:-1]
         for layer, cell in reversed(list(enumerate(self.cells))):
             reads = (*space, 0 if ys is None else ys.shape[-1])
             params = self.param(f"forecaster_{layer}", cell.init, reads)
             length = self.horizon if ys is None else None
-            options["key"] = fold(keys, 2 * layer + 1)
+            options["key"] = fold(keys, 2 * layer + 1) if draws[layer] else None
             ys = unroll(cell, params, ys, carries[layer], length=length, **options).ys
             seen.append(ys)
         joined = jnp.concatenate(seen, axis=-1).astype(jnp.float32)
