@@ -163,7 +163,7 @@ def model(config: Config, about: Facts):
             decouple=options.kind == "predrnn_v2",
         )
     return FrameForecaster(
-        cell=readout(inner, channels * options.patch**2, bias=False),
+        cell=readout(inner, channels * options.patch**2, use_bias=False),
         inputs=frames - config.task.horizon,
         **shared,
     )
@@ -267,10 +267,11 @@ def forward_fn(config: Config, about: Facts):
             return network.apply({"params": params}, inputs, **options), None
         if config.task.name in FINDERS:
             inputs = (inputs - offset) * scale
-            return network.apply({"params": params}, inputs), None
+            return network.apply({"params": params}, inputs, keys=keys), None
         clips = inputs / 255
         if config.model.kind == "encoder_forecaster":
-            return network.apply({"params": params}, clips[:, :given]), None
+            clips = clips[:, :given]
+            return network.apply({"params": params}, clips, keys=keys), None
         sampling = None
         if keys is not None and config.task.feedback != "free":
             sampling = _sampling(config.task.feedback, batch["progress"][0])

@@ -28,6 +28,7 @@ from lstm_jax.cells import (
     zoneout,
 )
 from lstm_jax.directions import bidirectional
+from lstm_jax.layers import Layers, recurrent_layers
 from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "GRUCarry",
     "Keys",
     "LSTMCarry",
+    "Layers",
     "RNNCarry",
     "STLSTMCarry",
     "RecurrentDropoutCarry",
@@ -56,6 +58,7 @@ __all__ = [
     "lstm",
     "readout",
     "recurrent_dropout",
+    "recurrent_layers",
     "repeat",
     "residual",
     "rnn",

@@ -10,6 +10,7 @@ all steps, `us` their projections, `ys` outputs; `x_t` and `h_tm1` one step's.
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,34 +23,56 @@ class Keys(NamedTuple):
     Attributes:
       sequence: a typed key, `()`, for what stays the same through all steps.
       steps: typed keys, `[T]`, one for each step; `()` where one step is meant.
+
+    Made from one key for each example, `[*B]`, both have these axes last; what a cell
+    is given, by `randomness.per_example`, is then still the keys of one example.
     """
 
     sequence: jax.Array
     steps: jax.Array
 
     @classmethod
-    def of(cls, key: jax.Array, time: int) -> "Keys":
-        """Keys for `time` steps; step t's key does not depend on `time`."""
-        if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-            key = jax.random.wrap_key_data(key)
-        sequence, seed = jax.random.split(key)
-        fold = jax.vmap(jax.random.fold_in, (None, 0))
-        return cls(sequence, fold(seed, jnp.arange(time, dtype=jnp.uint32)))
+    def of(cls, key: jax.Array, time: int, first_step: Any = 0) -> "Keys":
+        """Keys for `time` steps from step `first_step` on, an integer.
+
+        The key of step t of a sequence depends on neither of them.
+        """
+        sequence, seed = split_key(typed_key(key))
+        steps = jnp.arange(time, dtype=jnp.uint32)
+        steps += jnp.asarray(first_step).astype(jnp.uint32)
+        return cls(sequence, jax.vmap(fold_in, (None, 0))(seed, steps))
 
     def fold_in(self, data: int) -> "Keys":
         """Keys of their own for one of several users, such as a layer."""
-
-        def fold(keys):
-            if keys.ndim:
-                return jax.vmap(fold)(keys)
-            return jax.random.fold_in(keys, data)
-
-        return Keys(fold(self.sequence), fold(self.steps))
+        return Keys(fold_in(self.sequence, data), fold_in(self.steps, data))
 
     def stacked(self) -> "Keys":
         """Both `[T]`, to travel through the steps as a part of `us`."""
         sequence = jnp.broadcast_to(self.sequence, self.steps.shape)
         return Keys(sequence, self.steps)
+
+
+def typed_key(key: jax.Array) -> jax.Array:
+    """A key, or an array of keys, with a dtype of its own; of a raw one, too."""
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    return jax.random.wrap_key_data(key)
+
+
+def fold_in(key: jax.Array, data: Any) -> jax.Array:
+    """`jax.random.fold_in` for a key or an array of keys."""
+    fold = jax.random.fold_in
+    for _ in range(key.ndim):
+        fold = jax.vmap(fold, (0, None))
+    return fold(key, data)
+
+
+def split_key(key: jax.Array, number: int = 2) -> jax.Array:
+    """`jax.random.split` for a key or an array of keys: `[number, *key.shape]`."""
+    split = partial(jax.random.split, num=number)
+    for _ in range(key.ndim):
+        split = jax.vmap(split, out_axes=1)
+    return split(key)
 
 
 class Cell(NamedTuple):
@@ -73,6 +96,9 @@ class Cell(NamedTuple):
       feature_ndim: trailing axes of an input that are features: 1 for vectors.
       equations: name of the equations a fused kernel may assume, such as "lstm".
         A combinator clears it, for what it returns obeys other equations.
+      output: `(carry) -> y`, for a cell whose output is a part of its new carry, such
+        as h of an LSTM; None for others. What changes the one changes the other by it,
+        so a combinator with another output clears it.
       copies: whether it is several of one cell, side by side: params have a first
         axis of them, and so has the batch, `[*B]`.
     """
@@ -84,6 +110,7 @@ class Cell(NamedTuple):
     gates: Callable[..., Any]
     feature_ndim: int = 1
     equations: str | None = None
+    output: Callable[[Any], jax.Array] | None = None
     copies: bool = False
 
 

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell
+from lstm_jax.cell import Cell, split_key
 from lstm_jax.cells.combinators import side_by_side
 from lstm_jax.engines.scan_inputs import split_shape, valid_steps
+from lstm_jax.randomness import key_for
 from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 
 
@@ -23,14 +24,15 @@ def bidirectional(
     """Runs one cell forward and another backward, and joins their outputs.
 
     Two of the same cell advance side by side, in one loop, where that is faster: on
-    GPU and TPU, for sequences without resets and cells without randomness.
+    GPU and TPU, for sequences without resets and cells that draw nothing.
 
     Args:
       cells: the forward and the backward cell; the same one twice is fine.
       params: params of each.
       xs: inputs, `[T, *B, F]`; None for a run without, over `length` steps.
       carry: initial carry of each, or None.
-      key: for cells with randomness; None means evaluation.
+      key: for cells with randomness, one or one for each example, as in `unroll`;
+        None means evaluation.
       **options: of `unroll`, all but `reverse`.
 
     Returns:
@@ -44,7 +46,8 @@ def bidirectional(
             "bidirectional: reverse is no option here, both directions are run; "
             "use unroll(..., reverse=True) for the backward one alone"
         )
-    keys = (None, None) if key is None else jax.random.split(key)
+    key = key_for(cells, params, xs, key)
+    keys = (None, None) if key is None else split_key(key)
     if key is None and _beside(cells, params, xs, options):
         return _side_by_side(cells[0], params, xs, carry, **options)
     carries = (None, None) if carry is None else carry

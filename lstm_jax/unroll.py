@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, Keys, at_least_float32, bind_consts
+from lstm_jax.cell import Cell, Keys, at_least_float32, bind_consts, split_key
 from lstm_jax.engines.chunking import run_chunked
 from lstm_jax.engines.cudnn import cudnn
 from lstm_jax.engines.placement import placement
@@ -23,6 +23,7 @@ from lstm_jax.engines.scan_inputs import (
     valid_steps,
 )
 from lstm_jax.engines.vjp import vjp
+from lstm_jax.randomness import key_for, per_example
 from lstm_jax.validation import check_count, checked_carry, initial_carry, is_count
 
 ENGINES = {"scan": scan, "vjp": vjp, "cudnn": cudnn}
@@ -55,6 +56,7 @@ def unroll(
     resets: jax.Array | None = None,
     reverse: bool = False,
     key: jax.Array | None = None,
+    first_step: int | jax.Array = 0,
     consts: Any = None,
     engine: str = "auto",
     remat: int | str | None = None,
@@ -104,10 +106,16 @@ def unroll(
         own initial carry, not from `carry`; also where `mask` hides the step. In
         reverse, a sequence is read from its own last step to the one that starts it.
       reverse: from the last step to the first; outputs stay where their inputs are.
-      key: for cells with randomness; None means evaluation.
+      key: for cells with randomness: one key, `()`, or one for each example, `[*B]`,
+        from which an example draws the same in any batch, on any number of devices.
+        None means evaluation.
+      first_step: number of the first step of `xs` in its sequence. Chunks of a
+        sequence, each with the carry of the one before, the same key, and the number
+        of its own first step, then draw what the whole would, in reverse as well.
       consts: what gates read in every step beside params, a pytree: features to attend
         to, an encoder's map, the weight of a feedback. Differentiable, and kept once,
-        not once a step. For cells whose gates take them.
+        not once a step. For cells whose gates take them; not with a key for each
+        example.
       engine: "auto", which is "vjp", and "scan" for a single step or a symbolic T (of
         `jax.export`), which only "scan" can. "vjp": its backward pass sums each weight
         gradient once, after the loop, and keeps less memory; its loops take the form
@@ -152,17 +160,33 @@ def unroll(
     compute = _compute_dtype(params, xs)
     carry_dtype = carry_dtype or at_least_float32(compute)
 
-    keys = None
+    keys, of_examples = None, False
+    key = key_for((cell,), (params,), xs, key)
     if key is not None:
-        key, key_steps = jax.random.split(key)
-        keys = Keys.of(key_steps, time).stacked()
+        if key.ndim:
+            if xs is None and not batch_shape:
+                batch_shape = key.shape
+            if key.shape != batch_shape:
+                raise ValueError(
+                    f"unroll: key has shape {key.shape}; pass one key, (), or one for "
+                    f"each example, [*B] = {batch_shape}"
+                )
+            if consts is not None:
+                raise ValueError(
+                    f"unroll: key has shape {key.shape}, but consts are of all examples; "
+                    "pass one key, or vmap unroll over examples"
+                )
+            cell = per_example(cell, key.ndim)
+        of_examples = key.ndim > 0
+        key, key_steps = split_key(key)
+        keys = Keys.of(key_steps, time, first_step).stacked()
     about_carry = feature_shape, carry_dtype, key
     if carry is not None:
         told = xs is not None or valid is not None or starts is not None
         batch = batch_shape if told else None
         carry = checked_carry(cell, params, carry, batch, *about_carry)
-    others = params, consts, key, keys
-    place = placement(len(batch_shape), (xs, valid, starts), carry, others)
+    by_step = xs, valid, starts, keys if of_examples else None
+    place = placement(len(batch_shape), by_step, carry, (params, consts, key, keys))
     params = place.whole(params)
     if consts is not None:
         cell, params = bind_consts(cell), (params, place.varied(consts))

@@ -65,8 +65,24 @@ CASES = {
         (2,),
         reference.lstm(peepholes=True, layer_norm=True, projection=2, coupled=True),
     ),
+    "lstm-no-bias": Case(
+        lstm(D, layer_norm=True, use_bias=False), (2,), reference.lstm(layer_norm=True)
+    ),
     "gru": Case(gru(D), (2,), reference.gru()),
+    "gru-no-bias": Case(gru(D, use_bias=False), (2,), reference.gru()),
+    "gru-reset-before": Case(
+        gru(D, reset_after=False), (2,), reference.gru(reset_after=False)
+    ),
+    "gru-layer-norm": Case(
+        gru(D, layer_norm=True), (2,), reference.gru(layer_norm=True)
+    ),
+    "gru-everything": Case(
+        gru(D, reset_after=False, layer_norm=True, use_bias=False),
+        (2,),
+        reference.gru(reset_after=False, layer_norm=True),
+    ),
     "rnn": Case(rnn(D), (2,), reference.rnn_step(np.tanh)),
+    "rnn-no-bias": Case(rnn(D, use_bias=False), (2,), reference.rnn_step(np.tanh)),
     "rnn-relu": Case(
         rnn(D, activation=jax.nn.relu), (2,), reference.rnn_step(lambda z: z * (z > 0))
     ),

@@ -44,7 +44,7 @@ def lstm(
         if layer_norm:
             from_x = p["gain_x"] * normal(from_x)
             from_h = p["gain_h"] * normal(from_h)
-        z = from_x + from_h + p["b"]
+        z = from_x + from_h + p.get("b", 0)
         order = "igo" if coupled else "ifgo"
 
         c, out = np.zeros(D), np.zeros(D)
@@ -59,7 +59,9 @@ def lstm(
             if peepholes:
                 own["o"] += p["p_o"][d] * c[d]
             out[d] = gate(own["o"])
-        h = out * activation(p["gain_c"] * normal(c) + p["b_c"] if layer_norm else c)
+        if layer_norm:
+            c_seen = p["gain_c"] * normal(c) + p.get("b_c", 0)
+        h = out * activation(c_seen if layer_norm else c)
         if projection:
             h = h @ p["w_p"]
         return (c, h), h
@@ -67,21 +69,34 @@ def lstm(
     return one
 
 
-def gru(gate=sigmoid, activation=np.tanh):
+def gru(gate=sigmoid, activation=np.tanh, reset_after=True, layer_norm=False):
     """One step of a GRU, one hidden unit after the other: state `(h,)`."""
+
+    def norm(v, gain):
+        return gain * normal(v) if layer_norm else v
 
     def one(p, state, x):
         (h_tm1,) = state
         D = h_tm1.shape[0]
-        h = np.zeros(D)
+        rz, own = slice(0, 2 * D), slice(2 * D, 3 * D)
+        gains_x = p.get("gain_x", np.ones(3 * D))
+        gains_h = p.get("gain_h", np.ones(3 * D))
+        b, b_n = p.get("b", np.zeros(3 * D)), p.get("b_n", np.zeros(D))
+        from_x, from_h = x @ p["w_x"], h_tm1 @ p["w_h"]
+        x_rz, x_n = norm(from_x[rz], gains_x[rz]), norm(from_x[own], gains_x[own])
+        h_rz = norm(from_h[rz], gains_h[rz])
+        r, z, n, h = (np.zeros(D) for _ in range(4))
         for d in range(D):
-            at = {"r": d, "z": D + d, "n": 2 * D + d}
-            from_x = {k: x @ p["w_x"][:, j] + p["b"][j] for k, j in at.items()}
-            from_h = {k: h_tm1 @ p["w_h"][:, j] for k, j in at.items()}
-            r = gate(from_x["r"] + from_h["r"])
-            z = gate(from_x["z"] + from_h["z"])
-            n = activation(from_x["n"] + r * (from_h["n"] + p["b_n"][d]))
-            h[d] = (1 - z) * n + z * h_tm1[d]
+            r[d] = gate(x_rz[d] + h_rz[d] + b[d])
+            z[d] = gate(x_rz[D + d] + h_rz[D + d] + b[D + d])
+        if reset_after:
+            h_n = norm(from_h[own], gains_h[own])
+            n = r * (h_n + b_n)
+        else:
+            n = norm((r * h_tm1) @ p["w_n"], p.get("gain_n"))
+        for d in range(D):
+            candidate = activation(x_n[d] + n[d] + b[2 * D + d])
+            h[d] = (1 - z[d]) * candidate + z[d] * h_tm1[d]
         return (h,), h
 
     return one
@@ -90,7 +105,7 @@ def gru(gate=sigmoid, activation=np.tanh):
 def rnn_step(activation):
     def one(p, state, x):
         (h,) = state
-        h = activation(x @ p["w_x"] + h @ p["w_h"] + p["b"])
+        h = activation(x @ p["w_x"] + h @ p["w_h"] + p.get("b", 0))
         return (h,), h
 
     return one

@@ -15,10 +15,12 @@ LEVELS = {
     "cells": 1,
     "interop": 2,  # names the carries of cells
     "engines": 2,
-    "unroll": 3,
-    "directions": 4,
-    "models": 5,
-    "inspect": 6,
+    "randomness": 3,
+    "unroll": 4,
+    "directions": 5,
+    "layers": 6,
+    "models": 7,
+    "inspect": 8,
 }
 ALONE = {"tasks", "data", "training"}  # these rooms know no recurrent network
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -104,7 +105,7 @@ def bottleneck_conv_lstm(
         h = jax.nn.sigmoid(o).astype(c.dtype) * activation(c)
         return LSTMCarry(c, h), h
 
-    return Cell(init, carry, project, recur, gates, feature_ndim=3)
+    return Cell(init, carry, project, recur, gates, 3, output=attrgetter("h"))
 
 
 def _separable(x, depthwise, pointwise):

@@ -126,14 +126,21 @@ def _layers(caller: str, cells: tuple[Cell, ...], skips: bool) -> Cell:
             seen.append(y)
         return tuple(carries), join(seen[1:])
 
-    return Cell(init, carry, project, recur, gates, feature_ndim=ranks[0])
+    def output(carry):
+        parts = zip(cells, carry, strict=True)
+        return join([cell.output(state) for cell, state in list(parts)[first:]])
+
+    first = 0 if skips else -1
+    if not all(cell.output for cell in cells[first:]):
+        output = None
+    return Cell(init, carry, project, recur, gates, ranks[0], output=output)
 
 
 def readout(
     cell: Cell,
     features: int,
     *,
-    bias: bool = True,
+    use_bias: bool = True,
     kernel_init: Initializer = glorot(),
 ) -> Cell:
     """A cell whose output is a linear map of the features of another's.
@@ -146,7 +153,7 @@ def readout(
     Args:
       cell: any cell.
       features: of the output, >= 1.
-      bias: False leaves out b.
+      use_bias: False leaves out b.
       kernel_init: draws W `[D, features]`; b starts from 0.
 
     Returns:
@@ -162,7 +169,7 @@ def readout(
         params = {"cell": cell.init(key_cell, feature_shape, dtype)}
         width = output_shape(cell, params["cell"], feature_shape, dtype)[-1]
         params["w"] = kernel_init(key_w, (width, features), dtype)
-        return params | ({"b": jnp.zeros(features, dtype)} if bias else {})
+        return params | ({"b": jnp.zeros(features, dtype)} if use_bias else {})
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
         return cell.carry(params["cell"], batch_shape, feature_shape, dtype, key=key)
@@ -176,7 +183,7 @@ def readout(
     def gates(params, carry, u, a):
         carry, y = cell.gates(params["cell"], carry, u, a)
         out = wide_product(y, params["w"])
-        out = out + params["b"].astype(out.dtype) if bias else out
+        out = out + params["b"].astype(out.dtype) if use_bias else out
         return carry, out.astype(y.dtype)
 
     return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
@@ -214,7 +221,7 @@ def residual(cell: Cell) -> Cell:
         carry, y = cell.gates(params, carry, u, a)
         return carry, y if x is None else x.astype(y.dtype) + y
 
-    return cell._replace(init=init, project=project, gates=gates, equations=None)
+    return Cell(init, cell.carry, project, cell.recur, gates, cell.feature_ndim)
 
 
 def repeat(cell: Cell, layers: int) -> Cell:
@@ -285,7 +292,8 @@ def repeat(cell: Cell, layers: int) -> Cell:
         y, carries = lax.scan(layer, x, inputs)
         return unstacked(carries), y
 
-    return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
+    output = cell.output and (lambda carry: cell.output(carry[-1]))
+    return Cell(init, carry, project, recur, gates, cell.feature_ndim, output=output)
 
 
 def learned_carry(cell: Cell) -> Cell:
@@ -328,7 +336,8 @@ def learned_carry(cell: Cell) -> Cell:
     def gates(params, carry, u, a):
         return cell.gates(params["cell"], carry, u, a)
 
-    return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
+    output = cell.output
+    return Cell(init, carry, project, recur, gates, cell.feature_ndim, output=output)
 
 
 def side_by_side(cell: Cell, batch_ndim: int) -> Cell:
@@ -363,7 +372,9 @@ def side_by_side(cell: Cell, batch_ndim: int) -> Cell:
     def gates(params, carry, u, a):
         return jax.vmap(cell.gates)(params, carry, u, a)
 
-    return Cell(init, carry, project, recur, gates, cell.feature_ndim, copies=True)
+    output = cell.output and jax.vmap(cell.output)
+    options = dict(output=output, copies=True)
+    return Cell(init, carry, project, recur, gates, cell.feature_ndim, **options)
 
 
 def output_shape(cell: Cell, params, feature_shape, dtype) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """LSTM and GRU whose products are convolutions: for images that change over time."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ def conv_lstm(
     group_norm: int | None = None,
     gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
-    bias: bool = True,
+    use_bias: bool = True,
     forget_bias: float = 1.0,
     kernel_init: Initializer = glorot(),
     recurrent_init: Initializer = orthogonal(),
@@ -65,7 +66,7 @@ def conv_lstm(
         of a group.
       gate: σ, pointwise.
       activation: φ, pointwise.
-      bias: False leaves out `b`, and with it the forget bias.
+      use_bias: False leaves out `b`, and with it the forget bias.
       forget_bias: added to `b_f` at initialisation.
       kernel_init: draws each block `[*k, C, D]` of `w_x`.
       recurrent_init: draws each block `[*k, D, D]` of `w_h`.
@@ -88,7 +89,7 @@ def conv_lstm(
         "conv_lstm", kernel_size, recurrent_kernel, stride, dilation, padding
     )
     inits = kernel_init, recurrent_init, bias_init
-    halves = _halves("conv_lstm", 4, features, window, group_norm, inits, bias)
+    halves = _halves("conv_lstm", 4, features, window, group_norm, inits, use_bias)
     if peepholes not in (None, "channel", "position"):
         raise ValueError(
             f"conv_lstm: peepholes={peepholes!r}; pass None, 'channel' or 'position'"
@@ -96,7 +97,7 @@ def conv_lstm(
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
         params = halves.init(key, feature_shape, dtype)
-        if bias:
+        if use_bias:
             forget = jnp.asarray(forget_bias, dtype)
             params["b"] = params["b"].at[features : 2 * features].add(forget)
         if peepholes:
@@ -134,7 +135,8 @@ def conv_lstm(
         h = gate(o).astype(c.dtype) * activation(c)
         return LSTMCarry(c, h), h
 
-    return Cell(init, carry, halves.project, recur, gates, halves.feature_ndim)
+    project, rank = halves.project, halves.feature_ndim
+    return Cell(init, carry, project, recur, gates, rank, output=attrgetter("h"))
 
 
 def conv_gru(
@@ -148,6 +150,7 @@ def conv_gru(
     group_norm: int | None = None,
     gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    use_bias: bool = True,
     kernel_init: Initializer = glorot(),
     recurrent_init: Initializer = orthogonal(),
     bias_init: Initializer = zeros(),
@@ -175,6 +178,7 @@ def conv_gru(
         `conv_lstm`.
       gate: σ, pointwise.
       activation: φ, pointwise.
+      use_bias: False leaves out `b` and `b_n`.
       kernel_init: draws each block `[*k, C, D]` of `w_x`.
       recurrent_init: draws each block `[*k, D, D]` of `w_h`.
       bias_init: draws each block `[D]` of `b`, and `b_n`.
@@ -195,12 +199,13 @@ def conv_gru(
         "conv_gru", kernel_size, recurrent_kernel, stride, dilation, padding
     )
     inits = kernel_init, recurrent_init, bias_init
-    halves = _halves("conv_gru", 3, features, window, group_norm, inits)
+    halves = _halves("conv_gru", 3, features, window, group_norm, inits, use_bias)
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
         key_halves, key_n = jax.random.split(key)
         params = halves.init(key_halves, feature_shape, dtype)
-        return params | {"b_n": bias_init(key_n, (features,), dtype)}
+        b_n = {"b_n": bias_init(key_n, (features,), dtype)} if use_bias else {}
+        return params | b_n
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
         space = halves.space(feature_shape)
@@ -215,11 +220,13 @@ def conv_gru(
         u_r, u_z, u_n = jnp.split(u.astype(a.dtype), 3, axis=-1)  # [*B, *space, D]
         a_r, a_z, a_n = jnp.split(a, 3, axis=-1)
         r, z = gate(u_r + a_r), gate(u_z + a_z).astype(h.dtype)
-        n = activation(u_n + r * (a_n + params["b_n"].astype(a.dtype)))
+        a_n = a_n + params["b_n"].astype(a.dtype) if use_bias else a_n
+        n = activation(u_n + r * a_n)
         h = (1 - z) * n.astype(h.dtype) + z * h
         return GRUCarry(h), h
 
-    return Cell(init, carry, halves.project, recur, gates, halves.feature_ndim)
+    project, rank = halves.project, halves.feature_ndim
+    return Cell(init, carry, project, recur, gates, rank, output=attrgetter("h"))
 
 
 class _Halves(NamedTuple):
@@ -279,7 +286,7 @@ def _halves(
     window: _Window,
     group_norm: int | None,
     inits: tuple[Initializer, Initializer, Initializer],
-    bias: bool = True,
+    use_bias: bool = True,
 ) -> _Halves:
     """The shared functions of a cell with `gates` blocks of D channels."""
     grouped = group_norm is None or is_count(group_norm)
@@ -318,7 +325,7 @@ def _halves(
         params = {"w_h": draw_h(key_h, kernel, dtype)}
         if channels:
             params["w_x"] = draw_x(key_x, (*window.kernel, channels, width), dtype)
-        if bias:
+        if use_bias:
             params["b"] = draw_b(key_b, (width,), dtype)
         if group_norm:
             params["gain_x"] = jnp.ones((width,), dtype)
@@ -328,7 +335,7 @@ def _halves(
     def project(params, xs, *, keys=None):
         w_h = params["w_h"]
         if xs is None:
-            return params["b"] if bias else jnp.zeros(w_h.shape[-1], w_h.dtype)
+            return params["b"] if use_bias else jnp.zeros(w_h.shape[-1], w_h.dtype)
         w_x = params.get("w_x", w_h[..., :0, :])
         if xs.shape[-1] != w_x.shape[-2]:
             raise ValueError(
@@ -340,7 +347,7 @@ def _halves(
         if group_norm:
             us = _group_norm(us, rank, gates * group_norm, params["gain_x"])
         us = us.astype(w_x.dtype)
-        return us + params["b"] if bias else us
+        return us + params["b"] if use_bias else us
 
     def recur(params, h):
         w_h = params["w_h"]

@@ -39,17 +39,20 @@ def input_product(
     *,
     bias: bool = True,
 ) -> jax.Array:
-    """`xs @ w_x + b`, for all steps at once: `[..., F] -> [..., G]`; `b` for None."""
-    w_x, b = params["w_x"], params["b"]
+    """`xs @ w_x + b`, for all steps at once: `[..., F] -> [..., G]`; `b` for None.
+
+    Without `bias`, and where params have no `b`, nothing is added.
+    """
+    w_x, b = params["w_x"], params.get("b") if bias else None
     if xs is None:
-        return b if bias else jnp.zeros_like(b)
+        return jnp.zeros(w_x.shape[-1], w_x.dtype) if b is None else b
     if xs.shape[-1] != w_x.shape[0]:
         raise ValueError(
             f"{caller}: xs has F={xs.shape[-1]} but w_x wants {w_x.shape[0]}; "
             f"make params with cell.init(key, ({xs.shape[-1]},))"
         )
     xs = xs.astype(w_x.dtype)
-    if not bias:
+    if b is None:
         return xs @ w_x
     if xs.shape[-1] == 1:
         # On CPU, XLA makes a product over one feature elementwise and fuses it with the
@@ -74,8 +77,13 @@ def normalize(z: jax.Array, gain: jax.Array) -> jax.Array:
 
     Reference: Ba, Kiros & Hinton 2016.
     """
+    normal = standardize(z)
+    return (normal * gain.astype(normal.dtype)).astype(z.dtype)
+
+
+def standardize(z: jax.Array) -> jax.Array:
+    """`(z - mean) / sqrt(variance + 1e-5)` over the last axis, in float32 at least."""
     wide = z.astype(at_least_float32(z.dtype))
     centred = wide - wide.mean(axis=-1, keepdims=True)
     variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    normal = centred * jax.lax.rsqrt(variance + 1e-5)
-    return (normal * gain.astype(wide.dtype)).astype(z.dtype)
+    return centred * jax.lax.rsqrt(variance + 1e-5)

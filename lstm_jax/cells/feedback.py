@@ -127,7 +127,10 @@ def autoregressive(
         new, y = cell.gates(params, carry.cell, u, a)
         return AutoregressiveCarry(new, y.astype(carry.y.dtype)), y
 
-    return Cell(init, carry, project, recur, gates, feature_ndim=cell.feature_ndim)
+    def output(carry):
+        return carry.y
+
+    return Cell(init, carry, project, recur, gates, cell.feature_ndim, output=output)
 
 
 def _reads_consts(feedback: Callable) -> bool:

@@ -1,6 +1,7 @@
 """The LSTM, plain and with the options of the literature."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ def lstm(
     coupled: bool = False,
     gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    use_bias: bool = True,
     forget_bias: float | Initializer = 1.0,
     kernel_init: Initializer = glorot(),
     recurrent_init: Initializer = orthogonal(),
@@ -55,6 +57,7 @@ def lstm(
       coupled: f = 1 - i, and one block less: 3D instead of 4D, in the order i g o.
       gate: σ, pointwise, into 0 to 1, such as `jax.nn.hard_sigmoid`.
       activation: in place of both tanh, pointwise.
+      use_bias: False leaves out `b`, and with it the forget bias; also `b_c`.
       forget_bias: added to `b_f` at initialisation, so that it is a parameter like
         any other and moves with a checkpoint. An initialiser, such as
         `initializers.chrono(784)`, draws it and is taken from `b_i` as well. With
@@ -80,7 +83,7 @@ def lstm(
         dense.check_width("lstm", projection, "projection")
     outputs = projection or features
     blocks = 3 if coupled else 4
-    plain = not (peepholes or layer_norm or projection or coupled)
+    plain = use_bias and not (peepholes or layer_norm or projection or coupled)
     plain = plain and gate is jax.nn.sigmoid and activation is jnp.tanh
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
@@ -90,15 +93,17 @@ def lstm(
         params = {
             "w_x": per_gate(kernel_init, blocks)(key_x, (width, gates), dtype),
             "w_h": per_gate(recurrent_init, blocks)(key_h, (outputs, gates), dtype),
-            "b": per_gate(bias_init, blocks)(key_b, (gates,), dtype),
         }
-        drawn = callable(forget_bias)
-        b_f = forget_bias(key_f, (features,), dtype) if drawn else forget_bias
-        b_f = jnp.asarray(b_f, dtype)
-        if not coupled:
-            params["b"] = params["b"].at[features : 2 * features].add(b_f)
-        if coupled or drawn:
-            params["b"] = params["b"].at[:features].add(-b_f)
+        if use_bias:
+            b = per_gate(bias_init, blocks)(key_b, (gates,), dtype)
+            drawn = callable(forget_bias)
+            b_f = forget_bias(key_f, (features,), dtype) if drawn else forget_bias
+            b_f = jnp.asarray(b_f, dtype)
+            if not coupled:
+                b = b.at[features : 2 * features].add(b_f)
+            if coupled or drawn:
+                b = b.at[:features].add(-b_f)
+            params["b"] = b
         if peepholes:
             for name in ("p_i", "p_o") if coupled else ("p_i", "p_f", "p_o"):
                 params[name] = jnp.zeros(features, dtype)
@@ -106,7 +111,8 @@ def lstm(
             params["gain_x"] = jnp.ones(gates, dtype)
             params["gain_h"] = jnp.ones(gates, dtype)
             params["gain_c"] = jnp.ones(features, dtype)
-            params["b_c"] = jnp.zeros(features, dtype)
+            if use_bias:
+                params["b_c"] = jnp.zeros(features, dtype)
         if projection:
             params["w_p"] = kernel_init(key_p, (features, projection), dtype)
         return params
@@ -128,7 +134,8 @@ def lstm(
             return z + params[name].astype(z.dtype) * c.astype(z.dtype)
 
         if layer_norm:
-            a = dense.normalize(a, params["gain_h"]) + params["b"].astype(a.dtype)
+            a = dense.normalize(a, params["gain_h"])
+            a = a + params["b"].astype(a.dtype) if use_bias else a
             u = dense.normalize(u, params["gain_x"])
         z = u.astype(a.dtype) + a  # [*B, G]
         i, *f, g, o = jnp.split(z, blocks, axis=-1)  # each [*B, D]; no f if coupled
@@ -141,10 +148,13 @@ def lstm(
         o = gate(peek("p_o", o, c))
         seen = c
         if layer_norm:
-            seen = dense.normalize(c, params["gain_c"]) + params["b_c"].astype(c.dtype)
+            seen = dense.normalize(c, params["gain_c"])
+            seen = seen + params["b_c"].astype(c.dtype) if use_bias else seen
         h = o.astype(c.dtype) * activation(seen)
         if projection:
             h = dense.wide_product(h, params["w_p"]).astype(carry.h.dtype)
         return LSTMCarry(c, h), h
 
-    return Cell(init, carry, project, recur, gates, equations="lstm" if plain else None)
+    equations = "lstm" if plain else None
+    output = attrgetter("h")
+    return Cell(init, carry, project, recur, gates, equations=equations, output=output)

@@ -67,7 +67,8 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
     The state itself is left whole: of an LSTM, h enters the product masked, while c
     is remembered in full. The mask is drawn for each example with the carry, from
     its key, and stays in it: a carry kept for the next chunk of a sequence keeps its
-    mask, and `resets` bring the same one back. Without a key there is none.
+    mask, and `resets` bring the same one back. Without a key there is none; a run must
+    have a key if the carry it is given was made with one, and none if not.
 
     Args:
       cell: a cell whose state enters through `recur`.
@@ -77,7 +78,8 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
       A `Cell` with the params of `cell` and carry `RecurrentDropoutCarry`.
 
     Raises:
-      ValueError: if `rate` is outside [0, 1); at init, if `recur` returns nothing.
+      ValueError: if `rate` is outside [0, 1); at init, if `recur` returns nothing; in
+        a run, if there is a key but no mask in the carry, or a mask but no key.
 
     Reference: Gal & Ghahramani 2016, with one mask for all gates.
     """
@@ -109,6 +111,10 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
         ]
         return RecurrentDropoutCarry(state, jax.tree.unflatten(tree, mask))
 
+    def project(params, xs, *, keys=None):
+        u = cell.project(params, xs, keys=keys)
+        return u, None if keys is None else _Training()
+
     def recur(params, carry):
         if carry.mask is None:
             return cell.recur(params, carry.cell)
@@ -120,12 +126,28 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
         return cell.recur(params, seen)
 
     def gates(params, carry, u, a):
+        u, training = u
+        if training is not None and carry.mask is None:
+            raise ValueError(
+                "recurrent_dropout: there is a key, but the carry was made without one "
+                "and holds no mask, so nothing would be dropped; make it with "
+                "cell.carry(..., key=key), or pass no carry"
+            )
+        if training is None and carry.mask is not None:
+            raise ValueError(
+                "recurrent_dropout: the carry was made with a key and holds a mask, "
+                "but there is no key; pass key=key to go on in training, or "
+                "carry._replace(mask=None) to evaluate"
+            )
         new, y = cell.gates(params, carry.cell, u, a)
         return carry._replace(cell=new), y
 
-    return cell._replace(
-        init=init, carry=carry, recur=recur, gates=gates, equations=None
-    )
+    output = cell.output and (lambda carry: cell.output(carry.cell))
+    return Cell(init, carry, project, recur, gates, cell.feature_ndim, output=output)
+
+
+class _Training(NamedTuple):
+    """Says in `u` that there are keys; as a pytree it has no leaves."""
 
 
 def zoneout(cell: Cell, rate: Any) -> Cell:
@@ -134,9 +156,9 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
         carry_t = m_t carry_tm1 + (1 - m_t) new_t        m_t ~ Bernoulli(rate)
 
     Drawn for each example, unit and step; without keys, the mean, `rate` for m_t. An
-    output that is a leaf of the new carry (h of an LSTM or a GRU), the same array,
-    comes out zoned out as well; any other is left as the cell made it. Leaves that
-    are not floating are always new.
+    output that is a part of the new carry by the cell's own word, `Cell.output` (h of
+    an LSTM or a GRU), comes out zoned out as well; any other is left as the cell made
+    it. Leaves that are not floating are always new.
 
     Args:
       cell: any cell.
@@ -168,12 +190,9 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
         olds, tree = jax.tree.flatten(carry)
         news = jax.tree.leaves(new)
         keys = [None] * len(olds) if key is None else jax.random.split(key, len(olds))
-        zoned = list(map(zone, rates_of(carry), keys, olds, news))
-        for leaf, made in zip(zoned, news, strict=True):
-            if made is y:
-                y = leaf
-                break
-        return jax.tree.unflatten(tree, zoned), y
+        zoned = map(zone, rates_of(carry), keys, olds, news)
+        zoned = jax.tree.unflatten(tree, list(zoned))
+        return zoned, cell.output(zoned).astype(y.dtype) if cell.output else y
 
     def rates_of(carry):
         try:

@@ -1,6 +1,7 @@
 """The vanilla recurrent network."""
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ def rnn(
     features: int,
     *,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    use_bias: bool = True,
     kernel_init: Initializer = glorot(),
     recurrent_init: Initializer = orthogonal(),
     bias_init: Initializer = zeros(),
@@ -34,6 +36,7 @@ def rnn(
     Args:
       features: D, the hidden width, >= 1.
       activation: φ, pointwise: `jnp.tanh`, `jax.nn.relu`, `jax.nn.leaky_relu`.
+      use_bias: False leaves out `b`.
       kernel_init: draws `w_x`.
       recurrent_init: draws `w_h`.
       bias_init: draws `b`.
@@ -51,11 +54,12 @@ def rnn(
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
         width = dense.vector_width("rnn", feature_shape)
         key_x, key_h, key_b = jax.random.split(key, 3)
-        return {
+        params = {
             "w_x": kernel_init(key_x, (width, features), dtype),
             "w_h": recurrent_init(key_h, (features, features), dtype),
-            "b": bias_init(key_b, (features,), dtype),
         }
+        b = {"b": bias_init(key_b, (features,), dtype)} if use_bias else {}
+        return params | b
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
         return RNNCarry(jnp.zeros((*batch_shape, features), dtype))
@@ -70,4 +74,4 @@ def rnn(
         h = activation(u.astype(a.dtype) + a).astype(carry.h.dtype)
         return RNNCarry(h), h
 
-    return Cell(init, carry, project, recur, gates)
+    return Cell(init, carry, project, recur, gates, output=attrgetter("h"))

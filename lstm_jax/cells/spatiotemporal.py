@@ -149,7 +149,10 @@ def st_lstm(
                 overlap += _cosine(*c_m).astype(overlap.dtype)
         return STLSTMCarry(tuple(cs), tuple(hs), m, overlap), hs[-1]
 
-    return Cell(init, carry, project, recur, gates, feature_ndim=3)
+    def output(carry):
+        return carry.h[-1]
+
+    return Cell(init, carry, project, recur, gates, 3, output=output)
 
 
 def _layer(p, c, m, u, from_h, from_m):

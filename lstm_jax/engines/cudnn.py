@@ -51,8 +51,8 @@ def cudnn(
 
     Raises:
       NotImplementedError: for anything but what cuDNN can: `equations="lstm"`, params,
-        inputs and state in float32, `lengths` but no `mask` and no `resets`, no `key`,
-        no `jax.vmap`, one device, an NVIDIA GPU; no carries, no `remat="step"` and no
+        inputs and state in float32, `lengths` but no `mask` and no `resets`, no
+        `jax.vmap`, one device, an NVIDIA GPU; no carries, no `remat="step"` and no
         `unroll`, for there is no loop. From JAX, for second derivatives.
       TypeError: from JAX, for forward-mode derivatives; use the engine "scan".
     """
@@ -160,8 +160,6 @@ def _check_run(cell, params, inputs, carry, time, unroll, remat, every_carry) ->
         )
     if inputs.xs is None:
         _refuse("wants inputs, but xs is None")
-    if inputs.keys is not None:
-        _refuse("draws nothing, as a plain LSTM does not", "leave out key")
     if inputs.is_first is not None:
         _refuse("knows no resets")
     if inputs.mask is not None and inputs.padding is None:

@@ -73,7 +73,7 @@ def hoist(
       `(inputs, project)`: their `xs` hold projections or still inputs, and
       `project(params, inputs_t) -> u_t` is to be called within the loop.
     """
-    if not now or inputs.xs is None:
+    if not now or inputs.xs is None or inputs.xs.shape[0] == 0:
         return inputs, lambda params, s: project_step(cell, params, s.xs, s.keys)
     keys = inputs.keys
     if keys is not None:

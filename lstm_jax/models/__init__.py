@@ -9,13 +9,13 @@ from lstm_jax.models.encoders import FrameEncoder
 from lstm_jax.models.forecasters import EncoderForecaster, FrameForecaster
 from lstm_jax.models.kraken import KrakenReader, load_kraken
 from lstm_jax.models.readers import Reader
-from lstm_jax.models.recurrent import Recurrent
+from lstm_jax.models.recurrent import Recurrent, RecurrentLayers
 from lstm_jax.models.resnet import ResNet, load_resnet, resnet_params
 from lstm_jax.models.segmenters import ReNet, Segmenter
 from lstm_jax.models.streaming import Stream, stream
 
 if TYPE_CHECKING:
-    from lstm_jax.models.recurrent_nnx import NNXRecurrent
+    from lstm_jax.models.recurrent_nnx import NNXRecurrent, NNXRecurrentLayers
 
 __all__ = [
     "CRNN",
@@ -26,9 +26,11 @@ __all__ = [
     "FrameForecaster",
     "KrakenReader",
     "NNXRecurrent",
+    "NNXRecurrentLayers",
     "ReNet",
     "Reader",
     "Recurrent",
+    "RecurrentLayers",
     "ResNet",
     "Segmenter",
     "SequenceClassifier",
@@ -42,8 +44,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "NNXRecurrent":  # NNX takes a while to import
-        from lstm_jax.models.recurrent_nnx import NNXRecurrent
+    if name in ("NNXRecurrent", "NNXRecurrentLayers"):
+        from lstm_jax.models import recurrent_nnx  # NNX takes a while to import
 
-        return NNXRecurrent
+        return getattr(recurrent_nnx, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

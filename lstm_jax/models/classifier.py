@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from lstm_jax.cell import Cell
 from lstm_jax.directions import bidirectional
 from lstm_jax.engines.scan_inputs import mask_inputs, valid_steps
+from lstm_jax.models.keys import example_keys, fold
 from lstm_jax.models.sequences import Order
+from lstm_jax.randomness import example_dropout, step_dropout
 from lstm_jax.unroll import unroll
 
 
@@ -63,8 +65,9 @@ class SequenceClassifier(nn.Module):
           images: `[B, H, W, C]`, normalised; or clips, `[B, T, H, W, C]`.
           lengths: int `[B]`, steps of each sequence to read; default all.
           mask: bool `[B, T]`, steps to read; default all.
-          keys: `[B]`, one key an example, so that dropout is the same whatever the
-            number of devices; None means evaluation.
+          keys: `[B]`, one key an example, so that what is drawn, by dropout here and
+            by the cells, is the same whatever the number of devices. None means
+            those of `rngs={"dropout": key}`; without either, evaluation.
 
         Returns:
           `[B, K]`, float32; `[B, T, K]` with `per_step`.
@@ -81,11 +84,13 @@ class SequenceClassifier(nn.Module):
             time, batch = xs.shape[:2]
             encoded = self.encoder(xs.reshape(time * batch, *xs.shape[2:]))
             xs = encoded.reshape(time, batch, *encoded.shape[1:])
+        keys = example_keys(self, keys, len(images))
         options = dict(mask=valid, engine=self.engine, dtype=self.dtype)
         options["truncate"] = self.truncate
         for layer, cell in enumerate(self.cells):
-            if layer and keys is not None:
-                xs = _dropout(xs, self.dropout, _fold(keys, layer), axis=1)
+            if keys is not None:
+                dropout_keys, options["key"] = layer_keys(keys, layer)
+                xs = step_dropout(xs, self.dropout if layer else 0.0, dropout_keys)
             features = xs.shape[2:]
             params = self.param(f"layer_{layer}", cell.init, features)
             if self.bidirectional:
@@ -94,10 +99,16 @@ class SequenceClassifier(nn.Module):
             else:
                 xs = unroll(cell, params, xs, **options).ys
         xs = xs.mean(tuple(range(2, xs.ndim - 1)))  # over space, if there is any
-        pooled = xs.swapaxes(0, 1) if self.per_step else self._pool(xs, valid)
+        head_keys, _ = layer_keys(keys, len(self.cells))
+        if self.per_step:
+            if keys is not None:
+                xs = step_dropout(xs, self.dropout, head_keys)
+            pooled = xs.swapaxes(0, 1)
+        else:
+            pooled = self._pool(xs, valid)
+            if keys is not None:
+                pooled = example_dropout(pooled, self.dropout, head_keys)
         pooled = pooled.astype(jnp.float32)  # [B, D or 2D], or [B, T, D]
-        if keys is not None:
-            pooled = _dropout(pooled, self.dropout, keys, axis=0)
         return nn.Dense(self.outputs, name="head")(pooled)
 
     def _pool(self, ys: jax.Array, valid: jax.Array | None) -> jax.Array:
@@ -119,6 +130,11 @@ class SequenceClassifier(nn.Module):
         return jnp.where(valid.any(0)[:, None], least, jnp.zeros_like(least))
 
 
+def layer_keys(keys: jax.Array | None, layer: int) -> tuple[Any, Any]:
+    """Keys for the dropout before a layer, or before the head, and for its cells."""
+    return fold(keys, 2 * layer), fold(keys, 2 * layer + 1)
+
+
 def _take(ys: jax.Array, valid: jax.Array | None, *, last: bool) -> jax.Array:
     """The last or the first valid step of `ys [T, B, D]`; zero where none is."""
     if valid is None:
@@ -126,27 +142,3 @@ def _take(ys: jax.Array, valid: jax.Array | None, *, last: bool) -> jax.Array:
     steps = valid.shape[0]
     at = steps - 1 - valid[::-1].argmax(0) if last else valid.argmax(0)  # [B]
     return jnp.take_along_axis(ys, at[None, :, None], axis=0)[0]
-
-
-def _fold(keys: jax.Array, data: int) -> jax.Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, data))(keys)
-
-
-def _dropout(xs: jax.Array, rate: float, keys: jax.Array, *, axis: int) -> jax.Array:
-    """Inverted dropout with one key for each example, along batch axis `axis`.
-
-    Each 32 random bits decide over two numbers: drawing them is a good part of a small
-    network's step. The rate is rounded to a multiple of 2**-16.
-    """
-    if rate == 0.0:
-        return xs
-    dropped = min(round(rate * 2**16), 2**16 - 1)
-    scale = 2**16 / (2**16 - dropped)
-
-    def drop(key, x):
-        words = jax.random.bits(key, (-(-x.shape[0] // 2), *x.shape[1:]))
-        halves = jnp.concatenate([words >> 16, words & 0xFFFF])[: x.shape[0]]
-        keep = halves >= dropped
-        return jnp.where(keep, x * jnp.asarray(scale, x.dtype), jnp.zeros_like(x))
-
-    return jax.vmap(drop, in_axes=(0, axis), out_axes=axis)(keys, xs)

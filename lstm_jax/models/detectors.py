@@ -1,5 +1,6 @@
 """Picture or clip → boxes: emitted one by one, or from every place of a map."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -8,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.cell import Cell, project_step
+from lstm_jax.models.keys import example_keys
 from lstm_jax.models.segmenters import Convolutions, across_frames, conv
+from lstm_jax.randomness import is_stochastic
 from lstm_jax.unroll import unroll
 
 RARE = -2.0  # logit with which a place of a map begins to say that nothing is there
@@ -65,8 +68,13 @@ class BoxEmitter(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """`[B, H, W, C] -> [B, Q, 5 + K]`: corners as shares, e, logits of classes."""
+    def __call__(
+        self, images: jax.Array, *, keys: jax.Array | None = None
+    ) -> jax.Array:
+        """`[B, H, W, C] -> [B, Q, 5 + K]`: corners as shares, e, logits of classes.
+
+        The cell draws from `keys [B]`, or from `rngs={"dropout": key}`.
+        """
         x = Pyramid(self.widths, self.dtype, name="pyramid")(images)
         x = x.astype(jnp.float32)
         b, h, w, width = x.shape
@@ -84,16 +92,16 @@ class BoxEmitter(nn.Module):
             "query": query.variables["params"],
             "coverage": self.param("coverage", nn.initializers.ones, ()),
         }
-        carry = _LookCarry(
-            self.cell.carry(params["cell"], (b,), (width + 2,)),
-            jnp.zeros((b, width), jnp.float32),
-            jnp.zeros_like(consts["salience"]),
-        )
-        run = unroll(
-            _looking(self.cell), params, None, carry, length=self.steps, consts=consts
-        )
-        said = head(run.ys).swapaxes(0, 1)  # [B, Q, 5 + K]
-        look = run.ys[..., width:].swapaxes(0, 1)
+        look_at = _looking(self.cell, width, h * w)
+        emit = partial(unroll, look_at, params, None, length=self.steps)
+        keys = example_keys(self, keys, b)
+        if keys is not None and is_stochastic(self.cell, params["cell"], (width + 2,)):
+            one = jax.vmap(lambda key, consts: emit(key=key, consts=consts).ys)
+            ys = one(keys, consts)  # [B, Q, D + F]
+        else:
+            carry = look_at.carry(params, (b,), (), jnp.float32)
+            ys = emit(carry, consts=consts).ys.swapaxes(0, 1)
+        said, look = head(ys), ys[..., width:]  # [B, Q, 5 + K], [B, Q, F]
         centre = look[..., -2:] + 0.2 * jnp.tanh(said[..., :2])
         return _with_corners(centre, said[..., 2:4], said[..., 4:])
 
@@ -112,11 +120,24 @@ class _LookCarry(NamedTuple):
     seen: jax.Array
 
 
-def _looking(cell: Cell) -> Cell:
+def _looking(cell: Cell, width: int, places: int) -> Cell:
     """`cell`, whose input is what it looks at: the map among the loop constants.
 
     It puts out `[h_t; look]`, `[*B, D + F]`.
+
+    Args:
+      cell: of D = `width` outputs, which reads F = `width` + 2 features.
+      width: channels of the map.
+      places: of the map, h w.
     """
+
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        state = cell.carry(params["cell"], batch_shape, (width + 2,), dtype, key=key)
+        h, seen = (jnp.zeros((*batch_shape, n), jnp.float32) for n in (width, places))
+        return _LookCarry(state, h, seen)
+
+    def project(params, xs, *, keys=None):
+        return () if keys is None else keys  # of a step, for what it will look at
 
     def recur(params, carry):
         return cell.recur(params["cell"], carry.cell)
@@ -124,23 +145,20 @@ def _looking(cell: Cell) -> Cell:
     def gates(params, carry, u, a, *, consts):
         query = params["query"]
         asked = carry.h @ query["kernel"] + query["bias"]
-        asked = jnp.einsum("bpf,bf->bp", consts["keys"], asked)
+        asked = jnp.einsum("...pf,...f->...p", consts["keys"], asked)
         asked = asked / np.sqrt(query["kernel"].shape[-1])
         taken = 10 * params["coverage"] * carry.seen
         at = jax.nn.softmax(consts["salience"] + asked - taken)
-        look = jnp.einsum("bp,bpf->bf", at, consts["map"])
-        u = project_step(cell, params["cell"], look)
+        look = jnp.einsum("...p,...pf->...f", at, consts["map"])
+        u = project_step(cell, params["cell"], look, u or None)
         new, h = cell.gates(params["cell"], carry.cell, u, a)
         out = jnp.concatenate([h, look], axis=-1)
         return _LookCarry(new, h, carry.seen + at), out
 
-    return Cell(
-        init=lambda *args, **options: None,
-        carry=lambda params, *args, **options: None,
-        project=lambda params, xs, *, keys=None: (),
-        recur=recur,
-        gates=gates,
-    )
+    def init(key, feature_shape, dtype=jnp.float32):
+        raise NotImplementedError("BoxEmitter makes these params")
+
+    return Cell(init, carry, project, recur, gates)
 
 
 class DenseDetector(nn.Module):
@@ -166,7 +184,12 @@ class DenseDetector(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, carry: Any = None, with_carry: bool = False
+        self,
+        images: jax.Array,
+        *,
+        carry: Any = None,
+        with_carry: bool = False,
+        keys: jax.Array | None = None,
     ) -> Any:
         """Answers for all places, by rows.
 
@@ -174,6 +197,8 @@ class DenseDetector(nn.Module):
           images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`.
           carry: state of `memory` before the first frame.
           with_carry: also return the state after the last one.
+          keys: `[B]`, one key an example, for a memory with randomness; None means
+            those of `rngs={"dropout": key}`; without either, evaluation.
 
         Returns:
           `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as shares of the picture,
@@ -184,7 +209,8 @@ class DenseDetector(nn.Module):
         x = Pyramid(self.widths, self.dtype, name="pyramid")(x)
         if self.memory is not None and len(batch) == 2:
             params = self.param("memory", self.memory.init, x.shape[1:])
-            options = dict(engine=self.engine, dtype=self.dtype)
+            keys = example_keys(self, keys, batch[0])
+            options = dict(engine=self.engine, dtype=self.dtype, key=keys)
             ys, carry = across_frames(self.memory, params, x, batch, carry, **options)
             # what the frame itself shows stays at hand, as in their [h; b]
             x = jnp.concatenate([x.astype(ys.dtype), ys], axis=-1)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
 from lstm_jax.cells import STLSTMCarry, autoregressive
+from lstm_jax.models.keys import example_keys, fold
+from lstm_jax.randomness import key_for
 from lstm_jax.unroll import unroll
 
 
@@ -36,21 +38,28 @@ class EncoderForecaster(nn.Module):
 
     @nn.compact
     def __call__(self, clips: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
-        """`[B, T, H, W, C] -> [B, horizon, H, W, C]`, the frames after the clip's."""
+        """`[B, T, H, W, C] -> [B, horizon, H, W, C]`, the frames after the clip's.
+
+        Cells draw from `keys [B]`, or from `rngs={"dropout": key}`.
+        """
+        keys = example_keys(self, keys, len(clips))
         xs = to_patches(clips, self.patch).swapaxes(0, 1)  # [T, B, H/p, W/p, C p p]
         channels = xs.shape[-1]
         options = dict(engine=self.engine, remat=self.remat, dtype=self.dtype)
-        carries = []
+        carries, draws = [], []
         for layer, cell in enumerate(self.cells):
             params = self.param(f"encoder_{layer}", cell.init, xs.shape[2:])
-            xs, carry = unroll(cell, params, xs, **options)
+            own = key_for((cell,), (params,), xs, fold(keys, 2 * layer))
+            xs, carry = unroll(cell, params, xs, key=own, **options)
             carries.append(carry)
+            draws.append(own is not None)
         ys, seen = None, []
         space = xs.shape[2:-1]
         for layer, cell in reversed(list(enumerate(self.cells))):
             reads = (*space, 0 if ys is None else ys.shape[-1])
             params = self.param(f"forecaster_{layer}", cell.init, reads)
             length = self.horizon if ys is None else None
+            options["key"] = fold(keys, 2 * layer + 1) if draws[layer] else None
             ys = unroll(cell, params, ys, carries[layer], length=length, **options).ys
             seen.append(ys)
         joined = jnp.concatenate(seen, axis=-1).astype(jnp.float32)
@@ -94,7 +103,9 @@ class FrameForecaster(nn.Module):
           sampling: None; or the probabilities that an own answer takes the place of a
             given frame among the first `inputs`, and of a later one. The later ones
             are then given, too; that is for training.
-          keys: `[B]`, from which the first draws; None draws nothing.
+          keys: `[B]`, one key an example, for `sampling` and for cells with
+            randomness; None means those of `rngs={"dropout": key}`; without either
+            nothing is drawn, and `sampling` counts for nothing.
 
         Returns:
           `[B, T - 1, H, W, C]`. The decoupling loss of an `st_lstm` that has one, its
@@ -104,20 +115,20 @@ class FrameForecaster(nn.Module):
         steps = xs.shape[0] - 1
         options = dict(engine=self.engine, remat=self.remat, dtype=self.dtype)
         params = self.param("cell", self.cell.init, xs.shape[2:])
-        key = None if keys is None or sampling is None else keys[0]
+        options["key"] = keys = example_keys(self, keys, len(clips))
+        given = sampling is not None and keys is not None
 
-        def run(xs, carry, number, length=None):
-            odds = 0.0 if key is None else sampling[number]
-            own = None if key is None else jax.random.fold_in(key, number)
+        def run(xs, carry, number, **more):
+            odds = sampling[number] if given else 0.0
             cell = autoregressive(self.cell, sampling=odds)
-            return unroll(cell, params, xs, carry, length=length, key=own, **options)
+            return unroll(cell, params, xs, carry, **more, **options)
 
         ys, carry = run(xs[: min(self.inputs, steps)], None, 0)
         left = steps - self.inputs
         if left > 0:
-            given = key is not None
             later = xs[self.inputs : steps] if given else None
-            more, carry = run(later, carry, 1, None if given else left)
+            at = dict(length=None if given else left, first_step=self.inputs)
+            more, carry = run(later, carry, 1, **at)
             ys = jnp.concatenate([ys, more])
         if isinstance(carry.cell, STLSTMCarry) and not isinstance(
             carry.cell.overlap, tuple

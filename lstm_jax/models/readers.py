@@ -12,6 +12,7 @@ from lstm_jax.cell import at_least_float32
 from lstm_jax.cells import gru, lstm
 from lstm_jax.directions import bidirectional
 from lstm_jax.models import vgsl_layers as vgsl
+from lstm_jax.models.keys import example_keys, fold
 from lstm_jax.models.segmenters import conv
 from lstm_jax.models.vgsl import Spec
 from lstm_jax.unroll import unroll
@@ -60,7 +61,8 @@ class Reader(nn.Module):
             has height 1 and more than 3 channels, also grey ones as high as it has
             channels.
           lengths: int `[B]`, the columns of each image that count; default all.
-          keys: `[B]`, one key an image, for dropout; None means evaluation.
+          keys: `[B]`, one key an image, for dropout; None means those of
+            `rngs={"dropout": key}`; without either, evaluation.
 
         Returns:
           Logits `[B, T, K]` of O1, T = `spec.steps(W)`; `[B, H, W, K]` of O2, `[B, K]`
@@ -85,6 +87,7 @@ class Reader(nn.Module):
             lengths = jnp.asarray(lengths)
             spec.steps(lengths)  # refuses a spec that has no steps
         x = masked(x, lengths)
+        keys = example_keys(self, keys, len(images))
         x, lengths = self._series("", spec.layers, x, lengths, keys, len(images))
         return x if spec.output is None else self._output(x, lengths)
 
@@ -93,12 +96,12 @@ class Reader(nn.Module):
             if isinstance(layer, vgsl.Series):
                 name = f"{prefix}series_{number}_"
                 x, lengths = self._series(
-                    name, layer.layers, x, lengths, _fold(keys, number), batch
+                    name, layer.layers, x, lengths, fold(keys, number), batch
                 )
             elif isinstance(layer, vgsl.Parallel):
                 name, runs = f"{prefix}parallel_{number}_", []
                 for k, branch in enumerate(layer.layers):
-                    inside = _fold(_fold(keys, number), k)
+                    inside = fold(fold(keys, number), k)
                     one = branch.layers if isinstance(branch, vgsl.Series) else [branch]
                     deep = f"{name}{k}_"
                     runs.append(self._series(deep, one, x, lengths, inside, batch))
@@ -106,7 +109,7 @@ class Reader(nn.Module):
                 lengths = runs[0][1]
             else:
                 name = layer.name or f"{prefix}{letters(layer)}_{number}"
-                x = self._layer(name, layer, x, lengths, _fold(keys, number), batch)
+                x = self._layer(name, layer, x, lengths, fold(keys, number), batch)
                 if lengths is not None:
                     lengths = vgsl.size(layer, 1, lengths)
                     x = masked(x, lengths)
@@ -345,12 +348,6 @@ def _dropout(x: jax.Array, layer: vgsl.Dropout, keys: jax.Array | None) -> jax.A
     kept = keep(keys).reshape(len(x), *shape)
     scaled = x * jnp.asarray(1 / (1 - layer.rate), x.dtype)
     return jnp.where(kept, scaled, jnp.zeros((), x.dtype))
-
-
-def _fold(keys: jax.Array | None, number: int) -> jax.Array | None:
-    if keys is None:
-        return None
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
 def widened(x: jax.Array) -> jax.Array:

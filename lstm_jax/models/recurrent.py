@@ -1,24 +1,32 @@
-"""A cell as a Linen layer: Linen owns the params, `unroll` does the work."""
+"""Cells and layers of them as Linen modules, which own params; `unroll` runs them."""
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
+from lstm_jax.layers import recurrent_layers
 from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 
 
-def unroll_batch_major(cell, params, xs, **options) -> Unrolled | EveryCarry:
-    """`unroll` over `[B, T, F]`; `mask`, `resets` and all carries likewise."""
+def run_batch_major(
+    run: Callable[..., Unrolled | EveryCarry], params: Any, xs: jax.Array, **options
+) -> Unrolled | EveryCarry:
+    """`run(params, xs [T, B, F], **options)` over `[B, T, F]`.
+
+    `mask`, `resets`, outputs and the carries of all steps are batch-major likewise.
+    """
 
     def swapped(tree):
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), tree)
 
     for name in ("mask", "resets"):
         options[name] = swapped(options.get(name))
-    out = unroll(cell, params, swapped(xs), **options)
+    out = run(params, swapped(xs), **options)
     if isinstance(out, EveryCarry):
         out = out._replace(carries=swapped(out.carries))
     return out._replace(ys=swapped(out.ys))
@@ -35,7 +43,8 @@ class Recurrent(nn.Module):
       param_dtype: of the params at initialisation.
 
     Call with any other option of `unroll`: `carry`, `lengths [B]`, `mask [B, T]`,
-    `resets [B, T]`, `key`, `remat`, …
+    `resets [B, T]`, `remat`, … Cells with randomness draw from `key`, or from the
+    stream of `rngs={"dropout": key}`; without either they are in evaluation.
     """
 
     cell: Cell
@@ -45,14 +54,49 @@ class Recurrent(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled:
+    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | EveryCarry:
         params = self.param("cell", self.cell.init, xs.shape[2:], self.param_dtype)
-        return unroll_batch_major(
-            self.cell,
-            params,
-            xs,
-            reverse=self.reverse,
-            engine=self.engine,
-            dtype=self.dtype,
-            **options,
+        options |= dict(engine=self.engine, dtype=self.dtype, reverse=self.reverse)
+        run = partial(unroll, self.cell)
+        return run_batch_major(run, params, xs, **_with_key(self, options))
+
+
+class RecurrentLayers(nn.Module):
+    """`recurrent_layers` as a Linen module: `[B, T, F] -> Unrolled([B, T, D], carry)`.
+
+    Attributes:
+      cells, num_layers, bidirectional, dropout, merge: as in `recurrent_layers`.
+      engine, dtype, param_dtype: as in `Recurrent`.
+
+    Call with any other option of `unroll`, as `Recurrent`; `carry` and the carry that
+    is returned are tuples of one entry a layer.
+    """
+
+    cells: Cell | Sequence[Cell]
+    num_layers: int | None = None
+    bidirectional: bool = False
+    dropout: float = 0.0
+    merge: Literal["concat", "sum"] = "concat"
+    engine: str = "auto"
+    dtype: Any = None
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | EveryCarry:
+        layers = recurrent_layers(
+            self.cells,
+            self.num_layers,
+            bidirectional=self.bidirectional,
+            dropout=self.dropout,
+            merge=self.merge,
         )
+        params = self.param("layers", layers.init, xs.shape[2:], self.param_dtype)
+        options |= dict(engine=self.engine, dtype=self.dtype)
+        return run_batch_major(layers.apply, params, xs, **_with_key(self, options))
+
+
+def _with_key(module: nn.Module, options: dict[str, Any]) -> dict[str, Any]:
+    """Options with a key of the stream "dropout" where there is no other."""
+    if options.get("key") is None and module.has_rng("dropout"):
+        options["key"] = module.make_rng("dropout")
+    return options

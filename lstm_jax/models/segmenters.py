@@ -10,6 +10,7 @@ from lstm_jax.cell import Cell
 from lstm_jax.cells.convolve import convolve
 from lstm_jax.directions import bidirectional
 from lstm_jax.models.forecasters import from_patches, to_patches
+from lstm_jax.models.keys import example_keys, fold, spread
 from lstm_jax.unroll import unroll
 
 
@@ -32,15 +33,17 @@ class ReNet(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, C] -> [B, H, W, 2D]`."""
-        for name, axis in (("x", 2), ("y", 1)):
+    def __call__(self, x: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
+        """`[B, H, W, C] -> [B, H, W, 2D]`; the cell draws from `keys [B]`, if any."""
+        keys = example_keys(self, keys, len(x))
+        for number, (name, axis) in enumerate((("x", 2), ("y", 1))):
             xs = jnp.moveaxis(x, axis, 0)  # [W, B, H, C], then [H, B, W, 2D]
             params = tuple(
                 self.param(f"{name}_{way}", self.cell.init, xs.shape[3:])
                 for way in ("forward", "backward")
             )
             options = dict(engine=self.engine, dtype=self.dtype)
+            options["key"] = spread(fold(keys, number), xs.shape[2])
             ys = bidirectional((self.cell, self.cell), params, xs, **options).ys
             x = jnp.moveaxis(ys, 0, axis)
         return x
@@ -140,7 +143,12 @@ class Segmenter(nn.Module):
 
     @nn.compact
     def __call__(
-        self, images: jax.Array, *, carry: Any = None, with_carry: bool = False
+        self,
+        images: jax.Array,
+        *,
+        carry: Any = None,
+        with_carry: bool = False,
+        keys: jax.Array | None = None,
     ) -> Any:
         """Logits of every pixel.
 
@@ -149,6 +157,8 @@ class Segmenter(nn.Module):
             of patch times 2 to the power of `len(widths) - 1`.
           carry: state of `memory` before the first frame.
           with_carry: also return the state after the last one.
+          keys: `[B]`, one key an example, for cells with randomness; None means those
+            of `rngs={"dropout": key}`; without either, evaluation.
 
         Returns:
           `[B, H, W, K]` or `[B, T, H, W, K]`, float32; or that and the carry.
@@ -163,6 +173,8 @@ class Segmenter(nn.Module):
                 f"Segmenter: pictures are {h}x{w}, which {times} does not divide; "
                 "resize them, or give fewer widths"
             )
+        keys = example_keys(self, keys, batch[0])
+        frames = keys if len(batch) == 1 else _of_frames(keys, batch[1])
         x = to_patches(images.reshape(1, -1, h, w, c), self.patch)[0]
         downs = []
         for stage, width in enumerate(self.widths):
@@ -171,12 +183,13 @@ class Segmenter(nn.Module):
             x = Convolutions(width, 2, self.dtype, name=f"down_{stage}")(x)
             downs.append(x)
         for layer, cell in enumerate(self.renet):
-            x = ReNet(cell, self.engine, self.dtype, name=f"renet_{layer}")(x)
+            renet = ReNet(cell, self.engine, self.dtype, name=f"renet_{layer}")
+            x = renet(x, keys=fold(frames, 1 + layer))
         for layer, width in enumerate(self.bottom):
             x = Convolutions(width, 1, self.dtype, name=f"bottom_{layer}")(x)
         if self.memory is not None and len(batch) == 2:
             params = self.param("memory", self.memory.init, x.shape[1:])
-            options = dict(engine=self.engine, dtype=self.dtype)
+            options = dict(engine=self.engine, dtype=self.dtype, key=fold(keys, 0))
             x, carry = across_frames(self.memory, params, x, batch, carry, **options)
         for stage in reversed(range(len(self.widths) - 1)):
             width = self.widths[stage]
@@ -184,7 +197,8 @@ class Segmenter(nn.Module):
             x = from_patches(x[None], 2)[0]  # a transposed convolution, 2x2 by 2
             pair = downs[stage].astype(x.dtype), x
             if self.skips:
-                x = self._fuse(stage, jnp.stack(pair))
+                own = fold(frames, 1 + len(self.renet) + stage)
+                x = self._fuse(stage, jnp.stack(pair), own)
             else:
                 x = jnp.concatenate(pair, axis=-1)
             x = Convolutions(width, 1, self.dtype, name=f"up_{stage}")(x)
@@ -194,7 +208,7 @@ class Segmenter(nn.Module):
         out = out.reshape(*batch, h, w, self.outputs)
         return (out, carry) if with_carry else out
 
-    def _fuse(self, stage: int, pair: jax.Array) -> jax.Array:
+    def _fuse(self, stage: int, pair: jax.Array, keys: Any) -> jax.Array:
         """`[2, B, h, w, C] -> [B, h, w, 2D]`, both ways, each by its last step."""
         cell = self.skips[stage]
         params = [
@@ -202,8 +216,13 @@ class Segmenter(nn.Module):
             for way in ("forward", "backward")
         ]
         options = dict(engine=self.engine, dtype=self.dtype)
-        runs = [
-            unroll(cell, p, pair, reverse=way == 1, **options).ys[-1 if way == 0 else 0]
-            for way, p in enumerate(params)
-        ]
+        runs = []
+        for way, p in enumerate(params):
+            options |= dict(key=fold(keys, way), reverse=way == 1)
+            runs.append(unroll(cell, p, pair, **options).ys[0 if way else -1])
         return jnp.concatenate(runs, axis=-1)
+
+
+def _of_frames(keys: jax.Array | None, frames: int) -> jax.Array | None:
+    """Keys `[B frames]` of the frames of clips, of keys `[B]` of the clips."""
+    return None if keys is None else spread(keys, frames).reshape(-1)

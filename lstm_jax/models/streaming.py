@@ -7,9 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lstm_jax.cell import typed_key
 from lstm_jax.cells import autoregressive
-from lstm_jax.models.classifier import SequenceClassifier
+from lstm_jax.models.classifier import SequenceClassifier, layer_keys
 from lstm_jax.models.forecasters import FrameForecaster, from_patches, to_patches
+from lstm_jax.randomness import example_dropout, step_dropout
 from lstm_jax.unroll import unroll
 
 
@@ -31,6 +33,8 @@ def stream(
     network: SequenceClassifier | FrameForecaster,
     params: Any,
     frame_shape: tuple[int, ...],
+    *,
+    key: jax.Array | None = None,
 ) -> Stream:
     """The network as a `Stream` of single frames.
 
@@ -38,12 +42,15 @@ def stream(
       network: reads clips in the order of their frames, in one direction.
       params: its params.
       frame_shape: of a frame, (H, W, C), or (F,) of features.
+      key: one key, to draw what the network draws for a clip with that key, such as
+        its dropout; None means evaluation.
 
     Raises:
       ValueError: the network has to see a whole clip before it can answer.
     """
+    keys = None if key is None else typed_key(key)[None]  # [B = 1]
     if isinstance(network, FrameForecaster):
-        return _forecasts(network, params, frame_shape)
+        return _forecasts(network, params, frame_shape, keys)
     if not isinstance(network, SequenceClassifier):
         raise ValueError(
             f"stream: a {type(network).__name__} answers only once a clip is over; "
@@ -54,10 +61,10 @@ def stream(
             "stream: a bidirectional network reads the end of a clip first; train one "
             "with bidirectional=False"
         )
-    return _answers(network, params, frame_shape)
+    return _answers(network, params, frame_shape, keys)
 
 
-def _answers(network, params, frame_shape) -> Stream:
+def _answers(network, params, frame_shape, keys) -> Stream:
     head = nn.Dense(network.outputs)
     options = dict(engine="scan", dtype=network.dtype)
 
@@ -67,52 +74,67 @@ def _answers(network, params, frame_shape) -> Stream:
             xs = network.encoder.apply({"params": params["encoder"]}, xs)
         return xs[None]  # [T = 1, B = 1, *F]
 
-    def layers(xs, carries):
+    def layers(xs, carries, first_step):
         new = []
         for layer, cell in enumerate(network.cells):
-            p = params[f"layer_{layer}"]
-            xs, carry = unroll(cell, p, xs, carries[layer], **options)
+            p, at = params[f"layer_{layer}"], dict(first_step=first_step)
+            drop_keys, at["key"] = layer_keys(keys, layer)
+            if layer and keys is not None:
+                xs = step_dropout(xs, network.dropout, drop_keys, first_step)
+            xs, carry = unroll(cell, p, xs, carries[layer], **at, **options)
             new.append(carry)
         return tuple(new), xs.mean(tuple(range(2, xs.ndim - 1)))[:, 0]  # [T, D]
 
+    def dropped(y, t):
+        head_keys, _ = layer_keys(keys, len(network.cells))
+        if keys is None:
+            return y
+        if network.per_step:
+            return step_dropout(y[None, None], network.dropout, head_keys, t)[0, 0]
+        return example_dropout(y[None], network.dropout, head_keys)[0]
+
     def start():
         none = read(jnp.zeros(frame_shape))[:0]  # after no frame: the first carries
-        carries, ys = layers(none, (None,) * len(network.cells))
+        carries, ys = layers(none, (None,) * len(network.cells), 0)
         lowest = jnp.finfo(ys.dtype).min if network.pooling == "max" else 0
         pooled = jnp.full(ys.shape[1:], lowest, ys.dtype)
         return _apart((carries, pooled, jnp.int32(0)))
 
     def step(state, frame):
         carries, pooled, count = state
-        carries, (y,) = layers(read(frame), carries)
-        count += 1
+        carries, (y,) = layers(read(frame), carries, count)
         if network.per_step or network.pooling == "last":
             pooled = answer = y
         elif network.pooling == "mean":
             pooled = pooled + y
-            answer = pooled / count.astype(y.dtype)
+            answer = pooled / (count + 1).astype(y.dtype)
         else:
             pooled = answer = jnp.maximum(pooled, y)
-        out = head.apply({"params": params["head"]}, answer.astype(jnp.float32))
-        return (carries, pooled, count), out
+        answer = dropped(answer, count).astype(jnp.float32)
+        out = head.apply({"params": params["head"]}, answer)
+        return (carries, pooled, count + 1), out
 
     return Stream(start, step)
 
 
-def _forecasts(network, params, frame_shape) -> Stream:
+def _forecasts(network, params, frame_shape, keys) -> Stream:
     cell = autoregressive(network.cell)
-    options = dict(engine="scan", dtype=network.dtype)
+    options = dict(engine="scan", dtype=network.dtype, key=keys)
 
     def read(frame):
         return to_patches(frame[None, None], network.patch)  # [T = 1, B = 1, ...]
 
     def start():
         none = read(jnp.zeros(frame_shape))[:0]
-        return _apart(unroll(cell, params["cell"], none, **options).carry)
+        carry = unroll(cell, params["cell"], none, **options).carry
+        return _apart((carry, jnp.int32(0)))
 
-    def step(carry, frame):
-        ys, carry = unroll(cell, params["cell"], read(frame), carry, **options)
-        return carry, from_patches(ys.astype(jnp.float32), network.patch)[0, 0]
+    def step(state, frame):
+        carry, count = state
+        at = dict(first_step=count, **options)
+        ys, carry = unroll(cell, params["cell"], read(frame), carry, **at)
+        out = from_patches(ys.astype(jnp.float32), network.patch)[0, 0]
+        return (carry, count + 1), out
 
     return Stream(start, step)
 

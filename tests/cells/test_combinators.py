@@ -397,7 +397,7 @@ def test_mistakes_are_named():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_readout_is_a_linear_map_of_the_outputs(bias):
-    cell = readout(lstm(5), 2, bias=bias)
+    cell = readout(lstm(5), 2, use_bias=bias)
     params = cell.init(jax.random.key(0), (F,))
     assert set(params) == {"cell", "w"} | ({"b"} if bias else set())
     params["w"] = params["w"] + 0.1

@@ -389,7 +389,10 @@ print("convolution" in program, "all-" in program or "permute" in program)
 
 
 def test_without_bias_is_with_a_bias_of_zeros():
-    cell, plain = conv_lstm(D, (3, 3), bias=False), conv_lstm(D, (3, 3), forget_bias=0)
+    cell, plain = (
+        conv_lstm(D, (3, 3), use_bias=False),
+        conv_lstm(D, (3, 3), forget_bias=0),
+    )
     params = cell.init(KEY, (4, 4, C))
     assert set(params) == {"w_x", "w_h"}
     xs = jax.random.normal(KEY, (T, B, 4, 4, C))
@@ -400,7 +403,7 @@ def test_without_bias_is_with_a_bias_of_zeros():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_made_for_no_channels_it_runs_without_input(bias):
-    cell = conv_lstm(D, (3, 3), bias=bias)
+    cell = conv_lstm(D, (3, 3), use_bias=bias)
     params = cell.init(KEY, (4, 4, 0))
     assert set(params) == {"w_h", "b"} - ({"b"} if not bias else set())
     h, c = jax.random.normal(KEY, (2, B, 4, 4, D))

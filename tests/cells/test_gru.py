@@ -17,6 +17,19 @@ KINDS = {
         gru(D, gate=jax.nn.hard_sigmoid, activation=jax.nn.relu),
         reference.gru(reference.hard_sigmoid, lambda z: np.maximum(z, 0)),
     ),
+    "no bias": (gru(D, use_bias=False), reference.gru()),
+    "reset before": (
+        gru(D, reset_after=False, bias_init=initializers.torch(D)),
+        reference.gru(reset_after=False),
+    ),
+    "layer norm": (
+        gru(D, layer_norm=True, bias_init=initializers.torch(D)),
+        reference.gru(layer_norm=True),
+    ),
+    "reset before, layer norm": (
+        gru(D, reset_after=False, layer_norm=True),
+        reference.gru(reset_after=False, layer_norm=True),
+    ),
 }
 
 
@@ -76,9 +89,29 @@ def test_gradients_against_central_differences(engine):
         assert np.abs(grad).max() > 0
 
 
+def test_params_of_each_kind():
+    def names(**options):
+        params = gru(D, **options).init(KEY, (F,))
+        return {name: leaf.shape for name, leaf in params.items()}
+
+    plain = {"w_x": (F, 3 * D), "w_h": (D, 3 * D)}
+    assert names(use_bias=False) == plain
+    early = {"w_x": (F, 3 * D), "w_h": (D, 2 * D), "w_n": (D, D)}
+    assert names(reset_after=False) == early | {"b": (3 * D,)}
+    biases = {"b": (3 * D,), "b_n": (D,)}
+    gains = {"gain_x": (3 * D,), "gain_h": (3 * D,)}
+    assert names(layer_norm=True) == plain | biases | gains
+    gains |= {"gain_h": (2 * D,), "gain_n": (D,)}
+    assert names(layer_norm=True, reset_after=False, use_bias=False) == early | gains
+    before = gru(D, reset_after=False, use_bias=False)
+    params = before.init(KEY, (F,))
+    assert not before.project(params, None).any()
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_step_in_half_precision_keeps_the_dtype_of_its_carry(dtype):
-    cell = gru(D, bias_init=initializers.torch(D))
+@pytest.mark.parametrize("options", [{}, dict(reset_after=False, layer_norm=True)])
+def test_a_step_in_half_precision_keeps_the_dtype_of_its_carry(options, dtype):
+    cell = gru(D, bias_init=initializers.torch(D), **options)
     half = cell.init(KEY, (F,), jnp.bfloat16)
     assert {p.dtype for p in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
     full = jax.tree.map(lambda p: p.astype(jnp.float32), half)

@@ -106,7 +106,8 @@ def test_recurrent_dropout_hides_the_state_from_recur_only():
     carry = cell.carry((), (200,), (F,), key=KEY)
     assert carry.mask.dtype == bool
     xs = jnp.ones((T, 200, F))
-    last, (_, seen) = jax.lax.scan(partial(step, cell, ()), carry, xs)
+    us = cell.project((), xs, keys=KEYS)
+    last, (_, seen) = jax.lax.scan(partial(step, cell, ()), carry, us)
     np.testing.assert_array_equal(last.cell, 1)  # the state is whole
     np.testing.assert_array_equal(last.mask, carry.mask)
     np.testing.assert_array_equal(seen, np.stack([1.25 * np.asarray(carry.mask)] * T))
@@ -127,10 +128,10 @@ def test_recurrent_dropout_equals_a_loop_with_masked_states():
         a = inner.recur(params, masked)
         state, y = inner.gates(params, state, inner.project(params, x), a)
         ys.append(y)
-    run = unroll(cell, params, xs, start)
+    run = unroll(cell, params, xs, start, key=KEY)
     np.testing.assert_allclose(run.ys, jnp.stack(ys), atol=1e-12)  # float64
-    first, rest = unroll(cell, params, xs[:1], start), xs[1:]
-    second = unroll(cell, params, rest, first.carry)
+    first, rest = unroll(cell, params, xs[:1], start, key=KEY), xs[1:]
+    second = unroll(cell, params, rest, first.carry, key=KEY)
     np.testing.assert_allclose(second.ys, run.ys[1:], atol=1e-12)  # it keeps its mask
 
 
@@ -218,7 +219,7 @@ def test_zoneout_leaves_an_output_alone_that_is_no_leaf_of_the_carry():
         carry, y = rnn(D).gates(params, carry, u, a)
         return carry, 2 * y
 
-    cell = zoneout(rnn(D)._replace(gates=doubled), 1.0)
+    cell = zoneout(rnn(D)._replace(gates=doubled, output=None), 1.0)
     params = cell.init(jax.random.key(0), (F,))
     carry = cell.carry(params, (B,), (F,))
     carry, y = step(cell, params, carry, cell.project(params, jnp.ones((B, F))))
@@ -280,13 +281,16 @@ from lstm_jax import dropout, lstm, unroll, zoneout
 cell = zoneout(dropout(lstm(3), 0.5), 0.5)
 params = cell.init(jax.random.key(0), (3,))
 xs = jax.random.normal(jax.random.key(1), (4, 2, 3))
-run = jax.jit(lambda params, xs: unroll(cell, params, xs, key=jax.random.key(2)).ys)
-want = run(params, xs)
+run = jax.jit(lambda params, xs, key: unroll(cell, params, xs, key=key).ys)
+key, keys = jax.random.key(2), jax.random.split(jax.random.key(3), 2)
+want = run(params, xs, key), run(params, xs, keys)
 mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
 put = lambda a, spec: jax.device_put(a, NamedSharding(mesh, spec))
 with jax.set_mesh(mesh):
-    got = run(put(params, P()), put(xs, P(None, "data")))
-np.testing.assert_allclose(got, want, atol=1e-6)  # float32
+    at = put(params, P()), put(xs, P(None, "data"))
+    got = run(*at, key), run(*at, put(keys, P("data")))
+for pair in zip(got, want):
+    np.testing.assert_allclose(*pair, atol=1e-6)  # float32
 print("equal")
 """
 

@@ -198,7 +198,6 @@ REFUSED = {
     "this cell has equations=None": with_options(zoneout(lstm(D), 0.1)),
     "options or combinators": with_options(lstm(D, peepholes=True)),
     "xs is None": with_options(xs=None, length=3),
-    "leave out key": with_options(key=jax.random.key(0)),
     "knows no resets": with_options(resets=MASK),
     r"no mask, .* pass lengths": with_options(mask=MASK),
     "no mask, which may have holes": with_options(mask=MASK, lengths=LENGTHS),

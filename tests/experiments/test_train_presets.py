@@ -63,7 +63,8 @@ def test_a_preset_that_finds_things_answers(name):
 
     def answers(inputs):
         params = network.init_params(config, facts, jax.random.key(0))
-        return network.apply_fn(config, facts)(params, inputs)
+        keys = jax.random.split(jax.random.key(1), len(inputs))
+        return network.apply_fn(config, facts)(params, inputs, keys)
 
     inputs = jax.ShapeDtypeStruct((4, *facts.image_shape), jnp.uint8)
     out = jax.eval_shape(answers, inputs)

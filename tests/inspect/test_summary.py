@@ -194,13 +194,17 @@ NETWORKS = {
     ),
     "stacked": (
         FrameForecaster(
-            cell=readout(stack(conv_lstm(D, (3, 3))), 4, bias=False), inputs=4, patch=2
+            cell=readout(stack(conv_lstm(D, (3, 3))), 4, use_bias=False),
+            inputs=4,
+            patch=2,
         ),
         CLIP,
     ),
     "predrnn": (
         FrameForecaster(
-            cell=readout(st_lstm(D, (3, 3), layers=2, decouple=True), 4, bias=False),
+            cell=readout(
+                st_lstm(D, (3, 3), layers=2, decouple=True), 4, use_bias=False
+            ),
             inputs=4,
             patch=2,
         ),

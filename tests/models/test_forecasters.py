@@ -16,7 +16,7 @@ def shi(*widths):
 
 
 def forecaster(cell):
-    return FrameForecaster(readout(cell, 16, bias=False), inputs=10, patch=4)
+    return FrameForecaster(readout(cell, 16, use_bias=False), inputs=10, patch=4)
 
 
 PUBLISHED = {
@@ -26,7 +26,7 @@ PUBLISHED = {
     "ConvLSTM, three layers": (shi(128, 64, 64), 7_585_296),
     # OpenSTL, of the weights that a step uses.
     "ConvLSTM-S": (
-        forecaster(stack(*[conv_lstm(128, (5, 5), bias=False)] * 4)),
+        forecaster(stack(*[conv_lstm(128, (5, 5), use_bias=False)] * 4)),
         11_675_648,
     ),
     "PredRNN": (forecaster(st_lstm(128, (5, 5), layers=4)), 23_838_720),

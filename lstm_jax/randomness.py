@@ -1,0 +1,166 @@
+"""What is random in a run: which cells draw, for which example, and in which step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cell import Cell, Keys, project_step, step, typed_key
+from lstm_jax.engines.jaxpr_analysis import depends_on
+
+
+def is_stochastic(
+    cell: Cell, params: Any, feature_shape: tuple[int, ...], dtype: Any = jnp.float32
+) -> bool:
+    """Whether anything that `cell` computes from an input depends on a key.
+
+    Found by tracing a step without a batch. A cell of which that cannot be told, such
+    as one with a loop in its step, counts as one that draws.
+
+    Args:
+      cell: any cell.
+      params: its params.
+      feature_shape: shape of one input.
+      dtype: of the input.
+    """
+
+    def one_step(key, params, x):
+        key_carry, key = jax.random.split(key)
+        carry = cell.carry(params, (), feature_shape, dtype, key=key_carry)
+        keys = Keys.of(key, 1)
+        u = project_step(cell, params, x, Keys(keys.sequence, keys.steps[0]))
+        return step(cell, params, carry, u)
+
+    x = jax.ShapeDtypeStruct(tuple(feature_shape), dtype)
+    return depends_on_key(one_step, params, x)
+
+
+def depends_on_key(run: Callable, *args: Any) -> bool:
+    """Whether an output of `run(key, *args)` depends on the key, found by tracing."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    return depends_on(run, key, *args)[0]
+
+
+def key_for(
+    cells: tuple[Cell, ...], params: tuple[Any, ...], xs: jax.Array | None, key: Any
+) -> jax.Array | None:
+    """`key`, typed; None where none of the cells draws from it.
+
+    Engines then do what they do in evaluation, which may be faster.
+    """
+    if key is None or xs is None:
+        return None if key is None else typed_key(key)
+
+    def draws(cell, params):
+        shape = xs.shape[xs.ndim - cell.feature_ndim :]
+        return is_stochastic(cell, params, shape, xs.dtype)
+
+    drawn = any(map(draws, cells, params))
+    return typed_key(key) if drawn else None
+
+
+def per_example(cell: Cell, batch_ndim: int) -> Cell:
+    """The cell, drawing for each example from a key of the example's own.
+
+    What is drawn for an example then depends on neither the rest of the batch nor on
+    how the batch is split over devices.
+
+    Args:
+      cell: any cell.
+      batch_ndim: axes of the batch, and of the keys that `carry` and `project` take.
+    """
+
+    def over_batch(run, in_axes, out_axes):
+        for _ in range(batch_ndim):
+            run = jax.vmap(run, in_axes, out_axes)
+        return run
+
+    def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
+        if key is None:
+            return cell.carry(params, batch_shape, feature_shape, dtype)
+
+        def start(key):
+            return cell.carry(params, (), feature_shape, dtype, key=key)
+
+        return over_batch(start, 0, 0)(key)
+
+    def project(params, xs, *, keys=None):
+        if keys is None:
+            return cell.project(params, xs), None
+
+        def of_example(xs, keys):
+            return cell.project(params, xs, keys=keys)
+
+        lead = keys.steps.ndim - batch_ndim  # the axis of time, if there is one
+        axis = None if xs is None else lead
+        u = over_batch(of_example, (axis, Keys(0, lead)), lead)(xs, keys)
+        return u, _NoInput() if xs is None else None
+
+    def gates(params, carry, u, a):
+        u, no_input = u
+        keys = any(map(_is_key, jax.tree.leaves((carry, u))))
+        if not keys and no_input is None:
+            return cell.gates(params, carry, u, a)
+
+        def of_example(carry, u, a):
+            return cell.gates(params, carry, u, a)
+
+        return over_batch(of_example, 0, 0)(carry, u, a)
+
+    return cell._replace(carry=carry, project=project, gates=gates, equations=None)
+
+
+class _NoInput(NamedTuple):
+    """Says that `u` has the axes of the batch, and none of the state's after them.
+
+    Without input it may be no more than a bias. As a pytree it has no leaves.
+    """
+
+
+def step_dropout(
+    xs: jax.Array, rate: float, key: jax.Array, first_step: Any = 0
+) -> jax.Array:
+    """Inverted dropout of a sequence, drawn in each step from the step's own key.
+
+    Each 32 random bits decide over two numbers: drawing them is a good part of a small
+    network's step. The rate is rounded to a multiple of 2**-16.
+
+    Args:
+      xs: `[T, *B, ...]`.
+      rate: probability that a number becomes 0, in [0, 1).
+      key: typed; one, `()`, or one for each example, `[*B]`.
+      first_step: number in its sequence of the first step of `xs`.
+    """
+    if rate == 0:
+        return xs
+    keys = Keys.of(key, xs.shape[0], first_step).steps
+    return example_dropout(xs, rate, keys)
+
+
+def example_dropout(xs: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
+    """The same of any array with one key for each entry of its first axes.
+
+    Args:
+      xs: `[*N, ...]`.
+      rate: as above.
+      keys: typed, `[*N]`.
+    """
+    if rate == 0:
+        return xs
+    dropped = min(round(rate * 2**16), 2**16 - 1)
+    scale = 2**16 / (2**16 - dropped)
+
+    def drop(key, x):
+        words = jax.random.bits(key, (-(-x.shape[0] // 2), *x.shape[1:]))
+        halves = jnp.concatenate([words >> 16, words & 0xFFFF])[: x.shape[0]]
+        keep = halves >= dropped
+        return jnp.where(keep, x * jnp.asarray(scale, x.dtype), jnp.zeros_like(x))
+
+    for _ in range(keys.ndim):
+        drop = jax.vmap(drop)
+    return drop(keys, xs)
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
