@@ -173,8 +173,8 @@ def unroll(
                 )
             if consts is not None:
                 raise ValueError(
-                    f"unroll: key has shape {key.shape}, but consts are of all examples; "
-                    "pass one key, or vmap unroll over examples"
+                    f"unroll: key has shape {key.shape}, but consts are of all "
+                    "examples; pass one key, or vmap unroll over examples"
                 )
             cell = per_example(cell, key.ndim)
         of_examples = key.ndim > 0

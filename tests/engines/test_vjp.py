@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lstm_jax import gru, lstm, unroll
-from lstm_jax.engines.forms import ACCELERATOR
+from lstm_jax.engines.platforms import ACCELERATOR
 
 T, B, F, D = 4, 2, 2, 3
 
