@@ -1,5 +1,7 @@
 """A convolution whose gradient is fast within a loop, too."""
 
+import contextlib
+import contextvars
 import itertools
 import math
 from functools import partial
@@ -12,6 +14,23 @@ from jax.custom_derivatives import SymbolicZero
 from lstm_jax.cell import at_least_float32
 from lstm_jax.validation import is_count
 
+_PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "platform", default=None
+)
+
+
+@contextlib.contextmanager
+def traced_for(platform: str):
+    """Within, `convolve` is traced for "cpu", or for what is none.
+
+    Elsewhere it is traced for the default backend.
+    """
+    token = _PLATFORM.set(platform)
+    try:
+        yield
+    finally:
+        _PLATFORM.reset(token)
+
 
 def convolve(x, w, stride, padding, dilation) -> jax.Array:
     """`[*B, *space, C]` by `[*k, C, D]`, any number of batch axes; float32 at least.
@@ -20,7 +39,9 @@ def convolve(x, w, stride, padding, dilation) -> jax.Array:
     that order, but not within a loop; there the transposes that JAX derives take ten
     times as long. So the tangent of `x` is the fast convolution once transposed, and
     that of `w` a sum of matrix products, which are fast over any number of images.
+    On other platforms both are the convolutions that JAX derives.
     """
+    cpu = (_PLATFORM.get() or jax.default_backend()) == "cpu"
     rank = w.ndim - 2
     batch, image = x.shape[: -rank - 1], x.shape[-rank - 1 :]
     wide = at_least_float32(w.dtype)
@@ -73,7 +94,8 @@ def convolve(x, w, stride, padding, dilation) -> jax.Array:
             d_x, w = d_x.astype(wide), w.swapaxes(-1, -2)
             d_y += product(d_x, w, f"N{s}C", f"{s}OI", f"N{s}C")
         # On a mesh with explicit axes, JAX wants a batch in the same place throughout.
-        if any(jax.typeof(x).sharding.spec) and not isinstance(d_w, SymbolicZero):
+        sharded = any(jax.typeof(x).sharding.spec)
+        if (sharded or not cpu) and not isinstance(d_w, SymbolicZero):
             d_y += product(x, d_w.astype(wide), f"N{s}C", f"{s}IO", f"N{s}C")
         elif not isinstance(d_w, SymbolicZero):
             # Remade where it is transposed, or each position would keep its own x.

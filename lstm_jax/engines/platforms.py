@@ -8,6 +8,7 @@ import jax
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from lstm_jax.cells.convolve import traced_for
 from lstm_jax.engines import cpu_matmul
 
 
@@ -71,6 +72,13 @@ def by_platform(run: Callable[..., Any], *args: Any) -> Any:
 
     So a program exported for several platforms is fast on each.
     """
+
+    def traced(platform, strategy, *args):
+        with traced_for(platform):
+            return run(strategy, *args)
+
     return lax.platform_dependent(
-        *args, cpu=partial(run, CPU), default=partial(run, ACCELERATOR)
+        *args,
+        cpu=partial(traced, "cpu", CPU),
+        default=partial(traced, "accelerator", ACCELERATOR),
     )

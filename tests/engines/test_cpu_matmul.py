@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import lstm, unroll
+from lstm_jax import conv_lstm, lstm, unroll
 from lstm_jax.engines.cpu_matmul import for_cpu
 
 
@@ -119,3 +119,20 @@ def test_a_program_exported_for_many_platforms_has_the_form_of_each():
     wanted, got = gradient(params, xs), exported.call(params, xs)
     # The same program, but for what XLA fuses.
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), got, wanted)
+
+
+def test_weights_of_convolutions_get_products_on_cpu_alone():
+    """k² of them for each kernel; elsewhere the gradient is a convolution."""
+    cell = conv_lstm(2, (3, 3))
+    params = cell.init(jax.random.key(0), (4, 4, 1))
+    (xs,) = drawn((2, 1, 4, 4, 1))
+
+    def gradient(params):
+        return jax.grad(lambda p: (unroll(cell, p, xs).ys ** 2).sum())(params)
+
+    lower = jax.jit(gradient).trace(params).lower
+    cpu, tpu = (
+        lower(lowering_platforms=(p,)).as_text().count("stablehlo.dot_general")
+        for p in ("cpu", "tpu")
+    )
+    assert cpu == 2 * 9 and tpu == 0
