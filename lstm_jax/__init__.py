@@ -1,7 +1,7 @@
 """LSTMs for image recognition as pure functions, in JAX."""
 
 from lstm_jax import initializers
-from lstm_jax.cell import Cell, Keys, step
+from lstm_jax.cell import Cell, step
 from lstm_jax.cells import (
     AutoregressiveCarry,
     GRUCarry,
@@ -28,6 +28,7 @@ from lstm_jax.cells import (
     zoneout,
 )
 from lstm_jax.directions import bidirectional
+from lstm_jax.keys import Keys
 from lstm_jax.layers import Layers, recurrent_layers
 from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 

@@ -5,9 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, split_key
+from lstm_jax.cell import Cell
 from lstm_jax.cells.combinators import side_by_side
 from lstm_jax.engines.scan_inputs import split_shape, valid_steps
+from lstm_jax.keys import split_key
 from lstm_jax.randomness import key_for
 from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 

@@ -6,9 +6,10 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, fold_in, split_key, typed_key
+from lstm_jax.cell import Cell
 from lstm_jax.cells.combinators import output_shape
 from lstm_jax.directions import bidirectional as run_both_ways
+from lstm_jax.keys import fold_in, split_key, typed_key
 from lstm_jax.randomness import step_dropout
 from lstm_jax.unroll import EveryCarry, Unrolled, unroll
 

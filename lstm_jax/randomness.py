@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, Keys, project_step, step, typed_key
+from lstm_jax.cell import Cell, project_step, step
 from lstm_jax.engines.jaxpr_analysis import depends_on
+from lstm_jax.keys import Keys, typed_key
 
 
 def is_stochastic(

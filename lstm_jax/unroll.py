@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, Keys, at_least_float32, bind_consts, split_key
+from lstm_jax.cell import Cell, at_least_float32
 from lstm_jax.engines.chunking import run_chunked
+from lstm_jax.engines.consts import bind_consts
 from lstm_jax.engines.cudnn import cudnn
 from lstm_jax.engines.placement import placement
 from lstm_jax.engines.scan import scan
@@ -23,6 +24,7 @@ from lstm_jax.engines.scan_inputs import (
     valid_steps,
 )
 from lstm_jax.engines.vjp import vjp
+from lstm_jax.keys import Keys, split_key
 from lstm_jax.randomness import key_for, per_example
 from lstm_jax.validation import check_count, checked_carry, initial_carry, is_count
 

@@ -8,6 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lstm_jax"
 LEVELS = {
+    "keys": -2,
     "cell": -1,
     "initializers": 0,
     "look": 0,

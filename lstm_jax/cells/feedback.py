@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, Keys, project_step
+from lstm_jax.cell import Cell, project_step
 from lstm_jax.cells.combinators import output_shape
+from lstm_jax.keys import Keys
 
 
 class AutoregressiveCarry(NamedTuple):

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lstm_jax.cell import Cell, Keys, project_step
+from lstm_jax.cell import Cell, project_step
 from lstm_jax.engines.scan_inputs import ScanInputs
+from lstm_jax.keys import Keys
 
 
 def scan(

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.export import is_symbolic_dim
 
-from lstm_jax.cell import Cell, Keys
+from lstm_jax.cell import Cell
+from lstm_jax.keys import Keys
 from lstm_jax.validation import check_count
 
 MOST = 2**31 - 1  # of an int32

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from lstm_jax.cell import fold_in, split_key
+from lstm_jax.keys import fold_in, split_key
 
 
 def example_keys(

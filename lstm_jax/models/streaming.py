@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import typed_key
 from lstm_jax.cells import autoregressive
+from lstm_jax.keys import typed_key
 from lstm_jax.models.classifier import SequenceClassifier, layer_keys
 from lstm_jax.models.forecasters import FrameForecaster, from_patches, to_patches
 from lstm_jax.randomness import example_dropout, step_dropout

@@ -27,7 +27,8 @@ from lstm_jax import (
     unroll,
     zoneout,
 )
-from lstm_jax.cell import Keys, project_step
+from lstm_jax.cell import project_step
+from lstm_jax.keys import Keys
 
 pytestmark = pytest.mark.slow  # as a whole; the table of cells is not
 

@@ -24,7 +24,7 @@ from lstm_jax import (
     unroll,
     zoneout,
 )
-from lstm_jax.cell import Keys
+from lstm_jax.keys import Keys
 
 pytestmark = pytest.mark.slow  # as a whole; the table of cells is not
 

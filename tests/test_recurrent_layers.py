@@ -20,7 +20,7 @@ from lstm_jax import (
     unroll,
     zoneout,
 )
-from lstm_jax.cell import fold_in, split_key
+from lstm_jax.keys import fold_in, split_key
 from lstm_jax.models import NNXRecurrentLayers, RecurrentLayers
 from lstm_jax.randomness import step_dropout
 
