@@ -222,7 +222,7 @@ def _finder(config: Config, about: Facts, *, width: int = 0, **shared: Any):
             outputs=outputs,
             steps=options.boxes,
             widths=widths,
-            dtype=shared["dtype"],
+            **shared,
         )
     return DenseDetector(
         outputs=outputs,

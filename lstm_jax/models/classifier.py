@@ -78,13 +78,13 @@ class SequenceClassifier(nn.Module):
             )
         xs = self.order.read(images).swapaxes(0, 1)  # [T, B, *F]
         by_step = None if mask is None else jnp.asarray(mask).swapaxes(0, 1)
-        valid = valid_steps(len(xs), xs.shape[1:2], lengths, by_step)
+        valid = valid_steps(xs.shape[0], xs.shape[1:2], lengths, by_step)
         if self.encoder is not None:
             xs = mask_inputs(xs, valid)
             time, batch = xs.shape[:2]
             encoded = self.encoder(xs.reshape(time * batch, *xs.shape[2:]))
             xs = encoded.reshape(time, batch, *encoded.shape[1:])
-        keys = example_keys(self, keys, len(images))
+        keys = example_keys(self, keys, images.shape[0])
         options = dict(mask=valid, engine=self.engine, dtype=self.dtype)
         options["truncate"] = self.truncate
         for layer, cell in enumerate(self.cells):

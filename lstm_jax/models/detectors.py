@@ -53,6 +53,7 @@ class BoxEmitter(nn.Module):
       outputs: K, classes.
       steps: Q, boxes to emit; what is said after a stop counts for nothing.
       widths: of the `Pyramid` that makes the map.
+      engine: as in `unroll`.
       dtype: of the convolutions; the rest is float32.
 
     Reference: Stewart et al. 2016, End-to-End People Detection in Crowded Scenes,
@@ -65,6 +66,7 @@ class BoxEmitter(nn.Module):
     outputs: int
     steps: int
     widths: tuple[int, ...]
+    engine: str = "auto"
     dtype: Any = None
 
     @nn.compact
@@ -93,7 +95,8 @@ class BoxEmitter(nn.Module):
             "coverage": self.param("coverage", nn.initializers.ones, ()),
         }
         look_at = _looking(self.cell, width, h * w)
-        emit = partial(unroll, look_at, params, None, length=self.steps)
+        options = dict(length=self.steps, engine=self.engine)
+        emit = partial(unroll, look_at, params, None, **options)
         keys = example_keys(self, keys, b)
         if keys is not None and is_stochastic(self.cell, params["cell"], (width + 2,)):
             one = jax.vmap(lambda key, consts: emit(key=key, consts=consts).ys)

@@ -42,7 +42,7 @@ class EncoderForecaster(nn.Module):
 
         Cells draw from `keys [B]`, or from `rngs={"dropout": key}`.
         """
-        keys = example_keys(self, keys, len(clips))
+        keys = example_keys(self, keys, clips.shape[0])
         xs = to_patches(clips, self.patch).swapaxes(0, 1)  # [T, B, H/p, W/p, C p p]
         channels = xs.shape[-1]
         options = dict(engine=self.engine, remat=self.remat, dtype=self.dtype)
@@ -115,7 +115,7 @@ class FrameForecaster(nn.Module):
         steps = xs.shape[0] - 1
         options = dict(engine=self.engine, remat=self.remat, dtype=self.dtype)
         params = self.param("cell", self.cell.init, xs.shape[2:])
-        options["key"] = keys = example_keys(self, keys, len(clips))
+        options["key"] = keys = example_keys(self, keys, clips.shape[0])
         given = sampling is not None and keys is not None
 
         def run(xs, carry, number, **more):

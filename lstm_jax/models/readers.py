@@ -87,8 +87,8 @@ class Reader(nn.Module):
             lengths = jnp.asarray(lengths)
             spec.steps(lengths)  # refuses a spec that has no steps
         x = masked(x, lengths)
-        keys = example_keys(self, keys, len(images))
-        x, lengths = self._series("", spec.layers, x, lengths, keys, len(images))
+        keys = example_keys(self, keys, images.shape[0])
+        x, lengths = self._series("", spec.layers, x, lengths, keys, images.shape[0])
         return x if spec.output is None else self._output(x, lengths)
 
     def _series(self, prefix, layers, x, lengths, keys, batch):

@@ -35,7 +35,7 @@ class ReNet(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
         """`[B, H, W, C] -> [B, H, W, 2D]`; the cell draws from `keys [B]`, if any."""
-        keys = example_keys(self, keys, len(x))
+        keys = example_keys(self, keys, x.shape[0])
         for number, (name, axis) in enumerate((("x", 2), ("y", 1))):
             xs = jnp.moveaxis(x, axis, 0)  # [W, B, H, C], then [H, B, W, 2D]
             params = tuple(
