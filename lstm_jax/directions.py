@@ -47,7 +47,8 @@ def bidirectional(
             "bidirectional: reverse is no option here, both directions are run; "
             "use unroll(..., reverse=True) for the backward one alone"
         )
-    key = key_for(cells, params, xs, key)
+    traced = xs if options.get("consts") is None else None  # as in `unroll`
+    key = key_for(cells, params, traced, key)
     keys = (None, None) if key is None else split_key(key)
     if key is None and _beside(cells, params, xs, options):
         return _side_by_side(cells[0], params, xs, carry, **options)
@@ -74,6 +75,7 @@ def _beside(cells, params, xs, options: dict[str, Any]) -> bool:
         and forward == backward
         and options.get("engine", "auto") in ("auto", "vjp")
         and options.get("resets") is None
+        and options.get("consts") is None
         and xs is not None
         and isinstance(xs.shape[0], int)  # no dimension of a program to export
         and xs.shape[0] > 1

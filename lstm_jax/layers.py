@@ -12,6 +12,7 @@ from lstm_jax.directions import bidirectional as run_both_ways
 from lstm_jax.keys import fold_in, split_key, typed_key
 from lstm_jax.randomness import step_dropout
 from lstm_jax.unroll import EveryCarry, Unrolled, unroll
+from lstm_jax.validation import is_count
 
 
 class Layers(NamedTuple):
@@ -129,7 +130,7 @@ def _one_a_layer(
 ) -> tuple[Cell, ...]:
     if isinstance(cells, Cell):
         number = 1 if num_layers is None else num_layers
-        if not isinstance(number, int) or number < 1:
+        if not is_count(number):
             raise ValueError(
                 f"recurrent_layers: num_layers={num_layers!r}, but it is an "
                 "integer >= 1"

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lstm_jax.cell import Cell, project_step, step
+from lstm_jax.cell import Cell, at_least_float32, project_step, step
 from lstm_jax.engines.jaxpr_analysis import depends_on
 from lstm_jax.keys import Keys, typed_key
 
@@ -28,12 +28,15 @@ def is_stochastic(
 
     def one_step(key, params, x):
         key_carry, key = jax.random.split(key)
-        carry = cell.carry(params, (), feature_shape, dtype, key=key_carry)
+        carry = cell.carry(params, (), feature_shape, state_dtype, key=key_carry)
         keys = Keys.of(key, 1)
         u = project_step(cell, params, x, Keys(keys.sequence, keys.steps[0]))
         return step(cell, params, carry, u)
 
+    state_dtype = at_least_float32(dtype)  # as in `unroll`: noise is for floats alone
     x = jax.ShapeDtypeStruct(tuple(feature_shape), dtype)
+    # Shapes alone: wherever params live on a mesh, what is drawn is the same.
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
     return depends_on_key(one_step, params, x)
 
 
@@ -55,7 +58,7 @@ def key_for(
 
     def draws(cell, params):
         shape = xs.shape[xs.ndim - cell.feature_ndim :]
-        return is_stochastic(cell, params, shape, xs.dtype)
+        return is_stochastic(cell, params, shape, jax.typeof(xs).dtype)
 
     drawn = any(map(draws, cells, params))
     return typed_key(key) if drawn else None

@@ -127,7 +127,7 @@ def unroll(
         NVIDIA's kernel for the plain `lstm` in float32 on one GPU, with `lengths` but
         no mask, resets or vmap, in TF32 unless
         `jax.default_matmul_precision("float32")`.
-      remat: what the backward pass makes anew to save memory: None, nothing; "step",
+      remat: what the backward pass recomputes to save memory: None, nothing; "step",
         all but the carry of each step; K, all but the carry of every K-th; "sqrt", K
         the root of T.
       truncate: steps that a gradient goes back, K: the carry is kept between chunks
@@ -163,7 +163,9 @@ def unroll(
     carry_dtype = carry_dtype or at_least_float32(compute)
 
     keys, of_examples = None, False
-    key = key_for((cell,), (params,), xs, key)
+    # consts may have the axes of a batch: a step without one cannot be traced.
+    traced = xs if consts is None else None
+    key = key_for((cell,), (params,), traced, key)
     if key is not None:
         if key.ndim:
             if xs is None and not batch_shape:
@@ -183,12 +185,17 @@ def unroll(
         key, key_steps = split_key(key)
         keys = Keys.of(key_steps, time, first_step).stacked()
     about_carry = feature_shape, carry_dtype, key
+    told = xs is not None or valid is not None or starts is not None
+    batch = batch_shape if told else None  # else only the carry tells it
     if carry is not None:
-        told = xs is not None or valid is not None or starts is not None
-        batch = batch_shape if told else None
         carry = checked_carry(cell, params, carry, batch, *about_carry)
     by_step = xs, valid, starts, keys if of_examples else None
-    place = placement(len(batch_shape), by_step, carry, (params, consts, key, keys))
+    known = told or carry is None or of_examples
+    ndim = len(batch_shape) if known else None
+    place = placement(ndim, by_step, carry, (params, consts, key, keys))
+    if of_examples:
+        key, keys = place.state(key), place.steps(keys)
+        about_carry = feature_shape, carry_dtype, key
     params = place.whole(params)
     if consts is not None:
         cell, params = bind_consts(cell), (params, place.varied(consts))

@@ -95,13 +95,14 @@ def checked_carry(
     if key is None and _alike(carry, own(jax.random.key(0)), batch_shape):
         return carry
     shape = "batch_shape" if batch_shape is None else batch_shape
-    remedy = (
-        f"cell.carry(params, {shape}, {feature_shape}{', key=key' * (key is not None)})"
-    )
+    own_key = ", key=key" * (key is not None)
+    remedy = f"make it with cell.carry(params, {shape}, {feature_shape}{own_key})"
+    if key is not None and key.ndim:  # of examples, which a cell alone does not take
+        remedy = "pass None, which draws it"
     raise ValueError(
         f"unroll: carry is {_described(carry)}, but this cell's is "
-        f"{_described(wanted)}{' for each sequence' * (batch_shape is None)}; make it "
-        f"with {remedy}, or pass one that unroll returned"
+        f"{_described(wanted)}{' for each sequence' * (batch_shape is None)}; "
+        f"{remedy}, or pass one that unroll returned"
     )
 
 

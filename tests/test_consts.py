@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import autoregressive, lstm, unroll
+from lstm_jax import autoregressive, bidirectional, lstm, unroll
 
 T, B, D = 5, 2, 3
 
@@ -68,3 +68,25 @@ def test_a_cell_that_reads_no_constants_refuses_them():
     params = cell.init(jax.random.key(0), (D,))
     with pytest.raises(ValueError, match="gates do not read any"):
         unroll(cell, params, jnp.zeros((T, B, D)), consts=jnp.ones(3))
+
+
+def test_loop_constants_go_with_a_key():
+    cell = autoregressive(lstm(4), feedback=lambda y, w: y @ w, sampling=0.5)
+    params = cell.init(jax.random.key(0), (D,))
+    xs, w = jnp.ones((T, B, D)), jnp.ones((4, D))
+    run = partial(unroll, cell, params, xs, consts=w)
+    ys = [run(key=jax.random.key(n)).ys for n in (0, 1)]
+    assert np.abs(np.asarray(ys[0] - ys[1])).max() > 1e-6
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_both_directions_read_loop_constants(platform, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    cell = autoregressive(lstm(4), feedback=lambda y, w: y @ w)
+    params = cell.init(jax.random.key(0), (D,))
+    xs, w = jax.random.normal(jax.random.key(1), (T, B, D)), jnp.ones((4, D))
+    ys = bidirectional((cell, cell), (params, params), xs, consts=w).ys
+    there = unroll(cell, params, xs, consts=w).ys
+    back = unroll(cell, params, xs, consts=w, reverse=True).ys
+    wanted = jnp.concatenate([there, back], axis=-1)
+    np.testing.assert_allclose(ys, wanted, atol=1e-6)  # float32, another order

@@ -7,11 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import meshes
 import pytest
 from conformance import CASES
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from lstm_jax import LSTMCarry, lstm, unroll, zoneout
 
 ENGINES = ("scan", "vjp")
 
@@ -49,6 +52,48 @@ def test_gradients_on_a_mesh_lie_as_their_params(name, engine, kind):
             assert d.sharding.spec == P(
                 *p.sharding.spec, *[None] * (d.ndim - len(p.sharding.spec))
             )
+
+
+def explicit(*arrays):
+    """A mesh with Explicit axes, and arrays `(shape, dtype, spec)` on it."""
+    kinds = (AxisType.Explicit,) * 2
+    mesh = AbstractMesh(meshes.SIZES, meshes.AXES, axis_types=kinds)
+    return mesh, [
+        jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
+        for shape, dtype, spec in arrays
+    ]
+
+
+def test_a_run_without_inputs_stays_where_its_carry_is():
+    state = (8, 4), jnp.float32, P("data")
+    mesh, carry = explicit(state, state)
+    cell = lstm(4)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), (3,)))
+
+    def run(params, carry):
+        return unroll(cell, params, None, LSTMCarry(*carry), length=3).ys
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        ys = jax.eval_shape(run, params, carry)
+    assert ys.sharding.spec == P(None, "data", None)
+
+
+@pytest.mark.parametrize("spec", [P("data"), P()])
+def test_keys_of_examples_go_where_the_examples_are(spec):
+    cell = zoneout(lstm(4), 0.5)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), (3,)))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 8))
+    inputs = (3, 8, 3), jnp.float32, P(None, "data")
+    mesh, (xs, keys) = explicit(inputs, (keys.shape, keys.dtype, spec))
+
+    def run(params, xs, key):
+        return unroll(cell, params, xs, key=key).ys
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        ys = jax.eval_shape(
+            lambda p, x, k: unroll(cell, p, x, key=k).ys, params, xs, keys
+        )
+    assert ys.sharding.spec == P(None, "data", None)
 
 
 @pytest.mark.parametrize("specs", [P("model"), P()])

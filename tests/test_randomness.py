@@ -21,6 +21,7 @@ from lstm_jax import (
     initializers,
     lstm,
     recurrent_dropout,
+    recurrent_layers,
     repeat,
     rnn,
     stack,
@@ -264,3 +265,18 @@ def test_dropout_of_steps():
     assert not (many[0] == many[1]).all() and not (many[:, 0] == many[:, 1]).all()
     equal(many[0], example_dropout(xs[0], 0.25, Keys.of(keys, 1).steps[0]))
     assert step_dropout(xs, 0.0, KEY) is xs
+
+
+@pytest.mark.parametrize("wrap", [zoneout, recurrent_dropout])
+def test_integer_inputs_draw_as_well(wrap):
+    cell = wrap(lstm(D), 0.5)
+    xs = jnp.ones((2, B, F), jnp.uint8)
+    params, _ = problem(cell)
+    ys = [unroll(cell, params, xs, key=jax.random.key(n)).ys for n in (0, 1)]
+    assert np.abs(np.asarray(ys[0] - ys[1])).max() > 1e-3
+
+
+@pytest.mark.parametrize("number", [True, 0, 1.5])
+def test_a_number_of_layers_is_an_integer(number):
+    with pytest.raises(ValueError, match="num_layers"):
+        recurrent_layers(lstm(D), num_layers=number)

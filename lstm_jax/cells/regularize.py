@@ -212,7 +212,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
             return rate * old + (1 - rate) * new
         keep = jax.random.bernoulli(key, rate, old.shape)
         # Placed as the state is, which a choice wants on a mesh with explicit axes.
-        keep |= jnp.zeros_like(old, bool)
+        keep |= old > jnp.inf  # nowhere
         return jnp.where(keep, old, new)
 
     return cell._replace(project=project, gates=gates, equations=None)

@@ -18,7 +18,8 @@ class Placement(NamedTuple):
     Attributes:
       varying: manual mesh axes, of `jax.shard_map`, that any of its arrays varies over.
       mesh: the mesh with Explicit axes that any of its arrays is sharded over, or None.
-      batch: for each batch axis its entry in a `PartitionSpec`.
+      batch: for each batch axis its entry in a `PartitionSpec`; None where only the
+        state tells which axes are of the batch.
     """
 
     varying: frozenset
@@ -43,7 +44,9 @@ class Placement(NamedTuple):
 
     def state(self, tree: Any) -> Any:
         """Leaves `[*B, ...]`, split along the batch."""
-        return self._place(tree, lambda ndim: self.batch)
+        return self._place(
+            tree, None if self.batch is None else lambda ndim: self.batch
+        )
 
     def _place(self, tree: Any, spec) -> Any:
         def place(x):
@@ -57,7 +60,7 @@ class Placement(NamedTuple):
         return jax.tree.map(place, tree)
 
 
-def placement(batch_ndim: int, steps: Any, state: Any, others: Any) -> Placement:
+def placement(batch_ndim: int | None, steps: Any, state: Any, others: Any) -> Placement:
     """Where a run of these arrays lives.
 
     Args:
@@ -72,6 +75,8 @@ def placement(batch_ndim: int, steps: Any, state: Any, others: Any) -> Placement
     sharded = [x for x in every if any(jax.typeof(x).sharding.spec)]
     if not sharded:
         return Placement(varying, None, ())
+    if batch_ndim is None:
+        return Placement(varying, jax.typeof(sharded[0]).sharding.mesh, None)
     specs = [_spec(x)[1 : 1 + batch_ndim] for x in steps]
     specs += [_spec(x)[:batch_ndim] for x in state]
     by_axis = zip(*specs, strict=True) if specs else ()

@@ -115,8 +115,10 @@ class FrameForecaster(nn.Module):
         steps = xs.shape[0] - 1
         options = dict(engine=self.engine, remat=self.remat, dtype=self.dtype)
         params = self.param("cell", self.cell.init, xs.shape[2:])
-        options["key"] = keys = example_keys(self, keys, clips.shape[0])
+        keys = example_keys(self, keys, clips.shape[0])
         given = sampling is not None and keys is not None
+        # Without inputs it cannot be told whether the cell draws; with them it can.
+        options["key"] = keys if given else key_for((self.cell,), (params,), xs, keys)
 
         def run(xs, carry, number, **more):
             odds = sampling[number] if given else 0.0

@@ -56,7 +56,8 @@ class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | EveryCarry:
         params = self.param("cell", self.cell.init, xs.shape[2:], self.param_dtype)
-        options |= dict(engine=self.engine, dtype=self.dtype, reverse=self.reverse)
+        own = dict(engine=self.engine, dtype=self.dtype, reverse=self.reverse)
+        options = own | options
         run = partial(unroll, self.cell)
         return run_batch_major(run, params, xs, **_with_key(self, options))
 
@@ -91,7 +92,7 @@ class RecurrentLayers(nn.Module):
             merge=self.merge,
         )
         params = self.param("layers", layers.init, xs.shape[2:], self.param_dtype)
-        options |= dict(engine=self.engine, dtype=self.dtype)
+        options = dict(engine=self.engine, dtype=self.dtype) | options
         return run_batch_major(layers.apply, params, xs, **_with_key(self, options))
 
 

@@ -35,7 +35,11 @@ class _OverTime(nnx.Module):
             return tuple(self.run(params, xs, key=key))
 
         xs = jax.ShapeDtypeStruct((1, 1, *feature_shape), param_dtype)
-        if depends_on_key(run, params, xs):
+        try:
+            draws = depends_on_key(run, params, xs)
+        except TypeError:  # it wants consts, whose shapes only a call tells
+            draws = True
+        if draws:
             self.stream = rngs.dropout.fork()
 
     @property
@@ -48,7 +52,7 @@ class _OverTime(nnx.Module):
         draws = hasattr(self, "stream") and not self.deterministic
         if draws and options.get("key") is None:
             options["key"] = self.stream()
-        options |= dict(engine=self.engine, dtype=self.dtype)
+        options = dict(engine=self.engine, dtype=self.dtype) | options
         return run_batch_major(self.run, self.params, xs, **options)
 
 

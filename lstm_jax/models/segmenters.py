@@ -174,7 +174,8 @@ class Segmenter(nn.Module):
                 "resize them, or give fewer widths"
             )
         keys = example_keys(self, keys, batch[0])
-        frames = keys if len(batch) == 1 else _of_frames(keys, batch[1])
+        # Keys that are split are those that are folded: frames, and `memory`, apart.
+        frames = keys if len(batch) == 1 else _of_frames(fold(keys, 1), batch[1])
         x = to_patches(images.reshape(1, -1, h, w, c), self.patch)[0]
         downs = []
         for stage, width in enumerate(self.widths):

@@ -37,6 +37,16 @@ def test_linen_layer_equals_unroll():
     np.testing.assert_array_equal(carry.c, want.carry.c)
 
 
+def test_an_option_of_the_call_wins_over_that_of_the_layer():
+    layer = Recurrent(lstm(D))
+    variables = layer.init(jax.random.key(1), XS)
+    got = layer.apply(variables, XS, reverse=True).ys
+    want = Recurrent(lstm(D), reverse=True).apply(variables, XS).ys
+    np.testing.assert_array_equal(got, want)
+    with pytest.raises(ValueError, match="'scna' is unknown"):
+        layer.apply(variables, XS, engine="scna")
+
+
 def test_a_layer_takes_every_option_batch_major():
     layer = Recurrent(lstm(4))
     xs = jax.random.normal(jax.random.key(0), (3, 5, 2))  # [B, T, F]
