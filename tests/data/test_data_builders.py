@@ -295,6 +295,7 @@ def test_emnist_config_is_turned_upright(tmp_path):
     assert rows(data.splits["test"].inputs) == rows(upright)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="needs Debian's dataset-fashion-mnist")
 def test_fashion_mnist_from_debian(tmp_path):
     data = load("fashion_mnist", data_dir=tmp_path, manual_dir=DEBIAN)

@@ -124,6 +124,7 @@ def test_it_is_made_for_phones_and_for_the_dark(read):
     assert dark >= light
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
 def test_a_browser_shows_all_of_it(odd_report, tmp_path):
     done = subprocess.run(
