@@ -33,6 +33,7 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+FASTER = "--xla_cpu_use_fusion_emitters=false"  # as above
 MEMORY = 2**30  # resident bytes of a worker
 SECONDS = 5.0  # of CPU, on a machine as fast as REFERENCE says
 SHARED = 3  # times as much may be spent on what tests share, in the first one's setup
@@ -56,6 +57,9 @@ def optimization(request, monkeypatch):
         return
     before = jax.config.read("jax_disable_most_optimizations")
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "0")
+    # Not for the compilers of TPUs, which know no flag of the CPU's.
+    flags = os.environ.get("XLA_FLAGS", "").replace(FASTER, "").strip()
+    monkeypatch.setenv("XLA_FLAGS", flags)
     jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", False)
     yield
@@ -115,7 +119,7 @@ def pytest_runtest_makereport(item, call):
     report = yield
     now = _now()
     report.took = [b - a for a, b in zip(item.config.phase_began, now, strict=True)]
-    report.limited = not {"slow", "notebooks"} & {
+    report.limited = not {"slow", "notebooks", "process"} & {
         mark.name for mark in item.iter_markers()
     }
     item.config.phase_began = now

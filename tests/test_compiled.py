@@ -10,6 +10,7 @@ from experiments.measuring.programs import READS
 def needs(kind: str):
     return [
         pytest.mark.slow,
+        pytest.mark.optimized,
         pytest.mark.skipif(
             targets.compiler(kind) is None, reason=targets.how_to_install(kind)
         ),

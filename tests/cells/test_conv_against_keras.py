@@ -13,6 +13,8 @@ from lstm_jax import conv_lstm, unroll
 from lstm_jax.interop import from_keras
 
 keras = pytest.importorskip("keras", reason="Keras is compared with, not required")
+
+pytestmark = pytest.mark.slow  # compared in `make test-all`
 if keras.backend.backend() != "jax":
     pytest.skip("Keras runs on another backend here", allow_module_level=True)
 

@@ -14,6 +14,8 @@ from lstm_jax import data
 
 torch = pytest.importorskip("torch", reason="PyTorch is compared with, not required")
 
+pytestmark = pytest.mark.slow  # compared in `make test-all`
+
 
 class Theirs(torch.nn.Module):
     """As a person would write it; two biases, names of their own."""

@@ -83,6 +83,7 @@ def test_the_test_accuracy_is_that_of_the_returned_params(digits_run):
     assert accuracy == pytest.approx(digits_run.report["test"]["accuracy"])
 
 
+@pytest.mark.process
 def test_the_command_line_without_a_preset_and_again(run_python, own_folder):
     # Its programs are those of `digits_run`, and compiled.
     done = run_python("-m", "experiments.train", *SMALL_FLAGS, "--eval-every=10")

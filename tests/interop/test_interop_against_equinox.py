@@ -14,6 +14,8 @@ from lstm_jax.interop import (
 )
 
 eqx = pytest.importorskip("equinox", reason="Equinox is compared with, not required")
+
+pytestmark = pytest.mark.slow  # compared in `make test-all`
 CELLS = {"lstm": (lstm(D), eqx.nn.LSTMCell), "gru": (gru(D), eqx.nn.GRUCell)}
 FIELDS = "weight_ih", "weight_hh", "bias", "bias_n"
 

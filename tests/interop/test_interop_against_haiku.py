@@ -9,6 +9,8 @@ from lstm_jax import conv_lstm, lstm, rnn, unroll
 from lstm_jax.interop import from_haiku, from_haiku_carry, to_haiku, to_haiku_carry
 
 hk = pytest.importorskip("haiku", reason="Haiku is compared with, not required")
+
+pytestmark = pytest.mark.slow  # compared in `make test-all`
 SPACE = (5, 4)
 CORES = {
     "LSTM": ("lstm", lstm(D), lambda: hk.LSTM(D), ()),

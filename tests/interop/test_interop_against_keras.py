@@ -13,6 +13,8 @@ from lstm_jax import bidirectional, conv_lstm, gru, lstm, rnn, unroll
 from lstm_jax.interop import from_keras, from_keras_carry, to_keras, to_keras_carry
 
 keras = pytest.importorskip("keras", reason="Keras is compared with, not required")
+
+pytestmark = pytest.mark.slow  # compared in `make test-all`
 if keras.backend.backend() != "jax":
     pytest.skip("Keras runs on another backend here", allow_module_level=True)
 

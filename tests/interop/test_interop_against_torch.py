@@ -18,6 +18,8 @@ from lstm_jax.interop import (
 
 torch = pytest.importorskip("torch", reason="PyTorch is compared with, not required")
 
+pytestmark = pytest.mark.slow  # compared in `make test-all`
+
 LENGTHS = np.array([2, 3])  # PyTorch refuses 0
 CELLS = {
     "lstm": (lstm(D), torch.nn.LSTM, {}),

@@ -10,6 +10,8 @@ from lstm_jax.interop import read_keras, write_keras
 
 h5py = pytest.importorskip("h5py", reason="it reads files of Keras's weights")
 
+pytestmark = pytest.mark.slow  # compared in `make test-all`
+
 ARRAYS = {
     "layers/dense/vars/0": np.arange(6, dtype=np.float32).reshape(2, 3),
     "layers/dense/vars/1": np.zeros(0),

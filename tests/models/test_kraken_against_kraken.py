@@ -8,6 +8,8 @@ from lstm_jax.models import Reader, load_kraken
 pytest.importorskip("kraken")
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.slow  # compared in `make test-all`
+
 SPECS = (
     # What `ketos train` takes unless it is told otherwise, kraken 7.1.
     "[1,120,0,1 Cr3,13,32 Do0.1,2 Mp2,2 Cr3,13,32 Do0.1,2 Mp2,2 Cr3,9,64 Do0.1,2 Mp2,2 "

@@ -8,6 +8,8 @@ from lstm_jax.models import ResNet, load_resnet
 
 torch = pytest.importorskip("torch", reason="PyTorch is compared with, not required")
 safetensors = pytest.importorskip("safetensors.torch")
+
+pytestmark = pytest.mark.slow  # compared in `make test-all`
 nn = torch.nn
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
