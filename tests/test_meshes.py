@@ -13,10 +13,12 @@ import pytest
 from conformance import CASES
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from selection import slow_but
 
 from lstm_jax import LSTMCarry, lstm, unroll, zoneout
 
 ENGINES = ("scan", "vjp")
+SOME = "lstm", "lstm-everything", "gru", "conv-gru", "stack", "zoneout"
 
 
 def loops(jaxpr, within=False):
@@ -33,7 +35,7 @@ def loops(jaxpr, within=False):
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(CASES, *SOME))
 def test_gradients_on_a_mesh_lie_as_their_params(name, engine, kind):
     """Traced only: what a mesh refuses, it refuses while tracing."""
     mesh = AbstractMesh(meshes.SIZES, meshes.AXES, axis_types=(kind,) * 2)
@@ -98,7 +100,7 @@ def test_keys_of_examples_go_where_the_examples_are(spec):
 
 @pytest.mark.parametrize("specs", [P("model"), P()])
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(CASES, *SOME))
 def test_no_step_of_a_shard_map_waits_for_others(name, engine, specs):
     mesh = AbstractMesh(meshes.SIZES, meshes.AXES, axis_types=(AxisType.Auto,) * 2)
     params, *batch = jax.eval_shape(partial(meshes.problem, name))

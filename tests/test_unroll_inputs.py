@@ -11,6 +11,7 @@ from conformance import CASES
 from flax import nnx
 from jax import export
 from jax.sharding import PartitionSpec
+from selection import slow_but
 
 from lstm_jax import (
     autoregressive,
@@ -58,13 +59,10 @@ def assert_as_with_zeros(run, xs, valid):
         jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
-SLOW = ["st-lstm", "stack", "repeat", "bottleneck", "conv-lstm"]  # to compile
+QUICK = "lstm", "lstm-layer-norm", "gru", "rnn", "conv-gru", "zoneout", "autoregressive"
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in CASES],
-)
+@pytest.mark.parametrize("name", slow_but(CASES, *QUICK))
 def test_padding_may_hold_anything(name):
     params, xs, carry = conformance.problem(name, jnp.float32, batch=B, time=T)
     within = np.arange(T)[:, None] < LENGTHS
