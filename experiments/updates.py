@@ -11,6 +11,7 @@ from experiments.build import Facts
 from experiments.config import UsageError
 from experiments.options import Config
 from lstm_jax import tasks, training
+from lstm_jax.keys import fold_in
 
 
 def augment(config: Config):
@@ -39,17 +40,13 @@ def augment(config: Config):
 
     def of_pictures(images: jax.Array, keys: jax.Array):
         for number, (function, amount) in enumerate(changes):
-            images = function(images, _fold(keys, number), amount)
+            images = function(images, fold_in(keys, number), amount)
         if not o.mixup:
             return images, None
-        images, *pairs = t.mixup(images, _fold(keys, len(changes)), o.mixup)
+        images, *pairs = t.mixup(images, fold_in(keys, len(changes)), o.mixup)
         return images, pairs
 
     return change
-
-
-def _fold(keys: jax.Array, number: int) -> jax.Array:
-    return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
 
 
 def loss_fn(config: Config, about: Facts, goal: tasks.Task):
@@ -62,12 +59,12 @@ def loss_fn(config: Config, about: Facts, goal: tasks.Task):
         params = training.freeze(params, rates)
         inputs, pairs = batch["inputs"], None
         if len(about.image_shape) > 2:
-            inputs, pairs = change(inputs, _fold(keys, 0))
+            inputs, pairs = change(inputs, fold_in(keys, 0))
         if config.augment.warp:
-            parts = inputs, batch["lengths"], _fold(keys, 2), config.augment.warp
+            parts = inputs, batch["lengths"], fold_in(keys, 2), config.augment.warp
             inputs, batch["lengths"] = training.warp(*parts)
         batch = ready(batch | {"inputs": inputs})
-        outputs, extra = forward(params, batch, _fold(keys, 1))
+        outputs, extra = forward(params, batch, fold_in(keys, 1))
         metrics = goal.metrics(outputs, batch)
         if pairs is not None:
             weight, partner = pairs
