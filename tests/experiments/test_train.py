@@ -144,6 +144,7 @@ def test_mixup_weighs_the_losses_of_both_targets():
     from experiments import build, network, updates
     from experiments.config import override, preset
     from lstm_jax import training
+    from lstm_jax.keys import fold_in
 
     options = SMALL_MODEL | dict(augment__shift=0, model__dropout=0.0)
     config = override(preset("digits"), options | dict(augment__mixup=0.4))
@@ -158,7 +159,7 @@ def test_mixup_weighs_the_losses_of_both_targets():
     loss_of = jax.jit(updates.loss_fn(config, about, task))
     (loss, count), _ = loss_of(params, batch, keys)
 
-    folded = updates._fold(updates._fold(keys, 0), 6)
+    folded = fold_in(fold_in(keys, 0), 6)
     images, weights, partners = training.mixup(batch["inputs"], folded, 0.4)
     outputs = jax.jit(network.apply_fn(config, about))(params, images)
     wanted = 0.0
