@@ -37,7 +37,7 @@ _NEEDS = (
     ("model.forget_bias", "model.kind", _CELLED),
     ("model.forget_bias", "model.cell", ("lstm", "conv_lstm")),
     ("model.activation", "model.cell", ("rnn",)),
-    ("model.truncate", "model.kind", ("reader",)),
+    ("model.tbptt_steps", "model.kind", ("reader",)),
     ("model.remat", "model.kind", (*_CELLED[1:], *_FREE)),
     ("task.feedback", "model.kind", ("stacked", *_FREE)),
     ("task.dice", "task.name", ("segmentation",)),
@@ -196,8 +196,8 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
         positive["data.limit"] = config.data.limit
     if config.stop_after is not None:
         positive["stop_after"] = config.stop_after
-    if config.model.truncate is not None:
-        positive["model.truncate"] = config.model.truncate
+    if config.model.tbptt_steps is not None:
+        positive["model.tbptt_steps"] = config.model.tbptt_steps
     if config.data.frames is not None:
         positive["data.frames"] = config.data.frames
     for name, value in positive.items():

@@ -137,7 +137,7 @@ def forward(config, about, task, params, *, frames: int | None = None):
 
     # The definition: time may be open, and nothing in it is bound to one version of
     # JAX, as the layouts that another engine pins are.
-    plain = dataclasses.replace(config.model, engine="scan", truncate=None)
+    plain = dataclasses.replace(config.model, engine="scan", tbptt_steps=None)
     run = network.forward_fn(dataclasses.replace(config, model=plain), about)
     steps, *shape = about.image_shape
     if len(about.image_shape) == 3:

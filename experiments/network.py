@@ -46,17 +46,22 @@ ACTIVATIONS = {
     "relu": jax.nn.relu,
     "leaky_relu": jax.nn.leaky_relu,
 }
+KERNEL_INITS = {
+    "glorot": jax.nn.initializers.glorot_uniform,
+    "he": jax.nn.initializers.he_normal,
+    "lecun": jax.nn.initializers.lecun_normal,
+}
 
 
 def cell(options: Model, steps: int) -> Cell:
     """One layer's cell, for sequences of so many steps."""
     if options.init == "torch":
-        kernel = recurrent = bias = initializers.torch(options.features)
+        inits = initializers.pytorch_defaults(options.features)
     else:
-        kernel = getattr(initializers, options.init)()
-        recurrent = getattr(initializers, options.recurrent_init)()
-        bias = initializers.zeros()
-    inits = dict(kernel_init=kernel, recurrent_init=recurrent, bias_init=bias)
+        inits = dict(
+            kernel_init=KERNEL_INITS[options.init](),
+            recurrent_init=getattr(initializers, options.recurrent_init)(),
+        )
     features, window = options.features, (options.kernel,) * 2
     forget = options.forget_bias
     if forget == "chrono":
@@ -107,7 +112,7 @@ def order(options: Model, image_shape: tuple[int, ...]) -> sequences.Order:
                 "divide; choose another, or resize with --data.size"
             )
         return sequences.patches(options.patch)
-    named = {"both": sequences.both_axes}
+    named = {"both": sequences.rows_and_columns}
     return named.get(options.order, getattr(sequences, options.order, None))()
 
 
@@ -127,7 +132,7 @@ def model(config: Config, about: Facts):
     if options.kind == "reader":
         reading = order(options, tuple(about.image_shape))
         blank = jax.ShapeDtypeStruct((1, *about.image_shape), jnp.float32)
-        steps = jax.eval_shape(reading.read, blank).shape[1]
+        steps = jax.eval_shape(reading.to_sequence, blank).shape[1]
         return SequenceClassifier(
             order=reading,
             cells=(cell(options, steps),) * options.layers,
@@ -137,7 +142,7 @@ def model(config: Config, about: Facts):
             per_step=options.per_step,
             encoder=encoder(config),
             dropout=options.dropout,
-            truncate=options.truncate,
+            tbptt_steps=options.tbptt_steps,
             **shared,
         )
     if config.task.name in FINDERS:

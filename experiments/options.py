@@ -106,7 +106,7 @@ class Model:
     random ones. Once a run has begun, they are in its checkpoints."""
     per_step: bool = False
     """Answer every step of a clip, not the whole."""
-    truncate: int | None = None
+    tbptt_steps: int | None = None
     """Readers: steps that a gradient goes back through, in pieces of so many."""
     remat: Literal["none", "step", "sqrt"] = "none"
     """Forecasters: keep less for the backward pass, and compute it again."""

@@ -1,6 +1,7 @@
 """LSTMs for image recognition as pure functions, in JAX."""
 
 from lstm_jax import initializers
+from lstm_jax.bidirectional import bidirectional
 from lstm_jax.cell import Cell, step
 from lstm_jax.cells import (
     AutoregressiveCarry,
@@ -13,7 +14,7 @@ from lstm_jax.cells import (
     bottleneck_conv_lstm,
     conv_gru,
     conv_lstm,
-    dense_skip,
+    densely_connected,
     dropout,
     gru,
     learned_carry,
@@ -27,17 +28,16 @@ from lstm_jax.cells import (
     stack,
     zoneout,
 )
-from lstm_jax.directions import bidirectional
 from lstm_jax.keys import Keys
 from lstm_jax.layers import Layers, recurrent_layers
-from lstm_jax.unroll import EveryCarry, Unrolled, unroll
+from lstm_jax.unroll import Unrolled, UnrolledWithCarries, unroll
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AutoregressiveCarry",
     "Cell",
-    "EveryCarry",
+    "UnrolledWithCarries",
     "GRUCarry",
     "Keys",
     "LSTMCarry",
@@ -51,7 +51,7 @@ __all__ = [
     "bottleneck_conv_lstm",
     "conv_gru",
     "conv_lstm",
-    "dense_skip",
+    "densely_connected",
     "dropout",
     "gru",
     "initializers",

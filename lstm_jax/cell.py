@@ -66,7 +66,9 @@ def project_step(cell: Cell, params: Any, x_t: Any, keys_t: Keys | None = None) 
     if keys_t is None or x_t is None:
         return cell.project(params, x_t, keys=keys_t)
     one = jax.tree.map(lambda x: x[None], x_t)
-    us = cell.project(params, one, keys=Keys(keys_t.sequence, keys_t.steps[None]))
+    us = cell.project(
+        params, one, keys=Keys(keys_t.per_sequence, keys_t.per_step[None])
+    )
     return jax.tree.map(lambda u: u[0], us)
 
 

@@ -1,7 +1,8 @@
-"""Initialisers of weights, one gate at a time.
+"""Initialisers of weights that `jax.nn.initializers` lacks, one gate at a time.
 
-An initialiser is `(key, shape, dtype) -> array`, as in `jax.nn.initializers`. A cell
-draws each gate's block with it on its own, unless it is wrapped in `Whole`.
+An initialiser is `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, whose
+own serve any cell. A cell draws each gate's block on its own, unless the initialiser is
+wrapped in `Whole`.
 
 `chrono` and `uniform_gate` draw the bias of a forget gate, for `forget_bias` of a cell.
 """
@@ -15,33 +16,6 @@ import jax.numpy as jnp
 from lstm_jax.cell import at_least_float32
 
 Initializer = Callable[..., jax.Array]
-
-
-def glorot() -> Initializer:
-    """Uniform with variance `2 / (fan_in + fan_out)`; also called Xavier.
-
-    Reference: Glorot & Bengio 2010, eq. 16.
-    """
-    return jax.nn.initializers.glorot_uniform()
-
-
-xavier = glorot
-
-
-def he() -> Initializer:
-    """Normal with variance `2 / fan_in`, made for ReLU.
-
-    Reference: He et al. 2015, eq. 10.
-    """
-    return jax.nn.initializers.he_normal()
-
-
-def lecun() -> Initializer:
-    """Normal with variance `1 / fan_in`.
-
-    Reference: LeCun et al. 1998, "Efficient BackProp", section 4.6.
-    """
-    return jax.nn.initializers.lecun_normal()
 
 
 def orthogonal(scale: float = 1.0) -> Initializer:
@@ -83,25 +57,6 @@ def identity(scale: float = 1.0) -> Initializer:
         return scale * jnp.eye(shape[0], dtype=dtype)
 
     return init
-
-
-def torch(features: int) -> Initializer:
-    """Uniform in `±1 / sqrt(D)`, PyTorch's default for every recurrent tensor.
-
-    Args:
-      features: D, the hidden width, not the fan-in of the tensor.
-    """
-    bound = features**-0.5
-
-    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-        return jax.random.uniform(key, shape, dtype, -bound, bound)
-
-    return init
-
-
-def zeros() -> Initializer:
-    """All zeros."""
-    return jax.nn.initializers.zeros
 
 
 def chrono(longest: int) -> Initializer:
@@ -166,17 +121,40 @@ class Whole(NamedTuple):
         return self.init(key, shape, dtype)
 
 
-def keras() -> dict[str, Initializer]:
+def keras_defaults() -> dict[str, Initializer]:
     """What Keras draws by default; the rest of its defaults are those of `lstm`.
 
     >>> from lstm_jax import initializers, lstm
-    >>> cell = lstm(128, **initializers.keras())
+    >>> cell = lstm(128, **initializers.keras_defaults())
 
     Returns:
       Arguments of a cell: `kernel_init` and `recurrent_init`, which take a matrix of
       all gates for one.
     """
-    return {"kernel_init": Whole(glorot()), "recurrent_init": Whole(orthogonal())}
+    kernel = jax.nn.initializers.glorot_uniform()
+    return {"kernel_init": Whole(kernel), "recurrent_init": Whole(orthogonal())}
+
+
+def pytorch_defaults(features: int) -> dict[str, Initializer]:
+    """What PyTorch draws by default, uniform in `±1 / sqrt(D)` for every tensor.
+
+    PyTorch adds nothing to the forget gate, and has two biases; here is one.
+
+    >>> from lstm_jax import initializers, lstm
+    >>> cell = lstm(128, forget_bias=0.0, **initializers.pytorch_defaults(128))
+
+    Args:
+      features: D, the hidden width, not the fan-in of a tensor.
+
+    Returns:
+      Arguments of a cell: `kernel_init`, `recurrent_init` and `bias_init`.
+    """
+    bound = features**-0.5
+
+    def init(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return {name: init for name in ("kernel_init", "recurrent_init", "bias_init")}
 
 
 def per_gate(init: Initializer, gates: int) -> Initializer:

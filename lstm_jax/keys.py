@@ -11,15 +11,15 @@ class Keys(NamedTuple):
     """Randomness of one run over a sequence, made by `Keys.of`.
 
     Attributes:
-      sequence: a typed key, `()`, for what stays the same through all steps.
-      steps: typed keys, `[T]`, one for each step; `()` where one step is meant.
+      per_sequence: a typed key, `()`, for what stays the same through all steps.
+      per_step: typed keys, `[T]`, one for each step; `()` where one step is meant.
 
     Made from one key for each example, `[*B]`, both have these axes last; what a cell
     is given, by `randomness.per_example`, is then still the keys of one example.
     """
 
-    sequence: jax.Array
-    steps: jax.Array
+    per_sequence: jax.Array
+    per_step: jax.Array
 
     @classmethod
     def of(cls, key: jax.Array, time: int, first_step: Any = 0) -> "Keys":
@@ -34,12 +34,12 @@ class Keys(NamedTuple):
 
     def fold_in(self, data: int) -> "Keys":
         """Keys of their own for one of several users, such as a layer."""
-        return Keys(fold_in(self.sequence, data), fold_in(self.steps, data))
+        return Keys(fold_in(self.per_sequence, data), fold_in(self.per_step, data))
 
     def stacked(self) -> "Keys":
         """Both `[T]`, to travel through the steps as a part of `us`."""
-        sequence = jnp.broadcast_to(self.sequence, self.steps.shape)
-        return Keys(sequence, self.steps)
+        sequence = jnp.broadcast_to(self.per_sequence, self.per_step.shape)
+        return Keys(sequence, self.per_step)
 
 
 def typed_key(key: jax.Array) -> jax.Array:

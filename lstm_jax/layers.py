@@ -6,12 +6,12 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lstm_jax.bidirectional import bidirectional as run_both_ways
 from lstm_jax.cell import Cell
 from lstm_jax.cells.combinators import output_shape
-from lstm_jax.directions import bidirectional as run_both_ways
 from lstm_jax.keys import fold_in, split_key, typed_key
 from lstm_jax.randomness import step_dropout
-from lstm_jax.unroll import EveryCarry, Unrolled, unroll
+from lstm_jax.unroll import Unrolled, UnrolledWithCarries, unroll
 from lstm_jax.validation import is_count
 
 
@@ -26,7 +26,7 @@ class Layers(NamedTuple):
     """
 
     init: Callable[..., tuple]
-    apply: Callable[..., Unrolled | EveryCarry]
+    apply: Callable[..., Unrolled | UnrolledWithCarries]
 
 
 def recurrent_layers(
@@ -62,8 +62,8 @@ def recurrent_layers(
     - any other option of `unroll`, for every layer, but `length` and `reverse`:
       `lengths`, `mask`, `resets`, `first_step`, `remat`, `dtype`, …
 
-    and returns `Unrolled(ys, carry)`, or `EveryCarry`: outputs of the top layer, and
-    of each layer its final carry, or the pair of both directions.
+    and returns `Unrolled(ys, carry)`, or `UnrolledWithCarries`: outputs of the top
+    layer, and of each layer its final carry, or the pair of both directions.
 
     Args:
       cells: one cell for all layers, or one for each, bottom first.

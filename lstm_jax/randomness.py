@@ -30,7 +30,7 @@ def is_stochastic(
         key_carry, key = jax.random.split(key)
         carry = cell.carry(params, (), feature_shape, state_dtype, key=key_carry)
         keys = Keys.of(key, 1)
-        u = project_step(cell, params, x, Keys(keys.sequence, keys.steps[0]))
+        u = project_step(cell, params, x, Keys(keys.per_sequence, keys.per_step[0]))
         return step(cell, params, carry, u)
 
     state_dtype = at_least_float32(dtype)  # as in `unroll`: noise is for floats alone
@@ -96,7 +96,7 @@ def per_example(cell: Cell, batch_ndim: int) -> Cell:
         def of_example(xs, keys):
             return cell.project(params, xs, keys=keys)
 
-        lead = keys.steps.ndim - batch_ndim  # the axis of time, if there is one
+        lead = keys.per_step.ndim - batch_ndim  # the axis of time, if there is one
         axis = None if xs is None else lead
         u = over_batch(of_example, (axis, Keys(0, lead)), lead)(xs, keys)
         return u, _NoInput() if xs is None else None
@@ -138,7 +138,7 @@ def step_dropout(
     """
     if rate == 0:
         return xs
-    keys = Keys.of(key, xs.shape[0], first_step).steps
+    keys = Keys.of(key, xs.shape[0], first_step).per_step
     return example_dropout(xs, rate, keys)
 
 

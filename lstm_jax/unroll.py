@@ -38,7 +38,7 @@ class Unrolled(NamedTuple):
     carry: Any
 
 
-class EveryCarry(NamedTuple):
+class UnrolledWithCarries(NamedTuple):
     """As `Unrolled`, and the carry after each step, `[T, *B, ...]`."""
 
     ys: jax.Array
@@ -62,12 +62,12 @@ def unroll(
     consts: Any = None,
     engine: str = "auto",
     remat: int | str | None = None,
-    truncate: int | None = None,
+    tbptt_steps: int | None = None,
     unroll: int = 1,
     dtype: Any = None,
     carry_dtype: Any = None,
     return_carries: bool = False,
-) -> "Unrolled | EveryCarry":
+) -> "Unrolled | UnrolledWithCarries":
     """Runs a cell over a sequence.
 
         carry_t, y_t = gates(carry_tm1, project(x_t), recur(carry_tm1))
@@ -130,7 +130,7 @@ def unroll(
       remat: what the backward pass recomputes to save memory: None, nothing; "step",
         all but the carry of each step; K, all but the carry of every K-th; "sqrt", K
         the root of T.
-      truncate: steps that a gradient goes back, K: the carry is kept between chunks
+      tbptt_steps: steps that a gradient goes back, K: the carry is kept between chunks
         of K steps, its gradient is not (truncated backpropagation through time).
       unroll: steps in one iteration of the loop, as in `lax.scan`.
       dtype: to compute in, such as `jnp.bfloat16`; by default params stay as they are,
@@ -139,8 +139,9 @@ def unroll(
       return_carries: return the carry after each step, too.
 
     Returns:
-      `Unrolled(ys, carry)`, or `EveryCarry(ys, carry, carries)`; `ys` has dtype
-      `dtype`, a carry `carry_dtype`.
+      `Unrolled(ys, carry)`, or with `return_carries`
+      `UnrolledWithCarries(ys, carry, carries)`; `ys` has dtype `dtype`, a carry
+      `carry_dtype`.
 
     Raises:
       ValueError: if shapes do not fit, `carry` is not like the cell's own, an output is
@@ -151,10 +152,10 @@ def unroll(
     shapes = split_shape(cell, xs, length, lengths, mask, resets)
     time, batch_shape, feature_shape = shapes
     check_count("unroll", "unroll", unroll, "steps in one iteration of the loop")
-    chunks = _chunks(time, remat, truncate)
+    chunks = _chunks(time, remat, tbptt_steps)
     run = _engine(engine, time)
     valid = valid_steps(time, batch_shape, lengths, mask)
-    starts = first_steps(time, batch_shape, lengths, resets, reverse)
+    is_first = first_steps(time, batch_shape, lengths, resets, reverse)
     if dtype is not None:
         params = _cast(params, dtype)
         xs, consts = _cast((xs, consts), dtype)
@@ -185,11 +186,11 @@ def unroll(
         key, key_steps = split_key(key)
         keys = Keys.of(key_steps, time, first_step).stacked()
     about_carry = feature_shape, carry_dtype, key
-    told = xs is not None or valid is not None or starts is not None
+    told = xs is not None or valid is not None or is_first is not None
     batch = batch_shape if told else None  # else only the carry tells it
     if carry is not None:
         carry = checked_carry(cell, params, carry, batch, *about_carry)
-    by_step = xs, valid, starts, keys if of_examples else None
+    by_step = xs, valid, is_first, keys if of_examples else None
     known = told or carry is None or of_examples
     ndim = len(batch_shape) if known else None
     place = placement(ndim, by_step, carry, (params, consts, key, keys))
@@ -199,13 +200,13 @@ def unroll(
     params = place.whole(params)
     if consts is not None:
         cell, params = bind_consts(cell), (params, place.varied(consts))
-    xs, valid, starts = place.steps((xs, valid, starts))
-    if carry is None or starts is not None:
-        fresh = initial_carry(cell, params, batch_shape, *about_carry)
-        fresh = _cast(fresh, carry_dtype)
-    carry = fresh if carry is None else _cast(carry, carry_dtype)
-    fresh = carry if starts is None else fresh
-    carry, fresh = place.state((carry, fresh))
+    xs, valid, is_first = place.steps((xs, valid, is_first))
+    if carry is None or is_first is not None:
+        reset_carry = initial_carry(cell, params, batch_shape, *about_carry)
+        reset_carry = _cast(reset_carry, carry_dtype)
+    carry = reset_carry if carry is None else _cast(carry, carry_dtype)
+    reset_carry = carry if is_first is None else reset_carry
+    carry, reset_carry = place.state((carry, reset_carry))
 
     def whole(params, inputs, carry, time):
         return run(
@@ -213,7 +214,7 @@ def unroll(
             params,
             inputs,
             carry,
-            fresh,
+            reset_carry,
             time=time,
             reverse=reverse,
             unroll=unroll,
@@ -223,11 +224,13 @@ def unroll(
         )
 
     padding = Padding() if mask is None else None
-    inputs = ScanInputs(xs, keys, valid, starts, padding)
+    inputs = ScanInputs(xs, keys, valid, is_first, padding)
     for size, what in chunks:
         whole = _chunked(whole, size=size, reverse=reverse, **what)
     ys, carry, carries = whole(params, inputs, carry, time)
-    return EveryCarry(ys, carry, carries) if return_carries else Unrolled(ys, carry)
+    if return_carries:
+        return UnrolledWithCarries(ys, carry, carries)
+    return Unrolled(ys, carry)
 
 
 def _engine(name: str, time: int):
@@ -268,9 +271,9 @@ def _chunked(run, **options):
     return chunks
 
 
-def _chunks(time: int, remat, truncate) -> list[tuple[int, dict]]:
+def _chunks(time: int, remat, tbptt_steps) -> list[tuple[int, dict]]:
     """Sizes of the chunks to run in, innermost first, and what each is for."""
-    for name, size in (("remat", remat), ("truncate", truncate)):
+    for name, size in (("remat", remat), ("tbptt_steps", tbptt_steps)):
         words = (None, "step", "sqrt") if name == "remat" else (None,)
         named = size is None or isinstance(size, str) and size in words
         if not named and not is_count(size):
@@ -279,12 +282,12 @@ def _chunks(time: int, remat, truncate) -> list[tuple[int, dict]]:
                 f"{', '.join(map(repr, words))}"
             )
     chunks = [] if remat in (None, "step") else [(remat, dict(remat=True))]
-    chunks += [] if truncate is None else [(truncate, dict(stop_gradient=True))]
+    chunks += [] if tbptt_steps is None else [(tbptt_steps, dict(stop_gradient=True))]
     if chunks and not isinstance(time, int):
         raise NotImplementedError(
-            f"unroll: remat={remat!r}, truncate={truncate!r} cut a sequence into "
+            f"unroll: remat={remat!r}, tbptt_steps={tbptt_steps!r} cut a sequence into "
             f"chunks, which wants to know T; it is {time} here: pass remat=None or "
-            '"step" and no truncate'
+            '"step" and no tbptt_steps'
         )
     root = math.isqrt(max(time - 1, 0)) + 1 if remat == "sqrt" else None
     return [(root if n == "sqrt" else int(n), how) for n, how in chunks if time]

@@ -18,7 +18,7 @@ from lstm_jax import (
     bottleneck_conv_lstm,
     conv_gru,
     conv_lstm,
-    dense_skip,
+    densely_connected,
     dropout,
     gru,
     learned_carry,
@@ -58,12 +58,12 @@ CASES = {
     "lstm-layer-norm": Case(
         lstm(D, layer_norm=True), (2,), reference.lstm(layer_norm=True)
     ),
-    "lstm-projection": Case(lstm(D, projection=2), (2,), reference.lstm(projection=2)),
-    "lstm-coupled": Case(lstm(D, coupled=True), (2,), reference.lstm(coupled=True)),
+    "lstm-proj": Case(lstm(D, proj_size=2), (2,), reference.lstm(proj_size=2)),
+    "lstm-cifg": Case(lstm(D, cifg=True), (2,), reference.lstm(cifg=True)),
     "lstm-everything": Case(
-        lstm(D, peepholes=True, layer_norm=True, projection=2, coupled=True),
+        lstm(D, peepholes=True, layer_norm=True, proj_size=2, cifg=True),
         (2,),
-        reference.lstm(peepholes=True, layer_norm=True, projection=2, coupled=True),
+        reference.lstm(peepholes=True, layer_norm=True, proj_size=2, cifg=True),
     ),
     "lstm-no-bias": Case(
         lstm(D, layer_norm=True, use_bias=False), (2,), reference.lstm(layer_norm=True)
@@ -97,7 +97,7 @@ CASES = {
     "unit": Case(user_cells.unit(D), (2,), user_cells.unit_step),
     "stack": Case(stack(lstm(D), gru(4), rnn(2)), (2,)),
     "residual": Case(residual(gru(D))),
-    "dense-skip": Case(dense_skip(lstm(D), rnn(2)), (2,)),
+    "densely-connected": Case(densely_connected(lstm(D), rnn(2)), (2,)),
     "repeat": Case(repeat(lstm(D), 2)),
     "readout": Case(readout(gru(4), D), (2,)),
     "learned-carry": Case(learned_carry(lstm(D)), (2,)),

@@ -30,9 +30,9 @@ def normal(z):
 def lstm(
     peepholes=False,
     layer_norm=False,
-    projection=False,
-    coupled=False,
-    gate=sigmoid,
+    proj_size=False,
+    cifg=False,
+    gate_fn=sigmoid,
     activation=np.tanh,
 ):
     """One step with options, one hidden unit after the other."""
@@ -45,7 +45,7 @@ def lstm(
             from_x = p["gain_x"] * normal(from_x)
             from_h = p["gain_h"] * normal(from_h)
         z = from_x + from_h + p.get("b", 0)
-        order = "igo" if coupled else "ifgo"
+        order = "igo" if cifg else "ifgo"
 
         c, out = np.zeros(D), np.zeros(D)
         for d in range(D):
@@ -53,23 +53,23 @@ def lstm(
             if peepholes:
                 for name in order.replace("g", "").replace("o", ""):
                     own[name] += p["p_" + name][d] * c_tm1[d]
-            i = gate(own["i"])
-            f = 1 - i if coupled else gate(own["f"])
+            i = gate_fn(own["i"])
+            f = 1 - i if cifg else gate_fn(own["f"])
             c[d] = f * c_tm1[d] + i * activation(own["g"])
             if peepholes:
                 own["o"] += p["p_o"][d] * c[d]
-            out[d] = gate(own["o"])
+            out[d] = gate_fn(own["o"])
         if layer_norm:
             c_seen = p["gain_c"] * normal(c) + p.get("b_c", 0)
         h = out * activation(c_seen if layer_norm else c)
-        if projection:
+        if proj_size:
             h = h @ p["w_p"]
         return (c, h), h
 
     return one
 
 
-def gru(gate=sigmoid, activation=np.tanh, reset_after=True, layer_norm=False):
+def gru(gate_fn=sigmoid, activation=np.tanh, reset_after=True, layer_norm=False):
     """One step of a GRU, one hidden unit after the other: state `(h,)`."""
 
     def norm(v, gain):
@@ -87,8 +87,8 @@ def gru(gate=sigmoid, activation=np.tanh, reset_after=True, layer_norm=False):
         h_rz = norm(from_h[rz], gains_h[rz])
         r, z, n, h = (np.zeros(D) for _ in range(4))
         for d in range(D):
-            r[d] = gate(x_rz[d] + h_rz[d] + b[d])
-            z[d] = gate(x_rz[D + d] + h_rz[D + d] + b[D + d])
+            r[d] = gate_fn(x_rz[d] + h_rz[d] + b[d])
+            z[d] = gate_fn(x_rz[D + d] + h_rz[D + d] + b[D + d])
         if reset_after:
             h_n = norm(from_h[own], gains_h[own])
             n = r * (h_n + b_n)

@@ -175,11 +175,11 @@ WAYS = {
     "pieces": {"remat": 4},
     "combined reverse pieces": {"reading": "combined", "reverse": True, "remat": 4},
     "combined root": {"reading": "combined", "remat": "sqrt"},
-    "truncated": {"truncate": 4},
+    "truncated": {"tbptt_steps": 4},
     "combined reverse truncated": {
         "reading": "combined",
         "reverse": True,
-        "truncate": 4,
+        "tbptt_steps": 4,
         "remat": 2,
     },
 }
@@ -357,9 +357,10 @@ def test_a_cut_gradient_stops_at_its_piece_and_the_carry_goes_on(engine):
 
     def run(xs, carry):
         both = [
-            jax.value_and_grad(partial(last, truncate=k))(xs, carry) for k in (None, 4)
+            jax.value_and_grad(partial(last, tbptt_steps=k))(xs, carry)
+            for k in (None, 4)
         ]
-        return *both, jax.grad(partial(last, truncate=4), 1)(xs[:4], carry)
+        return *both, jax.grad(partial(last, tbptt_steps=4), 1)(xs[:4], carry)
 
     (value, whole), (cut_value, cut), first = jax.jit(run)(xs, carry)
     close = partial(np.testing.assert_allclose, atol=1e-12)

@@ -18,7 +18,7 @@ LEVELS = {
     "engines": 2,
     "randomness": 3,
     "unroll": 4,
-    "directions": 5,
+    "bidirectional": 5,
     "layers": 6,
     "models": 7,
     "inspect": 8,

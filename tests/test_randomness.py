@@ -163,7 +163,7 @@ def test_keys_for_a_run_without_inputs():
 @pytest.mark.parametrize("noise", [dropout, zoneout])
 def test_keys_for_images_without_inputs(noise):
     """What a cell projects without input has no axes of space."""
-    inner = conv_gru(2, (1, 1), bias_init=initializers.torch(1))
+    inner = conv_gru(2, (1, 1), **initializers.pytorch_defaults(1))
     cell = noise(inner, 0.0)
     params = inner.init(jax.random.key(0), (2, 2, 1))
     start = GRUCarry(jax.random.normal(KEY, (B, 2, 2, 2)))
@@ -263,7 +263,7 @@ def test_dropout_of_steps():
     many = drop(xs, key=keys)
     equal(many[2:, ::-1], drop(xs, key=keys[::-1], first_step=2)[:4])
     assert not (many[0] == many[1]).all() and not (many[:, 0] == many[:, 1]).all()
-    equal(many[0], example_dropout(xs[0], 0.25, Keys.of(keys, 1).steps[0]))
+    equal(many[0], example_dropout(xs[0], 0.25, Keys.of(keys, 1).per_step[0]))
     assert step_dropout(xs, 0.0, KEY) is xs
 
 

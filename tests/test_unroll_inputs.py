@@ -201,7 +201,7 @@ def test_a_carry_without_its_mask_is_refused_where_there_is_a_key():
     unroll(cell, PARAMS, XS, drawn, key=jax.random.key(0))
 
 
-@pytest.mark.parametrize("name", ["truncate", "remat", "unroll"])
+@pytest.mark.parametrize("name", ["tbptt_steps", "remat", "unroll"])
 @pytest.mark.parametrize("value", [True, False, 0, 1.0, np.True_])
 def test_a_number_of_steps_is_an_integer(name, value):
     with pytest.raises(ValueError, match=f"unroll: {name}={value!r}"):
@@ -221,7 +221,7 @@ def test_a_length_is_an_integer(length):
     "make",
     [
         lambda: lstm(True),
-        lambda: lstm(2, projection=True),
+        lambda: lstm(2, proj_size=True),
         lambda: gru(True),
         lambda: rnn(True),
         lambda: readout(CELL, True),
@@ -285,7 +285,7 @@ def test_a_program_of_any_number_of_steps():
     np.testing.assert_allclose(exported(gradient).call(XS), gradient(XS), atol=1e-6)
     with pytest.raises(NotImplementedError, match=r'T, which is T.*engine="scan"'):
         exported(lambda xs: unroll(CELL, PARAMS, xs, engine="vjp").ys)
-    for options in ({"remat": 2}, {"remat": "sqrt"}, {"truncate": 2}):
+    for options in ({"remat": 2}, {"remat": "sqrt"}, {"tbptt_steps": 2}):
         with pytest.raises(NotImplementedError, match="wants to know T"):
             exported(lambda xs, o=options: unroll(CELL, PARAMS, xs, **o).ys)
 
@@ -308,7 +308,7 @@ def drawing():
     return CELL._replace(carry=carry, recur=recur, gates=gates, equations=None)
 
 
-@pytest.mark.parametrize("options", [{}, {"remat": 2}, {"truncate": 3}])
+@pytest.mark.parametrize("options", [{}, {"remat": 2}, {"tbptt_steps": 3}])
 def test_a_carry_may_hold_keys(options):
     cell = drawing()
     resets = jnp.zeros((T, B), bool).at[2, 0].set(True)
@@ -372,7 +372,7 @@ def test_integers_and_keys_among_params_stay_what_they_are(engine):
 
     plain = unroll(CELL, PARAMS, XS).ys.sum()
     wanted = plain + T * B * D * (1 + jax.random.normal(params["key"]))
-    for options in ({}, {"remat": 2}, {"truncate": 3}):
+    for options in ({}, {"remat": 2}, {"tbptt_steps": 3}):
         got, grads = jax.value_and_grad(partial(loss, **options), allow_int=True)(
             params
         )

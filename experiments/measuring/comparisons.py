@@ -199,7 +199,7 @@ def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
     test = dataset.splits["test"]
     images = jnp.asarray(test.inputs[:128], jnp.float32)
     images = (images - np.float32(about.pixel_offset)) * np.float32(about.pixel_scale)
-    xs = network.order(run.config.model, tuple(about.image_shape)).read(images)
+    xs = network.order(run.config.model, tuple(about.image_shape)).to_sequence(images)
     xs = xs.swapaxes(0, 1)  # [T, B, F]
     cell = network.cell(run.config.model, len(xs))
 

@@ -33,7 +33,7 @@ def cells(width: int) -> dict[str, tuple[Cell, tuple[int, ...]]]:
         "lstm": (lstm(width), VECTORS),
         "lstm, peepholes": (lstm(width, peepholes=True), VECTORS),
         "lstm, layer norm": (lstm(width, layer_norm=True), (*VECTORS[:2], 2)),
-        "lstm, projection to half": (lstm(width, projection=width // 2), VECTORS),
+        "lstm, projection to half": (lstm(width, proj_size=width // 2), VECTORS),
         "gru": (gru(width), VECTORS),
         "rnn": (rnn(width), VECTORS),
         "two lstm as one stack": (stack(lstm(width), lstm(width)), VECTORS),

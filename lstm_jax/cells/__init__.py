@@ -1,8 +1,9 @@
 """The equations: one file per family of cells, and what combines them."""
 
+from lstm_jax.cells.autoregressive import AutoregressiveCarry, autoregressive
 from lstm_jax.cells.bottleneck import bottleneck_conv_lstm
 from lstm_jax.cells.combinators import (
-    dense_skip,
+    densely_connected,
     learned_carry,
     readout,
     repeat,
@@ -10,7 +11,6 @@ from lstm_jax.cells.combinators import (
     stack,
 )
 from lstm_jax.cells.conv import conv_gru, conv_lstm
-from lstm_jax.cells.feedback import AutoregressiveCarry, autoregressive
 from lstm_jax.cells.gru import GRUCarry, gru
 from lstm_jax.cells.lstm import LSTMCarry, lstm
 from lstm_jax.cells.regularize import (
@@ -33,7 +33,7 @@ __all__ = [
     "bottleneck_conv_lstm",
     "conv_gru",
     "conv_lstm",
-    "dense_skip",
+    "densely_connected",
     "dropout",
     "gru",
     "learned_carry",

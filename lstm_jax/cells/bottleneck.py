@@ -12,7 +12,7 @@ from lstm_jax.cell import Cell, at_least_float32
 from lstm_jax.cells.convolve import check_image, check_kernel
 from lstm_jax.cells.dense import check_width
 from lstm_jax.cells.lstm import LSTMCarry
-from lstm_jax.initializers import Initializer, glorot, per_gate
+from lstm_jax.initializers import Initializer, per_gate
 
 
 def bottleneck_conv_lstm(
@@ -21,7 +21,7 @@ def bottleneck_conv_lstm(
     *,
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu6,
     forget_bias: float = 1.0,
-    kernel_init: Initializer = glorot(),
+    kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
 ) -> Cell:
     """Bottleneck-LSTM over images; S is a depthwise convolution, then one of 1x1.
 

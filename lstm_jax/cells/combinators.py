@@ -8,7 +8,7 @@ from jax import lax
 
 from lstm_jax.cell import Cell, project_step, step
 from lstm_jax.cells.dense import check_width, wide_product
-from lstm_jax.initializers import Initializer, glorot
+from lstm_jax.initializers import Initializer
 from lstm_jax.validation import check_count
 
 
@@ -32,7 +32,7 @@ def stack(*cells: Cell) -> Cell:
     return _layers("stack", cells, skips=False)
 
 
-def dense_skip(*cells: Cell) -> Cell:
+def densely_connected(*cells: Cell) -> Cell:
     """Layers that read the input and all outputs below, and show all of their own.
 
         x^l = [x; y^1; ...; y^(l-1)]        y = [y^1; ...; y^L]
@@ -53,11 +53,11 @@ def dense_skip(*cells: Cell) -> Cell:
 
     Reference: Graves 2013, section 2; Huang et al. 2017, eq. 2.
     """
-    return _layers("dense_skip", cells, skips=True)
+    return _layers("densely_connected", cells, skips=True)
 
 
 def _layers(caller: str, cells: tuple[Cell, ...], skips: bool) -> Cell:
-    """`stack` or, with `skips`, `dense_skip`."""
+    """`stack` or, with `skips`, `densely_connected`."""
     if not cells:
         raise ValueError(f"{caller}: no cells; pass at least one, bottom layer first")
     bottom, *upper = cells
@@ -141,7 +141,7 @@ def readout(
     features: int,
     *,
     use_bias: bool = True,
-    kernel_init: Initializer = glorot(),
+    kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
 ) -> Cell:
     """A cell whose output is a linear map of the features of another's.
 

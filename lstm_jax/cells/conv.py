@@ -13,7 +13,7 @@ from lstm_jax.cells.convolve import convolve, convolve_steps
 from lstm_jax.cells.dense import check_width
 from lstm_jax.cells.gru import GRUCarry
 from lstm_jax.cells.lstm import LSTMCarry
-from lstm_jax.initializers import Initializer, glorot, orthogonal, per_gate, zeros
+from lstm_jax.initializers import Initializer, orthogonal, per_gate
 from lstm_jax.validation import is_count
 
 EPSILON = 1e-5  # added to the variances of the group norm
@@ -29,13 +29,13 @@ def conv_lstm(
     recurrent_kernel_size: tuple[int, ...] | None = None,
     peepholes: str | None = None,
     group_norm: int | None = None,
-    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+    gate_fn: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     use_bias: bool = True,
     forget_bias: float = 1.0,
-    kernel_init: Initializer = glorot(),
+    kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
     recurrent_init: Initializer = orthogonal(),
-    bias_init: Initializer = zeros(),
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Cell:
     """Convolutional LSTM, over lines, images or volumes; `*` is a convolution.
 
@@ -64,7 +64,7 @@ def conv_lstm(
       group_norm: None, or the number of groups in each gate's D channels. Statistics
         are those of one gate, one step and one example: over space and the channels
         of a group.
-      gate: σ, pointwise.
+      gate_fn: σ, pointwise.
       activation: φ, pointwise.
       use_bias: False leaves out `b`, and with it the forget bias.
       forget_bias: added to `b_f` at initialisation.
@@ -129,10 +129,12 @@ def conv_lstm(
         i, f, g, o = jnp.split(u.astype(a.dtype) + a, 4, axis=-1)  # [*B, *space, D]
         if peepholes:
             i, f = peek(params["p_i"], i, c), peek(params["p_f"], f, c)
-        c = gate(f).astype(c.dtype) * c + (gate(i) * activation(g)).astype(c.dtype)
+        c = gate_fn(f).astype(c.dtype) * c + (gate_fn(i) * activation(g)).astype(
+            c.dtype
+        )
         if peepholes:
             o = peek(params["p_o"], o, c)
-        h = gate(o).astype(c.dtype) * activation(c)
+        h = gate_fn(o).astype(c.dtype) * activation(c)
         return LSTMCarry(c, h), h
 
     project, rank = halves.project, halves.feature_ndim
@@ -148,12 +150,12 @@ def conv_gru(
     padding: str = "SAME",
     recurrent_kernel_size: tuple[int, ...] | None = None,
     group_norm: int | None = None,
-    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+    gate_fn: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     use_bias: bool = True,
-    kernel_init: Initializer = glorot(),
+    kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
     recurrent_init: Initializer = orthogonal(),
-    bias_init: Initializer = zeros(),
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Cell:
     """Convolutional GRU, over lines, images or volumes; `*` is a convolution.
 
@@ -176,7 +178,7 @@ def conv_gru(
       recurrent_kernel_size: by default `kernel_size`.
       group_norm: None, or the number of groups in each gate's D channels, as in
         `conv_lstm`.
-      gate: σ, pointwise.
+      gate_fn: σ, pointwise.
       activation: φ, pointwise.
       use_bias: False leaves out `b` and `b_n`.
       kernel_init: draws each block `[*k, C, D]` of `w_x`.
@@ -219,7 +221,7 @@ def conv_gru(
         a = halves.normalise(params, a)
         u_r, u_z, u_n = jnp.split(u.astype(a.dtype), 3, axis=-1)  # [*B, *space, D]
         a_r, a_z, a_n = jnp.split(a, 3, axis=-1)
-        r, z = gate(u_r + a_r), gate(u_z + a_z).astype(h.dtype)
+        r, z = gate_fn(u_r + a_r), gate_fn(u_z + a_z).astype(h.dtype)
         a_n = a_n + params["b_n"].astype(a.dtype) if use_bias else a_n
         n = activation(u_n + r * a_n)
         h = (1 - z) * n.astype(h.dtype) + z * h

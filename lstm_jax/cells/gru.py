@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
 from lstm_jax.cells import dense
-from lstm_jax.initializers import Initializer, glorot, orthogonal, per_gate, zeros
+from lstm_jax.initializers import Initializer, orthogonal, per_gate
 
 
 class GRUCarry(NamedTuple):
@@ -23,12 +23,12 @@ def gru(
     *,
     reset_after: bool = True,
     layer_norm: bool = False,
-    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+    gate_fn: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     use_bias: bool = True,
-    kernel_init: Initializer = glorot(),
+    kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
     recurrent_init: Initializer = orthogonal(),
-    bias_init: Initializer = zeros(),
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Cell:
     """GRU whose reset gate acts after the recurrent product, or before it.
 
@@ -50,7 +50,7 @@ def gru(
         n alone, makes of each `x W_x` a `gain_x N(x W_x)`, and of each `h_tm1 W_h` a
         `gain_h N(h_tm1 W_h)`. Params `gain_x [3D]` and `gain_h [3D]`, from 1; with
         `reset_after=False` `gain_h [2D]`, and `gain_n [D]` for N((r h_tm1) W_n).
-      gate: σ, pointwise, into 0 to 1.
+      gate_fn: σ, pointwise, into 0 to 1.
       activation: φ, pointwise.
       use_bias: False leaves out `b` and `b_n`.
       kernel_init: draws each block `[F, D]` of `w_x`.
@@ -126,7 +126,7 @@ def gru(
         a = normalize(a, "gain_h")
         u_r, u_z, u_n = jnp.split(u, 3, axis=-1)  # each [*B, D]
         a_r, a_z, *a_n = jnp.split(a, a.shape[-1] // features, axis=-1)
-        r, z = gate(u_r + a_r), gate(u_z + a_z)
+        r, z = gate_fn(u_r + a_r), gate_fn(u_z + a_z)
         if not reset_after:
             n = dense.wide_product(r.astype(h.dtype) * h, params["w_n"])
             if layer_norm:
@@ -140,7 +140,7 @@ def gru(
         # With u only ever added to a, an engine keeps their sum, and a_n beside it.
         a, a_n = a
         r, z, n = jnp.split(u.astype(a.dtype) + a, 3, axis=-1)  # each [*B, D]
-        r, z = gate(r), gate(z)
+        r, z = gate_fn(r), gate_fn(z)
         n = n + (r - 1) * a_n
         n = n + r * params["b_n"].astype(a.dtype) if use_bias else n
         return update(carry.h, z, n)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
 from lstm_jax.cells import dense
-from lstm_jax.initializers import Initializer, glorot, orthogonal, per_gate, zeros
+from lstm_jax.initializers import Initializer, orthogonal, per_gate
 
 
 class LSTMCarry(NamedTuple):
@@ -24,15 +24,15 @@ def lstm(
     *,
     peepholes: bool = False,
     layer_norm: bool = False,
-    projection: int | None = None,
-    coupled: bool = False,
-    gate: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
+    proj_size: int | None = None,
+    cifg: bool = False,
+    gate_fn: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     use_bias: bool = True,
     forget_bias: float | Initializer = 1.0,
-    kernel_init: Initializer = glorot(),
+    kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
     recurrent_init: Initializer = orthogonal(),
-    bias_init: Initializer = zeros(),
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Cell:
     """LSTM with a forget gate; its options compose in any combination.
 
@@ -52,16 +52,17 @@ def lstm(
         `h_t = o tanh(gain_c N(c_t) + b_c)`. Params `gain_x [4D]`, `gain_h [4D]`,
         `gain_c [D]`, from 1, and `b_c [D]`, from 0. Not for F = 1: the norm leaves
         little more of a single number than its sign.
-      projection: P, so that `h_t = (o tanh(c_t)) W_p` has P features. Params
+      proj_size: P, so that `h_t = (o tanh(c_t)) W_p` has P features. Params
         `w_p [D, P]`, and then `w_h [P, 4D]`.
-      coupled: f = 1 - i, and one block less: 3D instead of 4D, in the order i g o.
-      gate: σ, pointwise, into 0 to 1, such as `jax.nn.hard_sigmoid`.
+      cifg: coupled input and forget gates, f = 1 - i, and one block less: 3D instead
+        of 4D, in the order i g o.
+      gate_fn: σ, pointwise, into 0 to 1, such as `jax.nn.hard_sigmoid`.
       activation: in place of both tanh, pointwise.
       use_bias: False leaves out `b`, and with it the forget bias; also `b_c`.
       forget_bias: added to `b_f` at initialisation, so that it is a parameter like
         any other and moves with a checkpoint. An initialiser, such as
         `initializers.chrono(784)`, draws it and is taken from `b_i` as well. With
-        `coupled` either is taken from `b_i` alone: σ(-b) = 1 - σ(b).
+        `cifg` either is taken from `b_i` alone: σ(-b) = 1 - σ(b).
       kernel_init: draws each block `[F, D]` of `w_x`, and `w_p`.
       recurrent_init: draws each block `[D, D]` of `w_h`.
       bias_init: draws each block `[D]` of `b`.
@@ -70,21 +71,21 @@ def lstm(
       A `Cell` with carry `LSTMCarry` and output `h_t [*B, D]`, or `[*B, P]`.
 
     Raises:
-      ValueError: if `features` or `projection` < 1.
+      ValueError: if `features` or `proj_size` < 1.
 
     Reference: Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber &
     Cummins 2000; its bias of 1: Jozefowicz, Zaremba & Sutskever 2015; peepholes: Gers
     & Schmidhuber 2000; layer norm: Ba, Kiros & Hinton 2016; projection:
-    Sak, Senior & Beaufays 2014; coupled: Greff et al. 2017.
+    Sak, Senior & Beaufays 2014; coupled gates: Greff et al. 2017.
     Departs: with layer norm, `b` stands for a sum of three biases in the paper.
     """
     dense.check_width("lstm", features)
-    if projection is not None:
-        dense.check_width("lstm", projection, "projection")
-    outputs = projection or features
-    blocks = 3 if coupled else 4
-    plain = use_bias and not (peepholes or layer_norm or projection or coupled)
-    plain = plain and gate is jax.nn.sigmoid and activation is jnp.tanh
+    if proj_size is not None:
+        dense.check_width("lstm", proj_size, "proj_size")
+    outputs = proj_size or features
+    blocks = 3 if cifg else 4
+    plain = use_bias and not (peepholes or layer_norm or proj_size or cifg)
+    plain = plain and gate_fn is jax.nn.sigmoid and activation is jnp.tanh
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
         width = dense.vector_width("lstm", feature_shape)
@@ -99,13 +100,13 @@ def lstm(
             drawn = callable(forget_bias)
             b_f = forget_bias(key_f, (features,), dtype) if drawn else forget_bias
             b_f = jnp.asarray(b_f, dtype)
-            if not coupled:
+            if not cifg:
                 b = b.at[features : 2 * features].add(b_f)
-            if coupled or drawn:
+            if cifg or drawn:
                 b = b.at[:features].add(-b_f)
             params["b"] = b
         if peepholes:
-            for name in ("p_i", "p_o") if coupled else ("p_i", "p_f", "p_o"):
+            for name in ("p_i", "p_o") if cifg else ("p_i", "p_f", "p_o"):
                 params[name] = jnp.zeros(features, dtype)
         if layer_norm:
             params["gain_x"] = jnp.ones(gates, dtype)
@@ -113,8 +114,8 @@ def lstm(
             params["gain_c"] = jnp.ones(features, dtype)
             if use_bias:
                 params["b_c"] = jnp.zeros(features, dtype)
-        if projection:
-            params["w_p"] = kernel_init(key_p, (features, projection), dtype)
+        if proj_size:
+            params["w_p"] = kernel_init(key_p, (features, proj_size), dtype)
         return params
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
@@ -138,20 +139,20 @@ def lstm(
             a = a + params["b"].astype(a.dtype) if use_bias else a
             u = dense.normalize(u, params["gain_x"])
         z = u.astype(a.dtype) + a  # [*B, G]
-        i, *f, g, o = jnp.split(z, blocks, axis=-1)  # each [*B, D]; no f if coupled
+        i, *f, g, o = jnp.split(z, blocks, axis=-1)  # each [*B, D]; no f with cifg
 
-        i = gate(peek("p_i", i, carry.c))
-        f = 1 - i if coupled else gate(peek("p_f", *f, carry.c))
+        i = gate_fn(peek("p_i", i, carry.c))
+        f = 1 - i if cifg else gate_fn(peek("p_f", *f, carry.c))
         write = i * activation(g)
         c = f.astype(carry.c.dtype) * carry.c + write.astype(carry.c.dtype)
 
-        o = gate(peek("p_o", o, c))
+        o = gate_fn(peek("p_o", o, c))
         seen = c
         if layer_norm:
             seen = dense.normalize(c, params["gain_c"])
             seen = seen + params["b_c"].astype(c.dtype) if use_bias else seen
         h = o.astype(c.dtype) * activation(seen)
-        if projection:
+        if proj_size:
             h = dense.wide_product(h, params["w_p"]).astype(carry.h.dtype)
         return LSTMCarry(c, h), h
 

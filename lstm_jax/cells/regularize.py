@@ -43,7 +43,7 @@ def dropout(cell: Cell, rate: float, *, variational: bool = False) -> Cell:
 
         # Step t's mask must follow from step t's key alone, so that frame by frame
         # is the same as all at once.
-        keep = draw(own.sequence) if variational else jax.vmap(draw)(own.steps)
+        keep = draw(own.per_sequence) if variational else jax.vmap(draw)(own.per_step)
         return cell.project(params, _dropped(xs, keep, rate), keys=inner)
 
     return cell._replace(project=project, equations=None)
@@ -182,7 +182,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
         if keys is None:
             return cell.project(params, xs), None
         own, inner = keys.fold_in(0), keys.fold_in(1)
-        return cell.project(params, xs, keys=inner), own.steps
+        return cell.project(params, xs, keys=inner), own.per_step
 
     def gates(params, carry, u, a):
         u, key = u

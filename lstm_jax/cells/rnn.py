@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
 from lstm_jax.cells import dense
-from lstm_jax.initializers import Initializer, glorot, orthogonal, zeros
+from lstm_jax.initializers import Initializer, orthogonal
 
 
 class RNNCarry(NamedTuple):
@@ -23,9 +23,9 @@ def rnn(
     *,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     use_bias: bool = True,
-    kernel_init: Initializer = glorot(),
+    kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
     recurrent_init: Initializer = orthogonal(),
-    bias_init: Initializer = zeros(),
+    bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Cell:
     """Vanilla RNN, whose state is its output.
 

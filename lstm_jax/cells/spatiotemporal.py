@@ -13,7 +13,7 @@ from lstm_jax.cells.convolve import (
     convolve_steps,
 )
 from lstm_jax.cells.dense import check_width
-from lstm_jax.initializers import Initializer, glorot, orthogonal, per_gate
+from lstm_jax.initializers import Initializer, orthogonal, per_gate
 
 
 class STLSTMCarry(NamedTuple):
@@ -39,7 +39,7 @@ def st_lstm(
     *,
     layers: int = 1,
     decouple: bool = False,
-    kernel_init: Initializer = glorot(),
+    kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
     recurrent_init: Initializer = orthogonal(),
 ) -> Cell:
     """Layers of the spatiotemporal LSTM as one cell; `*` is a convolution.

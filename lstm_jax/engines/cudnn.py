@@ -191,7 +191,7 @@ def _check_run(cell, params, inputs, carry, time, unroll, remat, every_carry) ->
     if time > LONGEST:
         _refuse(
             f"reads at most {LONGEST} steps at once, but xs has T={time}",
-            'read chunks, by remat=K or truncate=K, or use engine="vjp"',
+            'read chunks, by remat=K or tbptt_steps=K, or use engine="vjp"',
         )
 
 

@@ -78,7 +78,7 @@ def hoist(
         return inputs, lambda params, s: project_step(cell, params, s.xs, s.keys)
     keys = inputs.keys
     if keys is not None:
-        keys = Keys(keys.sequence[0], keys.steps)
+        keys = Keys(keys.per_sequence[0], keys.per_step)
     us = cell.project(params, inputs.xs, keys=keys)
     return inputs._replace(xs=us, keys=None), lambda params, s: s.xs
 

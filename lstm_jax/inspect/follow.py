@@ -139,7 +139,7 @@ def places(model: SequenceClassifier, image_shape: tuple[int, ...]) -> np.ndarra
         return np.arange(image_shape[0])[:, None]
     h, w, _ = image_shape
     numbers = np.arange(h * w, dtype=np.float32).reshape(1, h, w, 1)
-    return np.asarray(model.order.read(numbers)[0]).astype(int)
+    return np.asarray(model.order.to_sequence(numbers)[0]).astype(int)
 
 
 def _channels(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:

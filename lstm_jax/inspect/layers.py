@@ -67,7 +67,7 @@ def sequence(
 
     Steps that are not `valid [T, B]` are zeros to the encoder.
     """
-    xs = mask_inputs(model.order.read(images).swapaxes(0, 1), valid)
+    xs = mask_inputs(model.order.to_sequence(images).swapaxes(0, 1), valid)
     if model.encoder is None:
         return xs
     time, batch = xs.shape[:2]

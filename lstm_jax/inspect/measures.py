@@ -93,7 +93,7 @@ def measure(
     """Measures a network on a batch, in float32 and as it is in evaluation.
 
     Takes the time and memory of a few training steps on plain `scan`: 32 examples are
-    plenty. `truncate` is not heeded: gradients go back to the first step.
+    plenty. `tbptt_steps` is not heeded: gradients go back to the first step.
 
     Args:
       model: the network.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from lstm_jax.directions import bidirectional
+from lstm_jax.bidirectional import bidirectional
 from lstm_jax.unroll import unroll
 
 
@@ -194,7 +194,7 @@ def layers(network: Any, params: Any, shape: Sequence[int]) -> list[Layer]:
 
 
 def _reader(network, params, shape) -> list[Layer]:
-    xs = jax.eval_shape(network.order.read, _array((1, *shape)))
+    xs = jax.eval_shape(network.order.to_sequence, _array((1, *shape)))
     rows = [Layer("order", xs.shape[1:], 0, 0)]
     if network.encoder is not None:
         module, frames = network.encoder, _array(xs.shape[1:])  # T frames at once

@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lstm_jax.bidirectional import bidirectional
 from lstm_jax.cell import Cell
-from lstm_jax.directions import bidirectional
 from lstm_jax.engines.scan_inputs import mask_inputs, valid_steps
 from lstm_jax.models.keys import example_keys, fold
 from lstm_jax.models.sequences import Order
@@ -18,7 +18,8 @@ from lstm_jax.unroll import unroll
 class SequenceClassifier(nn.Module):
     """Reads an image in some order, or a clip, and answers with K numbers.
 
-        xs = encoder(order.read(images));  ys = layers(xs);  outputs = W pool(ys) + b
+        xs = encoder(order.to_sequence(images))
+        outputs = W pool(layers(xs)) + b
 
     The outputs are logits of classes, or values of a regression. With an encoder of
     single frames and the order `sequences.frames()` this is a CNN + LSTM; with cells
@@ -34,7 +35,7 @@ class SequenceClassifier(nn.Module):
       per_step: an answer for each step, `[B, T, K]`, instead of pooling.
       encoder: Flax module for each step, `[N, *features] -> [N, F]` or images.
       dropout: probability to drop a feature between layers and before the head.
-      engine, truncate: as in `unroll`.
+      engine, tbptt_steps: as in `unroll`.
       dtype: to compute in; the head and the outputs are float32.
     """
 
@@ -47,7 +48,7 @@ class SequenceClassifier(nn.Module):
     encoder: nn.Module | None = None
     dropout: float = 0.0
     engine: str = "auto"
-    truncate: int | None = None
+    tbptt_steps: int | None = None
     dtype: Any = None
 
     @nn.compact
@@ -76,7 +77,7 @@ class SequenceClassifier(nn.Module):
             raise ValueError(
                 f"SequenceClassifier: pooling={self.pooling!r}; choose last, mean, max"
             )
-        xs = self.order.read(images).swapaxes(0, 1)  # [T, B, *F]
+        xs = self.order.to_sequence(images).swapaxes(0, 1)  # [T, B, *F]
         by_step = None if mask is None else jnp.asarray(mask).swapaxes(0, 1)
         valid = valid_steps(xs.shape[0], xs.shape[1:2], lengths, by_step)
         if self.encoder is not None:
@@ -86,7 +87,7 @@ class SequenceClassifier(nn.Module):
             xs = encoded.reshape(time, batch, *encoded.shape[1:])
         keys = example_keys(self, keys, images.shape[0])
         options = dict(mask=valid, engine=self.engine, dtype=self.dtype)
-        options["truncate"] = self.truncate
+        options["tbptt_steps"] = self.tbptt_steps
         for layer, cell in enumerate(self.cells):
             if keys is not None:
                 dropout_keys, options["key"] = layer_keys(keys, layer)

@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lstm_jax.bidirectional import bidirectional
 from lstm_jax.cell import at_least_float32
 from lstm_jax.cells import gru, lstm
-from lstm_jax.directions import bidirectional
 from lstm_jax.models import vgsl_layers as vgsl
 from lstm_jax.models.keys import example_keys, fold
 from lstm_jax.models.segmenters import conv

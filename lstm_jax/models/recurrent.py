@@ -10,12 +10,15 @@ import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
 from lstm_jax.layers import recurrent_layers
-from lstm_jax.unroll import EveryCarry, Unrolled, unroll
+from lstm_jax.unroll import Unrolled, UnrolledWithCarries, unroll
 
 
 def run_batch_major(
-    run: Callable[..., Unrolled | EveryCarry], params: Any, xs: jax.Array, **options
-) -> Unrolled | EveryCarry:
+    run: Callable[..., Unrolled | UnrolledWithCarries],
+    params: Any,
+    xs: jax.Array,
+    **options,
+) -> Unrolled | UnrolledWithCarries:
     """`run(params, xs [T, B, F], **options)` over `[B, T, F]`.
 
     `mask`, `resets`, outputs and the carries of all steps are batch-major likewise.
@@ -27,7 +30,7 @@ def run_batch_major(
     for name in ("mask", "resets"):
         options[name] = swapped(options.get(name))
     out = run(params, swapped(xs), **options)
-    if isinstance(out, EveryCarry):
+    if isinstance(out, UnrolledWithCarries):
         out = out._replace(carries=swapped(out.carries))
     return out._replace(ys=swapped(out.ys))
 
@@ -54,7 +57,7 @@ class Recurrent(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | EveryCarry:
+    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | UnrolledWithCarries:
         params = self.param("cell", self.cell.init, xs.shape[2:], self.param_dtype)
         own = dict(engine=self.engine, dtype=self.dtype, reverse=self.reverse)
         options = own | options
@@ -83,7 +86,7 @@ class RecurrentLayers(nn.Module):
     param_dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | EveryCarry:
+    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | UnrolledWithCarries:
         layers = recurrent_layers(
             self.cells,
             self.num_layers,

@@ -12,7 +12,7 @@ from lstm_jax.cell import Cell
 from lstm_jax.layers import recurrent_layers
 from lstm_jax.models.recurrent import run_batch_major
 from lstm_jax.randomness import depends_on_key
-from lstm_jax.unroll import EveryCarry, Unrolled, unroll
+from lstm_jax.unroll import Unrolled, UnrolledWithCarries, unroll
 
 
 class _OverTime(nnx.Module):
@@ -48,7 +48,7 @@ class _OverTime(nnx.Module):
         leaves = [getattr(self, f"param_{name}")[...] for name in self.names]
         return jax.tree.unflatten(self.treedef, leaves)
 
-    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | EveryCarry:
+    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | UnrolledWithCarries:
         draws = hasattr(self, "stream") and not self.deterministic
         if draws and options.get("key") is None:
             options["key"] = self.stream()

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lstm_jax.bidirectional import bidirectional
 from lstm_jax.cell import Cell
 from lstm_jax.cells.convolve import convolve
-from lstm_jax.directions import bidirectional
 from lstm_jax.models.forecasters import from_patches, to_patches
 from lstm_jax.models.keys import example_keys, fold, spread
 from lstm_jax.unroll import unroll

@@ -1,7 +1,7 @@
 """Orders: how an image becomes a sequence, and where it can, an image again.
 
 An order is a pair of pure functions over `[B, H, W, C]` images and batch-major
-`[B, T, F]` sequences. All but `both_axes` lose nothing and double nothing.
+`[B, T, F]` sequences. All but `rows_and_columns` lose nothing and double nothing.
 """
 
 from collections.abc import Callable
@@ -15,23 +15,28 @@ from lstm_jax.validation import check_count
 
 
 class Order(NamedTuple):
-    """`read: [B, H, W, C] -> [B, T, F]`, and `write(xs, (H, W, C))`, its inverse."""
+    """A pair of functions.
 
-    read: Callable[[jax.Array], jax.Array]
-    write: Callable[[jax.Array, tuple[int, int, int]], jax.Array]
+    Attributes:
+      to_sequence: `[B, H, W, C] -> [B, T, F]`.
+      to_image: `(xs, (H, W, C)) -> images`, its inverse.
+    """
+
+    to_sequence: Callable[[jax.Array], jax.Array]
+    to_image: Callable[[jax.Array, tuple[int, int, int]], jax.Array]
 
 
 def rows() -> Order:
     """Rows from top to bottom: T = H, F = W C."""
 
-    def read(images):
+    def to_sequence(images):
         b, h, w, c = images.shape
         return images.reshape(b, h, w * c)
 
-    def write(xs, image_shape):
+    def to_image(xs, image_shape):
         return xs.reshape(xs.shape[0], *image_shape)
 
-    return Order(read, write)
+    return Order(to_sequence, to_image)
 
 
 def frames() -> Order:
@@ -42,54 +47,54 @@ def frames() -> Order:
 def flat_frames() -> Order:
     """A clip's frames as vectors: F = H W C."""
 
-    def read(clips):
+    def to_sequence(clips):
         return clips.reshape(*clips.shape[:2], -1)
 
-    def write(xs, image_shape):
+    def to_image(xs, image_shape):
         return xs.reshape(*xs.shape[:2], *image_shape)
 
-    return Order(read, write)
+    return Order(to_sequence, to_image)
 
 
 def columns() -> Order:
     """Columns from left to right: T = W, F = H C."""
 
-    def read(images):
-        return rows().read(images.swapaxes(1, 2))
+    def to_sequence(images):
+        return rows().to_sequence(images.swapaxes(1, 2))
 
-    def write(xs, image_shape):
+    def to_image(xs, image_shape):
         h, w, c = image_shape
-        return rows().write(xs, (w, h, c)).swapaxes(1, 2)
+        return rows().to_image(xs, (w, h, c)).swapaxes(1, 2)
 
-    return Order(read, write)
+    return Order(to_sequence, to_image)
 
 
-def both_axes() -> Order:
+def rows_and_columns() -> Order:
     """Row t beside column t, of a square image: T = H = W, F = 2 H C."""
 
-    def read(images):
+    def to_sequence(images):
         if images.shape[1] != images.shape[2]:
             raise ValueError(
-                f"both_axes: images are {images.shape[1]}x{images.shape[2]}, but rows "
-                "and columns side by side need a square; resize, or read by rows()"
+                f"rows_and_columns: images are {images.shape[1]}x{images.shape[2]}, "
+                "but rows and columns side by side need a square; resize, or use rows()"
             )
-        pair = [rows().read(images), columns().read(images)]
+        pair = [rows().to_sequence(images), columns().to_sequence(images)]
         return jnp.concatenate(pair, axis=-1)
 
-    def write(xs, image_shape):
-        return rows().write(xs[..., : xs.shape[-1] // 2], image_shape)
+    def to_image(xs, image_shape):
+        return rows().to_image(xs[..., : xs.shape[-1] // 2], image_shape)
 
-    return Order(read, write)
+    return Order(to_sequence, to_image)
 
 
 def pixels() -> Order:
     """Pixels in the order of reading: T = H W, F = C."""
 
-    def read(images):
+    def to_sequence(images):
         b, h, w, c = images.shape
         return images.reshape(b, h * w, c)
 
-    return Order(read, rows().write)
+    return Order(to_sequence, rows().to_image)
 
 
 def permuted(seed: int = 0) -> Order:
@@ -102,15 +107,15 @@ def permuted(seed: int = 0) -> Order:
     def permutation(size: int) -> np.ndarray:
         return np.random.RandomState(seed).permutation(size)
 
-    def read(images):
-        xs = pixels().read(images)
+    def to_sequence(images):
+        xs = pixels().to_sequence(images)
         return xs[:, permutation(xs.shape[1])]
 
-    def write(xs, image_shape):
+    def to_image(xs, image_shape):
         inverse = np.argsort(permutation(xs.shape[1]))
-        return pixels().write(xs[:, inverse], image_shape)
+        return pixels().to_image(xs[:, inverse], image_shape)
 
-    return Order(read, write)
+    return Order(to_sequence, to_image)
 
 
 def patches(size: int) -> Order:
@@ -125,16 +130,16 @@ def patches(size: int) -> Order:
             )
         return h // size, w // size
 
-    def read(images):
+    def to_sequence(images):
         b, h, w, c = images.shape
         n, m = grid(h, w)
         cut = images.reshape(b, n, size, m, size, c).swapaxes(2, 3)
         return cut.reshape(b, n * m, size * size * c)
 
-    def write(xs, image_shape):
+    def to_image(xs, image_shape):
         h, w, c = image_shape
         n, m = grid(h, w)
         cut = xs.reshape(-1, n, m, size, size, c).swapaxes(2, 3)
         return cut.reshape(-1, h, w, c)
 
-    return Order(read, write)
+    return Order(to_sequence, to_image)

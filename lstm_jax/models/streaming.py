@@ -69,7 +69,7 @@ def _answers(network, params, frame_shape, keys) -> Stream:
     options = dict(engine="scan", dtype=network.dtype)
 
     def read(frame):
-        xs = network.order.read(frame[None, None])[:, 0]  # [1, *F]
+        xs = network.order.to_sequence(frame[None, None])[:, 0]  # [1, *F]
         if network.encoder is not None:
             xs = network.encoder.apply({"params": params["encoder"]}, xs)
         return xs[None]  # [T = 1, B = 1, *F]

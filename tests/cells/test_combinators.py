@@ -12,9 +12,8 @@ from lstm_jax import (
     AutoregressiveCarry,
     RecurrentDropoutCarry,
     autoregressive,
-    dense_skip,
+    densely_connected,
     dropout,
-    initializers,
     learned_carry,
     lstm,
     readout,
@@ -35,7 +34,7 @@ pytestmark = pytest.mark.slow  # as a whole; the table of cells is not
 T, B, F = 5, 2, 3
 COMBINATORS = {
     "stack": lambda cell: stack(cell, cell),
-    "dense_skip": lambda cell: dense_skip(cell, cell),
+    "densely_connected": lambda cell: densely_connected(cell, cell),
     "residual": residual,
     "repeat": lambda cell: repeat(cell, 3),
     "learned_carry": learned_carry,
@@ -63,11 +62,13 @@ NOISY = [
     "all of all",
 ]
 # Every combinator is one of these or within one of these.
-BOTH_ENGINES = ["dense_skip", "sampled", "repeat of all noise", "all of all"]
+BOTH_ENGINES = ["densely_connected", "sampled", "repeat of all noise", "all of all"]
 SINGLE = [name for name in COMBINATORS if " of " not in name]
 KEY = jax.random.key(7)
 # Quick to compile; `shaken` makes weights of the zeros.
-ZEROS = dict(kernel_init=initializers.zeros(), recurrent_init=initializers.zeros())
+ZEROS = dict(
+    kernel_init=jax.nn.initializers.zeros, recurrent_init=jax.nn.initializers.zeros
+)
 LSTM, RNN = lstm(F, **ZEROS), rnn(F, **ZEROS)
 
 
@@ -135,12 +136,12 @@ def test_frame_by_frame_equals_all_at_once(name):
 
     @jax.jit
     def frame(carry, x, steps_t):
-        u = project_step(cell, params, x, Keys(keys.sequence, steps_t))
+        u = project_step(cell, params, x, Keys(keys.per_sequence, steps_t))
         return step(cell, params, carry, u)
 
     carry, ys = start, []
     for t in range(T):
-        carry, y = frame(carry, xs[t], keys.steps[t])
+        carry, y = frame(carry, xs[t], keys.per_step[t])
         ys.append(y)
     # Float64 products of one row or of many round in another order.
     assert_trees_equal((carry, jnp.stack(ys)), all_at_once(xs), atol=1e-12)
@@ -218,7 +219,7 @@ def test_images_equal_their_pixels_as_a_batch(name):
     "name,key",
     [
         ("stack", None),
-        ("dense_skip", None),
+        ("densely_connected", None),
         ("repeat", None),
         ("zoneout", None),
         ("sampled", KEY),
@@ -260,8 +261,8 @@ def test_residual_of_a_stack_by_hand():
 
 
 @pytest.mark.usefixtures("x64")
-def test_dense_skip_by_hand():
-    cell = dense_skip(*(rnn(features, **ZEROS) for features in (4, 2, 5)))
+def test_densely_connected_by_hand():
+    cell = densely_connected(*(rnn(features, **ZEROS) for features in (4, 2, 5)))
     params = shaken(cell.init(jax.random.key(0), (F,), jnp.float64))
     assert [p["w_x"].shape for p in params] == [(3, 4), (7, 2), (9, 5)]
     xs = np.random.default_rng(1).standard_normal((T, F))
@@ -283,7 +284,7 @@ def test_dense_skip_by_hand():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("engine,key", [("scan", KEY), ("vjp", None)])
 def test_repeat_equals_a_stack(engine, key):
-    inner = rnn(F, recurrent_init=initializers.zeros())
+    inner = rnn(F, recurrent_init=jax.nn.initializers.zeros)
     layer = residual(dropout(recurrent_dropout(inner, 0.4), 0.4))
     repeated, stacked = repeat(layer, 3), stack(layer, layer, layer)
     params = repeated.init(jax.random.key(0), (F,), jnp.float64)
@@ -378,13 +379,13 @@ def test_mistakes_are_named():
     for layers in [0, 2.0]:
         with pytest.raises(ValueError, match="repeat: layers="):
             repeat(lstm(F), layers)
-    for combine in [stack, dense_skip]:
+    for combine in [stack, densely_connected]:
         with pytest.raises(ValueError, match="no cells"):
             combine()
         with pytest.raises(ValueError, match=r"ranks \[1, 3\]"):
             combine(lstm(F), lstm(F)._replace(feature_ndim=3))
-    with pytest.raises(ValueError, match="dense_skip: xs is None"):
-        cell = dense_skip(lstm(F))
+    with pytest.raises(ValueError, match="densely_connected: xs is None"):
+        cell = densely_connected(lstm(F))
         cell.project(cell.init(key, (F,)), None)
 
     def halved(params, carry, u, a):
@@ -393,7 +394,7 @@ def test_mistakes_are_named():
 
     images = as_images(rnn(F))._replace(gates=halved)
     with pytest.raises(ValueError, match=r"cannot join arrays of shapes \[\(4, 2, 3\)"):
-        dense_skip(images, images).init(key, (4, 2, F))
+        densely_connected(images, images).init(key, (4, 2, F))
 
 
 @pytest.mark.parametrize("bias", [True, False])

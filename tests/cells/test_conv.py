@@ -308,7 +308,7 @@ def test_weights_are_drawn_gate_by_gate(make, gates):
 
 @pytest.mark.usefixtures("x64")
 def test_other_gates_and_activations():
-    one = conv_lstm(D, (3,), gate=jax.nn.hard_sigmoid, activation=jax.nn.relu)
+    one = conv_lstm(D, (3,), gate_fn=jax.nn.hard_sigmoid, activation=jax.nn.relu)
     params = one.init(KEY, (5, C), jnp.float64)
     x = jax.random.normal(KEY, (5, C), jnp.float64)
     u = one.project(params, x)

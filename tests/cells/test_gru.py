@@ -14,16 +14,16 @@ KEY = jax.random.key(0)
 KINDS = {
     "plain": (gru(D), reference.gru()),
     "hard": (
-        gru(D, gate=jax.nn.hard_sigmoid, activation=jax.nn.relu),
+        gru(D, gate_fn=jax.nn.hard_sigmoid, activation=jax.nn.relu),
         reference.gru(reference.hard_sigmoid, lambda z: np.maximum(z, 0)),
     ),
     "no bias": (gru(D, use_bias=False), reference.gru()),
     "reset before": (
-        gru(D, reset_after=False, bias_init=initializers.torch(D)),
+        gru(D, reset_after=False, **initializers.pytorch_defaults(D)),
         reference.gru(reset_after=False),
     ),
     "layer norm": (
-        gru(D, layer_norm=True, bias_init=initializers.torch(D)),
+        gru(D, layer_norm=True, **initializers.pytorch_defaults(D)),
         reference.gru(layer_norm=True),
     ),
     "reset before, layer norm": (
@@ -111,7 +111,7 @@ def test_params_of_each_kind():
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("options", [{}, dict(reset_after=False, layer_norm=True)])
 def test_a_step_in_half_precision_keeps_the_dtype_of_its_carry(options, dtype):
-    cell = gru(D, bias_init=initializers.torch(D), **options)
+    cell = gru(D, **initializers.pytorch_defaults(D), **options)
     half = cell.init(KEY, (F,), jnp.bfloat16)
     assert {p.dtype for p in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
     full = jax.tree.map(lambda p: p.astype(jnp.float32), half)
@@ -125,7 +125,7 @@ def test_a_step_in_half_precision_keeps_the_dtype_of_its_carry(options, dtype):
 
 
 def test_no_input_is_an_input_of_zeros():
-    cell = gru(D, bias_init=initializers.torch(D))
+    cell = gru(D, **initializers.pytorch_defaults(D))
     params = cell.init(KEY, (F,))
     zero = cell.project(params, jnp.zeros((B, F)))
     want = jnp.broadcast_to(cell.project(params, None), zero.shape)

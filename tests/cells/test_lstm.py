@@ -16,13 +16,13 @@ pytestmark = pytest.mark.slow  # as a whole; the table of cells is not
 
 T, B, F, D, P = 5, 3, 2, 4, 3
 KEY = jax.random.key(0)
-NAMES = ("peepholes", "layer_norm", "projection", "coupled")
+NAMES = ("peepholes", "layer_norm", "proj_size", "cifg")
 
 
 def options(on):
     """Arguments of `lstm` for one combination of flags."""
     chosen = dict(zip(NAMES, on, strict=True))
-    return chosen | {"projection": P if chosen["projection"] else None}
+    return chosen | {"proj_size": P if chosen["proj_size"] else None}
 
 
 def label(on):
@@ -77,18 +77,16 @@ def test_the_options_reference_is_the_plain_one_without_options():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("coupled", [False, True])
-def test_other_gates_and_activations(coupled):
-    cell = lstm(
-        D, gate=jax.nn.hard_sigmoid, activation=jax.nn.soft_sign, coupled=coupled
-    )
+@pytest.mark.parametrize("cifg", [False, True])
+def test_other_gates_and_activations(cifg):
+    cell = lstm(D, gate_fn=jax.nn.hard_sigmoid, activation=jax.nn.soft_sign, cifg=cifg)
     params, xs, carry = problem(cell)
     xs = 3 * xs  # some gates reach 0 and 1
     ys, _ = unroll(cell, params, xs, carry)
     one = reference.lstm(
-        gate=reference.hard_sigmoid,
+        gate_fn=reference.hard_sigmoid,
         activation=lambda z: z / (1 + np.abs(z)),
-        coupled=coupled,
+        cifg=cifg,
     )
     want, _ = reference.run(
         one,
@@ -101,9 +99,9 @@ def test_other_gates_and_activations(coupled):
     assert cell.equations is None
 
 
-@pytest.mark.parametrize("change", [{"gate": jax.nn.relu6}, {"activation": jnp.sin}])
+@pytest.mark.parametrize("change", [{"gate_fn": jax.nn.relu6}, {"activation": jnp.sin}])
 def test_equations_are_claimed_for_the_plain_network_only(change):
-    assert lstm(D, gate=jax.nn.sigmoid, activation=jnp.tanh).equations == "lstm"
+    assert lstm(D, gate_fn=jax.nn.sigmoid, activation=jnp.tanh).equations == "lstm"
     assert lstm(D, **change).equations is None
 
 
@@ -246,37 +244,37 @@ def test_the_plain_step_reads_u_only_in_a_sum():
 
 
 def test_a_coupled_gate_starts_with_the_same_forgetting():
-    plain, coupled = lstm(D, forget_bias=1.5), lstm(D, forget_bias=1.5, coupled=True)
-    b, tied = plain.init(KEY, (F,))["b"], coupled.init(KEY, (F,))["b"]
+    plain, cifg = lstm(D, forget_bias=1.5), lstm(D, forget_bias=1.5, cifg=True)
+    b, tied = plain.init(KEY, (F,))["b"], cifg.init(KEY, (F,))["b"]
     np.testing.assert_array_equal(tied, np.repeat([-1.5, 0, 0], D))
     forget = jax.nn.sigmoid(b[D : 2 * D])
     np.testing.assert_allclose(1 - jax.nn.sigmoid(tied[:D]), forget, atol=1e-7)
 
 
-@pytest.mark.parametrize("coupled", [False, True])
+@pytest.mark.parametrize("cifg", [False, True])
 @pytest.mark.parametrize(
     "drawn", [initializers.chrono(784), initializers.uniform_gate()]
 )
-def test_a_drawn_forget_bias_sets_the_input_bias_to_its_negative(drawn, coupled):
-    b = lstm(D, forget_bias=drawn, coupled=coupled).init(KEY, (F,))["b"]
+def test_a_drawn_forget_bias_sets_the_input_bias_to_its_negative(drawn, cifg):
+    b = lstm(D, forget_bias=drawn, cifg=cifg).init(KEY, (F,))["b"]
     assert len(np.unique(b[:D])) == D
-    if not coupled:
+    if not cifg:
         np.testing.assert_array_equal(b[:D], -b[D : 2 * D])
     assert not b[-2 * D :].any()
 
 
 def test_a_stack_of_projected_cells_fits_together():
-    both = stack(lstm(D, projection=P), lstm(6, projection=2, peepholes=True))
+    both = stack(lstm(D, proj_size=P), lstm(6, proj_size=2, peepholes=True))
     params = both.init(KEY, (F,))
     assert params[1]["w_x"].shape == (P, 24) and params[1]["w_p"].shape == (6, 2)
     ys, (low, high) = unroll(both, params, jnp.ones((T, B, F)))
     assert ys.shape == (T, B, 2) and low.h.shape == (B, P) and high.c.shape == (B, 6)
 
 
-@pytest.mark.parametrize("projection", [0, -1, 2.5, True])
-def test_a_projection_is_a_width(projection):
-    with pytest.raises(ValueError, match=f"projection={projection}.*integer >= 1"):
-        lstm(D, projection=projection)
+@pytest.mark.parametrize("proj_size", [0, -1, 2.5, True])
+def test_a_projection_is_a_width(proj_size):
+    with pytest.raises(ValueError, match=f"proj_size={proj_size}.*integer >= 1"):
+        lstm(D, proj_size=proj_size)
 
 
 @pytest.mark.parametrize("on", [ALL[0], ALL[-1]], ids=label)

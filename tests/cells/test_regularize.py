@@ -14,7 +14,6 @@ from lstm_jax import (
     Cell,
     LSTMCarry,
     dropout,
-    initializers,
     lstm,
     recurrent_dropout,
     repeat,
@@ -195,7 +194,7 @@ def test_zoneout_in_evaluation_by_hand():
 
 @pytest.mark.usefixtures("x64")
 def test_zoneout_keeps_units_at_each_leafs_rate():
-    inner = lstm(200, recurrent_init=initializers.zeros())
+    inner = lstm(200, recurrent_init=jax.nn.initializers.zeros)
     cell = zoneout(inner, LSTMCarry(c=0.5, h=0.1))
     params, xs = problem(cell)
     rng = np.random.default_rng(1)
@@ -243,7 +242,7 @@ def test_zoneout_takes_a_rate_for_each_layer_and_leaves_masks_alone():
 def test_noise_differs_between_layers():
     for make in [lambda cell: stack(cell, cell), lambda cell: repeat(cell, 2)]:
         cell = make(
-            recurrent_dropout(lstm(20, recurrent_init=initializers.zeros()), 0.5)
+            recurrent_dropout(lstm(20, recurrent_init=jax.nn.initializers.zeros), 0.5)
         )
         params = cell.init(jax.random.key(0), (20,))
         low, high = cell.carry(params, (), (20,), key=KEY)

@@ -22,7 +22,7 @@ def test_truncation_cuts_the_gradient_between_pieces_in_the_order_of_reading(rev
     weights = jnp.asarray(rng.standard_normal((T, B, D)))
 
     def truncated(params, xs, carry):
-        out = unroll(cell, params, xs, carry, reverse=reverse, truncate=K)
+        out = unroll(cell, params, xs, carry, reverse=reverse, tbptt_steps=K)
         return (out.ys * weights).sum() + jnp.sin(out.carry.h).sum()
 
     def by_hand(params, xs, carry):

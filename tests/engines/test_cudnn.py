@@ -88,7 +88,7 @@ WAYS = {
     "truncated pieces reverse": {
         "lengths": LENGTHS,
         "reverse": True,
-        "truncate": 4,
+        "tbptt_steps": 4,
         "remat": 2,
     },
 }

@@ -19,8 +19,8 @@ QUICK = ["lstm"]
     "name, options",
     [
         # T = 7 leaves a shorter chunk, before the others in one direction.
-        ("lstm-projection", {}),  # what is not saved is found again between chunks
-        ("lstm-projection", {"reverse": True}),
+        ("lstm-proj", {}),  # what is not saved is found again between chunks
+        ("lstm-proj", {"reverse": True}),
         ("lstm", {"remat": "step"}),
         pytest.param("stack", {}, marks=pytest.mark.slow),
         pytest.param("st-lstm", {"reverse": True}, marks=pytest.mark.slow),

@@ -134,7 +134,7 @@ def test_a_preset_reads_the_archive_that_it_asks_for(tmp_path, command):
 def test_an_order_reads_all_of_a_picture(order):
     config = override(preset("digits"), {"model.order": order})
     image = jnp.arange(64.0).reshape(1, 8, 8, 1)
-    xs = network.order(config.model, (8, 8, 1)).read(image)
+    xs = network.order(config.model, (8, 8, 1)).to_sequence(image)
     assert set(xs.ravel().tolist()) == set(range(64))
 
 

@@ -90,12 +90,12 @@ def test_places_in_a_picture_of_four_by_two(order, wanted):
     assert places(model, (4, 2, 3)).tolist() == wanted
 
 
-def test_places_of_a_permutation_and_of_both_axes():
+def test_places_of_a_permutation_and_of_rows_and_columns():
     permuted = SequenceClassifier(sequences.permuted(3), (lstm(2),), 2)
     image = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
-    wanted = np.asarray(sequences.permuted(3).read(image))[0].astype(int)
+    wanted = np.asarray(sequences.permuted(3).to_sequence(image))[0].astype(int)
     assert (places(permuted, (3, 3, 1)) == wanted).all()
-    both = SequenceClassifier(sequences.both_axes(), (lstm(2),), 2)
+    both = SequenceClassifier(sequences.rows_and_columns(), (lstm(2),), 2)
     assert places(both, (2, 2, 1)).tolist() == [[0, 1, 0, 2], [2, 3, 1, 3]]
 
 

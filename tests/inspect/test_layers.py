@@ -97,8 +97,8 @@ def test_gates_of_an_lstm_are_its_equations():
 @pytest.mark.parametrize(
     ("cell", "shape", "names"),
     [
-        (lstm(D, peepholes=True, layer_norm=True, projection=2), (3,), "ifo"),
-        (lstm(D, coupled=True), (3,), "io"),
+        (lstm(D, peepholes=True, layer_norm=True, proj_size=2), (3,), "ifo"),
+        (lstm(D, cifg=True), (3,), "io"),
         (gru(D), (3,), "rz"),
         (rnn(D), (3,), ""),
         (conv_lstm(D, (3, 3), group_norm=2), (4, 4, 2), "fio"),  # as it computes them

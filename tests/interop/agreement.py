@@ -15,9 +15,9 @@ def draw(seed, *shape):
     return 0.5 * np.random.default_rng(seed).standard_normal(shape)
 
 
-def ours(kind, inputs=F, *, projection=None, kernel=(), gru_bias=True):
+def ours(kind, inputs=F, *, proj_size=None, kernel=(), gru_bias=True):
     """Random params of our cell, as NumPy's float64."""
-    outputs, gates = projection or D, LAYERS[kind] * D
+    outputs, gates = proj_size or D, LAYERS[kind] * D
     params = {
         "w_x": draw(1, *kernel, inputs, gates),
         "w_h": draw(2, *kernel, outputs, gates),
@@ -29,8 +29,8 @@ def ours(kind, inputs=F, *, projection=None, kernel=(), gru_bias=True):
         )
     if kind == "gru":
         params["b_n"] = draw(4, D) if gru_bias else np.zeros(D)
-    if projection:
-        params["w_p"] = draw(5, D, projection)
+    if proj_size:
+        params["w_p"] = draw(5, D, proj_size)
     return params
 
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow  # compared in `make test-all`
 LENGTHS = np.array([2, 3])  # PyTorch refuses 0
 CELLS = {
     "lstm": (lstm(D), torch.nn.LSTM, {}),
-    "lstm-projection": (lstm(D, projection=P), torch.nn.LSTM, {"proj_size": P}),
+    "lstm-proj": (lstm(D, proj_size=P), torch.nn.LSTM, {"proj_size": P}),
     "lstm-without-bias": (lstm(D), torch.nn.LSTM, {"bias": False}),
     "gru": (gru(D), torch.nn.GRU, {}),
     "gru-without-bias": (gru(D), torch.nn.GRU, {"bias": False}),
@@ -96,14 +96,14 @@ def numpy(tree):
         for form in FORMS
         if "without" not in name or form == "packed"
     ]
-    + [("lstm-projection", "two-layers-bidirectional-packed", "scan")],
+    + [("lstm-proj", "two-layers-bidirectional-packed", "scan")],
 )
 def test_equals_torch(name, form, engine):
     module = module_of(name, form)
     layers, ways, lengths = FORMS[form]
     rng = np.random.default_rng(0)
     xs = rng.standard_normal((T, B, F))
-    widths = [P if "projection" in name else D] + [D] * (kind(name) == "lstm")
+    widths = [P if "proj" in name else D] + [D] * (kind(name) == "lstm")
     states = tuple(rng.standard_normal((layers * ways, B, width)) for width in widths)
     states = states if len(states) == 2 else states[0]
 

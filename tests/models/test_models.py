@@ -190,9 +190,9 @@ def test_an_answer_for_every_step():
 
 
 def test_a_cut_gradient_changes_no_answer():
-    def run(truncate):
+    def run(tbptt_steps):
         network = SequenceClassifier(
-            sequences.flat_frames(), (lstm(D),), K, truncate=truncate
+            sequences.flat_frames(), (lstm(D),), K, tbptt_steps=tbptt_steps
         )
         params = network.init(jax.random.key(0), CLIPS)
         return jax.value_and_grad(

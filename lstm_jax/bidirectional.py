@@ -10,7 +10,7 @@ from lstm_jax.cells.combinators import side_by_side
 from lstm_jax.engines.scan_inputs import split_shape, valid_steps
 from lstm_jax.keys import split_key
 from lstm_jax.randomness import key_for
-from lstm_jax.unroll import EveryCarry, Unrolled, unroll
+from lstm_jax.unroll import Unrolled, UnrolledWithCarries, unroll
 
 
 def bidirectional(
@@ -21,7 +21,7 @@ def bidirectional(
     *,
     key: jax.Array | None = None,
     **options: Any,
-) -> Unrolled | EveryCarry:
+) -> Unrolled | UnrolledWithCarries:
     """Runs one cell forward and another backward, and joins their outputs.
 
     Two of the same cell advance side by side, in one loop, where that is faster: on
@@ -91,7 +91,7 @@ def _side_by_side(
     lengths: jax.Array | None = None,
     mask: jax.Array | None = None,
     **options: Any,
-) -> Unrolled | EveryCarry:
+) -> Unrolled | UnrolledWithCarries:
     def both(forward, backward, axis=0):
         return jax.tree.map(lambda a, b: jnp.stack([a, b], axis), forward, backward)
 
@@ -116,4 +116,4 @@ def _side_by_side(
     if isinstance(out, Unrolled):
         return Unrolled(ys, last)
     forward = jax.tree.map(lambda c: c[:, 0], out.carries)
-    return EveryCarry(ys, last, (forward, back(out.carries)))
+    return UnrolledWithCarries(ys, last, (forward, back(out.carries)))

@@ -111,7 +111,7 @@ def autoregressive(
             probability = jnp.asarray(sampling, jnp.float32)
             return jax.random.bernoulli(key, probability, batch_shape)
 
-        return None, _InStep(xs, jax.vmap(draw)(own.steps), inner.stacked())
+        return None, _InStep(xs, jax.vmap(draw)(own.per_step), inner.stacked())
 
     def recur(params, carry):
         return cell.recur(params, carry.cell)
