@@ -9,7 +9,7 @@ import numpy as np
 from experiments import locating, reading, record
 from experiments.config import FINDERS, UsageError
 from experiments.options import Config
-from lstm_jax import data, tasks
+from lstm_jax import data, figures, tasks
 from lstm_jax.models import resnet
 
 # What the targets of a task are.
@@ -240,7 +240,7 @@ def task(config: Config, about: Facts) -> tasks.Task:
     if config.task.name == "segmentation":
         return tasks.segmentation(about.classes, dice_weight=config.task.dice)
     if reads(config):
-        return tasks.recognition(about.classes, beams=config.task.beams or None)
+        return tasks.text_recognition(about.classes, beams=config.task.beams or None)
     if config.task.name == "detection":
         emits = config.model.kind == "emitter" and not config.model.feedforward
         size = tuple(about.image_shape[-3:-1])
@@ -288,7 +288,7 @@ def leave(config: Config, dataset: data.Dataset, predictions, directory: Path):
     test = dataset.splits["test"]
     if config.task.name == "forecasting":
         clip, horizon = test.inputs[0], config.task.horizon
-        film = tasks.gif_bytes(clip[:-horizon], clip[-horizon:], predictions[0])
+        film = figures.forecast_gif(clip[:-horizon], clip[-horizon:], predictions[0])
         record.write_bytes(directory / "forecast.gif", film)
     elif reads(config):
         reading.leave(config, dataset, predictions, directory)

@@ -128,7 +128,8 @@ def _judge(run: Run, devices: list):
     import numpy as np
 
     from experiments import build, updates
-    from lstm_jax import data, tasks, training
+    from lstm_jax import data, training
+    from lstm_jax.figures import curves
 
     dataset = build.load_data(run.config)
     about = build.facts(run.config, dataset)
@@ -142,7 +143,7 @@ def _judge(run: Run, devices: list):
     answers = np.concatenate(outputs)[: len(split.inputs)]
     known = build.judged(run.config, split, answers)
     if not run.figures:
-        figures = task.figures(*known) | {"curves": tasks.curves(run.history)}
+        figures = task.figures(*known) | {"curves": curves(run.history)}
         run = dataclasses.replace(run, figures=figures)
     return run, *known
 

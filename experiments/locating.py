@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments import record
 from experiments.options import Config
-from lstm_jax import data, tasks
+from lstm_jax import data, figures, metrics
 
 SHOWN = 6  # of the best and of the worst
 
@@ -18,19 +18,19 @@ def leave(
 ) -> None:
     """The best and the worst answers of a test split; of clips also a film."""
     test = dataset.splits["test"]
-    losses = tasks.example_losses(config.task.name, predictions, targets)
+    losses = metrics.example_losses(config.task.name, predictions, targets)
     figure = examples(config, dataset, predictions, targets, losses)
     record.save_figure(directory / "examples.png", figure)
     if test.inputs.ndim == 5:
         middle = int(np.argsort(losses)[len(losses) // 2])
-        pages = tasks.drawn(
+        pages = figures.draw_predictions(
             config.task.name,
             test.inputs[middle],
             predictions[middle],
             dataset.classes,
             truth=targets[middle],
         )
-        record.write_bytes(directory / "example.gif", tasks.gif(pages))
+        record.write_bytes(directory / "example.gif", figures.encode_gif(pages))
 
 
 def examples(config: Config, dataset: data.Dataset, predictions, targets, losses):
@@ -46,7 +46,7 @@ def examples(config: Config, dataset: data.Dataset, predictions, targets, losses
         if picture.ndim == 4:
             at = picture.shape[0] // 2
             picture, answer, true = picture[at], answer[at], true[at]
-        return tasks.drawn(task, picture, answer, classes, truth=true)
+        return figures.draw_predictions(task, picture, answer, classes, truth=true)
 
     rows = []
     for name, chosen in (
@@ -63,7 +63,7 @@ def examples(config: Config, dataset: data.Dataset, predictions, targets, losses
             truth = [(one(k, targets[k], targets[k]), "true") for k in chosen]
             rows.append(("", truth))
     note = "" if task == "segmentation" else "; white boxes are true"
-    return tasks.sheet(rows, title=f"Test answers{note}")
+    return figures.image_rows(rows, title=f"Test answers{note}")
 
 
 def describe(task: str, output, classes: list[str], seen, path: Path) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def describe(task: str, output, classes: list[str], seen, path: Path) -> dict[st
     single = seen.ndim == 3
     size = (data.picture_size(path) if single else None) or seen.shape[-3:-1]
     if task == "segmentation":
-        mask = tasks.resized(output, size) if single else output
+        mask = figures.resize_mask(output, size) if single else output
         counts = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
         shares = {n: float(c) for n, c in zip(classes, counts, strict=True) if c}
         return row | {"mask": mask, "shares": shares}
@@ -99,7 +99,7 @@ def describe(task: str, output, classes: list[str], seen, path: Path) -> dict[st
 def _boxes(rows, classes: list[str], scale: tuple[float, float]) -> list[dict]:
     found = []
     for x0, y0, x1, y1, score, label in rows.tolist():
-        if score >= tasks.SURE:
+        if score >= metrics.SCORE_THRESHOLD:
             corner, sides = (x0, y0), (x1 - x0, y1 - y0)
             box = [v * s for v, s in zip(corner + sides, scale * 2, strict=True)]
             found.append({"label": classes[int(label)], "score": score, "box": box})
@@ -118,16 +118,18 @@ def write(run: Path, task: str, classes: list[str], answers: list[dict]) -> None
         if "seen" not in row:
             continue
         name = _fresh(Path(row["path"]).stem, used)
-        page = tasks.drawn(task, row["seen"], row["raw"], classes)
+        page = figures.draw_predictions(task, row["seen"], row["raw"], classes)
         single = page.ndim == 3
         drawn = folder / (f"{name}.drawn.png" if single else f"{name}.gif")
-        record.write_bytes(drawn, tasks.png(page) if single else tasks.gif(page))
+        record.write_bytes(
+            drawn, figures.encode_png(page) if single else figures.encode_gif(page)
+        )
         row["drawn"] = str(drawn)
         if task == "segmentation":
             place = folder / (f"{name}.png" if single else name)
             for t, mask in enumerate(row["mask"][None] if single else row["mask"]):
                 file = place if single else place / f"{t:04}.png"
-                record.write_bytes(file, tasks.mask_png(mask))
+                record.write_bytes(file, figures.encode_mask(mask))
             row["file"] = str(place)
         else:
             _add(coco, row, single)

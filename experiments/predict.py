@@ -256,7 +256,7 @@ def write(answers: list[dict[str, Any]], out: Path) -> None:
 def _write_pictures(run: Path, answers: list[dict[str, Any]]) -> None:
     """What is no word: films of forecasts, masks and boxes, in RUN/predictions/."""
     from experiments import locating, record
-    from lstm_jax import tasks
+    from lstm_jax import figures
 
     folder = run if run.is_dir() else run.parent
     if any("raw" in row for row in answers):
@@ -266,7 +266,7 @@ def _write_pictures(run: Path, answers: list[dict[str, Any]]) -> None:
     for row in answers:
         if "frames" in row:
             path = folder / "predictions" / f"{Path(row['path']).stem}.gif"
-            film = tasks.gif_bytes(row["seen"], None, row["frames"])
+            film = figures.forecast_gif(row["seen"], None, row["frames"])
             record.write_bytes(path, film)
             row["film"] = str(path)
 

@@ -11,7 +11,7 @@ import numpy as np
 from experiments import record
 from experiments.config import UsageError
 from experiments.options import Config
-from lstm_jax import data, tasks
+from lstm_jax import data, figures, metrics, tasks
 from lstm_jax.models import crnn
 from lstm_jax.models.vgsl import Spec, parse
 from lstm_jax.models.vgsl_layers import Output
@@ -77,7 +77,7 @@ def readable(
     splits = {name: relabelled(split) for name, split in dataset.splits.items()}
     more = {name: relabelled(split) for name, split in (dataset.more or {}).items()}
     train, notes = splits["train"], list(dataset.notes)
-    bad = tasks.infeasible(train.targets, steps_of(config, train.lengths))
+    bad = metrics.infeasible(train.targets, steps_of(config, train.lengths))
     if bad.any():
         first = int(bad.argmax())
         text = tasks.text_of(train.targets[first], alphabet)
@@ -143,14 +143,14 @@ def sheet(
     worst: bool,
 ):
     """Lines with what was read below them, errors coloured: a Figure."""
-    distances = tasks.example_losses("recognition", predictions, split.targets)
+    distances = metrics.example_losses("recognition", predictions, split.targets)
     order = (
         np.argsort(-distances, kind="stable") if worst else np.arange(len(distances))
     )
     shown = order[:SHOWN]
     sides = ((0, 0), (config.model.margin,) * 2)
     lines = (split.inputs[k, :, : split.lengths[k], 0] for k in shown)
-    return tasks.lines_figure(
+    return figures.lines_figure(
         [np.pad(line, sides, constant_values=255) for line in lines],
         [tasks.text_of(split.targets[k], dataset.classes) for k in shown],
         predictions[shown],

@@ -120,7 +120,7 @@ def judge(run: Path) -> Judged:
 
     from experiments import build, record, updates
     from experiments.restoring import restored
-    from lstm_jax import data, tasks, training
+    from lstm_jax import data, metrics, training
     from lstm_jax.inspect.summary import temporary_bytes
 
     config, about, task, params = restored(run)
@@ -149,17 +149,17 @@ def judge(run: Path) -> Judged:
     intervals, losses, calibration = {}, np.zeros(0), None
     if len(known[1]):
         numbers = task.report(*known)
-        intervals = tasks.bootstrap(task.name, *known)
-        losses = tasks.example_losses(task.name, *known)
+        intervals = metrics.bootstrap(task.name, *known)
+        losses = metrics.example_losses(task.name, *known)
     if len(known[1]) and task.name == "classification":
-        calibration = tasks.reliability(*known)
-        precisions = tasks.average_precisions(tasks.one_against_rest(task, *known))
+        calibration = metrics.reliability(*known)
+        precisions = metrics.average_precisions(metrics.one_against_rest(task, *known))
         each = [p for p in precisions if p is not None]
         for row, precision in zip(numbers["per_class"], precisions, strict=True):
             row["average_precision"] = precision
         numbers["macro"]["average_precision"] = float(np.mean(each)) if each else None
         numbers |= {
-            "brier": tasks.brier(*known),
+            "brier": metrics.brier(*known),
             "ece": calibration.ece,
         }
     path = run / "report.json"
@@ -181,7 +181,7 @@ def judge(run: Path) -> Judged:
         losses=losses,
         test=numbers,
         intervals=intervals,
-        resamples=tasks.RESAMPLES,
+        resamples=metrics.RESAMPLES,
         calibration=calibration,
         model=summary(config, about, task, params, train)
         | {"eval_bytes": temporary_bytes(evaluate)},

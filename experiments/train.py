@@ -55,7 +55,8 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     from experiments.display import Display, profile_line, summary_table
     from experiments.tensorboard import Board
     from experiments.warm import known_characters, weights_from
-    from lstm_jax import data, tasks, training
+    from lstm_jax import data, training
+    from lstm_jax.figures import curves
 
     # Devices, of this process and of all others.
     if config.distributed:
@@ -284,7 +285,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         figures = {}
         if writes:
             figures = task.figures(*known) if len(known[1]) else {}
-            figures["curves"] = tasks.curves(rows)
+            figures["curves"] = curves(rows)
             record.write_json(directory / "report.json", report)
             for title, figure in figures.items():
                 record.save_figure(directory / f"{title}.png", figure)

@@ -300,7 +300,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _draw(name: str, case: Case, networks: list[dict]):
     """What tells the sickness, and validation accuracy, against steps."""
-    from lstm_jax.look import COLORS, figure, tidy
+    from lstm_jax.figures.style import COLORS, figure, tidy
 
     fig = figure(11, 4.6)
     fig.suptitle(case.words)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.measuring.peers import CONV, FLAX, NAMES, TORCH
-from lstm_jax.look import BLUE, COLORS, INK, LINE, figure, safe, tidy
+from lstm_jax.figures.style import BLUE, COLORS, INK, LINE, figure, safe, tidy
 
 Row = dict[str, Any]
 # Whose ratios are averaged over the shapes.

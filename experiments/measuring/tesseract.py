@@ -42,7 +42,7 @@ def reading(options: Reading) -> dict[str, Any]:
     from experiments.predict import lines
     from experiments.restoring import restored
     from lstm_jax import tasks
-    from lstm_jax.tasks.recognition import scores
+    from lstm_jax.tasks.text_recognition import scores
 
     config, about, _, _ = restored(options.run)
     if not build.reads(config):
@@ -80,7 +80,7 @@ def reading(options: Reading) -> dict[str, Any]:
 
 
 def _loose_cer(true: list[str], read: list[str]) -> float:
-    from lstm_jax.tasks.recognition import scores
+    from lstm_jax.tasks.text_recognition import scores
 
     return scores(list(map(_loosely, true)), list(map(_loosely, read)))["cer"]
 

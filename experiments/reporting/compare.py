@@ -97,11 +97,11 @@ def _rate(rate: float | None) -> str:
 
 
 def _curves(names, runs) -> Section:
-    from lstm_jax import tasks
+    from lstm_jax import figures
 
     metrics = dict.fromkeys([*(run.task.monitor for run in runs), "loss"])
     histories = {name: run.rows for name, run in zip(names, runs, strict=True)}
-    figure = tasks.overlay(histories, tuple(metrics))
+    figure = figures.overlay(histories, tuple(metrics))
     return Section("Curves", (Picture(figure, "Validation against steps."),))
 
 
@@ -116,7 +116,7 @@ def fingerprint(run) -> str:
 
 def _pair(first: str, a, second: str, b) -> dict[str, Any]:
     """McNemar's test and the difference of losses; or why there is none."""
-    from lstm_jax import tasks
+    from lstm_jax import metrics
 
     row: dict[str, Any] = {"first": first, "second": second}
     if a.task.name != b.task.name or fingerprint(a) != fingerprint(b):
@@ -132,11 +132,11 @@ def _pair(first: str, a, second: str, b) -> dict[str, Any]:
     import numpy as np
 
     both = ~np.isnan(a.losses) & ~np.isnan(b.losses)
-    difference = tasks.paired_difference(a.losses[both], b.losses[both])
+    difference = metrics.paired_difference(a.losses[both], b.losses[both])
     row |= {"difference": difference[0], "interval": list(difference[1:])}
     if a.task.name == "classification":
         right = [run.known[0].argmax(-1) == run.known[1] for run in (a, b)]
-        row |= tasks.mcnemar(*right)._asdict()
+        row |= metrics.mcnemar(*right)._asdict()
     return row
 
 

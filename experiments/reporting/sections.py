@@ -241,9 +241,9 @@ def _per_class(judged) -> Any:
 
 def curves(judged) -> Section:
     """Loss and metrics against steps."""
-    from lstm_jax import tasks
+    from lstm_jax import figures
 
-    picture = Picture(tasks.curves(judged.rows), "Training and validation.")
+    picture = Picture(figures.curves(judged.rows), "Training and validation.")
     return Section("Curves", (picture,))
 
 
@@ -259,7 +259,7 @@ CAPTIONS = {
 
 def mistakes(judged) -> Section | None:
     """The task's own pictures, precision against recall, and the worst answers."""
-    from lstm_jax import tasks
+    from lstm_jax import figures, metrics
 
     if not judged.judgeable:
         return None
@@ -270,8 +270,8 @@ def mistakes(judged) -> Section | None:
         for name, figure in found.items()
     ]
     if judged.task.name in ("classification", "multilabel"):
-        pairs = tasks.one_against_rest(judged.task, predictions, targets)
-        figure = tasks.precision_recall_figure(pairs, judged.about.classes)
+        pairs = metrics.one_against_rest(judged.task, predictions, targets)
+        figure = figures.precision_recall_figure(pairs, judged.about.classes)
         words = "Precision against recall; average precision is the area below."
         blocks.append(Picture(figure, words))
     return Section("Mistakes", (*blocks, *_worst(judged)))
@@ -280,7 +280,7 @@ def mistakes(judged) -> Section | None:
 def _worst(judged) -> list[Any]:
     import numpy as np
 
-    from lstm_jax import tasks
+    from lstm_jax import figures, metrics
 
     predictions, targets = judged.known
     losses = judged.losses
@@ -314,15 +314,15 @@ def _worst(judged) -> list[Any]:
             )
             for k in order[:WORST_CLIPS]
         ]
-        figure = tasks.strip(clips, total=len(losses))
+        figure = figures.frame_strip(clips, total=len(losses))
         return [Picture(figure, "The clips with the largest errors.", photo=True)]
     captions = [_caption(judged, k) for k in order]
     blocks: list[Any] = []
     if test.inputs.ndim > 3:
         lengths = None if test.lengths is None else test.lengths[shown]
-        pictures = tasks.middle_frames(test.inputs[shown], lengths)
+        pictures = metrics.middle_frames(test.inputs[shown], lengths)
         clips = ", by their middle frames" if test.inputs.ndim == 5 else ""
-        figure = tasks.picture_sheet(
+        figure = figures.image_grid(
             pictures, captions, title=f"The worst answers{clips}"
         )
         words = "Test examples with the highest loss, the worst first."
@@ -368,7 +368,7 @@ def _caption(judged, k: int) -> str:
 
 def calibration(judged) -> Section | None:
     """Whether a classifier is as often right as it says."""
-    from lstm_jax import tasks
+    from lstm_jax import figures
 
     if judged.calibration is None:
         return None
@@ -383,7 +383,7 @@ def calibration(judged) -> Section | None:
         f"of Modern Neural Networks). Brier score {number(judged.test['brier'])}: the "
         "mean over examples of sum_k (p_k - y_k)², 0 to 2 (Brier 1950)."
     )
-    figure = tasks.reliability_figure(found)
+    figure = figures.reliability_figure(found)
     caption = "Right answers in each bin of confidence; below, examples in it."
     return Section("Calibration", (Words(words), Picture(figure, caption)))
 

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from experiments.searching.space import Choices, Range, Space
 from experiments.searching.study import best_of
-from lstm_jax.look import BLUE, INK, ORANGE, figure, safe, tidy
+from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, safe, tidy
 
 _MOST = 24  # lines of the table
 # state: color, hollow, what the legend says

@@ -201,7 +201,7 @@ def _words(found: Suggestion, losses: list[float]) -> str:
 
 
 def _draw(rates, losses, smoothed, found: Suggestion):
-    from lstm_jax.look import BLUE, INK, ORANGE, figure, tidy
+    from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, tidy
 
     fig = figure(7.2, 4.2)
     ax = fig.add_subplot()

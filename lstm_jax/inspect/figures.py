@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from lstm_jax.figures.style import COLORS, INK, LINE, ORANGE, QUIET, figure, safe, tidy
 from lstm_jax.inspect.findings import LARGE_UPDATE, SMALL_UPDATE, diagnose
 from lstm_jax.inspect.gates import in_order
 from lstm_jax.inspect.look import log_axis
 from lstm_jax.inspect.measures import BINS, KEPT, SATURATED, LayerMeasures, Measures
-from lstm_jax.look import COLORS, INK, LINE, ORANGE, QUIET, figure, safe, tidy
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
 _LAYERS = 6  # layers and directions that are drawn, at most

@@ -1,12 +1,13 @@
 """What a network does while it reads one image, as a film."""
 
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
+from lstm_jax.figures.gif import encode_gif
+from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, safe
 from lstm_jax.inspect.follow import Followed, follow
 from lstm_jax.inspect.look import bare, visible
 from lstm_jax.inspect.pictures import (
@@ -20,7 +21,6 @@ from lstm_jax.inspect.pictures import (
     name_of,
     read_by,
 )
-from lstm_jax.look import COLORS, INK, ORANGE, QUIET, figure, safe
 from lstm_jax.models.classifier import SequenceClassifier
 
 FRAMES = 56  # of a film, at most; of a longer sequence several steps a frame
@@ -239,15 +239,4 @@ def _gif(pages: list[np.ndarray], durations: list[int]) -> bytes:
         Image.fromarray(page).quantize(palette=palette, dither=Image.Dither.NONE)
         for page in pages
     ]
-    file = io.BytesIO()
-    frames[0].save(
-        file,
-        format="GIF",
-        save_all=True,
-        append_images=frames[1:],
-        duration=durations,
-        loop=0,
-        optimize=False,
-        disposal=1,
-    )
-    return file.getvalue()
+    return encode_gif(frames, durations)

@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, safe, tidy
 from lstm_jax.inspect.follow import Followed, follow
 from lstm_jax.inspect.gates import in_order
 from lstm_jax.inspect.look import bare, order_of, visible
-from lstm_jax.look import COLORS, INK, ORANGE, QUIET, figure, safe, tidy
 from lstm_jax.models.classifier import SequenceClassifier
 
 NAMED = 6  # answers that get a colour and a name; the others are grey

@@ -95,10 +95,13 @@ def classification(
         return _report(predictions, targets, classes, top_k, top_name)
 
     def figures(predictions, targets):
+        from lstm_jax.figures.roc_pr import roc_figure
+
         predictions, targets = _check(predictions, targets, classes)
+        pairs = [(predictions[:, k], targets == k) for k in range(len(classes))]
         return {
             "confusion_matrix": _confusion_figure(predictions, targets, classes),
-            "roc": _roc_figure(predictions, targets, classes),
+            "roc": roc_figure(pairs, classes),
         }
 
     return Task(
@@ -201,7 +204,7 @@ def _confusion_figure(predictions, targets, classes):
     from matplotlib.colors import PowerNorm
     from sklearn.metrics import confusion_matrix
 
-    from lstm_jax.look import INK, figure, safe
+    from lstm_jax.figures.style import INK, figure, safe
 
     width = len(classes)
     chosen = predictions.argmax(-1)
@@ -258,74 +261,4 @@ def _confusion_figure(predictions, targets, classes):
     bar.set_ticks([0, 0.05, 0.25, 0.5, 1], labels=["0", "5 %", "25 %", "50 %", "100 %"])
     bar.set_label("share of the true class")
     bar.outline.set_visible(False)
-    return fig
-
-
-def _roc_figure(predictions, targets, classes):
-    """Each class against the rest, and their mean; the ten hardest have a name."""
-    from sklearn.metrics import roc_curve
-
-    from lstm_jax.look import COLORS, INK, figure, safe, tidy
-
-    aucs = {k: _auc(predictions, targets, k) for k in range(len(classes))}
-    known = {k: auc for k, auc in aucs.items() if auc is not None}
-    named = sorted(known) if len(known) <= len(COLORS) else sorted(known, key=known.get)
-    named = named[: len(COLORS)]
-    fig = figure(8.6, 5.8)
-    ax = fig.add_subplot()
-    tidy(ax)
-    ax.plot([0, 1], [0, 1], color="#9aa3ad", linewidth=1, linestyle=":")
-    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    ax.set_xlabel("false positive rate")
-    ax.set_ylabel("true positive rate")
-    ax.set_title("ROC: each class against the rest")
-    if not known:
-        ax.text(0.5, 0.55, "only one class in the targets:\nno curve", ha="center")
-        return fig
-    macro = float(np.mean(list(known.values())))
-    axes = [ax]
-    if macro > 0.9:  # the usual case: everything happens in the corner
-        corner = ax.inset_axes([0.42, 0.12, 0.53, 0.53])
-        corner.set(xlim=(-0.004, 0.2), ylim=(0.8, 1.004))
-        corner.set_xticks([0, 0.1, 0.2])
-        corner.set_yticks([0.8, 0.9, 1.0])
-        corner.tick_params(labelsize=9, length=2)
-        corner.set_title("the corner, enlarged", fontsize=9)
-        corner.grid(color="#e3e7eb", linewidth=0.8)
-        corner.set_axisbelow(True)
-        axes.append(corner)
-    grid = np.linspace(0, 1, 1001)
-    mean = np.zeros_like(grid)
-    handles, labels = [], []
-    for k in named + [k for k in known if k not in named]:
-        false, true, _ = roc_curve(targets == k, predictions[:, k])
-        mean += np.interp(grid, false, true) / len(known)
-        order = named.index(k) if k in named else None
-        for each in axes:
-            (line,) = each.plot(
-                false,
-                true,
-                color="#c3cad1" if order is None else COLORS[order],
-                linestyle="-" if order is None or order % 2 == 0 else (0, (5, 1.5)),
-                linewidth=0.5 if order is None else 1.5,
-                zorder=2 if order is None else 3,
-            )
-        if order is not None:
-            handles.append(line)
-            labels.append(f"{known[k]:.4f}  {safe(classes[k], 20)}")
-    for each in axes:
-        each.plot(np.r_[0, grid], np.r_[0, mean], color=INK, linewidth=3, zorder=2.5)
-    title = f"AUC\n{macro:.4f}  mean (macro), thick"
-    if len(known) > len(named):
-        title += f"\nthe {len(named)} hardest of {len(known)}:"
-    legend = ax.legend(
-        handles,
-        labels,
-        title=title,
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
-        alignment="left",
-    )
-    legend.get_title().set_linespacing(1.5)
     return fig

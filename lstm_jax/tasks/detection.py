@@ -5,22 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lstm_jax.tasks.boxes import (
-    CLASS,
-    COLUMNS,
-    CROWD,
+from lstm_jax.metrics.average_precision import average_precision
+from lstm_jax.metrics.boxes import (
     FAR,
-    HIDDEN,
-    area,
+    SCORE_THRESHOLD,
     assign,
     giou,
     iou,
-    overlaps,
+    match_counts,
+    single_images,
 )
-from lstm_jax.tasks.precision import average_precision
+from lstm_jax.targets import CLASS, COLUMNS, CROWD, HIDDEN
 from lstm_jax.tasks.task import Task, masked
 
-SURE = 0.5  # an answer counts from this score on where one has to be chosen
 FOCUS = 2.0  # gamma of the focal loss
 
 
@@ -165,9 +162,9 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         }
 
     def report(predictions, targets):
-        predictions, targets = _pictures(predictions, targets)
+        predictions, targets = single_images(predictions, targets)
         found = average_precision(predictions, targets, k)
-        said, right, true = map(int, counts(predictions, targets))
+        said, right, true = map(int, match_counts(predictions, targets))
         per_class = [
             {"name": name, **row}
             for name, row in zip(classes, found.pop("per_class"), strict=True)
@@ -189,11 +186,11 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         }
 
     def figures(predictions, targets):
-        from lstm_jax.tasks.drawing import precision_recall
+        from lstm_jax.figures.roc_pr import detection_precision_recall
 
-        predictions, targets = _pictures(predictions, targets)
+        predictions, targets = single_images(predictions, targets)
         curves = average_precision(predictions, targets, k, curves=True)["curves"]
-        return {"precision_recall": precision_recall(curves)}
+        return {"precision_recall": detection_precision_recall(curves)}
 
     return Task(
         name="detection",
@@ -213,60 +210,10 @@ def _right(answers, targets):
 
     A thing that two answers meet counts once, and so does an answer that meets two.
     """
-    sure = answers[:, 4] >= SURE
+    sure = answers[:, 4] >= SCORE_THRESHOLD
     known = (targets[:, CLASS] >= 0) & (targets[:, CROWD] == 0)
     same = answers[:, 5][:, None] == targets[:, CLASS]
     meets = (iou(answers[:, :4], targets[:, :4]) >= 0.5) & same
     meets &= sure[:, None] & known
     found = jnp.minimum(meets.any(0).sum(), meets.any(1).sum())
     return found.astype(jnp.float32), sure.sum().astype(jnp.float32)
-
-
-def _pictures(predictions, targets):
-    """Both as single pictures, [N, Q, 6] and [N, M, 7]."""
-    predictions = np.asarray(predictions, np.float64)
-    targets = np.asarray(targets, np.float64)
-    fits = predictions.ndim == targets.ndim and targets.ndim in (3, 4)
-    fits = fits and predictions.shape[:-2] == targets.shape[:-2] and len(targets)
-    if not fits or predictions.shape[-1] != 6 or targets.shape[-1] != COLUMNS:
-        raise ValueError(
-            f"detection: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted [..., Q, 6] and [..., M, {COLUMNS}], N >= 1"
-        )
-    if bad := int((~np.isfinite(predictions).all((-1, -2))).sum()):
-        raise ValueError(
-            f"detection: {bad} predictions hold NaN or infinity; the parameters have "
-            "diverged: use an earlier checkpoint or train again with a lower learning "
-            "rate"
-        )
-    return (x.reshape(-1, *x.shape[-2:]) for x in (predictions, targets))
-
-
-def counts(predictions, targets) -> np.ndarray:
-    """Sure answers, right ones of them, and things: int [3], over all pictures."""
-    found = np.zeros(3, np.int64)
-    for answers, truth in zip(*_pictures(predictions, targets), strict=True):
-        right, said = _right_exactly(answers, truth)
-        known = (truth[:, CLASS] >= 0) & (truth[:, CROWD] == 0)
-        found += [said, right, known.sum()]
-    return found
-
-
-def _right_exactly(answers, truth):
-    """The best answer first, each takes the thing that it meets most and is free."""
-    crowds = truth[(truth[:, CLASS] >= 0) & (truth[:, CROWD] == 1)]
-    truth = truth[(truth[:, CLASS] >= 0) & (truth[:, CROWD] == 0)]
-    answers = answers[answers[:, 4] >= SURE]
-    answers = answers[np.argsort(-answers[:, 4], kind="stable")]
-    meets = iou(answers[:, :4], truth[:, :4])
-    meets[answers[:, 5][:, None] != truth[:, CLASS]] = 0
-    right, said = 0, len(answers)
-    for row, answer in zip(meets, answers, strict=True):
-        if len(row) and row.max() >= 0.5:
-            right += 1
-            meets[:, row.argmax()] = 0
-        elif len(crowds):  # within a crowd nobody counts
-            both = overlaps(answer[None, :4], crowds[:, :4])[0][0]
-            inside = both / max(area(answer[:4]), 1e-9) >= 0.5
-            said -= bool((inside & (crowds[:, CLASS] == answer[5])).any())
-    return right, said

@@ -87,7 +87,9 @@ def multilabel(labels: Sequence[str]) -> Task:
         return _report(pairs, np.asarray(predictions), np.asarray(targets), labels)
 
     def figures(predictions, targets):
-        return {"roc": _roc_figure(_known(predictions, targets, width), labels)}
+        from lstm_jax.figures.roc_pr import roc_figure
+
+        return {"roc": roc_figure(_known(predictions, targets, width), labels)}
 
     return Task(
         name="multilabel",
@@ -190,64 +192,3 @@ def _scores(p, truth):
         recall,
     )
     return {name: float(value) for name, value in zip(SCORES, values, strict=True)}
-
-
-def _roc_figure(pairs, labels):
-    """A curve for each label and their mean; at most ten, the hardest, have a name."""
-    from sklearn.metrics import roc_curve
-
-    from lstm_jax.look import COLORS, INK, figure, safe, tidy
-
-    fig = figure(8.6, 5.8)
-    ax = fig.add_subplot()
-    tidy(ax)
-    ax.plot([0, 1], [0, 1], color="#9aa3ad", linewidth=1, linestyle=":")
-    ax.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    ax.set_xlabel("false positive rate")
-    ax.set_ylabel("true positive rate")
-    ax.set_title("ROC of each label")
-    aucs = [_scores(*pair)["roc_auc"] for pair in pairs]
-    known = [k for k, auc in enumerate(aucs) if auc is not None]
-    if not known:
-        ax.text(0.5, 0.55, "no label has both answers:\nno curve", ha="center")
-        return fig
-    named = known
-    if len(known) > len(COLORS):
-        named = sorted(known, key=lambda k: aucs[k])[: len(COLORS)]
-    grid = np.linspace(0, 1, 1001)
-    mean = np.zeros_like(grid)
-    for k in known:
-        false, true, _ = roc_curve(pairs[k][1], pairs[k][0])
-        mean += np.interp(grid, false, true) / len(known)
-        if k not in named:
-            ax.plot(false, true, color="#c3cad1", linewidth=0.5, zorder=2)
-            continue
-        order = named.index(k)
-        ax.plot(
-            false,
-            true,
-            color=COLORS[order],
-            linestyle="-" if order % 2 == 0 else (0, (5, 1.5)),
-            linewidth=1.5,
-            zorder=3,
-            label=f"{aucs[k]:.4f}  {safe(labels[k], 20)}",
-        )
-    if len(known) > 1:
-        ax.plot(np.r_[0, grid], np.r_[0, mean], color=INK, linewidth=3, zorder=2.5)
-    macro = np.mean([aucs[k] for k in known])
-    title = f"AUC\n{macro:.4f}  mean (macro), thick" if len(known) > 1 else "AUC"
-    if len(known) > len(named):
-        title += f"\nthe {len(named)} hardest of {len(known)}:"
-    handles, names = ax.get_legend_handles_labels()
-    shown = sorted(zip(names, handles, strict=True), key=lambda pair: pair[0])
-    legend = ax.legend(
-        [handle for _, handle in shown],
-        [name for name, _ in shown],
-        title=title,
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
-        alignment="left",
-    )
-    legend.get_title().set_linespacing(1.5)
-    return fig

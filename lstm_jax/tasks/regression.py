@@ -175,13 +175,13 @@ def _errors(predictions, targets):
 
 
 def _with_unit(text, unit):
-    from lstm_jax.look import safe
+    from lstm_jax.figures.style import safe
 
     return f"{text} ({safe(unit, 24)})" if unit else text
 
 
 def _number(value, unit):
-    from lstm_jax.look import safe
+    from lstm_jax.figures.style import safe
 
     return f"{value:.3g} {safe(unit, 24)}".rstrip()
 
@@ -194,7 +194,7 @@ def _panel_title(errors, k, width, unit):
 
 def _predictions_figure(predictions, targets, unit):
     """Predicted against true, with the diagonal of a perfect answer."""
-    from lstm_jax.look import BLUE, INK, figure, tidy
+    from lstm_jax.figures.style import BLUE, INK, figure, tidy
 
     width = predictions.shape[1]
     shown = min(width, PANELS)
@@ -222,7 +222,7 @@ def _predictions_figure(predictions, targets, unit):
 
 def _residuals_figure(predictions, targets, unit):
     """Predicted minus true: against the true value, and how often."""
-    from lstm_jax.look import BLUE, INK, ORANGE, figure, tidy
+    from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, tidy
 
     width = predictions.shape[1]
     shown = min(width, PANELS)

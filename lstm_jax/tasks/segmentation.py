@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.metrics.confusion import confusion
+from lstm_jax.targets import VOID
 from lstm_jax.tasks.task import Task, masked
-
-VOID = 255  # of a mask: a pixel that counts for nothing
 
 
 def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
@@ -120,12 +120,12 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
         }
 
     def figures(predictions, targets):
-        from lstm_jax.tasks.drawing import bars
+        from lstm_jax.figures.visualization import bar_chart
 
         matrix = confusion(predictions, targets, k).sum(0)
         rows = _per_class(matrix)
         values = {n: r["iou"] for n, r in zip(classes, rows, strict=True)}
-        return {"iou": bars(values, "Intersection over union of each class")}
+        return {"iou": bar_chart(values, "Intersection over union of each class")}
 
     return Task(
         name="segmentation",
@@ -146,36 +146,6 @@ def _in_time(targets, lengths):
         return jnp.ones(targets.shape[:1] + (1,) * (targets.ndim - 1), bool)
     steps = jnp.arange(targets.shape[1])
     return (steps < lengths[:, None])[..., None, None]
-
-
-def confusion(predictions, targets, k: int) -> np.ndarray:
-    """Pixels of each true class (rows) taken for each class (columns).
-
-    Args:
-      predictions: integers [N, ...], a class of each pixel.
-      targets: the same; pixels of 255 are left out.
-      k: classes.
-
-    Returns:
-      int64 [N, k, k].
-
-    Raises:
-      ValueError: shapes that differ, no example, or a class that does not exist.
-    """
-    predictions, targets = np.asarray(predictions), np.asarray(targets)
-    if predictions.shape != targets.shape or not len(targets):
-        raise ValueError(
-            f"segmentation: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted the same, of 1 example or more"
-        )
-    found = np.zeros((len(targets), k * k), np.int64)
-    for row, true, said in zip(found, targets, predictions, strict=True):
-        known = true != VOID
-        true, said = true[known].astype(np.int64), said[known].astype(np.int64)
-        if (most := max(true.max(initial=0), said.max(initial=0))) >= k:
-            raise ValueError(f"segmentation: a pixel of class {most}, of {k} classes")
-        row += np.bincount(k * true + said, minlength=k * k)
-    return found.reshape(-1, k, k)
 
 
 def scores(matrix) -> dict[str, float | None]:

@@ -11,6 +11,7 @@ from experiments.config import UsageError, override, preset
 from experiments.predict import predict
 from experiments.warm import known_characters, weights_from
 from lstm_jax import tasks
+from lstm_jax.metrics.ctc import greedy
 from lstm_jax.models import Reader, load_kraken
 from lstm_jax.models.vgsl import parse
 from lstm_jax.training import named
@@ -37,7 +38,7 @@ def test_predict_inverts_a_line_and_puts_paper_around_it(file, tmp_path):
     paper = np.pad(1 - pixels / 255, ((0, 0), (16, 16)))[None, ..., None]
     apply = jax.jit(Reader(found.spec).apply)
     logits = apply({"params": found.params}, jnp.float32(paper))
-    labels = np.asarray(tasks.ctc.greedy(logits).labels[0])
+    labels = np.asarray(greedy(logits).labels[0])
     assert answer["text"] == tasks.text_of(labels, "xoL") and len(answer["text"]) > 3
     places = np.asarray([one["x"] for one in answer["characters"]])
     assert places.min() >= 0 and places.max() <= 60

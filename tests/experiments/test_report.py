@@ -19,7 +19,7 @@ from experiments.reporting import compare
 from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.page import Code, Fold, Picture, Table, Words, number
 from experiments.reporting.sections import configuration, head, train_line
-from lstm_jax import tasks, training
+from lstm_jax import metrics, training
 
 
 def untrained(directory, name, **options):
@@ -168,9 +168,9 @@ def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
     found = finished.numbers["test"]
     # float32 probabilities of two batch sizes
     assert found["ece"] == pytest.approx(
-        tasks.reliability(p, test.targets).ece, rel=1e-3
+        metrics.reliability(p, test.targets).ece, rel=1e-3
     )
-    assert found["brier"] == pytest.approx(tasks.brier(p, test.targets), rel=1e-5)
+    assert found["brier"] == pytest.approx(metrics.brier(p, test.targets), rel=1e-5)
     losses = -np.log(p[np.arange(360), test.targets])
     worst = losses.argsort()[::-1][:12]
     (table,) = [
@@ -196,7 +196,7 @@ def test_a_stopped_run_says_so_and_two_runs_are_compared(finished, stopped, tmp_
     (pair,) = both.numbers["pairs"]
     assert pair["first_only"] == int(np.sum(right[0] & ~right[1])) > 0
     assert pair["second_only"] == int(np.sum(right[1] & ~right[0]))
-    wanted = tasks.mcnemar(*right)
+    wanted = metrics.mcnemar(*right)
     assert (pair["statistic"], pair["p"]) == (wanted.statistic, wanted.p)
     assert pair["difference"] == pytest.approx(
         first.losses.mean() - second.losses.mean()
@@ -301,7 +301,7 @@ def test_labels_for_every_step_known_or_not(tmp_path):
     unknown = dataclasses.replace(
         run,
         known=(predictions, nothing),
-        losses=tasks.example_losses("multilabel", predictions, nothing),
+        losses=metrics.example_losses("multilabel", predictions, nothing),
         test=run.task.report(predictions, nothing),
         intervals={},
     )

@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from lstm_jax.tasks import (
-    average_precisions,
-    brier,
-    classification,
-    multilabel,
-    one_against_rest,
-    regression,
-)
+from lstm_jax.metrics import average_precisions, brier, one_against_rest
+from lstm_jax.tasks import classification, multilabel, regression
 
 WIDTH = 7
 CASES = ("random", "ties", "empty class", "two classes only", "one class only")

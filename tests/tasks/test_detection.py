@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax.tasks import SURE, Task, average_precision, detection
-from lstm_jax.tasks.boxes import CLASS, COLUMNS, CROWD, HIDDEN
-from lstm_jax.tasks.detection import counts
+from lstm_jax.metrics import SCORE_THRESHOLD, average_precision
+from lstm_jax.metrics.boxes import match_counts
+from lstm_jax.targets import CLASS, COLUMNS, CROWD, HIDDEN
+from lstm_jax.tasks import Task, detection
 
 NAMES, SIZE = ("cup", "spoon", "plate"), (8, 10)
 K, M, Q = len(NAMES), 3, 5
@@ -291,7 +292,7 @@ def test_f1_while_training_equals_a_loop():
     mask = np.arange(40) % 3 > 0
     said = right = true = 0
     for n in np.flatnonzero(mask):
-        sure, things = answers[n][score[n] >= SURE], real_things(targets[n])
+        sure, things = answers[n][score[n] >= SCORE_THRESHOLD], real_things(targets[n])
         said, true = said + len(sure), true + len(things)
         right += sum(any(meet(a, thing) for a in sure) for thing in things)
     assert 10 < right < min(said, true)
@@ -314,7 +315,9 @@ def exact_counts(answers, targets):
     for rows, truth in zip(answers, targets, strict=True):
         free, crowds = real_things(truth), truth[truth[:, CROWD] == 1]
         true += len(free)
-        for answer in sorted(rows[rows[:, 4] >= SURE], key=lambda row: -row[4]):
+        for answer in sorted(
+            rows[rows[:, 4] >= SCORE_THRESHOLD], key=lambda row: -row[4]
+        ):
             met = [k for k, thing in enumerate(free) if meet(answer, thing)]
             if met:
                 free, right = np.delete(free, met[0], 0), right + 1
@@ -332,7 +335,7 @@ def test_report_equals_loops_and_coco(clips):
     task, _ = made(True)
     shapes = ((20, 3, 6, 6), (20, 3, 3, 7)) if clips else (answers.shape, targets.shape)
     given = answers.reshape(shapes[0]), targets.reshape(shapes[1])
-    np.testing.assert_array_equal(counts(*given), (said, right, true))
+    np.testing.assert_array_equal(match_counts(*given), (said, right, true))
     report = task.report(*given)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["precision"] == pytest.approx(right / said)
@@ -351,7 +354,7 @@ def test_report_equals_loops_and_coco(clips):
     assert hidden["ap50"] != coco["ap50"]
     # The answers that are sure, judged by COCO alone, find as many things.
     sure = answers.copy()
-    sure[sure[..., 4] < SURE, 4] = -1
+    sure[sure[..., 4] < SCORE_THRESHOLD, 4] = -1
     rows = average_precision(sure, targets, K)["per_class"]
     found = sum(row["ar50"] * row["things"] for row in rows)
     assert found == pytest.approx(right)

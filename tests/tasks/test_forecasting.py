@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax.tasks import Task, forecasting, gif_bytes
-from lstm_jax.tasks.film import to_uint8
-from lstm_jax.tasks.forecasting import frame_scores, ssim
+from lstm_jax.figures import forecast_gif
+from lstm_jax.figures.visualization import to_uint8
+from lstm_jax.metrics.image_similarity import frame_scores, ssim
+from lstm_jax.tasks import Task, forecasting
 
 LOSSES = ("mse", "l1", "bce", "ssim")
 
@@ -369,7 +370,7 @@ def test_film(channels):
 
     x = clips(1, 5, (6, 8), channels)[0]
     predicted = np.float32(x[3:]) / 255 * 0.5
-    film = Image.open(io.BytesIO(gif_bytes(x[:3], x[3:], predicted, scale=4, ms=50)))
+    film = Image.open(io.BytesIO(forecast_gif(x[:3], x[3:], predicted, scale=4, ms=50)))
     assert film.n_frames == 5 and film.info["loop"] == 0
     assert film.size == (2 * (8 * 4 + 2 * 4) + 8, 6 * 4 + 2 * 4)
     grey, orange = (154, 163, 173), (213, 94, 0)
@@ -397,12 +398,12 @@ def test_film(channels):
 def test_refused_films():
     x = clips(1, 4)[0]
     with pytest.raises(ValueError, match=r"inputs \(2, 16, 14, 1\), true \(2, 16"):
-        gif_bytes(x[:2], x[2:], x[3:])
+        forecast_gif(x[:2], x[2:], x[3:])
     with pytest.raises(ValueError, match="scale=0 and ms=120"):
-        gif_bytes(x[:2], x[2:], x[2:], scale=0)
-    assert gif_bytes(x[:0], x[2:], x[2:])[:6] == b"GIF89a"
+        forecast_gif(x[:2], x[2:], x[2:], scale=0)
+    assert forecast_gif(x[:0], x[2:], x[2:])[:6] == b"GIF89a"
     from PIL import Image
 
-    alone = Image.open(io.BytesIO(gif_bytes(x[:2], None, x[2:])))
-    both = Image.open(io.BytesIO(gif_bytes(x[:2], x[2:], x[2:])))
+    alone = Image.open(io.BytesIO(forecast_gif(x[:2], None, x[2:])))
+    both = Image.open(io.BytesIO(forecast_gif(x[:2], x[2:], x[2:])))
     assert alone.n_frames == both.n_frames and 2 * alone.width < both.width

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from lstm_jax.metrics.confusion import confusion
+from lstm_jax.targets import VOID
 from lstm_jax.tasks import Task, segmentation
-from lstm_jax.tasks.segmentation import VOID, confusion, scores
+from lstm_jax.tasks.segmentation import scores
 
 NAMES = ("background", "cup", "spoon", "plate")
 K = len(NAMES)

@@ -1,11 +1,10 @@
-"""Pictures of answers with a place: masks and boxes on what the network saw."""
+"""Masks and boxes drawn on images, and images side by side."""
 
 import io
 
 import numpy as np
 
-from lstm_jax.tasks.boxes import CLASS
-from lstm_jax.tasks.detection import SURE
+from lstm_jax.targets import CLASS
 
 PALETTE = np.array(
     [
@@ -18,13 +17,13 @@ PALETTE = np.array(
 TRUE = (255, 255, 255)
 
 
-def color(label: int) -> tuple[int, int, int]:
+def class_color(label: int) -> tuple[int, int, int]:
     """Of a class; classes above 12 share colours with others."""
     last = len(PALETTE) - 1
     return tuple(map(int, PALETTE[label if label <= last else 1 + (label - 1) % last]))
 
 
-def png(picture: np.ndarray) -> bytes:
+def encode_png(picture: np.ndarray) -> bytes:
     """A picture uint8 [H, W, 3] as a PNG file."""
     from PIL import Image
 
@@ -33,7 +32,7 @@ def png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A mask [h, w] as [H, W], each pixel the nearest."""
     from PIL import Image
 
@@ -41,28 +40,28 @@ def resized(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST))
 
 
-def mask_png(mask: np.ndarray) -> bytes:
+def encode_mask(mask: np.ndarray) -> bytes:
     """A mask [H, W] as a PNG with a palette: its pixels are the classes."""
     from PIL import Image
 
     image = Image.fromarray(np.asarray(mask, np.uint8))
-    image.putpalette(np.array([color(k) for k in range(256)], np.uint8).tobytes())
+    image.putpalette(np.array([class_color(k) for k in range(256)], np.uint8).tobytes())
     file = io.BytesIO()
     image.save(file, format="PNG")
     return file.getvalue()
 
 
-def with_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndarray:
+def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndarray:
     """A picture [H, W, C] under the colours of its classes, uint8 [s H, s W, 3]."""
     canvas = _canvas(picture, scale)
     mask = np.asarray(mask).repeat(scale, 0).repeat(scale, 1)
     inside = (mask > 0) & (mask != 255)
-    paint = np.array([color(int(k)) for k in range(256)], np.float64)[mask]
+    paint = np.array([class_color(int(k)) for k in range(256)], np.float64)[mask]
     mixed = 0.35 * canvas + 0.65 * paint
     return np.where(inside[..., None], np.rint(mixed).astype(np.uint8), canvas)
 
 
-def with_boxes(
+def overlay_boxes(
     picture: np.ndarray, boxes, classes, *, truth=None, scale: int = 4
 ) -> np.ndarray:
     """A picture [H, W, C] with boxes and their names, uint8 [s H, s W, 3].
@@ -77,19 +76,21 @@ def with_boxes(
     """
     from PIL import Image, ImageDraw
 
+    from lstm_jax.metrics.boxes import SCORE_THRESHOLD
+
     image = Image.fromarray(_canvas(picture, scale))
     pen = ImageDraw.Draw(image)
     for row in () if truth is None else truth:
         if row[CLASS] >= 0:
             pen.rectangle([*_edges(row[:4], scale)], outline=TRUE, width=1)
     for row in boxes:
-        if row[4] >= SURE:
+        if row[4] >= SCORE_THRESHOLD:
             label = int(row[5])
             x0, y0, x1, y1 = _edges(row[:4], scale)
-            pen.rectangle([x0, y0, x1, y1], outline=color(label + 1), width=2)
+            pen.rectangle([x0, y0, x1, y1], outline=class_color(label + 1), width=2)
             name = str(classes[label])
             y = y0 - 11 if y0 >= 11 else y0 + 2
-            pen.text((x0 + 2, y), name, fill=color(label + 1))
+            pen.text((x0 + 2, y), name, fill=class_color(label + 1))
     return np.asarray(image)
 
 
@@ -106,33 +107,33 @@ def _canvas(picture, scale):
     return np.ascontiguousarray(rgb.repeat(scale, 0).repeat(scale, 1))
 
 
-def drawn(task: str, picture, answer, classes, *, truth=None, scale: int = 4):
+def draw_predictions(
+    task: str, picture, answer, classes, *, truth=None, scale: int = 4
+):
     """A picture, or the frames of a clip, with the answers of a task drawn on it."""
     if np.ndim(picture) == 4:
         truth = [None] * len(picture) if truth is None else truth
         return np.stack(
             [
-                drawn(task, p, a, classes, truth=t, scale=scale)
+                draw_predictions(task, p, a, classes, truth=t, scale=scale)
                 for p, a, t in zip(picture, answer, truth, strict=True)
             ]
         )
     if task == "segmentation":
-        return with_mask(picture, answer, scale)
-    return with_boxes(picture, answer, classes, truth=truth, scale=scale)
+        return overlay_mask(picture, answer, scale)
+    return overlay_boxes(picture, answer, classes, truth=truth, scale=scale)
 
 
-def gif(pages: np.ndarray, ms: int = 200) -> bytes:
-    """Pictures uint8 [T, H, W, 3] as an animated GIF, in a loop."""
-    from PIL import Image
-
-    images = [Image.fromarray(page).quantize(255) for page in pages]
-    file = io.BytesIO()
-    options = dict(save_all=True, append_images=images[1:], duration=ms, loop=0)
-    images[0].save(file, format="GIF", **options)
-    return file.getvalue()
+def to_uint8(frame):
+    """A frame [H, W, C], uint8 or in [0, 1], as uint8 [H, W], or [H, W, 3] for RGB."""
+    if frame.dtype != np.uint8:
+        frame = np.rint(np.clip(np.float32(frame), 0, 1) * 255).astype(np.uint8)
+    if frame.shape[-1] == 3:
+        return frame
+    return np.rint(frame.mean(-1)).astype(np.uint8)
 
 
-def sheet(rows, *, title: str):
+def image_rows(rows, *, title: str):
     """Pictures in rows, each row under a heading.
 
     Args:
@@ -142,7 +143,7 @@ def sheet(rows, *, title: str):
     Returns:
       A Figure.
     """
-    from lstm_jax.look import INK, QUIET, figure, safe
+    from lstm_jax.figures.style import INK, QUIET, figure, safe
 
     across = max(len(pictures) for _, pictures in rows)
     fig = figure(0.3 + 1.9 * across, 0.5 + 2.45 * len(rows), pad=0.04)
@@ -159,9 +160,9 @@ def sheet(rows, *, title: str):
     return fig
 
 
-def bars(values, title: str):
+def bar_chart(values, title: str):
     """Shares by name as bars across, in the order given; None has no bar."""
-    from lstm_jax.look import BLUE, INK, figure, safe, tidy
+    from lstm_jax.figures.style import BLUE, INK, figure, safe, tidy
 
     names = list(values)
     fig = figure(6.4, 0.9 + 0.27 * len(names))
@@ -179,28 +180,32 @@ def bars(values, title: str):
     return fig
 
 
-def precision_recall(curves):
-    """Precision at the 101 recalls of COCO, for thresholds of IoU.
+def image_grid(pictures, captions, *, title: str):
+    """Pictures side by side, each above a few lines of words.
 
     Args:
-      curves: [10, 101], for 0.50, 0.55 … 0.95, means over classes.
-    """
-    from lstm_jax.look import COLORS, INK, figure, tidy
-    from lstm_jax.tasks.precision import RECALLS, THRESHOLDS
+      pictures: uint8 [N, H, W, C]; one channel or two are grey (their mean), three
+        are RGB.
+      captions: N texts; lines are kept.
+      title: above the sheet.
 
-    fig = figure(7.6, 4.8)
-    ax = fig.add_subplot()
-    tidy(ax)
-    for number, at in enumerate((0, 5, 8)):
-        label = f"{curves[at].mean():.3f}  IoU {THRESHOLDS[at]:.2f}"
-        ax.plot(RECALLS, curves[at], color=COLORS[number], label=label, linewidth=2)
-    ax.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
-    ax.set_title("Precision at each recall, mean over classes", color=INK)
-    ax.legend(
-        title="average precision",
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
-        alignment="left",
-    )
+    Returns:
+      A Figure.
+    """
+    from lstm_jax.figures.style import INK, figure, safe
+
+    across = min(len(pictures), 6)
+    down = -(-len(pictures) // across)
+    lines = max(caption.count("\n") + 1 for caption in captions)
+    height, width = pictures.shape[1:3]
+    tall = float(np.clip(1.45 * height / width, 0.6, 3.0)) + 0.2 * lines
+    fig = figure(0.4 + 1.8 * across, 0.6 + (tall + 0.15) * down)
+    fig.suptitle(title, color=INK)
+    axes = fig.subplots(down, across, squeeze=False).ravel()
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, picture, caption in zip(axes, pictures, captions, strict=False):
+        ax.imshow(to_uint8(picture), cmap="gray", vmin=0, vmax=255)
+        text = "\n".join(safe(line, 26) for line in caption.split("\n"))
+        ax.set_title(text, fontsize=9, color=INK)
     return fig

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from lstm_jax.tasks import reliability, reliability_figure
+from lstm_jax.figures import reliability_figure
+from lstm_jax.metrics import reliability
 
 
 def loops(p, targets, bins):

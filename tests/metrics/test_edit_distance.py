@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax.tasks.edits import align, edit_distances
+from lstm_jax.metrics.edit_distance import align, edit_distances
 
 ALPHABET = "ab é漢🙂אß"
 

@@ -1,4 +1,4 @@
-"""How figures look, in every room; Matplotlib without any global state."""
+"""Colours and axes that all figures share; Matplotlib without any global state."""
 
 from typing import Any
 

@@ -1,18 +1,14 @@
 """Bootstrap intervals against repeated examples, scikit-learn, a known variance."""
 
+import importlib
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lstm_jax.tasks import (
-    bootstrap,
-    classification,
-    example_losses,
-    forecasting,
-    multilabel,
-    regression,
-)
-from lstm_jax.tasks.intervals import areas, weighted_scores
+from lstm_jax.metrics import bootstrap, example_losses
+from lstm_jax.metrics.bootstrap import areas, weighted_scores
+from lstm_jax.tasks import classification, forecasting, multilabel, regression
 
 NOT_IN_REPORT = ("brier", "macro.average_precision")
 RNG = np.random.default_rng(0)
@@ -100,8 +96,9 @@ def test_the_chunk_that_fits_in_memory_changes_nothing(monkeypatch):
         held.append(weights.size)
         return areas(scores, positive, weights)
 
-    monkeypatch.setattr("lstm_jax.tasks.intervals.areas", watched)
-    monkeypatch.setattr("lstm_jax.tasks.intervals.CHUNK", 1000)
+    module = importlib.import_module("lstm_jax.metrics.bootstrap")
+    monkeypatch.setattr(module, "areas", watched)
+    monkeypatch.setattr(module, "CHUNK", 1000)
     parts = bootstrap("multilabel", predictions, targets, resamples=50)
     assert max(held) <= 1000
     for name, ends in whole.items():  # float64 sums in another order

@@ -1,4 +1,4 @@
-"""Two runs on the same examples: McNemar's test, and paired differences."""
+"""Two runs on the same examples: McNemar's test and paired differences."""
 
 from typing import NamedTuple
 

@@ -1,11 +1,10 @@
-"""Pictures of how lines were read."""
+"""Figures of recognised text."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from lstm_jax.look import BLUE, INK, ORANGE, QUIET, figure, safe, tidy
-from lstm_jax.tasks.edits import align
+from lstm_jax.figures.style import BLUE, INK, ORANGE, QUIET, figure, safe, tidy
 
 _WIDE = 9.0  # inches that the widest line takes
 
@@ -51,6 +50,8 @@ def lines_figure(
     Returns:
       A Figure.
     """
+    from lstm_jax.metrics.edit_distance import align
+
     widest = max((image.shape[1] for image in images), default=1)
     scale = _WIDE / widest  # inches a pixel
     rows = [image.shape[0] * scale + 0.5 for image in images]

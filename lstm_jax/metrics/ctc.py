@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lstm_jax.tasks.ngram import Ngram
+from lstm_jax.metrics.ngrams import Ngram
 
 
-class Reading(NamedTuple):
+class Decoded(NamedTuple):
     """The best path as characters, one line of each; the first `count` entries count.
 
     Attributes:
@@ -103,14 +103,14 @@ def infeasible(labels: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return needed_steps(labels) > np.asarray(steps)
 
 
-def greedy(logits: jax.Array) -> Reading:
+def greedy(logits: jax.Array) -> Decoded:
     """The most probable path, and the text that it says.
 
     Args:
       logits: [B, T, K].
 
     Returns:
-      A Reading.
+      A Decoded.
 
     Reference: Graves et al. 2006, section 3.2, best path decoding.
     """
@@ -124,7 +124,7 @@ def _greedy(log_p):  # [T, K]
     return _runs(path, jnp.cumsum(starts.astype(jnp.int32)) - 1, best)
 
 
-def _runs(path, number, log_p) -> Reading:
+def _runs(path, number, log_p) -> Decoded:
     """Characters of a path [T], of which step t is in that of `number[t]`."""
     time = len(path)
     run = jnp.where(path != 0, number, time)  # a blank goes overboard
@@ -135,7 +135,7 @@ def _runs(path, number, log_p) -> Reading:
         return getattr(row, how)(values, mode="drop")
 
     labels = gathered(0, path, "max")
-    return Reading(
+    return Decoded(
         labels=labels,
         confidence=gathered(0, jnp.exp(log_p), "max"),
         first=jnp.where(labels != 0, gathered(time, at, "min"), 0),
@@ -145,7 +145,7 @@ def _runs(path, number, log_p) -> Reading:
     )
 
 
-def place(logits: jax.Array, labels: jax.Array) -> Reading:
+def forced_alignment(logits: jax.Array, labels: jax.Array) -> Decoded:
     """Where a given text stands: its most probable path.
 
     Args:
@@ -153,15 +153,15 @@ def place(logits: jax.Array, labels: jax.Array) -> Reading:
       labels: int [B, L], 1 to K - 1, zeros follow.
 
     Returns:
-      A Reading with these labels; where they take more steps than there are, log_prob
+      A Decoded with these labels; where they take more steps than there are, log_prob
       is -inf, and all else says nothing.
 
     Reference: the recursion of Graves et al. 2006, eq. 6, with the maximum for the sum.
     """
-    return jax.vmap(_place)(jax.nn.log_softmax(logits), labels)
+    return jax.vmap(_forced_alignment)(jax.nn.log_softmax(logits), labels)
 
 
-def _place(log_p, labels):  # [T, K], [L]
+def _forced_alignment(log_p, labels):  # [T, K], [L]
     size = 2 * len(labels) + 1
     states = jnp.arange(size)
     said = jnp.zeros(size, jnp.int32).at[1::2].set(labels.astype(jnp.int32))

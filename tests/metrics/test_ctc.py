@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax.tasks.ctc import (
+from lstm_jax.metrics.ctc import (
     beam_search,
     ctc_losses,
+    forced_alignment,
     greedy,
     infeasible,
     line_steps,
     needed_steps,
-    place,
 )
-from lstm_jax.tasks.ngram import Ngram, ngram
+from lstm_jax.metrics.ngrams import Ngram, ngram
 
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 T, K = 4, 3
@@ -107,7 +107,7 @@ def test_the_best_path_is_found_again():
     found = greedy(logits)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-        place(logits, found.labels),
+        forced_alignment(logits, found.labels),
         found,
     )
 
@@ -118,7 +118,7 @@ def test_a_text_is_placed_along_its_best_path():
     p /= p.sum(-1, keepdims=True)
     every = list(texts(logits[0]))
     many = jnp.asarray(np.repeat(logits, len(every), 0), jnp.float32)
-    found = place(many, jnp.asarray(rows(every, T)))
+    found = forced_alignment(many, jnp.asarray(rows(every, T)))
     for row, text in enumerate(every):
         paths = itertools.product(range(K), repeat=T)
         best = max(
@@ -132,7 +132,7 @@ def test_a_text_is_placed_along_its_best_path():
         assert tuple(got) == best
         wanted = np.log(p[np.arange(T), best]).sum()
         assert found.log_prob[row] == pytest.approx(wanted, rel=1e-5)
-    cannot = place(many[:1], jnp.asarray(rows([(1, 1, 1)], T)))
+    cannot = forced_alignment(many[:1], jnp.asarray(rows([(1, 1, 1)], T)))
     assert np.isneginf(cannot.log_prob[0])
 
 

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from lstm_jax.tasks import classification, curves, regression
+from lstm_jax.figures import curves, overlay
+from lstm_jax.tasks import classification, regression
 
 
 def probabilities(n, width, seed=0):
@@ -126,17 +127,36 @@ def test_long_runs_are_smoothed_without_a_lag():
     np.testing.assert_allclose(smooth.get_ydata(), raw.get_ydata())
 
 
+def test_overlaid_curves_are_those_of_the_validation():
+    def history(values, split="validation"):
+        return [dict(step=10 * k, split=split, loss=v) for k, v in enumerate(values)]
+
+    histories = {
+        "a $run$": history([3.0, 2.0, 1.0]) + history([9.0], "train"),
+        "none": [],
+        "b": history([4.0, None, 2.0]),
+    }
+    figure = overlay(histories, ("loss", "accuracy"))
+    figure.canvas.draw()
+    loss, accuracy = figure.axes
+    lines = [line.get_xydata().tolist() for line in loss.lines]
+    assert lines == [[[0, 3], [10, 2], [20, 1]], [[0, 4], [20, 2]]]
+    assert not accuracy.lines and "nothing" in accuracy.texts[0].get_text()
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [r"a \$run\$", "b"]
+
+
 def test_no_pyplot_and_nothing_heavy_at_import():
     code = """
 import sys
-import lstm_jax.tasks as tasks
+from lstm_jax import figures, metrics, tasks
 assert not {"matplotlib", "sklearn"} & set(sys.modules)
 import numpy as np
 task = tasks.classification(["a", "b"])
 p = np.array([[0.9, 0.1], [0.2, 0.8]])
 for figure in task.figures(p, np.array([0, 1])).values():
     figure.canvas.draw()
-tasks.curves([{"step": 1, "split": "train", "loss": 1.0}]).canvas.draw()
+figures.curves([{"step": 1, "split": "train", "loss": 1.0}]).canvas.draw()
 assert "matplotlib.pyplot" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=_root())

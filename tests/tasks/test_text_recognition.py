@@ -8,11 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lstm_jax.metrics.ctc import ctc_losses, greedy
 from lstm_jax.models import Reader
 from lstm_jax.models.vgsl import parse
-from lstm_jax.tasks import Task, recognition
-from lstm_jax.tasks.ctc import ctc_losses, greedy
-from lstm_jax.tasks.recognition import CONFIDENCE, FIRST, LABEL, LAST, scores, text_of
+from lstm_jax.tasks import Task, text_recognition
+from lstm_jax.tasks.text_recognition import (
+    CONFIDENCE,
+    FIRST,
+    LABEL,
+    LAST,
+    scores,
+    text_of,
+)
 
 ALPHABET = "abé 漢"
 K = 1 + len(ALPHABET)
@@ -117,7 +124,7 @@ def batch(texts=TRUE, width=7, **more):
 
 
 def test_the_metrics_count_what_was_read():
-    task = recognition(ALPHABET)
+    task = text_recognition(ALPHABET)
     assert isinstance(task, Task) and task.outputs == K
     assert (task.monitor, task.mode) == ("cer", "min")
     outputs = logits_of(READ, 12)
@@ -133,7 +140,7 @@ def test_the_metrics_count_what_was_read():
 
 
 def test_lines_with_more_to_say_than_steps_do_not_count():
-    task = recognition(ALPHABET)
+    task = text_recognition(ALPHABET)
     outputs = logits_of(TRUE, 12)
     data = batch(["ab é", "aabbaab", "漢", "ba"])  # the second has six steps
     each = [float(x) for x in ctc_losses(outputs, data["targets"])]
@@ -146,7 +153,7 @@ def test_lines_with_more_to_say_than_steps_do_not_count():
 
 @pytest.mark.parametrize("beams", [None, 4])
 def test_a_prediction_has_characters_with_places(beams):
-    task = recognition(ALPHABET, beams=beams)
+    task = text_recognition(ALPHABET, beams=beams)
     found = np.asarray(task.predict(logits_of(["ab", "éaa"], 8)))
     assert found.shape == (2, 8, 4) and found.dtype == np.float32
     assert [text_of(row[:, LABEL], ALPHABET) for row in found] == ["ab", "éaa"]
@@ -159,7 +166,7 @@ def test_a_prediction_has_characters_with_places(beams):
 
 
 def test_the_report_has_rates_and_confusions():
-    task = recognition(ALPHABET)
+    task = text_recognition(ALPHABET)
     predictions = task.predict(logits_of(READ, 12))
     found = task.report(predictions, labels_of(TRUE, 7))
     assert json.loads(json.dumps(found)) == found
@@ -205,22 +212,24 @@ def test_rates_of_random_unicode_lines():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: recognition(""), "the alphabet is empty"),
-        (lambda: recognition("aba"), "the alphabet holds 'a' twice"),
+        (lambda: text_recognition(""), "the alphabet is empty"),
+        (lambda: text_recognition("aba"), "the alphabet holds 'a' twice"),
         (
-            lambda: recognition("ab").loss(jnp.zeros((4, 9, 7)), batch()),
+            lambda: text_recognition("ab").loss(jnp.zeros((4, 9, 7)), batch()),
             r"outputs have shape \(4, 9, 7\), wanted \[B, T, 3\]",
         ),
         (
-            lambda: recognition(ALPHABET).loss(jnp.zeros((3, 9, K)), batch()),
+            lambda: text_recognition(ALPHABET).loss(jnp.zeros((3, 9, K)), batch()),
             r"targets \(4, 7\) do not fit outputs \(3, 9, 6\)",
         ),
         (
-            lambda: recognition(ALPHABET).report(np.zeros((0, 3, 4)), np.zeros((0, 2))),
+            lambda: text_recognition(ALPHABET).report(
+                np.zeros((0, 3, 4)), np.zeros((0, 2))
+            ),
             "N >= 1",
         ),
         (
-            lambda: recognition(ALPHABET).report(
+            lambda: text_recognition(ALPHABET).report(
                 np.full((1, 3, 4), np.nan), np.zeros((1, 2))
             ),
             "1 of 1 predictions hold NaN",

@@ -6,8 +6,8 @@ import io
 import numpy as np
 import pytest
 
-from lstm_jax.tasks import average_precision
-from lstm_jax.tasks.precision import MOST
+from lstm_jax.metrics import average_precision
+from lstm_jax.metrics.average_precision import MOST
 
 PICTURES, CLASSES, CASES = 2, 2, 1000
 LARGE = 1e12  # an area above the evaluator's range: a thing that counts neither way

@@ -3,7 +3,7 @@
 import math
 from numbers import Real
 
-from lstm_jax.look import BLUE, COLORS, INK, ORANGE, QUIET, figure, safe, tidy
+from lstm_jax.figures.style import BLUE, COLORS, INK, ORANGE, QUIET, figure, safe, tidy
 
 # columns of a history that say where or how fast, not how well, beside those of parts
 # of the network, whose names have a slash

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax.tasks.ctc import (
-    Reading,
+from lstm_jax.metrics.ctc import (
+    Decoded,
     beam_search,
     ctc_losses,
+    forced_alignment,
     greedy,
     line_steps,
-    place,
 )
-from lstm_jax.tasks.edits import align, edit_distances
-from lstm_jax.tasks.ngram import Ngram
+from lstm_jax.metrics.edit_distance import align, edit_distances
+from lstm_jax.metrics.ngrams import Ngram
 from lstm_jax.tasks.task import Task, masked
 
 # Columns of a prediction: the label; its probability; its run of steps, from the first
@@ -24,7 +24,7 @@ LABEL, CONFIDENCE, FIRST, LAST = range(4)
 SHOWN = 20  # confusions in a report
 
 
-def recognition(
+def text_recognition(
     alphabet: Sequence[str],
     *,
     beams: int | None = None,
@@ -107,7 +107,7 @@ def recognition(
             return as_rows(greedy(outputs))
         options = dict(model=model, weight=weight, bonus=bonus)
         best = beam_search(outputs, beams, **options).labels[:, 0]
-        return as_rows(place(outputs, best))
+        return as_rows(forced_alignment(outputs, best))
 
     def report(predictions, targets):
         predictions, targets = _check(predictions, targets)
@@ -116,7 +116,7 @@ def recognition(
         return {"task": "recognition", "examples": len(true), **scores(true, read)}
 
     def figures(predictions, targets):
-        from lstm_jax.tasks.plots_text import confusion_figure
+        from lstm_jax.figures.text import confusion_figure
 
         return {"confusions": confusion_figure(report(predictions, targets))}
 
@@ -133,8 +133,8 @@ def recognition(
     )
 
 
-def as_rows(reading: Reading):
-    """A Reading as predictions, float32 [B, T, 4]."""
+def as_rows(reading: Decoded):
+    """A Decoded as predictions, float32 [B, T, 4]."""
     columns = reading.labels, reading.confidence, reading.first, reading.last
     return jnp.stack([column.astype(jnp.float32) for column in columns], axis=-1)
 

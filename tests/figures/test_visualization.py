@@ -7,9 +7,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lstm_jax import tasks
-from lstm_jax.tasks import drawn, gif, mask_png, png, resized, sheet
-from lstm_jax.tasks.drawing import bars, color, precision_recall, with_boxes, with_mask
+from lstm_jax import data, figures, metrics, tasks
+from lstm_jax.figures import (
+    draw_predictions,
+    encode_gif,
+    encode_mask,
+    encode_png,
+    image_grid,
+    image_rows,
+    resize_mask,
+)
+from lstm_jax.figures.roc_pr import detection_precision_recall
+from lstm_jax.figures.visualization import (
+    bar_chart,
+    class_color,
+    overlay_boxes,
+    overlay_mask,
+)
 
 SCALE = 4
 
@@ -31,47 +45,52 @@ def opened(file):
     return Image.open(io.BytesIO(file))
 
 
-def test_no_module_hides_a_public_name():
-    assert not [n for n in tasks.__all__ if inspect.ismodule(getattr(tasks, n))]
+@pytest.mark.parametrize("package", [data, figures, metrics, tasks])
+def test_no_module_hides_a_public_name(package):
+    assert not [n for n in package.__all__ if inspect.ismodule(getattr(package, n))]
 
 
 def test_colours_of_classes_differ():
-    assert len({color(k) for k in range(13)}) == 13
-    assert color(0) == (0, 0, 0) and color(13) == color(1) and color(24) == color(12)
-    assert all(sum(color(k)) > 0 for k in range(1, 256))
+    assert len({class_color(k) for k in range(13)}) == 13
+    assert (
+        class_color(0) == (0, 0, 0)
+        and class_color(13) == class_color(1)
+        and class_color(24) == class_color(12)
+    )
+    assert all(sum(class_color(k)) > 0 for k in range(1, 256))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_mask_is_painted_on_its_pixels_alone(channels):
     image = picture(channels=channels)
     mask = np.random.default_rng(1).choice([0, 1, 2, 20, 255], image.shape[:2])
-    got = with_mask(image, mask.astype(np.uint8), SCALE)
+    got = overlay_mask(image, mask.astype(np.uint8), SCALE)
     assert got.shape == (24, 36, 3) and got.dtype == np.uint8
     for y, x in np.ndindex(24, 36):
         seen = np.resize(image[y // SCALE, x // SCALE], 3).astype(float)
         label = int(mask[y // SCALE, x // SCALE])
         if label not in (0, 255):
-            seen = np.rint(0.35 * seen + 0.65 * np.array(color(label)))
+            seen = np.rint(0.35 * seen + 0.65 * np.array(class_color(label)))
         np.testing.assert_array_equal(got[y, x], seen)
 
 
 def test_boxes_are_drawn_on_their_edges():
     image = picture(shape=(20, 24))
     boxes = [box(3, 5, 15, 17, label=1), box(0, 0, 24, 20, score=0.49)]
-    got = with_boxes(image, boxes, ("", ""), scale=SCALE)
+    got = overlay_boxes(image, boxes, ("", ""), scale=SCALE)
     assert got.shape == (80, 96, 3) and got.dtype == np.uint8
     # corners exclude x1 and y1; lines are two pixels wide, and go inwards
     edge = np.zeros((80, 96), bool)
     edge[20:68, 12:60] = True
     edge[22:66, 14:58] = False
-    np.testing.assert_array_equal(got[edge], np.broadcast_to(color(2), (368, 3)))
+    np.testing.assert_array_equal(got[edge], np.broadcast_to(class_color(2), (368, 3)))
     np.testing.assert_array_equal(got[~edge], enlarged(image)[~edge])
 
 
 def test_true_boxes_are_white_and_thin_and_empty_rows_are_none():
     image = picture(shape=(20, 24))
     truth = [[2, 3, 12, 13, 0, 0, 0], [14, 2, 22, 9, -1, 0, 0]]
-    got = with_boxes(image, [], (), truth=truth, scale=SCALE)
+    got = overlay_boxes(image, [], (), truth=truth, scale=SCALE)
     edge = np.zeros((80, 96), bool)
     edge[12:52, 8:48] = True
     edge[13:51, 9:47] = False
@@ -82,8 +101,8 @@ def test_true_boxes_are_white_and_thin_and_empty_rows_are_none():
 @pytest.mark.parametrize("y0", [1, 8])
 def test_a_name_is_written_at_its_box(y0):
     image = picture(shape=(20, 24))
-    plain = with_boxes(image, [box(4, y0, 20, 19)], ("",), scale=SCALE)
-    named = with_boxes(image, [box(4, y0, 20, 19)], ("cup",), scale=SCALE)
+    plain = overlay_boxes(image, [box(4, y0, 20, 19)], ("",), scale=SCALE)
+    named = overlay_boxes(image, [box(4, y0, 20, 19)], ("cup",), scale=SCALE)
     rows, columns = np.nonzero((plain != named).any(-1))
     assert len(rows) > 10 and columns.min() >= 16
     if y0 == 8:  # above, where there is room
@@ -95,11 +114,11 @@ def test_a_name_is_written_at_its_box(y0):
 def test_a_box_without_a_side_or_beyond_the_picture_can_be_drawn():
     image = picture()
     boxes = [box(2, 3, 2, 3), box(-3, -3, 40, 40), box(0, 0, 9, 6)]
-    got = with_boxes(image, boxes, ("",), scale=SCALE)
+    got = overlay_boxes(image, boxes, ("",), scale=SCALE)
     assert got.shape == (24, 36, 3)
-    np.testing.assert_array_equal(got[0, 0], color(1))
-    np.testing.assert_array_equal(got[-1, -1], color(1))
-    np.testing.assert_array_equal(got[12, 8], color(1))
+    np.testing.assert_array_equal(got[0, 0], class_color(1))
+    np.testing.assert_array_equal(got[-1, -1], class_color(1))
+    np.testing.assert_array_equal(got[12, 8], class_color(1))
 
 
 @pytest.mark.parametrize("task", ["segmentation", "detection"])
@@ -111,41 +130,43 @@ def test_a_clip_is_drawn_frame_by_frame(task):
     else:
         answers = np.array([[box(k, 1, k + 4, 5)] for k in range(3)], float)
         truth = np.array([[[1, k, 5, k + 2, 0, 0, 0]] for k in range(3)], float)
-    got = drawn(task, clip, answers, ("a", "b", "c"), truth=truth)
+    got = draw_predictions(task, clip, answers, ("a", "b", "c"), truth=truth)
     assert got.shape == (3, 24, 36, 3)
     for t in range(3):
-        one = drawn(task, clip[t], answers[t], ("a", "b", "c"), truth=truth[t])
+        one = draw_predictions(
+            task, clip[t], answers[t], ("a", "b", "c"), truth=truth[t]
+        )
         np.testing.assert_array_equal(got[t], one)
         assert (got[t] != enlarged(clip[t])).any()
-    unknown = drawn(task, clip, answers, ("a", "b", "c"))
+    unknown = draw_predictions(task, clip, answers, ("a", "b", "c"))
     assert (unknown == got).all() == (task == "segmentation")
 
 
 def test_files_keep_pixels_and_classes():
     image = picture()
-    with opened(png(image)) as found:
+    with opened(encode_png(image)) as found:
         assert found.format == "PNG"
         np.testing.assert_array_equal(np.asarray(found), image)
     mask = np.random.default_rng(3).integers(0, 256, (6, 9)).astype(np.uint8)
-    with opened(mask_png(mask)) as found:
+    with opened(encode_mask(mask)) as found:
         assert (found.format, found.mode, found.size) == ("PNG", "P", (9, 6))
         np.testing.assert_array_equal(np.asarray(found), mask)
         seen = np.asarray(found.convert("RGB"))
     for place in np.ndindex(6, 9):
-        np.testing.assert_array_equal(seen[place], color(int(mask[place])))
+        np.testing.assert_array_equal(seen[place], class_color(int(mask[place])))
 
 
 def test_a_mask_is_resized_without_new_classes():
     mask = np.random.default_rng(4).integers(0, 256, (6, 9)).astype(np.uint8)
-    larger = resized(mask, (18, 36))
+    larger = resize_mask(mask, (18, 36))
     np.testing.assert_array_equal(larger, mask.repeat(3, 0).repeat(4, 1))
-    np.testing.assert_array_equal(resized(larger, (6, 9)), mask)
+    np.testing.assert_array_equal(resize_mask(larger, (6, 9)), mask)
 
 
 def test_a_film_has_its_frames_and_a_duration():
     pages = np.stack([np.full((12, 20, 3), c, np.uint8) for c in (10, 90, 240)])
     pages[1, :6] = (230, 97, 1)
-    with opened(gif(pages, ms=120)) as found:
+    with opened(encode_gif(pages, ms=120)) as found:
         assert (found.format, found.size, found.n_frames) == ("GIF", (20, 12), 3)
         assert found.info["loop"] == 0
         for t, page in enumerate(pages):
@@ -161,7 +182,7 @@ def test_a_sheet_shows_each_picture_under_its_caption():
         ("best", [(picture(0), "error 0.1"), (picture(1), "error $x$")]),
         ("worst", [(picture(2), "error 0.9")]),
     ]
-    fig = sheet(rows, title="Test answers")
+    fig = image_rows(rows, title="Test answers")
     fig.canvas.draw()
     assert fig.get_suptitle() == "Test answers"
     shown = [ax for ax in fig.axes if ax.images]
@@ -172,13 +193,30 @@ def test_a_sheet_shows_each_picture_under_its_caption():
 
 
 def test_bars_and_curves_show_their_numbers():
-    (ax,) = bars({"cup": 0.25, "spoon": None}, "IoU").axes
+    (ax,) = bar_chart({"cup": 0.25, "spoon": None}, "IoU").axes
     assert [bar.get_width() for bar in ax.patches] == [0.25, 0]
     assert [t.get_text() for t in ax.texts] == ["0.250", "does not occur"]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["cup", "spoon"]
     curves = np.random.default_rng(5).random((10, 101))
-    (ax,) = precision_recall(curves).axes
+    (ax,) = detection_precision_recall(curves).axes
     for line, at in zip(ax.lines, (0, 5, 8), strict=True):
         np.testing.assert_array_equal(line.get_ydata(), curves[at])
         words = f"{curves[at].mean():.3f}  IoU {0.5 + 0.05 * at:.2f}"
         assert line.get_label() == words
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("count, axes", [(1, 1), (7, 12)])
+def test_a_sheet_shows_each_picture_under_its_words(count, axes, channels):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (count, 8, 5, channels), np.uint8)
+    captions = [f"{k} $\nfor a very long name of a class" for k in range(count)]
+    figure = image_grid(pictures, captions, title="worst")
+    figure.canvas.draw()
+    assert len(figure.axes) == axes
+    for k, ax in enumerate(figure.axes[:count]):
+        shown = ax.images[0].get_array()
+        wanted = pictures[k] if channels == 3 else pictures[k][..., 0]
+        np.testing.assert_array_equal(shown, wanted)
+        assert ax.get_title() == f"{k} \\$\nfor a very long name of a…"
+    assert not any(ax.images for ax in figure.axes[count:])

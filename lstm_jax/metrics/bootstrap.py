@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lstm_jax.tasks.detection import counts
-from lstm_jax.tasks.edits import align
-from lstm_jax.tasks.forecasting import frame_scores
-from lstm_jax.tasks.segmentation import VOID, confusion
+from lstm_jax.metrics.boxes import match_counts
+from lstm_jax.metrics.confusion import confusion
+from lstm_jax.metrics.edit_distance import align
+from lstm_jax.metrics.image_similarity import frame_scores
+from lstm_jax.targets import VOID
 
 RESAMPLES = 1000
 LARGEST_RANKING = 1_000_000  # examples x classes; above it, curves have no interval
@@ -151,7 +152,7 @@ def _dice_errors(predictions, targets):
 def _box_counts(predictions, targets):
     """Sure answers, right ones, and things, of each example: [N, 3]."""
     pairs = zip(predictions, targets, strict=True)
-    return np.stack([counts(p[None], t[None]) for p, t in pairs])
+    return np.stack([match_counts(p[None], t[None]) for p, t in pairs])
 
 
 def _segmentation(predictions, targets) -> Scores:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lstm_jax.tasks.boxes import CLASS, CROWD, HIDDEN, area, overlaps
+from lstm_jax.metrics.boxes import area, overlaps
+from lstm_jax.targets import CLASS, CROWD, HIDDEN
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 RECALLS = np.linspace(0, 1, 101)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from lstm_jax.tasks import mcnemar, overlay, paired_difference
+from lstm_jax.metrics import mcnemar, paired_difference
 
 
 def answers(both, first_only, second_only, neither):
@@ -60,22 +60,3 @@ def test_a_paired_difference_knows_the_pairs():
     assert value - low == pytest.approx(1.96 * error, rel=0.15)
     back = paired_difference(second, first)
     np.testing.assert_allclose(back, (-value, -high, -low))
-
-
-def test_overlaid_curves_are_those_of_the_validation():
-    def history(values, split="validation"):
-        return [dict(step=10 * k, split=split, loss=v) for k, v in enumerate(values)]
-
-    histories = {
-        "a $run$": history([3.0, 2.0, 1.0]) + history([9.0], "train"),
-        "none": [],
-        "b": history([4.0, None, 2.0]),
-    }
-    figure = overlay(histories, ("loss", "accuracy"))
-    figure.canvas.draw()
-    loss, accuracy = figure.axes
-    lines = [line.get_xydata().tolist() for line in loss.lines]
-    assert lines == [[[0, 3], [10, 2], [20, 1]], [[0, 4], [20, 2]]]
-    assert not accuracy.lines and "nothing" in accuracy.texts[0].get_text()
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert names == [r"a \$run\$", "b"]

@@ -1,13 +1,14 @@
-"""Pictures of predicted frames: a strip on a time axis, errors over time, a film."""
-
-import io
+"""Predicted frames: a strip on a time axis, errors over time, a GIF."""
 
 import numpy as np
+
+from lstm_jax.figures.gif import encode_gif
+from lstm_jax.figures.visualization import to_uint8
 
 COLUMNS = 20  # a strip shows at most about this many frames of a clip
 
 
-def strip(clips, *, total: int):
+def frame_strip(clips, *, total: int):
     """Clips on a time axis: what the network saw, what came, what it predicted.
 
     Args:
@@ -21,7 +22,7 @@ def strip(clips, *, total: int):
     """
     from matplotlib.patches import Rectangle
 
-    from lstm_jax.look import BLUE, INK, figure
+    from lstm_jax.figures.style import BLUE, INK, figure
 
     length, height, width = clips[0][1].shape[:3]
     seen = length - len(clips[0][2])
@@ -101,7 +102,7 @@ def error_over_time(errors, *, first: int):
     """
     from matplotlib.ticker import MaxNLocator
 
-    from lstm_jax.look import BLUE, INK, ORANGE, figure, tidy
+    from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, tidy
 
     looks = {
         "network": dict(color=BLUE, linewidth=2.6, marker="o", markersize=5, zorder=4),
@@ -133,7 +134,7 @@ def error_over_time(errors, *, first: int):
     return fig
 
 
-def gif_bytes(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> bytes:
+def forecast_gif(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> bytes:
     """A film in a loop: what happened on the left, what was predicted on the right.
 
     The right border is grey while the network still sees frames, the same on both
@@ -159,12 +160,12 @@ def gif_bytes(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> byte
     same = true.ndim == 4 and true.shape == predicted.shape
     if not same or inputs.shape[1:] != true.shape[1:] or not len(true):
         raise ValueError(
-            f"gif_bytes: inputs {inputs.shape}, true {true.shape} and predicted "
+            f"forecast_gif: inputs {inputs.shape}, true {true.shape} and predicted "
             f"{predicted.shape}; wanted [S, H, W, C], [h, H, W, C] and the same, h >= 1"
         )
     if scale < 1 or ms < 10:
         raise ValueError(
-            f"gif_bytes: scale={scale} and ms={ms}, wanted 1 or more and 10 or more"
+            f"forecast_gif: scale={scale} and ms={ms}, wanted 1 or more and 10 or more"
         )
     pages = [_page(x, x, scale, _SEEN, alone) for x in inputs]
     pages += [
@@ -176,18 +177,7 @@ def gif_bytes(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> byte
         image = Image.fromarray(indices)
         image.putpalette(palette.tobytes())
         images.append(image)
-    file = io.BytesIO()
-    images[0].save(
-        file,
-        format="GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=[ms] * (len(images) - 1) + [6 * ms],
-        loop=0,
-        optimize=False,
-        disposal=1,
-    )
-    return file.getvalue()
+    return encode_gif(images, [ms] * (len(images) - 1) + [6 * ms])
 
 
 _PAPER, _SEEN, _PREDICTED = 253, 254, 255  # the palette's last three entries
@@ -224,12 +214,3 @@ def _indexed(picture):
     palette = np.zeros((253, 3), np.uint8)
     palette[: len(colors)] = colors
     return np.asarray(image), palette
-
-
-def to_uint8(frame):
-    """A frame [H, W, C], uint8 or in [0, 1], as uint8 [H, W], or [H, W, 3] for RGB."""
-    if frame.dtype != np.uint8:
-        frame = np.rint(np.clip(np.float32(frame), 0, 1) * 255).astype(np.uint8)
-    if frame.shape[-1] == 3:
-        return frame
-    return np.rint(frame.mean(-1)).astype(np.uint8)

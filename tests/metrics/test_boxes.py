@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax.tasks.boxes import area, assign, giou, iou, overlaps
+from lstm_jax.metrics.boxes import area, assign, giou, iou, overlaps
 
 
 def random_boxes(rng, *shape):

@@ -1,0 +1,35 @@
+"""The writer of animated GIFs."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def encode_gif(frames: Sequence[Any], ms: int | Sequence[int] = 200) -> bytes:
+    """Frames as an animated GIF, in a loop.
+
+    Args:
+      frames: uint8 [H, W, 3] each, of which the writer chooses 255 colours; or
+        Pillow's images with a palette, which it keeps.
+      ms: milliseconds of each frame, or of all, multiples of 10.
+    """
+    from PIL import Image
+
+    images = [
+        Image.fromarray(frame).quantize(255) if isinstance(frame, np.ndarray) else frame
+        for frame in frames
+    ]
+    file = io.BytesIO()
+    images[0].save(
+        file,
+        format="GIF",
+        save_all=True,
+        append_images=images[1:],
+        duration=ms,
+        loop=0,
+        optimize=False,
+        disposal=1,
+    )
+    return file.getvalue()
