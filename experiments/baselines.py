@@ -25,7 +25,7 @@ def fit(dataset: Dataset) -> dict[str, dict[str, float]]:
     test = dataset.splits["test"]
     if (
         not dataset.classes
-        or dataset.answers != "labels"
+        or dataset.target_type != "labels"
         or sum(len(split.inputs) for split in learnt) > LARGEST
         or sum(split.inputs.size for split in learnt) > LARGEST_NUMBERS
     ):

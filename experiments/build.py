@@ -11,6 +11,7 @@ from experiments.config import FINDERS, UsageError
 from experiments.options import Config
 from lstm_jax import data, figures, tasks
 from lstm_jax.models import resnet
+from lstm_jax.targets import VOID
 
 # What the targets of a task are.
 ANSWERS = {"segmentation": "masks", "detection": "boxes", "recognition": "text"}
@@ -76,14 +77,14 @@ def load_data(config: Config, known: Sequence[str] = ()) -> data.Dataset:
         frames=options.frames,
         sampling=options.sampling,
         seed=options.split_seed,
-        answers=ANSWERS.get(config.task.name, "labels"),
+        target_type=ANSWERS.get(config.task.name, "labels"),
     )
     if config.fold is not None:
         share = dict(validation=options.validation, seed=options.split_seed)
-        dataset = data.take_fold(dataset, config.folds, config.fold, **share)
+        dataset = data.select_fold(dataset, config.folds, config.fold, **share)
     if options.limit is not None:
-        dataset = data.limited(dataset, options.limit, options.split_seed)
-    if reads(config) and dataset.answers == "text":
+        dataset = data.subset(dataset, options.limit, options.split_seed)
+    if reads(config) and dataset.target_type == "text":
         return reading.readable(config, dataset, known)
     if not options.noise_rows:
         return dataset
@@ -155,7 +156,7 @@ def facts(config: Config, dataset: data.Dataset) -> Facts:
 
 
 def _check_answers(config: Config, dataset: data.Dataset) -> None:
-    name, has = config.task.name, dataset.answers
+    name, has = config.task.name, dataset.target_type
     wanted = ANSWERS.get(name, "labels")
     if name == "forecasting" and len(dataset.image_shape) == 4:
         return
@@ -270,7 +271,7 @@ def judged(config: Config, split: data.Split, predictions: np.ndarray):
             past = np.arange(targets.shape[1]) >= lengths[:, None]
             predictions, targets = predictions.copy(), targets.copy()
             if config.task.name == "segmentation":
-                targets[past] = data.VOID
+                targets[past] = VOID
             else:
                 targets[past, :, 4] = predictions[past, :, 4] = -1
         return predictions, targets

@@ -63,7 +63,7 @@ def train_folds(
     dataset = build.load_data(config)
     about = build.facts(config, dataset)
     share = dict(validation=config.data.validation, seed=config.data.split_seed)
-    dealt = data.deal_folds(dataset, config.folds, **share)
+    dealt = data.split_folds(dataset, config.folds, **share)
     if config.overwrite:
         empty(directory)
     each = [

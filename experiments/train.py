@@ -97,7 +97,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     feed = dict(
         batch_at=batch_at,
         per_dispatch=1 if widths else config.steps_per_dispatch,
-        read=map if resident else data.read_ahead,
+        read=map if resident else data.prefetch,
     )
 
     # Task, model, optimizer, state.

@@ -69,6 +69,58 @@ def test_arrows_point_down():
                 assert LEVELS[there] < LEVELS[here], f"{path} imports {name}"
 
 
+def test_no_file_imports_another_in_a_circle():
+    """Imports within functions count, too. The file from which the predictor of
+    exported files comes shares `write` with `experiments.predict`: the only circle."""
+    paths = [
+        p for name in ("lstm_jax", "experiments") for p in (ROOT / name).rglob("*")
+    ]
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path
+        for path in paths
+        if path.suffix == ".py"
+    }
+    assert len(modules) > 150
+    graph = {name: imported(path, modules) for name, path in modules.items()}
+    known = [{"experiments.exported", "experiments.predict"}]
+    assert circles(graph) == known
+
+
+def imported(path: Path, modules) -> set[str]:
+    """Modules that a file names; of `from package import module` the module alone."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in modules else node.module for name in full}
+    return names & set(modules)
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Sets of modules of which each reaches each other."""
+    reached = {}
+    for name in graph:
+        reached[name], ahead = set(), [*graph[name]]
+        while ahead:
+            if (found := ahead.pop()) not in reached[name]:
+                reached[name].add(found)
+                ahead += graph[found]
+    parts = {
+        frozenset(other for other in reached[name] if name in reached[other])
+        for name in graph
+    }
+    return [set(part) for part in parts if part]
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"e"}}
+    assert sorted(map(sorted, circles(graph))) == [["b", "c"], ["e"]]
+
+
 def test_flax_lives_in_models_only():
     for path in PACKAGE.rglob("*.py"):
         if any(name.split(".")[0] == "flax" for name in imports(path)):

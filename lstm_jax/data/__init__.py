@@ -7,28 +7,27 @@ from lstm_jax.data.batches import (
     line_batches,
     normalization,
     pad_to_widest,
-    read_ahead,
+    prefetch,
     steps_per_epoch,
     train_batch,
     train_rows,
 )
-from lstm_jax.data.bidi import logical, visual
 from lstm_jax.data.buckets import bucket_of, bucket_widths
 from lstm_jax.data.cache import default_root
-from lstm_jax.data.clip_reading import (
+from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.files.bidi import logical, visual
+from lstm_jax.data.files.clip_reading import (
     clip_paths,
     read_clip,
     read_features,
     stream_frames,
 )
-from lstm_jax.data.dataset import VOID, DataError, Dataset, Split, limited
-from lstm_jax.data.folds import deal_folds, take_fold
-from lstm_jax.data.images import image_paths, picture_size, read_image
-from lstm_jax.data.line_reading import WIDEST, read_line
-from lstm_jax.data.source import load
+from lstm_jax.data.files.images import image_paths, picture_size, read_image
+from lstm_jax.data.files.line_reading import WIDEST, read_line
+from lstm_jax.data.load import load
+from lstm_jax.data.splits import select_fold, split_folds, subset
 
 __all__ = [
-    "VOID",
     "WIDEST",
     "DataError",
     "Dataset",
@@ -37,26 +36,26 @@ __all__ = [
     "bucket_of",
     "bucket_widths",
     "clip_paths",
-    "deal_folds",
     "default_root",
     "eval_batches",
     "image_paths",
     "in_order",
-    "limited",
     "line_batches",
     "load",
     "logical",
     "normalization",
     "pad_to_widest",
     "picture_size",
-    "read_ahead",
+    "prefetch",
     "read_clip",
     "read_features",
     "read_image",
     "read_line",
+    "select_fold",
+    "split_folds",
     "steps_per_epoch",
     "stream_frames",
-    "take_fold",
+    "subset",
     "train_batch",
     "train_rows",
     "visual",

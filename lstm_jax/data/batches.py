@@ -1,8 +1,11 @@
 """Whole batches out of arrays, in an order that follows from (seed, epoch, step)."""
 
+import collections
+import concurrent.futures
 import difflib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -308,29 +311,31 @@ def taken(split: Split, rows: np.ndarray, width: int | None = None) -> dict:
     return found
 
 
-def read_ahead(
+def prefetch(
     make: Callable[[Any], Any], items: Iterable, *, threads: int = 2, ahead: int = 2
 ) -> Iterator:
-    """`map(make, items)`, of which grain's threads make some ahead.
+    """`map(make, items)`, of which threads make some ahead.
 
     Args:
       make: reads one batch; it is called from threads.
-      items: what to make, all known beforehand.
-      threads: how many read at once, at least 1.
-      ahead: how many wait to be taken, at least 1.
+      items: what to make.
+      threads: how many work at once, at least 1.
+      ahead: how many are in work or wait to be taken, at least 1.
 
     Returns:
       make(item) for each item, in order.
     """
-    import grain  # 0.7 s, which only who streams waits for
-
-    made = grain.MapDataset.source(list(items)).map(make)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    arriving = iter(made.to_iter_dataset(options))
-    try:
-        yield from arriving
-    finally:
-        arriving.close()
+    items = iter(items)
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        pending = collections.deque(pool.submit(make, x) for x in islice(items, ahead))
+        try:
+            while pending:
+                made = pending.popleft().result()
+                pending.extend(pool.submit(make, x) for x in islice(items, 1))
+                yield made
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def _part(rows: np.ndarray, share: tuple[int, int]) -> np.ndarray:

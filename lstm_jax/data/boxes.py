@@ -2,9 +2,7 @@
 
 import numpy as np
 
-# columns of a row
-CORNERS, CLASS, CROWD, HIDDEN = slice(0, 4), 4, 5, 6
-COLUMNS = 7
+from lstm_jax.targets import CLASS, COLUMNS, CORNERS, CROWD, HIDDEN
 
 
 def table(boxes: np.ndarray, labels: np.ndarray, most: int, **columns) -> np.ndarray:

@@ -13,7 +13,7 @@ from lstm_jax.data import (
     eval_batches,
     in_order,
     normalization,
-    read_ahead,
+    prefetch,
     steps_per_epoch,
     train_batch,
 )
@@ -104,9 +104,9 @@ def test_other_wrong_numbers():
         batch_indices(4, 2, seed=-1, step=0)
 
 
-def test_read_ahead_keeps_the_order_and_works_ahead():
+def test_prefetch_keeps_the_order_and_works_ahead():
     made = []
-    out = read_ahead(lambda x: made.append(x) or 10 * x, range(40), ahead=4)
+    out = prefetch(lambda x: made.append(x) or 10 * x, range(40), ahead=4)
     assert next(out) == 0
     end = time.monotonic() + 30
     while len(made) < 4 and time.monotonic() < end:
@@ -114,7 +114,7 @@ def test_read_ahead_keeps_the_order_and_works_ahead():
     assert 4 <= len(made) < 40
     assert list(out) == [10 * x for x in range(1, 40)]
     assert sorted(made) == list(range(40))
-    assert list(read_ahead(int, [])) == []
+    assert list(prefetch(int, [])) == []
 
 
 def test_an_error_in_a_thread_arrives():
@@ -122,7 +122,7 @@ def test_an_error_in_a_thread_arrives():
         raise OSError("torn file")
 
     with pytest.raises(OSError, match="torn file"):
-        list(read_ahead(broken, range(3)))
+        list(prefetch(broken, range(3)))
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4])

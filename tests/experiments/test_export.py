@@ -28,7 +28,7 @@ from lstm_jax.training import named
 LEAN = """
 import sys
 MISSING = set(
-    "flax optax orbax tensorflow tensorflow_datasets grain array_record chex sklearn "
+    "flax optax orbax tensorflow tensorflow_datasets array_record chex sklearn "
     "matplotlib rich tyro torch keras h5py safetensors onnx".split()
 )
 class Refuse:

@@ -16,8 +16,8 @@ from experiments.predict import lines, main, predict
 from experiments.report import report
 from experiments.warm import known_characters, weights_from
 from lstm_jax import data
-from lstm_jax.data import line_builder
-from lstm_jax.data.fonts import _matplotlib, face
+from lstm_jax.data.synthetic import line_builder
+from lstm_jax.data.synthetic.fonts import _matplotlib, face
 from lstm_jax.interop import write_safetensors
 from lstm_jax.training import named
 

@@ -296,7 +296,7 @@ def test_a_data_set_of_the_same_folder_name_has_no_empty_run_name(
 def test_without_a_network_the_files_to_fetch_are_named(
     command, tmp_path, own_folder, monkeypatch
 ):
-    from lstm_jax.data import preparing
+    from lstm_jax.data.tfds import preparing
 
     def refuse(address, timeout=None):
         raise OSError(f"no route to {address[0]}")

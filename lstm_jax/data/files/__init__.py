@@ -1,0 +1,1 @@
+"""What people hold: folders, tables and files of images, video, boxes and text."""

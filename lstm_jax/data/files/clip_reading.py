@@ -1,0 +1,196 @@
+"""One clip at a time: read whole for an answer, or streamed frame by frame."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.clip_files import (
+    FEATURES,
+    SAMPLINGS,
+    VIDEOS,
+    fill_clip,
+    frame_files,
+    frames_of,
+    import_av,
+    is_video,
+    natural,
+    open_video,
+    pick_steps,
+    probe_clip,
+    video_frames,
+)
+
+
+def clip_paths(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """The clips that a person means: files, folders of frames, folders of clips.
+
+    A folder that holds videos, animations or features stands for these, in natural
+    order; any other is one clip.
+    """
+    found = []
+    for path in map(Path, paths):
+        path, inside = path.expanduser(), []
+        if path.is_dir():
+            kinds = {*VIDEOS, FEATURES, ".gif"}
+            inside = [p for p in path.iterdir() if p.suffix.lower() in kinds]
+        found += sorted(inside, key=lambda p: natural(p.name)) or [path]
+    return found
+
+
+def read_clip(
+    path: str | os.PathLike,
+    frames: int,
+    shape: tuple[int, int, int],
+    sampling: str = "spread",
+) -> tuple[np.ndarray, int]:
+    """Read one clip as the data set does; frames that cannot be read are left out.
+
+    Args:
+      path: an animation, a video, or a folder of pictures in natural order.
+      frames: T, at least 1.
+      shape: (H, W, C) wanted, C = 1 (grey) or 3 (RGB); frames are stretched to it.
+      sampling: "spread" evenly over the clip, or "start".
+
+    Returns:
+      (uint8 [T, H, W, C], length in 1..T); what follows the length is zero.
+
+    Raises:
+      DataError: no such file, or no frame of it can be read (one line).
+    """
+    path = _frames_wanted(path)
+    return _read_one(path, frames, sampling, _checked(shape), np.uint8)
+
+
+def read_features(
+    path: str | os.PathLike, frames: int, sampling: str = "spread"
+) -> tuple[np.ndarray, int]:
+    """Read one file of features as the data set does.
+
+    Args:
+      path: an .npy of numbers [steps, F].
+      frames: T, at least 1.
+      sampling: "spread" evenly over the steps, or "start".
+
+    Returns:
+      (float32 [T, F], length in 1..T); what follows the length is zero.
+
+    Raises:
+      DataError: no such file, another rank, or NaN in it (one line).
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() != FEATURES or path.is_dir():
+        raise DataError(f"{path}: no .npy of features; read_clip reads clips")
+    return _read_one(path, frames, sampling, None, np.float32)
+
+
+def _read_one(path, frames, sampling, shape, dtype):
+    if sampling not in SAMPLINGS[:2] or frames < 1:
+        raise DataError(
+            f"{path}: one clip is read by sampling spread or start of 1 or more "
+            f"frames; got {sampling!r} of {frames}"
+        )
+    clip = probe_clip(path)
+    picked = pick_steps(clip.steps, frames, sampling)
+    out = np.zeros((1, frames, *(shape or next(iter(clip.sizes)))), dtype)
+    held, _ = fill_clip(path, picked, out)
+    return out[0], len(held[0])
+
+
+def stream_frames(
+    source: str | os.PathLike, shape: tuple[int, int, int]
+) -> Iterator[np.ndarray]:
+    """Frames one by one as they come, in constant memory.
+
+    Args:
+      source: an animation, a video, or a folder of pictures; or a camera by its number,
+        such as "0" (Linux; it needs PyAV); or "-" for standard input, raw uint8 frames
+        of exactly H*W*C bytes each, row by row, without a header.
+      shape: (H, W, C) wanted, C = 1 (grey) or 3 (RGB); all but raw frames are
+        stretched to it.
+
+    Yields:
+      uint8 [H, W, C].
+
+    Raises:
+      DataError: a source that does not exist or open, at the call; one that cannot be
+        read further, when its good frames are out (one line).
+    """
+    shape = _checked(shape)
+    text = os.fspath(source)
+    if text == "-":
+        return _raw_frames(sys.stdin.buffer, shape)
+    if text.isdecimal():
+        return _camera_frames(int(text), shape)
+    path = _frames_wanted(text)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.is_dir() and not frame_files(path):
+        raise DataError(f"{path}: no pictures in this folder")
+    if is_video(path):
+        import_av(text)
+    return _strictly(frames_of(path, shape))
+
+
+def _strictly(frames: Iterator[tuple[int, np.ndarray | DataError]]):
+    for _, frame in frames:
+        if isinstance(frame, DataError):
+            raise frame
+        yield frame
+
+
+def _raw_frames(file: BinaryIO, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    size = shape[0] * shape[1] * shape[2]
+    while data := file.read(size):
+        if len(data) < size:
+            raise DataError(
+                f"standard input ends inside a frame, after {len(data)} of its {size} "
+                f"bytes; wanted are raw frames of {shape[0]}x{shape[1]}x{shape[2]}"
+            )
+        yield np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _camera_frames(number: int, shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
+    name = f"camera {number}"
+    if not sys.platform.startswith("linux"):
+        raise DataError(
+            f"{name}: cameras are read on Linux only; elsewhere pipe raw frames into "
+            'the source "-"'
+        )
+    import_av(name)
+    device = f"/dev/video{number}"
+    if not os.path.exists(device):
+        raise DataError(f"{name}: there is no {device}; is it plugged in?")
+    opened = contextlib.ExitStack()
+    try:
+        container = opened.enter_context(open_video(device, format="v4l2"))
+    except DataError as error:
+        raise DataError(
+            f"{name} cannot be opened, or another program holds it: {error}"
+        ) from error
+
+    def frames() -> Iterator[np.ndarray]:
+        with opened:
+            yield from _strictly(video_frames(container, name, shape))
+
+    return frames()
+
+
+def _checked(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    if len(shape) != 3 or shape[2] not in (1, 3) or min(shape) < 1:
+        raise DataError(
+            f"frames have shape (H, W, C) with 1 or 3 channels; got {tuple(shape)}"
+        )
+    return tuple(shape)
+
+
+def _frames_wanted(path: str | os.PathLike) -> Path:
+    path = Path(path).expanduser()
+    if path.suffix.lower() == FEATURES:
+        raise DataError(f"{path}: features, no frames; read_features reads them")
+    return path

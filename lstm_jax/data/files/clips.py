@@ -1,0 +1,333 @@
+"""A person's own clips or features as a data set, decoded once."""
+
+import concurrent.futures
+import functools
+import hashlib
+import math
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.data.cache import cached
+from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.files.clip_files import (
+    FEATURES,
+    VIDEOS,
+    Clip,
+    fill_clip,
+    frame_files,
+    import_av,
+    pick_steps,
+    probe_clip,
+)
+from lstm_jax.data.files.clip_lists import Entry, list_folder, list_table
+from lstm_jax.data.files.tables import targets_of
+from lstm_jax.data.splits import assign_splits
+
+_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+_FRAMES = 16
+_FALLBACK_SIZE = 64
+_NAMED = 5  # files with the same kind of trouble told by name
+
+
+def load_clips(
+    path: Path,
+    root: Path,
+    *,
+    frames: int | None,
+    sampling: str,
+    size: int | None,
+    validation: float,
+    seed: int,
+) -> Dataset:
+    """Load a folder or CSV of clips; what cannot be read is told in the notes.
+
+    Args:
+      path: the folder or CSV, which exists.
+      root: the cache folder.
+      frames: T; None: 16, of features as many as the longest file has.
+      sampling: "spread", "start" or "windows", as in `pick_steps`.
+      size: square side to resize to, pixels; None keeps the size all have, else 64.
+      validation: share held out for validation where no split is given.
+      seed: of the draw.
+
+    Raises:
+      DataError: no clips, one class only, too few of a class, a malformed table.
+    """
+    if path.is_dir():
+        (entries, notes), columns, by_step = list_folder(path), None, False
+    else:
+        (entries, columns, by_step), notes = list_table(path), []
+    paths = [entry.path for entry in entries]
+    kinds = {p.suffix.lower() == FEATURES for p in paths}
+    if len(kinds) > 1:
+        raise DataError(
+            f"{path}: lists .npy features and clips; a data set is of one kind"
+        )
+    video = next((p for p in paths if p.suffix.lower() in VIDEOS), None)
+    if video:
+        import_av(str(video))
+    slot = "-".join([path.name, *map(str, filter(None, (frames, sampling, size)))])
+    key = [_FORMAT, frames, sampling, size, [[str(p), *_stamp(p)] for p in paths]]
+    arrays, facts = cached(
+        root,
+        slot,
+        key,
+        functools.partial(_decode_all, path, paths, frames, sampling, size),
+    )
+    notes += facts["notes"]
+    owners, steps = arrays["owners"], arrays["steps"]
+    owned = [entries[owner] for owner in owners]
+    if columns is None:
+        targets, classes = _labelled(path, owned)
+    else:
+        targets, classes = _from_columns(entries, owners, steps, columns, by_step)
+        notes += _beyond(entries, facts["totals"]) if by_step else []
+    exclusive = targets.dtype == np.int32
+    chosen, more = assign_splits(
+        path,
+        targets,
+        classes if exclusive else (),
+        [entry.split for entry in owned],
+        [entry.group for entry in owned],
+        validation=validation,
+        seed=seed,
+        what=("clip", "clips"),
+    )
+    unknown = targets == -1 if exclusive else np.isnan(targets)
+    bare = sum(unknown[i].all() for i in chosen["test"])
+    if bare:
+        notes.append(f"{bare} clips of test have no label: nothing to score them by")
+    inputs = _dealt(root, slot, key, arrays, chosen)
+    lengths = arrays["lengths"] if (arrays["lengths"] < steps.shape[1]).any() else None
+    splits = {
+        name: Split(inputs[name], targets[i], None if lengths is None else lengths[i])
+        for name, i in chosen.items()
+    }
+    names = {name: tuple(owned[k].name for k in i) for name, i in chosen.items()}
+    groups = {name: tuple(owned[k].group for k in i) for name, i in chosen.items()}
+    return Dataset(path.name, splits, classes, (*notes, *more), names, groups)
+
+
+def _stamp(path: Path) -> list:
+    """What changes when a file does, or one of the frames in a folder."""
+    try:
+        if path.is_dir():
+            digest = hashlib.sha256()
+            for file in frame_files(path):
+                stat = file.stat()
+                digest.update(
+                    f"{file.name}/{stat.st_size}/{stat.st_mtime_ns}/".encode()
+                )
+            return [digest.hexdigest()]
+        stat = path.stat()
+    except OSError:
+        return [-1, -1]
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _decode_all(
+    source: Path,
+    paths: list[Path],
+    frames: int | None,
+    sampling: str,
+    size: int | None,
+    folder: Path,
+) -> dict:
+    """Decode what can be read into inputs.npy [rows, T, ...], each clip in its place.
+
+    Beside it, of the N examples that came out: rows, owners (which path) and lengths
+    [N], and steps int32 [N, T], the steps of the clip that they hold, then -1.
+    """
+    failed: dict[int, str] = {}
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        probed = dict(enumerate(pool.map(functools.partial(_tried, probe_clip), paths)))
+        features = any(path.suffix.lower() == FEATURES for path in paths)
+        clips = _sorted_out(probed, failed)
+        if features:
+            _drop_other_widths(paths, clips, failed)
+        if not clips:
+            raise DataError(_hopeless(source, paths, failed))
+        shape, notes = _shape([*clips.values()], features, size)
+        if frames is None:
+            frames = max(c.steps for c in clips.values()) if features else _FRAMES
+        picked = {k: pick_steps(c.steps, frames, sampling) for k, c in clips.items()}
+        ends = dict(zip(picked, np.cumsum([*map(len, picked.values())]), strict=True))
+        total = sum(map(len, picked.values()))
+        dtype = np.dtype(np.float32 if features else np.uint8)
+        _check_room(folder, total * frames * math.prod(shape) * dtype.itemsize)
+        inputs = np.lib.format.open_memmap(
+            folder / "inputs.npy", "w+", dtype, (total, frames, *shape)
+        )
+
+        def fill(k: int) -> tuple[list[list[int]], list[str]]:
+            out = inputs[ends[k] - len(picked[k]) : ends[k]]
+            return fill_clip(paths[k], picked[k], out)
+
+        tried = pool.map(functools.partial(_tried, fill), picked)
+        filled = _sorted_out(dict(zip(picked, tried, strict=True)), failed)
+        inputs.flush()
+    if not filled:
+        raise DataError(_hopeless(source, paths, failed))
+    examples = [
+        (ends[k] - len(windows) + number, k, held)
+        for k, (windows, _) in filled.items()
+        for number, held in enumerate(windows)
+        if held
+    ]
+    steps = np.full((len(examples), frames), -1, np.int32)
+    for place, (_, _, held) in zip(steps, examples, strict=True):
+        place[: len(held)] = held
+    np.save(folder / "rows.npy", np.asarray([row for row, _, _ in examples], np.int64))
+    np.save(folder / "owners.npy", np.asarray([k for _, k, _ in examples], np.int32))
+    np.save(folder / "lengths.npy", (steps >= 0).sum(1).astype(np.int32))
+    np.save(folder / "steps.npy", steps)
+    flaws = [line for k, (_, own) in filled.items() for line in own or clips[k].flaws]
+    notes += _first_few(flaws, "clips or frames with flaws")
+    skipped = [f"skipped {failed[k]}" for k in sorted(failed)]
+    notes += _first_few(skipped, "clips that cannot be used")
+    return {"notes": notes, "totals": {str(k): clips[k].steps for k in filled}}
+
+
+def _tried(function: Callable, argument: Any) -> Any:
+    try:
+        return function(argument)
+    except DataError as error:
+        return error
+
+
+def _sorted_out(results: dict[int, Any], failed: dict[int, str]) -> dict[int, Any]:
+    """The results that are none of the errors, which are added to `failed`."""
+    failed |= {k: str(r) for k, r in results.items() if isinstance(r, DataError)}
+    return {k: r for k, r in results.items() if not isinstance(r, DataError)}
+
+
+def _drop_other_widths(
+    paths: list[Path], clips: dict[int, Clip], failed: dict[int, str]
+) -> None:
+    """Keep the features of the width F that most files have."""
+    widths = {k: width for k, clip in clips.items() for (width,) in clip.sizes}
+    if not widths:
+        return
+    ((common, count),) = Counter(widths.values()).most_common(1)
+    for k, width in widths.items():
+        if width != common:
+            failed[k] = f"{paths[k]}: has F={width}, but {count} others have F={common}"
+            del clips[k]
+
+
+def _shape(
+    clips: list[Clip], features: bool, size: int | None
+) -> tuple[tuple[int, ...], list[str]]:
+    """(H, W, C) or (F,) of all steps, and notes."""
+    sizes = frozenset().union(*(clip.sizes for clip in clips))
+    if features:
+        return next(iter(sizes)), []
+    notes = []
+    if size:
+        height = width = size
+    elif len(sizes) == 1:
+        height, width = next(iter(sizes))
+    else:
+        height = width = _FALLBACK_SIZE
+        notes.append(
+            f"frames of {len(sizes)} sizes: all resized to {height}x{width} "
+            "(--data.size=N for another)"
+        )
+    return (height, width, 1 if all(clip.grey for clip in clips) else 3), notes
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """A mapped file would end the process, not raise, where the disk is full."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"the decoded clips take {needed / 2**30:.1f} GiB, but {folder.parent} has "
+            f"{free / 2**30:.1f} GiB free; give a smaller size or fewer frames, or "
+            "another folder as --data.dir=DIR"
+        )
+
+
+def _hopeless(source: Path, paths: list[Path], failed: dict[int, str]) -> str:
+    return (
+        f"{source}: none of its {len(paths)} clips can be used; the first: "
+        f"{failed[min(failed)]}"
+    )
+
+
+def _first_few(lines: list[str], what: str) -> list[str]:
+    if len(lines) <= _NAMED:
+        return lines
+    return [*lines[:_NAMED], f"{len(lines) - _NAMED} more {what}"]
+
+
+def _labelled(source: Path, entries: list[Entry]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Targets where a clip has one label, and the class names."""
+    known = np.asarray([bool(entry.label) for entry in entries])
+    labels = [entry.label for entry in entries if entry.label]
+    values, classes = targets_of(source, labels, numbers=not source.is_dir())
+    unknown = -1 if values.dtype == np.int32 else np.nan
+    targets = np.full((len(entries), *values.shape[1:]), unknown, values.dtype)
+    targets[known] = values
+    return targets, classes
+
+
+def _from_columns(
+    entries: list[Entry],
+    owners: np.ndarray,
+    steps: np.ndarray,
+    columns: tuple[str, ...],
+    by_step: bool,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels of 0 and 1, float32 [N, T, K] by step or [N, K], NaN where unknown."""
+    if not by_step:
+        values = [entries[owner].by_step[-1] for owner in owners]
+        return np.asarray(values, np.float32), columns
+    targets = np.full((*steps.shape, len(columns)), np.nan, np.float32)
+    for place, owner, held in zip(targets, owners, steps, strict=True):
+        known = entries[owner].by_step
+        for t, step in enumerate(held.tolist()):
+            if step in known:
+                place[t] = known[step]
+    return targets, columns
+
+
+def _beyond(entries: list[Entry], totals: dict[str, int]) -> list[str]:
+    """Lines on labels of steps that a file does not have."""
+    lines = []
+    for k, total in totals.items():
+        entry = entries[int(k)]
+        lost = sum(step >= total for step in entry.by_step)
+        if lost:
+            lines.append(
+                f"{entry.path}: has {total} steps; {lost} of its labels are for steps "
+                "after them and are left out"
+            )
+    return _first_few(lines, "files with labels after their end")
+
+
+def _dealt(
+    root: Path, slot: str, key: list, arrays: dict, chosen: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Inputs by split; those of a mapped array are copied once, to be mapped too."""
+    inputs, rows = arrays["inputs"], arrays["rows"]
+    if not isinstance(inputs, np.memmap):
+        return {name: inputs[rows[i]] for name, i in chosen.items()}
+
+    def build(folder: Path) -> dict:
+        _check_room(folder, inputs.nbytes)
+        for name, i in chosen.items():
+            shape = (len(i), *inputs.shape[1:])
+            file = folder / f"{name}.npy"
+            out = np.lib.format.open_memmap(file, "w+", inputs.dtype, shape)
+            for place, row in enumerate(rows[i]):
+                out[place] = inputs[row]
+            out.flush()
+        return {}
+
+    dealt = [key, {name: i.tolist() for name, i in chosen.items()}]
+    return cached(root, f"{slot}-dealt", dealt, build)[0]

@@ -1,0 +1,239 @@
+"""A person's own pictures: a folder of classes, or a CSV table."""
+
+import concurrent.futures
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstm_jax.data.cache import cached
+from lstm_jax.data.dataset import SPLIT_NAMES, DataError, Dataset, Split
+from lstm_jax.data.files.images import find_images, probe, read_image, read_table
+from lstm_jax.data.files.tables import split_of, targets_of
+from lstm_jax.data.splits import assign_splits
+
+_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+FALLBACK_SIZE = 32
+_NAMED = 5  # unreadable files told by name
+
+
+class _Picture(NamedTuple):
+    path: Path
+    label: str
+    name: str
+    group: str | None = None
+    split: str | None = None  # None: to be dealt out
+
+
+def load_pictures(
+    path: Path, root: Path, *, size: int | None, validation: float, seed: int
+) -> Dataset:
+    """Load a folder or CSV; unreadable files are skipped and told in the notes.
+
+    Args:
+      path: the folder or CSV, which exists.
+      root: the cache folder.
+      size: square side to resize to, pixels; None keeps the size all have, else 32.
+      validation: share held out for validation where no split is given.
+      seed: of the draw.
+
+    Raises:
+      DataError: no pictures, one class only, too few of a class, a malformed table.
+    """
+    pictures = _from_folder(path) if path.is_dir() else _from_table(path)
+    arrays, facts = cached(
+        root,
+        f"{path.name}-{size}" if size else path.name,
+        [_FORMAT, size, [[str(p.path), *fingerprint(p.path)] for p in pictures]],
+        lambda folder: decode_each(path, [p.path for p in pictures], size, folder),
+    )
+    pictures = [pictures[i] for i in facts["kept"]]
+    images = arrays["images"][: len(pictures)]
+    labels = [picture.label for picture in pictures]
+    targets, classes = targets_of(path, labels, numbers=not path.is_dir())
+    chosen, notes = assign_splits(
+        path,
+        targets,
+        classes,
+        [picture.split for picture in pictures],
+        [picture.group for picture in pictures],
+        validation=validation,
+        seed=seed,
+        what=("picture", "pictures"),
+    )
+    splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
+    names = {name: tuple(pictures[k].name for k in i) for name, i in chosen.items()}
+    groups = None
+    if not path.is_dir():
+        groups = {n: tuple(pictures[k].group for k in i) for n, i in chosen.items()}
+    notes = (*facts["notes"], *notes)
+    return Dataset(path.name, splits, classes, notes, names, groups)
+
+
+def _from_folder(path: Path) -> list[_Picture]:
+    """List CLASS/picture, or SPLIT/CLASS/picture where the folders are named so."""
+    names = {f.name.lower(): f for f in _folders(path)}
+    if "train" in names and len(names) > 1 and names.keys() <= SPLIT_NAMES.keys():
+        if {"val", "validation"} <= names.keys():
+            raise DataError(f"{path}: holds both val and validation; keep one")
+        pictures = [
+            _Picture(image, folder.name, _from(path, image), split=SPLIT_NAMES[name])
+            for name, split_folder in sorted(names.items())
+            for folder in _folders(split_folder)
+            for image in find_images(folder)
+        ]
+    else:
+        pictures = [
+            _Picture(image, folder.name, _from(path, image))
+            for folder in _folders(path)
+            for image in find_images(folder)
+        ]
+    if not pictures:
+        if find_images(path):
+            raise DataError(
+                f"{path}: the pictures lie in no class folder; put each into a folder "
+                f"called after its class ({path.name}/CLASS/picture.png), or give a "
+                "CSV with the columns path,label"
+            )
+        raise DataError(
+            f"{path}: no pictures; wanted are {path.name}/CLASS/picture.png, at least "
+            "two classes"
+        )
+    return pictures
+
+
+def _from(path: Path, image: Path) -> str:
+    return image.relative_to(path).as_posix()
+
+
+def _folders(path: Path) -> list[Path]:
+    hidden = (".", "__")
+    inside = sorted(path.iterdir())
+    return [f for f in inside if f.is_dir() and not f.name.startswith(hidden)]
+
+
+def _from_table(path: Path) -> list[_Picture]:
+    """List the rows of a table with the columns path,label[,group][,split]."""
+    if path.suffix.lower() != ".csv":
+        raise DataError(f"{path}: a file, but no CSV; give a folder or a .csv table")
+    pictures = []
+    for number, row in enumerate(read_table(path, ["path", "label"]), start=1):
+        if not row["path"] or not row["label"]:
+            raise DataError(f"{path}: entry {number} has an empty path or label")
+        split = split_of(path, row, number)
+        image = path.parent / Path(row["path"]).expanduser()
+        # Without a group, one picture listed twice is a group of its own.
+        group = row.get("group") or str(image)
+        pictures.append(_Picture(image, row["label"], row["path"], group, split))
+    seen: dict[str, str | None] = {}
+    for picture in pictures:
+        if seen.setdefault(picture.group, picture.split) != picture.split:
+            raise DataError(
+                f"{path}: group {picture.group!r} is in {seen[picture.group]} and in "
+                f"{picture.split}; a group belongs to one split"
+            )
+    return pictures
+
+
+def fingerprint(path: Path) -> list[int]:
+    """[bytes, time of change] of a file, -1 where it is missing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return [-1, -1]
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def decode_each(
+    source: Path,
+    paths: list[Path],
+    size: int | None,
+    folder: Path,
+    beside: Callable[[tuple], Callable] | None = None,
+    *,
+    fallback: int = FALLBACK_SIZE,
+    largest: int | None = None,
+) -> dict:
+    """Decode what can be read into images.npy [N, H, W, C], front to back.
+
+    Args:
+      source: what an error names.
+      paths: pictures.
+      size: square side to resize to, pixels; None keeps the size all have.
+      folder: to write into.
+      beside: is given (H, W, C) and returns what reads the other half of an example:
+        called with its number and (h, w) of its file, it returns a JSON value, or
+        raises DataError, and the example is skipped.
+      fallback: square side where pictures differ in size, pixels.
+      largest: bytes that the pictures may take in all.
+
+    Returns:
+      kept: numbers of the examples that were read; notes; found: their JSON values.
+
+    Raises:
+      DataError: none can be read, or they take too much room.
+    """
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        probed = list(pool.map(probe, paths))
+        heads = [head for head in probed if head]
+        sizes = {shape for shape, _ in heads}
+        channels = 1 if heads and all(grey for _, grey in heads) else 3
+        notes = []
+        if size:
+            height = width = size
+        elif len(sizes) == 1:
+            height, width = sizes.pop()
+        else:
+            height = width = fallback
+            if sizes:
+                notes.append(
+                    f"pictures of {len(sizes)} sizes: all resized to {height}x{width} "
+                    "(--data.size=N for another)"
+                )
+        shape = (height, width, channels)
+        total = len(paths) * height * width * channels
+        if largest and total > largest:
+            raise DataError(
+                f"{source}: {total / 2**30:.0f} GiB of pictures at {height}x{width}, "
+                f"over the {largest >> 30} GiB that are held decoded; give a smaller "
+                "--data.size"
+            )
+        images = np.lib.format.open_memmap(
+            folder / "images.npy", "w+", np.uint8, (len(paths), *shape)
+        )
+        other = beside(shape) if beside else None
+        kept, failed, found = [], [], []
+
+        def read(number: int) -> tuple[np.ndarray, Any] | DataError:
+            try:
+                image = read_image(paths[number], shape)
+                if not other:
+                    return image, None
+                if not probed[number]:
+                    raise DataError(f"{paths[number]}: its size cannot be told")
+                return image, other(number, probed[number][0])
+            except DataError as error:
+                return error
+
+        for number, result in enumerate(pool.map(read, range(len(paths)))):
+            if isinstance(result, DataError):
+                failed.append(f"skipped {result}")
+            else:
+                images[len(kept)], value = result
+                kept.append(number)
+                found.append(value)
+        images.flush()
+    if not kept:
+        raise DataError(
+            f"{source}: none of its {len(paths)} pictures can be read; "
+            f"the first: {failed[0].removeprefix('skipped ')}"
+        )
+    notes += first_few(failed, "skipped {} more files that cannot be read")
+    return {"kept": kept, "notes": notes, "found": found if beside else []}
+
+
+def first_few(lines: list[str], more: str) -> list[str]:
+    """Lines told one by one, then as `more` with the number of the rest."""
+    rest = len(lines) - _NAMED
+    return [*lines[:_NAMED], more.format(rest)] if rest > 0 else lines

@@ -1,0 +1,224 @@
+"""Pictures of lines of text: grey, of one height and each of its own width."""
+
+import concurrent.futures
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from lstm_jax.data.dataset import LARGEST, DataError
+from lstm_jax.data.files.folders import first_few
+from lstm_jax.data.files.images import fit, picture_size, read_image
+
+HEIGHT = 32  # pixels that lines are scaled to
+LOWEST = 4  # pixels of a line's picture, at least
+WIDEST = 4096  # pixels of a line once it is scaled, at most
+PAPER = 255  # right of a line's own columns
+
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
+
+
+class Cut(NamedTuple):
+    """Where a line lies on its page.
+
+    Attributes:
+      box: what is cut out.
+      outline: (x, y) in pixels, three or more; (): the whole box is the line.
+    """
+
+    box: Box
+    outline: tuple[tuple[float, float], ...] = ()
+
+
+class Line(NamedTuple):
+    """A line of text, and where its picture is to be had.
+
+    Attributes:
+      image: the file; of a page where there is a cut.
+      text: what is written.
+      label: what a note calls it.
+      name: its path from the folder on, or as the table has it.
+      split: None: to be dealt out.
+      group: lines that stay in one split; None: alone.
+      cut: None: the whole picture.
+    """
+
+    image: Path
+    text: str
+    label: str
+    name: str
+    split: str | None = None
+    group: str | None = None
+    cut: Cut | None = None
+
+
+def read_line(path: str | os.PathLike, height: int = HEIGHT) -> np.ndarray:
+    """Read a picture of one line of text as `load_lines` does.
+
+    Args:
+      path: the file.
+      height: to scale to, pixels; the proportions are kept.
+
+    Returns:
+      uint8 [height, W, 1].
+
+    Raises:
+      DataError: it cannot be read, is all of one colour, lower than 4 pixels or,
+        scaled, wider than 4,096 (one line).
+    """
+    line = Line(Path(path), "", os.fspath(path), "")
+    box, width = _place(line, _size(line.image), height)
+    return _scaled(line, None, box, (height, width, 1))
+
+
+def decode_lines(
+    source: Path, lines: Sequence[Line], height: int, folder: Path
+) -> dict:
+    """Write images.npy [N, H, W, 1] and widths.npy [N] of what can be read.
+
+    Args:
+      source: what an error names.
+      lines: those of one page are read together.
+      height: to scale to, pixels.
+      folder: to write into.
+
+    Returns:
+      kept: the number of each line that was read; notes.
+
+    Raises:
+      DataError: none can be read, or they take too much room.
+    """
+    pages: dict[Path, dict[int, Line]] = {}
+    for number, line in enumerate(lines):
+        pages.setdefault(line.image, {})[number] = line
+    kept, widths, failed = [], [], []
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        places = []
+        for found, faults in pool.map(lambda p: _places(*p, height), pages.items()):
+            places.append(found)
+            failed += faults
+        # Sizes first: they tell how much room all take.
+        widest = max((w for found in places for _, w in found.values()), default=1)
+        total = sum(map(len, places)) * height * widest
+        if total > LARGEST:
+            raise DataError(
+                f"{source}: {total / 2**30:.0f} GiB of lines at {height}x{widest}, "
+                f"over the {LARGEST >> 30} GiB that are held decoded; give a smaller "
+                "--data.size, or cut the longest lines"
+            )
+        shape = (max(sum(map(len, places)), 1), height, widest, 1)
+        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+        read = pool.map(lambda p, q: _read(*p, q, height), pages.items(), places)
+        for found, faults in read:
+            failed += faults
+            for number, image in found.items():
+                row, width = images[len(kept)], image.shape[1]
+                row[:, :width], row[:, width:] = image, PAPER
+                kept.append(number)
+                widths.append(width)
+        images.flush()
+    if not kept:
+        raise DataError(
+            f"{source}: none of its {len(lines)} lines can be read; the first: "
+            f"{failed[0]}"
+        )
+    np.save(folder / "widths.npy", np.asarray(widths, np.int32))
+    failed = [f"skipped {fault}" for fault in failed]
+    notes = first_few(failed, "skipped {} more lines that cannot be read")
+    return {"kept": kept, "notes": notes}
+
+
+def _size(path: Path) -> tuple[int, int]:
+    size = picture_size(path)
+    if size is None:
+        read_image(path, (1, 1, 1))  # tells why
+        raise DataError(f"{path}: its size cannot be told")
+    return size
+
+
+def _place(line: Line, size: tuple[int, int], height: int) -> tuple[Box, int]:
+    """What is cut out of a picture [h, w], and how wide it becomes."""
+    h, w = size
+    x0, y0, x1, y1 = line.cut.box if line.cut else (0, 0, w, h)
+    box = x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, w), min(y1, h)
+    if x0 >= x1 or y0 >= y1:
+        raise DataError(
+            f"{line.label}: lies outside of its page, {line.image.name} is {h}x{w}"
+        )
+    if y1 - y0 < LOWEST:
+        pixels = "1 pixel" if y1 - y0 == 1 else f"{y1 - y0} pixels"
+        raise DataError(
+            f"{line.label}: is {pixels} high; a line of text has {LOWEST} or more"
+        )
+    width = max(round((x1 - x0) * height / (y1 - y0)), 1)
+    if width > WIDEST:
+        raise DataError(
+            f"{line.label}: is {x1 - x0:,} pixels wide, {width:,} at a height of "
+            f"{height}; over {WIDEST:,} it is hardly one line: cut it"
+        )
+    return box, width
+
+
+def _places(
+    path: Path, lines: dict[int, Line], height: int
+) -> tuple[dict[int, tuple[Box, int]], list[str]]:
+    """`_place` by a line's number, and what is wrong with the others."""
+    found, faults = {}, []
+    try:
+        size = _size(path)
+    except DataError as error:
+        return {}, [str(error)]
+    for number, line in lines.items():
+        try:
+            found[number] = _place(line, size, height)
+        except DataError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def _read(
+    path: Path, lines: dict[int, Line], places: dict[int, tuple[Box, int]], height: int
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    """Pictures uint8 [height, W, 1] by a line's number, and what is wrong."""
+    found, faults, page = {}, [], None
+    if any(lines[number].cut for number in places):
+        try:
+            page = read_image(path, (*_size(path), 1))
+        except DataError as error:
+            return {}, [str(error)]
+    for number, (box, width) in places.items():
+        try:
+            found[number] = _scaled(lines[number], page, box, (height, width, 1))
+        except DataError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def _scaled(
+    line: Line, page: np.ndarray | None, box: Box, shape: tuple[int, int, int]
+) -> np.ndarray:
+    """A line from its file, or its page uint8 [h, w, 1]."""
+    if line.cut is None:
+        image = read_image(line.image, shape)
+    else:
+        x0, y0, x1, y1 = box
+        piece = page[y0:y1, x0:x1, 0]
+        if line.cut.outline:
+            mask = Image.new("1", (x1 - x0, y1 - y0))
+            corners = [
+                (min(max(x, x0 - 1), x1) - x0, min(max(y, y0 - 1), y1) - y0)
+                for x, y in line.cut.outline
+            ]
+            ImageDraw.Draw(mask).polygon(corners, fill=1)
+            inside = np.asarray(mask)
+            if not inside.any():
+                raise DataError(f"{line.label}: its outline has no pixel on the page")
+            light = np.uint8(np.percentile(piece[inside], 75))  # more paper than ink
+            piece = np.where(inside, piece, light)
+        image = fit(Image.fromarray(piece), shape)
+    if image.min() == image.max():
+        raise DataError(f"{line.label}: nothing is written on it, it has one colour")
+    return image

@@ -1,0 +1,283 @@
+"""A person's own lines of text: NAME.png beside NAME.gt.txt, a CSV, or whole pages."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lstm_jax.data.cache import cached
+from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.files.bidi import visual
+from lstm_jax.data.files.folders import fingerprint, first_few
+from lstm_jax.data.files.images import find_images, read_table
+from lstm_jax.data.files.line_reading import HEIGHT, Line, decode_lines
+from lstm_jax.data.files.masks import split_folders
+from lstm_jax.data.files.pages import is_page, is_page_dataset, read_pages
+from lstm_jax.data.files.tables import split_of
+from lstm_jax.data.splits import assign_splits
+
+TEXT = ".gt.txt"
+_FORMAT = 2  # of the arrays in the cache; raise it when decoding changes
+_NOT_TEXT = ("Cc", "Cn", "Cs")  # categories of Unicode
+_UNSEEN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))  # of no width
+
+
+def is_line_dataset(path: Path) -> bool:
+    """Whether a folder, or one in it, holds NAME.gt.txt or pages, or a CSV texts.
+
+    Pages are ALTO or PAGE XML; one such file will do, too.
+    """
+    if path.is_dir():
+        beside = any(any(path.glob(f"{way}*{TEXT}")) for way in ("", "*/"))
+        return beside or is_page_dataset(path)
+    if path.suffix.lower() == ".xml":
+        return is_page(path)
+    if path.suffix.lower() != ".csv":
+        return False
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            names = file.readline().lower().split(",")
+    except (OSError, UnicodeDecodeError):
+        return False
+    names = [name.strip(' "\r\n') for name in names]
+    return "text" in names and "label" not in names
+
+
+def clean(text: str) -> str:
+    """In Unicode's form NFC, with single spaces, none at the ends.
+
+    Marks of order and spaces of no width are left out.
+    """
+    return " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
+
+
+def alphabet_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """Every character, in the order of its number."""
+    return tuple(sorted(set().union(*map(set, texts))))
+
+
+def labels_of(texts: Sequence[str], alphabet: Sequence[str]) -> np.ndarray:
+    """Labels int32 [N, L]: 1 + a character's place in the alphabet, zeros follow.
+
+    Raises:
+      KeyError: a character is not in the alphabet.
+    """
+    label = {character: k for k, character in enumerate(alphabet, start=1)}
+    out = np.zeros((len(texts), max(map(len, texts), default=0)), np.int32)
+    for row, text in zip(out, texts, strict=True):
+        row[: len(text)] = [label[character] for character in text]
+    return out
+
+
+def load_lines(
+    path: Path,
+    root: Path,
+    *,
+    size: int | None,
+    validation: float,
+    seed: int,
+    alphabet: Sequence[str] | None = None,
+) -> Dataset:
+    """Load lines from a folder (of train, val and test, if there are), a CSV or pages.
+
+    A text is UTF-8; it is normalised as `clean` does, and from left to right as it is
+    seen, as `visual` has it. Pictures become grey, are scaled to one height and keep
+    their proportions; right of a line's own columns is white. Lines of pages are cut
+    out as `read_pages` says; those of one page stay in one split if that can be done.
+
+    Skipped and told in the notes: a picture without a text, a text without a picture;
+    a picture that cannot be read, is all of one colour, lower than 4 pixels or, scaled,
+    wider than 4,096; a text that is empty, no UTF-8, of more than one line, or holds
+    control characters or what is not in the alphabet; pages that are not understood.
+
+    Args:
+      path: the folder; a CSV with the columns path,text[,group][,split]; or an XML
+        file beside its picture.
+      root: the cache folder.
+      size: height to scale to, pixels; None: 32.
+      validation: share held out for validation where no split is given.
+      seed: of the draw.
+      alphabet: of a network that is there already; None: all characters that occur.
+
+    Returns:
+      The Dataset: inputs uint8 [N, H, W, 1], lengths int32 [N], the columns of each
+      line, targets int32 [N, L], 1 + k for character k of `classes`, zeros follow.
+
+    Raises:
+      DataError: no line that can be read, too few of them, a malformed table, a text
+        from right to left without the package python-bidi.
+    """
+    height = size or HEIGHT
+    lines, notes = _listed(path)
+    lines, faults = _with_good_texts(lines, alphabet)
+    notes += first_few(faults, "skipped {} more lines whose text cannot be used")
+    if not lines:
+        first = notes[0].removeprefix("skipped ") if notes else "it is empty"
+        raise DataError(f"{path}: no line of text to learn from; the first: {first}")
+    arrays, facts = cached(
+        root,
+        f"{path.name}-lines-{height}",
+        [
+            _FORMAT,
+            height,
+            [[str(n.image), *fingerprint(n.image), n.cut] for n in lines],
+        ],
+        lambda folder: decode_lines(path, lines, height, folder),
+    )
+    lines = [lines[k] for k in facts["kept"]]
+    chosen, grouped, more = _dealt(path, lines, validation, seed)
+    texts = [line.text for line in lines]
+    classes = alphabet_of(texts) if alphabet is None else tuple(alphabet)
+    targets = labels_of(texts, classes)
+    trained = set().union(*(set(texts[k]) for k in chosen["train"]))
+    if unseen := sorted(set().union(*map(set, texts)) - trained):
+        shown = ", ".join(map(repr, unseen[:8])) + (", …" if unseen[8:] else "")
+        more.append(f"never in a line to train on: {shown}")
+    images, widths = arrays["images"], arrays["widths"]
+    splits = {n: Split(images[i], targets[i], widths[i]) for n, i in chosen.items()}
+    names = {n: tuple(lines[k].name for k in i) for n, i in chosen.items()}
+    groups = {n: tuple(lines[k].group for k in i) for n, i in chosen.items()}
+    notes = (*notes, *facts["notes"], *more)
+    groups = groups if grouped else None
+    return Dataset(path.name, splits, classes, notes, names, groups, target_type="text")
+
+
+def _dealt(
+    path: Path, lines: list[Line], validation: float, seed: int
+) -> tuple[dict[str, np.ndarray], bool, list[str]]:
+    """Indices by split, whether groups were kept whole, and notes."""
+
+    def deal(groups: Sequence[str | None]) -> tuple[dict[str, np.ndarray], list[str]]:
+        return assign_splits(
+            path,
+            np.zeros(len(lines), np.int32),
+            (),
+            [line.split for line in lines],
+            groups,
+            validation=validation,
+            seed=seed,
+            what=("line", "lines"),
+        )
+
+    groups = [line.group for line in lines]
+    try:
+        chosen, notes = deal(groups)
+        return chosen, len(set(groups)) < len(groups), notes
+    except DataError:
+        if not any(line.cut for line in lines):
+            raise
+    chosen, notes = deal([None] * len(lines))
+    pages = len({line.group for line in lines if line.cut})
+    notes.append(
+        f"lines of one page are in several splits, since pages are too few ({pages}); "
+        "for a fair test give more pages, or put them into train/, val/ and test/"
+    )
+    return chosen, False, notes
+
+
+def _listed(path: Path) -> tuple[list[Line], list[str]]:
+    """Lines that are there, of whatever text, and notes on what is none."""
+    if path.is_dir():
+        return _from_folder(path)
+    if path.suffix.lower() == ".csv":
+        return _from_table(path), []
+    if path.suffix.lower() == ".xml":
+        lines, faults, _ = read_pages([path], path.parent)
+        return lines, first_few(faults, "skipped {} more lines without a place")
+    raise DataError(
+        f"{path}: neither CSV nor XML; give a folder, a .csv table or a page's .xml"
+    )
+
+
+def _from_folder(path: Path) -> tuple[list[Line], list[str]]:
+    """Pictures with the texts beside them, and lines of pages."""
+    lines, faulty, alone, unused = [], [], [], []
+    parts = split_folders(path) or {None: path}
+    for split, folder in parts.items():
+        files = find_images(folder, (".xml",))
+        found, faults, pages = read_pages(files, path, split)
+        lines += found
+        faulty += faults
+        texts = {f for f in find_images(folder, (".txt",)) if f.name.endswith(TEXT)}
+        used = set()
+        for image in find_images(folder):
+            # NAME.bin.png and NAME.nrm.png have the text of NAME, too.
+            stems = dict.fromkeys((image.stem, image.name.partition(".")[0]))
+            beside = [image.with_name(stem + TEXT) for stem in stems]
+            file = next((f for f in beside if f in texts), None)
+            if file is None:
+                if image not in pages:
+                    alone.append(f"skipped {image}: has no text {beside[0].name}")
+                continue
+            used.add(file)
+            try:
+                text = file.read_text("utf-8-sig")
+            except (OSError, UnicodeDecodeError) as error:
+                reason = getattr(error, "strerror", None) or "it is not UTF-8"
+                faulty.append(f"skipped {file}: not a readable text ({reason})")
+                continue
+            name = image.relative_to(path).as_posix()
+            lines.append(Line(image, text, str(image), name, split, str(file)))
+        unused += [f"left out {f}: has no picture" for f in sorted(texts - used)]
+    outside = [] if None in parts else _outside(path, parts.values())
+    notes = [
+        *first_few(alone, "skipped {} more pictures without a text"),
+        *first_few(unused, "left out {} more texts without a picture"),
+        *first_few(faulty, "skipped {} more files or lines that are not understood"),
+        *outside,
+    ]
+    return lines, notes
+
+
+def _outside(path: Path, parts: Iterable[Path]) -> list[str]:
+    inside = {image for folder in parts for image in find_images(folder)}
+    left = [image for image in find_images(path) if image not in inside]
+    if not left:
+        return []
+    return [f"left out {len(left)} pictures in no folder of a split, as {left[0]}"]
+
+
+def _from_table(path: Path) -> list[Line]:
+    lines, splits = [], {}
+    for number, row in enumerate(read_table(path, ["path", "text"]), start=1):
+        if not row["path"]:
+            raise DataError(f"{path}: entry {number} has an empty path")
+        image = path.parent / Path(row["path"]).expanduser()
+        split = split_of(path, row, number)
+        # Without a group, one picture listed twice is a group of its own.
+        group = row.get("group") or str(image)
+        if splits.setdefault(group, split) != split:
+            raise DataError(
+                f"{path}: group {group!r} is in {splits[group]} and in {split}; a "
+                "group belongs to one split"
+            )
+        lines.append(Line(image, row["text"], str(image), row["path"], split, group))
+    return lines
+
+
+def _with_good_texts(
+    lines: list[Line], alphabet: Sequence[str] | None
+) -> tuple[list[Line], list[str]]:
+    kept, faults, known = [], [], None if alphabet is None else set(alphabet)
+    for line in lines:
+        text, fault = clean(line.text), None
+        rows = sum(bool(row.strip()) for row in line.text.splitlines())
+        strange = [c for c in text if unicodedata.category(c) in _NOT_TEXT]
+        strange += [c for c in text if c == "\ufffd"]
+        text = text if strange else visual(text)
+        unknown = [c for c in text if known is not None and c not in known]
+        if not text:
+            fault = "its text is empty"
+        elif rows > 1:
+            fault = f"its text has {rows} lines; a picture is of one"
+        elif strange:
+            fault = f"its text holds U+{ord(strange[0]):04X}, which is no character"
+        elif unknown:
+            code = f"U+{ord(unknown[0]):04X}"
+            fault = f"its text holds {unknown[0]!r} ({code}), not in the alphabet"
+        if fault:
+            faults.append(f"skipped {line.label}: {fault}")
+        else:
+            kept.append(line._replace(text=text))
+    return kept, faults

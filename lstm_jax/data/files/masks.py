@@ -1,0 +1,295 @@
+"""A person's own pictures with masks: a folder of images/ and masks/."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from lstm_jax.data.cache import cached
+from lstm_jax.data.dataset import (
+    LARGEST,
+    SCENE_SIZE,
+    SPLIT_NAMES,
+    DataError,
+    Dataset,
+    Split,
+)
+from lstm_jax.data.files.folders import decode_each, fingerprint, first_few
+from lstm_jax.data.files.images import decode_mask, find_images
+from lstm_jax.data.splits import assign_splits
+from lstm_jax.targets import VOID
+
+_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+_NAMES = "classes.txt"
+FOLDERS = SPLIT_NAMES | {"valid": "validation"}
+
+
+class _Pair(NamedTuple):
+    image: Path
+    mask: Path
+    name: str
+    split: str | None = None  # None: to be dealt out
+
+
+def is_mask_dataset(path: Path) -> bool:
+    """Whether a folder, or its train/, holds images/ and masks/."""
+    return any(_halves(part) for part in (path, *split_folders(path).values()))
+
+
+def load_masks(
+    path: Path, root: Path, *, size: int | None, validation: float, seed: int
+) -> Dataset:
+    """Load images/ and masks/, or those in train/, val/ and test/.
+
+    A picture and its mask have the same name but for the suffix, and the same size. A
+    mask is a grey or palette picture whose pixels are class indices; 255 counts for
+    nothing. Names of classes are the lines of classes.txt, else "background", "1",
+    "2" and so on up to the largest index that occurs. Where masks hold only 0 and 255,
+    and two classes or none are named, 255 is the class 1, "object".
+
+    A picture or a mask that cannot be read, or has no other half, or masks of another
+    size than their picture, are skipped and told in the notes.
+
+    Args:
+      path: the folder.
+      root: the cache folder.
+      size: square side to resize to, pixels; masks to the nearest pixel. None keeps
+        the size all have, else 64.
+      validation: share held out for validation where no split is given.
+      seed: of the draw.
+
+    Returns:
+      The Dataset; targets are uint8 [N, H, W], a class index or 255.
+
+    Raises:
+      DataError: no pictures, none with a mask, too few of them, a pixel beyond the
+        classes of classes.txt, one class only, greys that are no classes.
+    """
+    pairs, notes = _pairs(path)
+    names = _class_names(path)
+    files = [[str(f), *fingerprint(f)] for p in pairs for f in (p.image, p.mask)]
+    arrays, facts = cached(
+        root,
+        f"{path.name}-masks-{size}" if size else f"{path.name}-masks",
+        [_FORMAT, size, names, files],
+        lambda folder: _decode_all(path, pairs, names, size, folder),
+    )
+    kept = np.asarray(facts["kept"])
+    pairs = [pairs[i] for i in kept]
+    chosen, more = assign_splits(
+        path,
+        np.zeros(len(pairs), np.int32),
+        (),
+        [pair.split for pair in pairs],
+        [None] * len(pairs),
+        validation=validation,
+        seed=seed,
+        what=("picture", "pictures"),
+    )
+    images, masks = arrays["images"], arrays["masks"]
+    splits = {name: Split(images[i], masks[kept[i]]) for name, i in chosen.items()}
+    named = {name: tuple(pairs[k].name for k in i) for name, i in chosen.items()}
+    notes = (*notes, *facts["notes"], *more)
+    classes = tuple(facts["classes"])
+    return Dataset(path.name, splits, classes, notes, named, target_type="masks")
+
+
+def split_folders(path: Path) -> dict[str, Path]:
+    """Folders called train, val (valid, validation) or test, by split; needs train.
+
+    Raises:
+      DataError: two of them are of one split.
+    """
+    if not path.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for folder in sorted(path.iterdir()):
+        split = FOLDERS.get(folder.name.lower())
+        if split is None or not folder.is_dir():
+            continue
+        if split in found:
+            raise DataError(
+                f"{path}: holds both {found[split].name} and {folder.name}; keep one"
+            )
+        found[split] = folder
+    return found if "train" in found else {}
+
+
+def _halves(path: Path) -> tuple[Path, Path] | None:
+    if not path.is_dir():
+        return None
+    inside = {f.name.lower(): f for f in path.iterdir() if f.is_dir()}
+    halves = inside.get("images"), inside.get("masks")
+    return halves if all(halves) else None
+
+
+def _pairs(path: Path) -> tuple[list[_Pair], list[str]]:
+    """Pictures with their masks, and notes on those that lack the other half."""
+    parts: dict[str | None, tuple[Path, Path]] = {}
+    if halves := _halves(path):
+        parts[None] = halves
+    else:
+        for split, folder in split_folders(path).items():
+            halves = _halves(folder)
+            if halves is None:
+                raise DataError(
+                    f"{folder}: wanted are {folder.name}/images/ and "
+                    f"{folder.name}/masks/, as in the other splits"
+                )
+            parts[split] = halves
+    pairs, alone, unused, twice, total = [], [], [], [], 0
+    for split, (images, masks) in parts.items():
+        masks_of: dict[str, Path] = {}
+        for mask in find_images(masks):
+            if masks_of.setdefault(_stem(masks, mask), mask) != mask:
+                twice.append(f"left out {mask}: another mask has its name")
+        used: dict[str, Path] = {}
+        for image in find_images(images):
+            total += 1
+            stem = _stem(images, image)
+            if stem in used:
+                twice.append(f"skipped {image}: {used[stem].name} has its name, too")
+            elif stem not in masks_of:
+                alone.append(f"skipped {image}: has no mask {masks.name}/{stem}.png")
+            else:
+                name = image.relative_to(path).as_posix()
+                pairs.append(_Pair(image, masks_of[stem], name, split))
+            used.setdefault(stem, image)
+        unused += [
+            f"left out {mask}: has no picture in {images.name}/"
+            for stem, mask in masks_of.items()
+            if stem not in used
+        ]
+    if not total:
+        raise DataError(
+            f"{path}: no pictures with masks; wanted are {path.name}/images/NAME.jpg "
+            f"and {path.name}/masks/NAME.png"
+        )
+    if not pairs:
+        raise DataError(
+            f"{path}: none of its {total} pictures has a mask; the first: "
+            f"{alone[0].removeprefix('skipped ')}"
+        )
+    notes = [
+        *first_few(alone, "skipped {} more pictures without a mask"),
+        *first_few(unused, "left out {} more masks without a picture"),
+        *first_few(twice, "left out {} more files whose name is taken"),
+    ]
+    return pairs, notes
+
+
+def _stem(folder: Path, file: Path) -> str:
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _class_names(path: Path) -> list[str] | None:
+    """Lines of classes.txt; None where there is none."""
+    file = path / _NAMES
+    if not file.is_file():
+        return None
+    try:
+        names = [n.strip() for n in file.read_text("utf-8-sig").rstrip().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not a readable text ({error})") from error
+    if not 2 <= len(names) <= VOID:
+        raise DataError(f"{file}: names {len(names)} classes; wanted are 2 to {VOID}")
+    if "" in names:
+        raise DataError(f"{file}: line {names.index('') + 1} is empty; name the class")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{file}: names {twice[0]!r} twice")
+    return names
+
+
+def _decode_all(
+    source: Path,
+    pairs: list[_Pair],
+    names: list[str] | None,
+    size: int | None,
+    folder: Path,
+) -> dict:
+    """Decode into images.npy and masks.npy, the latter by the number of a pair."""
+
+    def beside(shape: tuple[int, int, int]) -> Callable:
+        masks = np.lib.format.open_memmap(
+            folder / "masks.npy", "w+", np.uint8, (len(pairs), *shape[:2])
+        )
+
+        def read(number: int, found: tuple[int, int]) -> list[int]:
+            mask = _read_mask(pairs[number].mask, found)
+            values = np.unique(mask).tolist()
+            if mask.shape != shape[:2]:
+                picture = Image.fromarray(mask)
+                mask = picture.resize(shape[1::-1], Image.Resampling.NEAREST)
+            masks[number] = mask
+            return values
+
+        return read
+
+    facts = decode_each(
+        source,
+        [pair.image for pair in pairs],
+        size,
+        folder,
+        beside,
+        fallback=SCENE_SIZE,
+        largest=LARGEST,
+    )
+    by_mask = facts.pop("found")
+    values = sorted({value for found in by_mask for value in found})
+    notes, classes = facts["notes"], names
+    if values == [0, VOID] and (names is None or len(names) == 2):
+        classes = names or ["background", "object"]
+        notes.append(
+            f"masks hold only 0 and 255: 255 is the class {classes[1]!r} here, not "
+            "void; with 0 and 1 for the classes, 255 counts for nothing"
+        )
+        masks = np.lib.format.open_memmap(folder / "masks.npy", "r+")
+        for mask in masks:
+            mask[mask == VOID] = 1
+        masks.flush()
+    elif names is None:
+        classes = _counted(source, [v for v in values if v != VOID])
+    else:
+        for number, found in zip(facts["kept"], by_mask, strict=True):
+            if beyond := [v for v in found if len(names) <= v < VOID]:
+                raise DataError(
+                    f"{pairs[number].mask}: a pixel is {beyond[0]}, but {_NAMES} names "
+                    f"{len(names)} classes, 0 to {len(names) - 1}; 255 counts for "
+                    "nothing"
+                )
+    return facts | {"classes": classes}
+
+
+def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A mask, uint8 [h, w], that has the size of its picture."""
+    try:
+        with open(path, "rb") as file:
+            mask = decode_mask(file, None, str(path))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    if mask.shape != size:
+        h, w = mask.shape
+        raise DataError(f"{path}: is {h}x{w}, but its picture is {size[0]}x{size[1]}")
+    return mask
+
+
+def _counted(source: Path, values: list[int]) -> list[str]:
+    """Names of the classes 0 to the largest value, which mostly occur."""
+    if len(values) < 2:
+        only = values[0] if values else VOID
+        raise DataError(
+            f"{source}: one class only, every pixel of its masks is {only}; classes to "
+            "tell apart are two or more"
+        )
+    classes = values[-1] + 1
+    if 2 * len(values) < classes:
+        few = ", ".join(map(str, values[:6])) + (", …" if len(values) > 6 else "")
+        raise DataError(
+            f"{source}: its masks hold the values {few}, most classes below "
+            f"{values[-1]} do not occur; number the pixels 0, 1, 2 and so on, or name "
+            f"all classes in {source.name}/{_NAMES}, a line each"
+        )
+    return ["background", *map(str, range(1, classes))]

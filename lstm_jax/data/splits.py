@@ -1,0 +1,384 @@
+"""How examples are divided into splits and folds, and subsets of them."""
+
+import inspect
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
+
+_POOL = ("train", "validation")  # what is dealt into folds, in this order
+
+
+def stratified_holdout(
+    strata: np.ndarray,
+    count: int,
+    rng: np.random.Generator,
+    groups: Sequence[Hashable] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Take `count` examples out, each stratum in proportion, groups left whole.
+
+    Shares are rounded by largest remainder. A stratum of two or more gives at least
+    one example and keeps at least one. With groups the count is met only roughly.
+
+    Args:
+      strata: int [N], the class of each example; all zeros to draw plainly.
+      count: examples to take, 0..N.
+      rng: draws which.
+      groups: [N] labels; examples of one group stay together. None: all apart.
+
+    Returns:
+      (kept, taken), two sorted int64 index arrays that together cover 0..N-1.
+    """
+    values, strata = np.unique(strata, return_inverse=True)
+    sizes = np.bincount(strata, minlength=len(values))
+    exact = sizes * (count / max(len(strata), 1))
+    need = np.floor(exact).astype(np.int64)
+    for stratum in np.argsort(need - exact, kind="stable")[: count - need.sum()]:
+        need[stratum] += 1
+    if count:
+        need = np.clip(need, np.minimum(1, sizes - 1), np.maximum(sizes - 1, 0))
+    taken = np.zeros(len(strata), bool)
+    if groups is None:
+        order = rng.permutation(len(strata))
+        for stratum, wanted in enumerate(need):
+            taken[order[strata[order] == stratum][:wanted]] = True
+        return np.flatnonzero(~taken), np.flatnonzero(taken)
+    members: dict[Hashable, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    bundles = list(members.values())
+    for number in rng.permutation(len(bundles)):
+        have = np.bincount(strata[bundles[number]], minlength=len(values))
+        # A group goes over when at least half of it is still wanted there.
+        if 2 * np.minimum(have, need).sum() >= have.sum():
+            taken[bundles[number]] = True
+            need = np.maximum(need - have, 0)
+    return np.flatnonzero(~taken), np.flatnonzero(taken)
+
+
+def split_indices(
+    targets: np.ndarray,
+    assigned: dict[str, np.ndarray],
+    *,
+    validation: float,
+    seed: int,
+    test: float = 0.2,
+    groups: Sequence[Hashable] | None = None,
+) -> dict[str, np.ndarray]:
+    """Indices of the three splits; those not assigned are carved out of "train".
+
+    Args:
+      targets: int [N] classes (stratified) or float [N, ...] (drawn plainly).
+      assigned: indices by split name; "train" is there.
+      validation: share of the examples in "train" as it is assigned, in (0, 1).
+      seed: of the draw.
+      test: share of the same examples, used when no "test" is assigned.
+      groups: [N] labels of examples that stay together; None: all apart.
+
+    Returns:
+      Sorted int64 indices by name for "train", "validation" and "test".
+    """
+    assigned = dict(assigned)
+    strata = targets if targets.ndim == 1 else np.zeros(len(targets), np.int32)
+    total = len(assigned["train"])
+    # Test first, with a seed of its own: the share of validation cannot move it.
+    for number, (name, share) in enumerate(
+        (("test", test), ("validation", validation))
+    ):
+        if name not in assigned:
+            pool = assigned["train"]
+            kept, taken = stratified_holdout(
+                strata[pool],
+                min(max(round(share * total), 1), len(pool)),
+                np.random.default_rng([seed, number]),
+                None if groups is None else [groups[i] for i in pool],
+            )
+            assigned["train"], assigned[name] = pool[kept], pool[taken]
+    return {name: assigned[name] for name in SPLITS}
+
+
+def assign_splits(
+    source: Path,
+    targets: np.ndarray,
+    classes: tuple[str, ...],
+    given: Sequence[str | None],
+    groups: Sequence[Hashable],
+    *,
+    validation: float,
+    seed: int,
+    what: tuple[str, str],
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Deal examples out as a person gave them; refuses what cannot be learned from.
+
+    Args:
+      source: what an error names.
+      targets: as in `Split`.
+      classes: class names of int targets, else ().
+      given: [N] split of each example; None: to be dealt out.
+      groups: [N] labels of examples that stay together; None among them: all apart.
+      validation: share held out for validation where no split is given.
+      seed: of the draw.
+      what: what an example is called, ("picture", "pictures").
+
+    Returns:
+      (indices by split, notes).
+
+    Raises:
+      DataError: one class only, too few of a class, groups that cannot be dealt out.
+    """
+    one, many = what
+    if len(classes) == 1:
+        raise DataError(
+            f"{source}: one class only, {classes[0]!r}; classes to tell apart are two "
+            "or more"
+        )
+    given = [split or "train" for split in given]
+    assigned = {
+        name: np.flatnonzero([g == name for g in given])
+        for name in SPLITS
+        if name == "train" or name in given
+    }
+    needed = 1 + len(set(SPLITS) - set(assigned))
+    strata = targets if classes else np.zeros(len(targets), np.int32)
+    counts = np.bincount(strata[assigned["train"]], minlength=max(len(classes), 1))
+    for name, count in zip(classes or ("",), counts, strict=True):
+        if count < needed:
+            table = "the table" if source.suffix.lower() == ".csv" else "it"
+            which = f"class {name!r}" if classes else table
+            raise DataError(
+                f"{source}: {which} has too few {many} for training, {count} readable;"
+                f" {needed} or more are needed"
+                + (" (one for each split)" if needed > 1 else "")
+            )
+    apart = None in groups or len(set(groups)) == len(groups)
+    chosen = split_indices(
+        targets,
+        assigned,
+        validation=validation,
+        seed=seed,
+        groups=None if apart else groups,
+    )
+    for name, rows in chosen.items():
+        if not len(rows):
+            raise DataError(
+                f"{source}: its {len(set(groups))} groups cannot be dealt out, {name} "
+                "stays empty; give more and smaller groups, or a split column"
+            )
+    left = np.bincount(strata[chosen["train"]], minlength=len(classes))
+    lacking = np.flatnonzero(left == 0)
+    if len(lacking):
+        raise DataError(
+            f"{source}: no {one} of class {classes[lacking[0]]!r} is left to train "
+            "on, since its groups went to other splits; give more groups of it, or a "
+            "split column"
+        )
+    notes = []
+    if "test" not in assigned:
+        shares = ", ".join(f"{n} {len(rows)}" for n, rows in chosen.items())
+        notes.append(f"no test split was given: dealt out by seed {seed} ({shares})")
+    return chosen, notes
+
+
+def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """The same with `count` training examples at most, of each class in proportion.
+
+    Shares are rounded by largest remainder, but no class is left out.
+
+    Raises:
+      DataError: fewer than one of each class.
+    """
+    split = dataset.splits["train"]
+    if count >= len(split.inputs):
+        return dataset
+    one_class = split.targets.ndim != 1
+    strata = np.zeros(len(split.targets), int) if one_class else split.targets
+    classes = len(np.unique(strata))
+    if count < classes:
+        raise DataError(
+            f"{dataset.name}: {count} training examples are fewer than its "
+            f"{classes} classes; raise the limit"
+        )
+    strata = np.unique(strata, return_inverse=True)[1]
+    need = _shares(np.bincount(strata), count)
+    order = np.random.default_rng(seed).permutation(len(strata))
+    each = (order[strata[order] == k][:n] for k, n in enumerate(need))
+    rows = np.sort(np.concatenate([*each]))
+    taken = Split(*(None if part is None else part[rows] for part in split))
+
+    def kept(values):
+        if values is None:
+            return None
+        return {**values, "train": tuple(values["train"][row] for row in rows)}
+
+    return dataset._replace(
+        splits={**dataset.splits, "train": taken},
+        names=kept(dataset.names),
+        groups=kept(dataset.groups),
+    )
+
+
+def _shares(sizes: np.ndarray, count: int) -> np.ndarray:
+    """`count` in proportion to `sizes`, no more than these, and no less than 1."""
+    exact = sizes * (count / sizes.sum())
+    need = np.maximum(np.floor(exact).astype(np.int64), 1)
+    while need.sum() != count:
+        if need.sum() < count:
+            need[np.where(need < sizes, exact - need, -np.inf).argmax()] += 1
+        else:
+            need[np.where(need > 1, need - exact, -np.inf).argmax()] -= 1
+    return need
+
+
+def split_folds(
+    dataset: Dataset, folds: int, *, validation: float, seed: int
+) -> list[dict[str, np.ndarray]]:
+    """Indices of the three splits of every fold; "test" of fold k is fold k.
+
+    They count the pool: the examples of "train", then those of "validation". Classes
+    are stratified, and no group is in two splits: StratifiedKFold, GroupKFold,
+    StratifiedGroupKFold or KFold, shuffled by `seed`.
+
+    Args:
+      dataset: its "test" is not looked at.
+      folds: at least 2.
+      validation: share carved out of the other folds, in (0, 1), for "validation".
+      seed: of both draws.
+
+    Returns:
+      For each fold sorted int64 indices for "train", "validation" and "test".
+
+    Raises:
+      DataError: too few examples of a class, or too few groups, for so many folds.
+    """
+    targets = np.concatenate([dataset.splits[name].targets for name in _POOL])
+    groups = _pooled(dataset.groups)
+    if groups is not None and len(set(groups)) == len(groups):
+        groups = None
+    classes = dataset.classes if targets.ndim == 1 else ()
+    _check(dataset.name, targets, classes, groups, folds)
+    splitter = _splitter(bool(classes), groups is not None, folds, seed)
+    strata = targets if classes else np.zeros(len(targets), np.int32)
+    labels = None if groups is None else np.asarray(groups)
+    dealt = []
+    for rest, held in splitter.split(strata, strata, labels):
+        assigned = {"train": rest, "test": held}
+        dealt.append(
+            split_indices(
+                targets, assigned, validation=validation, seed=seed, groups=groups
+            )
+        )
+    for number, rows in enumerate(dealt):
+        _check_fold(f"{dataset.name}: fold {number} of {folds}", rows, targets, classes)
+    return dealt
+
+
+def select_fold(
+    dataset: Dataset, folds: int, fold: int, *, validation: float, seed: int
+) -> Dataset:
+    """The data set with fold `fold`, from 0, as "test", the others as the rest.
+
+    The data set's own "test" is left out. Arguments and errors as in `split_folds`; the
+    examples are copied into memory.
+    """
+    dealt = split_folds(dataset, folds, validation=validation, seed=seed)[fold]
+    names, groups = _pooled(dataset.names), _pooled(dataset.groups)
+
+    def listed(values: tuple | None) -> dict[str, tuple] | None:
+        if values is None:
+            return None
+        return {name: tuple(values[i] for i in rows) for name, rows in dealt.items()}
+
+    note = (
+        f"fold {fold} of 0 to {folds - 1} is tested on; the test split of "
+        f"{dataset.name}, {len(dataset.splits['test'].inputs):,} examples, stays "
+        "untouched"
+    )
+    return dataset._replace(
+        splits={name: _taken(dataset, rows) for name, rows in dealt.items()},
+        notes=(*dataset.notes, note),
+        names=listed(names),
+        groups=listed(groups),
+    )
+
+
+def _pooled(by_split: Any) -> tuple | None:
+    if by_split is None:
+        return None
+    return tuple(value for name in _POOL for value in by_split[name])
+
+
+def _taken(dataset: Dataset, rows: np.ndarray) -> Split:
+    """Examples of the pool, which is never held as a whole."""
+    first, second = (dataset.splits[name] for name in _POOL)
+    early = rows < len(first.inputs)
+
+    def taken(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+        if a is None:
+            return None
+        out = np.empty((len(rows), *a.shape[1:]), a.dtype)
+        out[early] = a[rows[early]]
+        out[~early] = b[rows[~early] - len(a)]
+        return out
+
+    return Split._make(map(taken, first, second))
+
+
+def _splitter(stratified: bool, grouped: bool, folds: int, seed: int) -> Any:
+    from sklearn import model_selection as kinds  # a second, for who has folds
+
+    if stratified:
+        kind = kinds.StratifiedGroupKFold if grouped else kinds.StratifiedKFold
+    else:
+        kind = kinds.GroupKFold if grouped else kinds.KFold
+    options = dict(shuffle=True, random_state=seed)
+    if "shuffle" not in inspect.signature(kind).parameters:  # GroupKFold before 1.6
+        options = {}
+    return kind(folds, **options)
+
+
+def _check(
+    name: str,
+    targets: np.ndarray,
+    classes: tuple[str, ...],
+    groups: tuple | None,
+    folds: int,
+) -> None:
+    """Refuses more folds than there are examples, of a class too, or groups."""
+    counts = {"training and validation together": len(targets)}
+    if classes:
+        each = np.bincount(targets, minlength=len(classes))
+        counts |= {f"class {c!r}": n for c, n in zip(classes, each, strict=True) if n}
+    what, least = min(counts.items(), key=lambda item: item[1])
+    if least < folds:
+        raise DataError(
+            f"{name}: folds={folds}, but {what} has {least} examples besides the test "
+            "split; every fold wants one: give fewer folds, or more examples"
+        )
+    if groups is not None and len(set(groups)) < folds:
+        raise DataError(
+            f"{name}: folds={folds}, but there are {len(set(groups))} groups besides "
+            "the test split, which stay whole; give fewer folds, or smaller groups"
+        )
+
+
+def _check_fold(
+    where: str,
+    rows: dict[str, np.ndarray],
+    targets: np.ndarray,
+    classes: tuple[str, ...],
+) -> None:
+    empty = [name for name, indices in rows.items() if not len(indices)]
+    if empty:
+        raise DataError(
+            f"{where}: its groups leave {empty[0]} empty; give fewer folds, or more "
+            "and smaller groups"
+        )
+    lost = np.setdiff1d(targets, targets[rows["train"]]) if classes else ()
+    if len(lost):
+        raise DataError(
+            f"{where}: no example of class {classes[lost[0]]!r} is left to train on, "
+            "since its groups are in other splits; give more groups of it"
+        )

@@ -1,0 +1,145 @@
+"""The project's own tfds builder of lines of text, and its splits as arrays."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from lstm_jax.data.catalog import OWN
+from lstm_jax.data.files.images import decode
+from lstm_jax.data.files.line_reading import PAPER
+from lstm_jax.data.files.lines import labels_of
+from lstm_jax.data.synthetic import rendering
+from lstm_jax.data.synthetic.fonts import LATIN, SYMBOLS, find_fonts, fonts_of
+
+NUMBERS = {"train": 15_000, "test": 1_000, "unseen_fonts": 1_000}
+TRAINED_ON_ALL = 40_000
+PAGED = 0.5  # of them have other lines around them
+FEW = 500
+
+with tfds.core.registered.skip_registration():
+
+    class TextLines(tfds.core.GeneratorBasedBuilder):
+        """Lines of words, numbers and marks over 95 symbols, drawn as if scanned.
+
+        15,000 lines to train on; 1,000 to test on, of other words; and 1,000 of these
+        and of other typefaces, unseen_fonts. In all typefaces there are 40,000 to train
+        on, with accented letters and printer's marks among them, 170 symbols in all,
+        and half of them as if cut out of a page. Lines are 32 pixels high; `font` names
+        the font.
+        """
+
+        name = "text_lines"
+        VERSION = tfds.core.Version(OWN["text_lines"])
+        BUILDER_CONFIGS = [
+            tfds.core.BuilderConfig(
+                name="matplotlib",
+                version=OWN["text_lines"],
+                description="with the fonts that Matplotlib brings",
+            ),
+            tfds.core.BuilderConfig(
+                name="all",
+                version=OWN["text_lines"],
+                description="with all fonts that are there",
+            ),
+        ]
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=self.__doc__,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(rendering.HEIGHT, None, 1)),
+                        "text": tfds.features.Text(),
+                        "font": tfds.features.Text(),
+                    }
+                ),
+                disable_shuffling=True,  # they are drawn at random already
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict:
+            fonts = find_fonts(self.builder_config.name)
+            more = self.builder_config.name == "all"
+            numbers = NUMBERS | ({"train": TRAINED_ON_ALL} if more else {})
+            return {
+                split: self._generate_examples(
+                    split,
+                    number,
+                    fonts_of(split, fonts),
+                    PAGED if more and split == "train" else 0.0,
+                )
+                for split, number in numbers.items()
+            }
+
+        def _generate_examples(
+            self, split: str, number: int, fonts: list, paged: float
+        ) -> Iterator:
+            # A process for each core, but for so few that starting them takes longer.
+            run = joblib.Parallel(1 if number < FEW else -1, return_as="generator")
+            draw = joblib.delayed(rendering.line_file)
+            drawn = run(draw(split, fonts, paged, index) for index in range(number))
+            for index, (file, text, font) in enumerate(drawn):
+                image = io.BytesIO(file)
+                yield index, {"image": image, "text": text, "font": font.name}
+
+
+BUILDERS = {"text_lines": TextLines}
+
+
+def decode_lines(builder: Any, label: str, size: int | None, folder: Path) -> dict:
+    """Decode the splits into NAME_inputs.npy, NAME_targets.npy and NAME_lengths.npy.
+
+    All splits have lines of one width, as wide as the widest, and targets of one
+    length.
+    """
+    skip = {"image": tfds.decode.SkipDecoding()}
+    alphabet = SYMBOLS + LATIN * (builder.builder_config.name == "all")
+    lines, texts, notes = {}, {}, []
+    for split in NUMBERS:
+        stored = builder.as_data_source(split, decoders=skip)
+        lines[split], texts[split], fonts = [], [], set()
+        for number, example in enumerate(stored):
+            where = f"{label} {split} {number}"
+            lines[split].append(_scaled(example["image"], size, where))
+            texts[split].append(_text(example["text"]))
+            fonts.add(_text(example["font"]))
+        notes.append(f"{split} is drawn with {len(fonts)} fonts: {_few(sorted(fonts))}")
+    every = [image for images in lines.values() for image in images]
+    widest = max(image.shape[1] for image in every)
+    longest = max(len(text) for one in texts.values() for text in one)
+    for split, images in lines.items():
+        shape = (len(images), images[0].shape[0], widest, 1)
+        path = folder / f"{split}_inputs.npy"
+        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        for row, image in zip(inputs, images, strict=True):
+            row[:, : image.shape[1]], row[:, image.shape[1] :] = image, PAPER
+        inputs.flush()
+        targets = labels_of(texts[split], alphabet)
+        targets = np.pad(targets, ((0, 0), (0, longest - targets.shape[1])))
+        np.save(folder / f"{split}_targets.npy", targets)
+        widths = np.asarray([image.shape[1] for image in images], np.int32)
+        np.save(folder / f"{split}_lengths.npy", widths)
+    return {"classes": list(alphabet), "notes": notes}
+
+
+def _scaled(file: bytes, size: int | None, where: str) -> np.ndarray:
+    """A picture of a height, uint8 [H, W, 1], in proportion."""
+    with Image.open(io.BytesIO(file)) as image:
+        width, height = image.size
+    if size:
+        width, height = max(round(width * size / height), 1), size
+    return decode(io.BytesIO(file), (height, width, 1), where)
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:6]) + (", …" if names[6:] else "")

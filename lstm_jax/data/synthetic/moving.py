@@ -1,0 +1,284 @@
+"""The project's own tfds builders of videos: things that move and bounce, offline."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from lstm_jax.data.catalog import OWN
+from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.images import probe, read_image
+from lstm_jax.data.splits import stratified_holdout
+from lstm_jax.data.synthetic.digits import scans, split_rows
+
+FRAMES, SIDE, BOX = 20, 64, 28  # frames of a video; pixels of a frame, of an object
+FREE = SIDE - BOX  # pixels that a corner can move
+STEP = 0.1  # of the free range, per frame
+SEED = 0
+SCANS_FILE = "digits.png"
+DIRECTIONS = (
+    *("east", "north-east", "north", "north-west"),
+    *("west", "south-west", "south", "south-east"),
+)
+NUMBERS = {  # of videos, by config
+    "digits": {"train": 4_000, "test": 500},
+    "mnist": {"train": 10_000, "test": 2_000},
+    "fashion_mnist": {"train": 10_000, "test": 2_000},
+    "scans": {"train": 4_000, "test": 500},
+    "content": {"train": 2_000, "test": 500},
+    "motion": {"train": 2_000, "test": 500},
+}
+_DIGITS = tuple("0123456789")
+_CLOTHES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+_CITATION = """\
+N. Srivastava, E. Mansimov, R. Salakhutdinov: Unsupervised Learning of Video
+Representations using LSTMs, ICML 2015."""
+
+
+class Stills(NamedTuple):
+    """Pictures to be moved; those of one split are in no other.
+
+    Attributes:
+      images: uint8 [N, 28, 28] by split, "train" and "test".
+      labels: int [N] by split, a class index.
+    """
+
+    images: dict[str, np.ndarray]
+    labels: dict[str, np.ndarray]
+
+
+def digit_stills() -> Stills:
+    """scikit-learn's 8x8 scans as 20x20 in a box of 28x28, split as `digits` is.
+
+    Enlarging leaves a wide grey rim; stretching the contrast makes it a pen stroke.
+    """
+    small, labels = scans()
+    boxes = np.zeros((len(small), BOX, BOX), np.uint8)
+    for box, scan in zip(boxes, small, strict=True):
+        large = Image.fromarray(scan).resize((20, 20), Image.Resampling.BICUBIC)
+        box[4:-4, 4:-4] = np.clip((np.asarray(large, np.float64) - 70) * 1.6, 0, 255)
+    return _split(boxes, labels, split_rows())
+
+
+def scan_stills(path: Path) -> Stills:
+    """The 5,000 digits of 20x20 in OpenCV's digits.png; 1,000 of them are for test.
+
+    Raises:
+      DataError: the picture is not 2000x1000 pixels, 100 digits a row.
+    """
+    found = probe(path)
+    if found and found[0] != (1000, 2000):
+        (height, width), _ = found
+        raise DataError(f"{path}: {width}x{height} pixels; wanted are 2000x1000")
+    sheet = read_image(path, (1000, 2000, 1)).reshape(50, 20, 100, 20)
+    boxes = np.zeros((5000, BOX, BOX), np.uint8)
+    boxes[:, 4:-4, 4:-4] = sheet.swapaxes(1, 2).reshape(5000, 20, 20)
+    labels = np.arange(5000) // 500
+    train, test = stratified_holdout(labels, 1000, np.random.default_rng(0))
+    return _split(boxes, labels, {"train": train, "test": test})
+
+
+def image_stills(arrays: dict[str, np.ndarray]) -> Stills:
+    """Stills of a set of 28x28 grey images as it is cached: SPLIT_inputs, _targets."""
+    splits = ("train", "test")
+    return Stills(
+        {split: arrays[f"{split}_inputs"][..., 0] for split in splits},
+        {split: arrays[f"{split}_targets"] for split in splits},
+    )
+
+
+def _split(images: np.ndarray, labels: np.ndarray, indices: dict) -> Stills:
+    return Stills(
+        {split: images[rows] for split, rows in indices.items()},
+        {split: labels[rows] for split, rows in indices.items()},
+    )
+
+
+def bounce(start: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Move through 20 frames in the unit square, as OpenSTL does.
+
+    A step comes before every frame, the first too. A coordinate that leaves [0, 1] is
+    clamped to it and its velocity changes sign.
+
+    Args:
+      start: float64 [2], (x, y) in [0, 1], shares of the free range.
+      velocity: float64 [2], shares per frame.
+
+    Returns:
+      (positions, velocities), float64 [T, 2] each: where a frame shows the object, and
+      the velocity with which it goes on from there.
+    """
+    positions, velocities = np.empty((FRAMES, 2)), np.empty((FRAMES, 2))
+    for axis in (0, 1):
+        at, speed = float(start[axis]), float(velocity[axis])
+        for t in range(FRAMES):
+            at += speed
+            if at <= 0.0 or at >= 1.0:
+                at, speed = min(max(at, 0.0), 1.0), -speed
+            positions[t, axis], velocities[t, axis] = at, speed
+    return positions, velocities
+
+
+def composed(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Lay objects on black by the larger value of each pixel.
+
+    Args:
+      images: uint8 [M, 28, 28].
+      positions: float64 [M, T, 2], (x, y) of the upper left corner, in [0, 1].
+
+    Returns:
+      uint8 [T, 64, 64, 1].
+    """
+    frames = np.zeros((FRAMES, SIDE, SIDE), np.uint8)
+    corners = (FREE * positions).astype(np.int32)
+    for image, track in zip(images, corners, strict=True):
+        for frame, (left, top) in zip(frames, track.tolist(), strict=True):
+            spot = frame[top : top + BOX, left : left + BOX]
+            np.maximum(spot, image, out=spot)
+    return frames[..., None]
+
+
+def example(
+    stills: Stills,
+    split: str,
+    index: int,
+    *,
+    objects: int,
+    clear: int = 0,
+    seed: int = SEED,
+) -> dict[str, np.ndarray]:
+    """Video number `index` of a split: it follows from (seed, split, index) alone.
+
+    Start, angle and still are drawn uniformly. The objects are listed as the first
+    frame shows them, from left to right, since nothing else tells which is which.
+
+    Args:
+      stills: what moves.
+      split: "train" or "test".
+      index: at least 0.
+      objects: M, how many.
+      clear: steps before any wall may be hit, 0..10; with 0, as OpenSTL has it, the
+        start is drawn from the whole range.
+      seed: of all draws.
+
+    Returns:
+      frames: uint8 [T, 64, 64, 1].
+      contents: int [M], the class of each object.
+      velocities: float32 [M, 2], (dx, dy) with which each leaves the first frame,
+        pixels per frame; x runs to the right, y downwards.
+    """
+    rng = np.random.default_rng([seed, ("train", "test").index(split), index])
+    draws = rng.random((objects, 4))
+    which = (draws[:, 0] * len(stills.images[split])).astype(np.int64)
+    angles = 2 * np.pi * draws[:, 1]
+    drawn = STEP * np.stack([np.cos(angles), -np.sin(angles)], axis=-1)  # [M, 2]
+    low, high = np.maximum(0, -clear * drawn), np.minimum(1, 1 - clear * drawn)
+    starts = low + (high - low) * draws[:, 2:]
+    tracks = [bounce(*pair) for pair in zip(starts, drawn, strict=True)]
+    positions, velocities = map(np.stack, zip(*tracks, strict=True))  # [M, T, 2]
+    left, top = (FREE * positions[:, 0]).astype(np.int32).T
+    order = np.lexsort((top, left))
+    return {
+        "frames": composed(stills.images[split][which], positions),
+        "contents": stills.labels[split][which[order]],
+        "velocities": (FREE * velocities[order, 0]).astype(np.float32),
+    }
+
+
+def direction(velocity: np.ndarray) -> int:
+    """Index into DIRECTIONS of a velocity (dx, dy), the nearest of the eight."""
+    angle = np.arctan2(-velocity[1], velocity[0])
+    return int(np.round(angle / (np.pi / 4))) % len(DIRECTIONS)
+
+
+with tfds.core.registered.skip_registration():
+
+    class MovingDigits(tfds.core.GeneratorBasedBuilder):
+        """Two digits (or clothes) of 28x28 that move and bounce in 20 frames of 64x64.
+
+        4,000 videos to train on and 500 to test on from the smaller still sets
+        `digits` and `scans`; 10,000 and 2,000 from `mnist` and `fashion_mnist`. The
+        stills of the test videos are in no video to train on. `stills` is set before
+        preparing.
+        """
+
+        name = "moving_digits"
+        VERSION = tfds.core.Version(OWN["moving_digits"])
+        BUILDER_CONFIGS = [
+            tfds.core.BuilderConfig(name="digits", description="scikit-learn's scans"),
+            tfds.core.BuilderConfig(name="mnist", description="digits of MNIST"),
+            tfds.core.BuilderConfig(name="fashion_mnist", description="clothes"),
+            tfds.core.BuilderConfig(name="scans", description="OpenCV's digits.png"),
+        ]
+        stills: Stills | None = None
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            clothes = self.builder_config.name == "fashion_mnist"
+            label = tfds.features.ClassLabel(names=_CLOTHES if clothes else _DIGITS)
+            return self._info_of(
+                contents=tfds.features.Sequence(label, length=2),
+                velocities=tfds.features.Tensor(shape=(2, 2), dtype=np.float32),
+            )
+
+        def _info_of(self, **features: Any) -> tfds.core.DatasetInfo:
+            frames = tfds.features.Tensor(
+                shape=(FRAMES, SIDE, SIDE, 1), dtype=np.uint8, encoding="bytes"
+            )
+            return tfds.core.DatasetInfo(
+                builder=self,
+                description=self.__doc__,
+                features=tfds.features.FeaturesDict({"frames": frames, **features}),
+                citation=_CITATION,
+                disable_shuffling=True,  # they are drawn at random already
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict:
+            numbers = NUMBERS[self.builder_config.name]
+            return {k: self._generate_examples(k, n) for k, n in numbers.items()}
+
+        def _generate_examples(self, split: str, number: int) -> Iterator:
+            for index in range(number):
+                yield index, example(self.stills, split, index, objects=2)
+
+    class MovingDigit(MovingDigits):
+        """One handwritten digit of 28x28 that moves and bounces in 20 frames of 64x64.
+
+        To tell is which digit it is (`content`), or which way it sets out (`motion`):
+        the nearest of eight compass directions, north being up. It meets no wall in
+        the first 5 frames. 2,000 videos to train on and 500 to test on; the two
+        configs show the same ones.
+        """
+
+        name = "moving_digit"
+        BUILDER_CONFIGS = [
+            tfds.core.BuilderConfig(name="content", description="which digit"),
+            tfds.core.BuilderConfig(name="motion", description="which direction"),
+        ]
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            motion = self.builder_config.name == "motion"
+            names = DIRECTIONS if motion else _DIGITS
+            return self._info_of(
+                label=tfds.features.ClassLabel(names=names),
+                velocity=tfds.features.Tensor(shape=(2,), dtype=np.float32),
+            )
+
+        def _generate_examples(self, split: str, number: int) -> Iterator:
+            motion = self.builder_config.name == "motion"
+            for index in range(number):
+                video = example(self.stills, split, index, objects=1, clear=5)
+                velocity, content = video["velocities"][0], video["contents"][0]
+                label = direction(velocity) if motion else int(content)
+                yield (
+                    index,
+                    {"frames": video["frames"], "label": label, "velocity": velocity},
+                )
+
+
+BUILDERS = {"moving_digits": MovingDigits, "moving_digit": MovingDigit}

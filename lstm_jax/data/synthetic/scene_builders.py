@@ -1,0 +1,153 @@
+"""The project's own tfds builders of pictures with masks and with boxes, offline."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lstm_jax.data.catalog import OWN
+from lstm_jax.data.synthetic import occluded, scenes
+
+DIGITS = tuple("0123456789")
+NUMBERS = {"train": 12_000, "test": 500}
+CLIPS = {"train": 3_000, "test": 200}
+MASKED = dict(objects=(1, 3), sides=(15, 20), pieces=5)
+BOXED = dict(objects=(0, 4), sides=(14, 20), pieces=4)
+_CITATION = """\
+E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning
+Repository, 1998, doi:10.24432/C50P49; the test part, as scikit-learn ships it."""
+
+
+def _info(builder: Any, **features: Any) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=builder.__doc__,
+        features=tfds.features.FeaturesDict(features),
+        citation=_CITATION,
+        disable_shuffling=True,  # they are drawn at random already
+    )
+
+
+def _boxes(boxes: np.ndarray, labels: np.ndarray) -> list[dict]:
+    corners = boxes / scenes.SIDE
+    return [
+        {"bbox": tfds.features.BBox(y0, x0, y1, x1), "label": int(label)}
+        for (x0, y0, x1, y1), label in zip(corners.tolist(), labels, strict=True)
+    ]
+
+
+with tfds.core.registered.skip_registration():
+
+    class DigitsMasks(tfds.core.GeneratorBasedBuilder):
+        """One to three scanned digits on a cluttered canvas of 48x48, with masks.
+
+        12,000 pictures to train on and 500 to test on. A mask is 0 on the background
+        and 1 + d on the ink of a digit d.
+        """
+
+        name = "digits_masks"
+        VERSION = tfds.core.Version(OWN["digits_masks"])
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            shape = (scenes.SIDE, scenes.SIDE, 1)
+            classes = tfds.features.ClassLabel(names=("background", *DIGITS))
+            return _info(
+                self,
+                image=tfds.features.Image(shape=shape),
+                segmentation_mask=tfds.features.LabeledImage(
+                    labels=classes.names, shape=shape
+                ),
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict:
+            return {k: self._generate_examples(k, n) for k, n in NUMBERS.items()}
+
+        def _generate_examples(self, split: str, number: int) -> Iterator:
+            pool = scenes.scans_of(split)
+            for index in range(number):
+                drawn = scenes.scene(split, index, pool, **MASKED)
+                yield (
+                    index,
+                    {"image": drawn["image"], "segmentation_mask": drawn["mask"]},
+                )
+
+    class DigitsBoxes(tfds.core.GeneratorBasedBuilder):
+        """None to four scanned digits on a cluttered canvas of 48x48, with boxes.
+
+        12,000 pictures to train on and 500 to test on. A box is that of the ink.
+        """
+
+        name = "digits_boxes"
+        VERSION = tfds.core.Version(OWN["digits_boxes"])
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            box = {
+                "bbox": tfds.features.BBoxFeature(),
+                "label": tfds.features.ClassLabel(names=DIGITS),
+            }
+            return _info(
+                self,
+                image=tfds.features.Image(shape=(scenes.SIDE, scenes.SIDE, 1)),
+                objects=tfds.features.Sequence(box),
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict:
+            return {k: self._generate_examples(k, n) for k, n in NUMBERS.items()}
+
+        def _generate_examples(self, split: str, number: int) -> Iterator:
+            pool = scenes.scans_of(split)
+            for index in range(number):
+                drawn = scenes.scene(split, index, pool, **BOXED)
+                yield (
+                    index,
+                    {
+                        "image": drawn["image"],
+                        "objects": _boxes(drawn["boxes"], drawn["labels"]),
+                    },
+                )
+
+    class MovingDigitsBoxes(tfds.core.GeneratorBasedBuilder):
+        """Two scanned digits that move behind bars, with boxes: frames of 48x48.
+
+        3,000 clips to train on and 200 to test on, of 12 frames. The bars hide what is
+        behind them; boxes are those of the whole digit, hidden or not, and `hidden` is
+        the share of its ink that cannot be seen. `segmentation_mask` is 1 + d on the
+        visible ink of a digit d.
+        """
+
+        name = "moving_digits_boxes"
+        VERSION = tfds.core.Version(OWN["moving_digits_boxes"])
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            t, side, m = occluded.FRAMES, scenes.SIDE, occluded.OBJECTS
+            tensor = tfds.features.Tensor
+            return _info(
+                self,
+                frames=tensor(
+                    shape=(t, side, side, 1), dtype=np.uint8, encoding="bytes"
+                ),
+                segmentation_masks=tensor(
+                    shape=(t, side, side), dtype=np.uint8, encoding="bytes"
+                ),
+                boxes=tensor(shape=(t, m, 4), dtype=np.float32),
+                hidden=tensor(shape=(t, m), dtype=np.float32),
+                labels=tfds.features.Sequence(
+                    tfds.features.ClassLabel(names=DIGITS), length=m
+                ),
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict:
+            return {k: self._generate_examples(k, n) for k, n in CLIPS.items()}
+
+        def _generate_examples(self, split: str, number: int) -> Iterator:
+            pool = scenes.scans_of(split)
+            for index in range(number):
+                yield index, occluded.clip(split, index, pool)
+
+
+BUILDERS = {
+    "digits_masks": DigitsMasks,
+    "digits_boxes": DigitsBoxes,
+    "moving_digits_boxes": MovingDigitsBoxes,
+}

@@ -1,0 +1,1 @@
+"""Data sets of TensorFlow Datasets, prepared and read without TensorFlow."""

@@ -1,0 +1,457 @@
+"""Data sets by name, each through its tfds builder, without TensorFlow."""
+
+import contextlib
+import difflib
+import errno
+import importlib
+import io
+import json
+import logging
+import os
+import re
+import shutil
+import sys
+import uuid
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lstm_jax.data.cache import cached, written_beside
+from lstm_jax.data.catalog import LINES, MORE, OWN, SCENES, STOCK, VIDEOS
+from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
+from lstm_jax.data.splits import split_indices
+
+_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+
+
+def load_named(
+    source: str,
+    root: Path,
+    *,
+    manual_dir: Path | None,
+    size: int | None,
+    validation: float,
+    seed: int,
+    frames: int | None = None,
+    sampling: str = "spread",
+    target_type: str = "labels",
+) -> Dataset:
+    """Load a tfds set of images (features `image`, `label`) or clips, or one of ours.
+
+    Args:
+      source: `name` or `name/config`; `-` and `_` in the name are the same.
+      root: the cache folder.
+      manual_dir: folder of files fetched by hand.
+      size: square side to resize to, pixels; None keeps the size.
+      validation: share carved out of train where the set has no validation split.
+      seed: of that draw.
+      frames: of stock clips, T; None: as many as all have, else 16.
+      sampling: of stock clips, as in `pick_steps`.
+      target_type: "labels" | "masks" | "boxes" | "text"; one of our sets of scenes or
+        lines gives what it has.
+
+    Raises:
+      DataError: unknown set, no network, a set of another kind, or one that cannot be
+        prepared without TensorFlow.
+    """
+    name, _, config = source.strip().partition("/")
+    name = name.lower().replace("-", "_")
+    if name in VIDEOS or name in LINES:
+        config = _config_of_ours(name, config)
+    label = f"{name}/{config}" if config else name
+    options = (frames, sampling) if name not in OWN else (None, "spread")
+    if name in OWN:
+        known = SCENES.get(name, ("text",) if name in LINES else ("labels",))
+        target_type = target_type if target_type in known else known[0]
+    elif target_type == "text":
+        raise DataError(
+            f"{label}: no lines of text; the sets that have them: {', '.join(LINES)}"
+        )
+    arrays, facts, origin = _arrays(
+        name, config, label, root, manual_dir, size, *options, target_type
+    )
+    splits = {
+        split: Split(*(arrays.get(f"{split}_{part}") for part in Split._fields))
+        for split in (*SPLITS, *MORE)
+        if f"{split}_inputs" in arrays
+    }
+    extra = {split: splits.pop(split) for split in MORE if split in splits} or None
+    notes = [*origin["notes"], *facts["notes"]]
+    splits, more = _complete(
+        label, splits, validation, seed, arrays.get("train_owners")
+    )
+    classes, notes = tuple(facts["classes"]), (*notes, *more)
+    return Dataset(label, splits, classes, notes, target_type=target_type, more=extra)
+
+
+def _arrays(
+    name: str,
+    config: str,
+    label: str,
+    root: Path,
+    manual_dir: Path | None,
+    size: int | None,
+    frames: int | None = None,
+    sampling: str = "spread",
+    target_type: str = "labels",
+) -> tuple[dict[str, np.ndarray], dict, dict]:
+    """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
+    drawn = _fonts_there() if name in LINES and config == "all" else ""
+    home = root / "tfds" / (label.replace("/", "@") + drawn)
+    origin = _origin(home)
+    old = origin and origin["version"] != OWN.get(name, origin["version"])
+    if origin is None or old or _differs(origin, manual_dir):
+        _prepare(name, config, label, home, manual_dir, root, target_type)
+        origin = _origin(home)
+    sampled = [frames, sampling] if (frames, sampling) != (None, "spread") else []
+    sampled += [target_type] if target_type != "labels" else []
+
+    def decode_all(folder: Path) -> dict:
+        from lstm_jax.data.tfds import decoding
+        from lstm_jax.data.tfds.preparing import tfds_stubs
+
+        with tfds_stubs():
+            builder = _builder(name, config, label, home, target_type)
+        if name in LINES:
+            from lstm_jax.data.synthetic import line_builder
+
+            return line_builder.decode_lines(builder, label, size, folder)
+        if name in SCENES or target_type != "labels":
+            return decoding.decode_scenes(builder, label, target_type, size, folder)
+        return decoding.decode_all(builder, label, size, frames, sampling, folder)
+
+    slot = "-".join(str(part) for part in (label + drawn, size, *sampled) if part)
+    arrays, facts = cached(
+        root,
+        slot,
+        [_FORMAT, origin, size, *sampled],
+        decode_all,
+    )
+    return arrays, facts, origin
+
+
+def _fonts_there() -> str:
+    """A mark that changes with the fonts."""
+    from lstm_jax.data.synthetic.fonts import font_files
+
+    names = "\n".join(str(file) for file in font_files("all"))
+    return f"-{zlib.crc32(names.encode()):08x}"
+
+
+def _config_of_ours(name: str, config: str) -> str:
+    """A config as it is spelt, "" for the default one."""
+    config, known = config.lower().replace("-", "_"), (VIDEOS | LINES)[name]
+    if config and config not in known:
+        near = difflib.get_close_matches(config, known, n=4)
+        hint = f"near it: {', '.join(near)}" if near else f"it has {', '.join(known)}"
+        raise DataError(f"{name}/{config}: {name} has no config {config!r}; {hint}")
+    return "" if config == known[0] else config
+
+
+def _stills(
+    config: str, label: str, root: Path, manual_dir: Path | None
+) -> tuple[Any, dict[str, list[int]], list[str]]:
+    """The pictures that a set of videos moves; stamps of their files; notes."""
+    from lstm_jax.data.synthetic import moving
+
+    if config in STOCK:
+        arrays, _, origin = _arrays(config, "", config, root, manual_dir, None)
+        return moving.image_stills(arrays), origin["manual"], origin["notes"]
+    if config != "scans":
+        return moving.digit_stills(), {}, []
+    path = Path(manual_dir or ".", moving.SCANS_FILE)
+    if manual_dir is None or not path.is_file():
+        looked = f" (it is not in {manual_dir})" if manual_dir else ""
+        raise DataError(
+            f"{label}: moves the 5,000 digits of OpenCV's documentation, the file "
+            f"{path.name}{looked}; Debian's package opencv-doc has it. Give the folder "
+            "that holds it as --data.manual-dir=DIR"
+        )
+    return moving.scan_stills(path), _fingerprints({path.name: path}), []
+
+
+def _complete(
+    label: str,
+    splits: dict[str, Split],
+    validation: float,
+    seed: int,
+    owners: np.ndarray | None,
+) -> tuple[dict[str, Split], list[str]]:
+    """Carve the splits that a set does not have out of its "train".
+
+    `owners` tells which examples of it are of one clip and stay together.
+    """
+    notes = []
+    targets = splits["train"].targets
+    if "test" not in splits:
+        notes.append(f"{label} has no labelled test split: 20 % of train is held out")
+    absent = {name for name in SPLITS if name not in splits}
+    assigned = {name: np.arange(len(s.inputs)) for name, s in splits.items()}
+    apart = owners is None or len(np.unique(owners)) == len(owners)
+    groups = None if apart else owners.tolist()
+    dealt = split_indices(
+        targets, assigned, validation=validation, seed=seed, groups=groups
+    )
+    inputs, _, lengths = splits["train"]
+
+    def part(rows: np.ndarray, pixels: np.ndarray) -> Split:
+        own = None if lengths is None else lengths[rows]
+        return Split(pixels, targets[rows], own)
+
+    for name in absent:
+        splits[name] = part(dealt[name], inputs[dealt[name]])
+    if absent:
+        kept = dealt["train"]
+        splits["train"] = part(kept, _taken(inputs, kept))
+    empty = [name for name in SPLITS if not len(splits[name].inputs)]
+    if empty:
+        raise DataError(
+            f"{label}: {len(targets)} training examples are too few to carve "
+            f"{' and '.join(empty)} out of them"
+        )
+    return {name: splits[name] for name in SPLITS}, notes
+
+
+def _taken(inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """inputs[rows], rows ascending; moved up within an array that is in memory."""
+    if not inputs.flags.writeable:
+        return inputs[rows]
+    for start in range(0, len(rows), 1024):  # memory never holds the images twice
+        block = rows[start : start + 1024]
+        inputs[start : start + len(block)] = inputs[block]
+    return inputs[: len(rows)]
+
+
+def _origin(home: Path) -> dict | None:
+    """What is known of a prepared set; None when it is not prepared."""
+    try:
+        return json.loads((home / "origin.json").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _differs(origin: dict, manual_dir: Path | None) -> bool:
+    """Whether the files by hand are others than those the set was prepared from."""
+    if manual_dir is None or not origin["manual"]:
+        return False
+    files = {name: manual_dir / name for name in origin["manual"]}
+    if not all(path.is_file() for path in files.values()):
+        return False
+    return _fingerprints(files) != origin["manual"]
+
+
+def _fingerprints(files: dict[str, Path]) -> dict[str, list[int]]:
+    stats = {name: path.stat() for name, path in sorted(files.items())}
+    return {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
+
+
+def _builder(
+    name: str, config: str, label: str, data_dir: Path, target_type: str = "labels"
+) -> Any:
+    """The tfds builder of a name, over `data_dir`, its features checked."""
+    tfds = _import_tfds()
+    if name in OWN:
+        from lstm_jax.data.synthetic import digits, moving
+
+        options = dict(data_dir=data_dir, file_format="array_record")
+        if name in VIDEOS:
+            config = config or VIDEOS[name][0]
+            return moving.BUILDERS[name](config=config, **options)
+        if name in LINES:
+            from lstm_jax.data.synthetic import line_builder
+
+            config = config or LINES[name][0]
+            return line_builder.BUILDERS[name](config=config, **options)
+        if config:
+            raise DataError(f"{label}: {name} has no configs; say {name}")
+        if name in SCENES:
+            from lstm_jax.data.synthetic import scene_builders
+
+            return scene_builders.BUILDERS[name](**options)
+        return digits.BUILDERS[name](**options)
+    from lstm_jax.data.tfds.named_clips import REFUSED
+
+    if name in REFUSED:
+        raise DataError(f"{label}: {REFUSED[name]}")
+    known = tfds.list_builders(with_community_datasets=False)
+    if name not in known:
+        near = difflib.get_close_matches(name, [*OWN, *known], n=4)
+        hint = f"Near it: {', '.join(near)}" if near else f"For example: {_examples()}"
+        raise DataError(
+            f"{label}: no data set of that name, and no such folder or CSV. {hint}"
+        )
+    try:
+        builder_cls = tfds.builder_cls(name)
+        configs = list(builder_cls.builder_configs)
+        if config and config not in configs:
+            near = difflib.get_close_matches(config, configs, n=4) or configs[:8]
+            raise DataError(
+                f"{label}: {name} has no config {config!r}; "
+                + (f"near it: {', '.join(near)}" if configs else f"say {name}")
+            )
+        options = {"config": config} if config else {}
+        builder = builder_cls(data_dir=data_dir, file_format="array_record", **options)
+        features = builder.info.features
+    except DataError:
+        raise
+    except Exception as error:  # builders differ; whatever one raises is told
+        raise _cannot(label, error) from error
+    _check_features(label, features, target_type)
+    return builder
+
+
+def _check_features(label: str, features: Any, target_type: str) -> None:
+    tfds = _import_tfds()
+    from lstm_jax.data.tfds.named_clips import find_frames
+
+    by_name = dict(features.items()) if hasattr(features, "items") else {}
+    if find_frames(features):
+        return
+    image, kind = by_name.get("image"), by_name.get("label")
+    if target_type == "labels":
+        fits = isinstance(kind, tfds.features.ClassLabel)
+    else:  # what they must be is told where they are decoded
+        fits = bool(by_name.keys() & {"label", "segmentation_mask", "objects"})
+    if not isinstance(image, tfds.features.Image) or not fits:
+        raise DataError(
+            f"{label}: not a set of images and classes, nor of clips; its features are "
+            f"{', '.join(by_name) or features}, wanted are image and label, or frames. "
+            f"For example: {_examples()}"
+        )
+    if image.np_dtype == np.float32:
+        raise DataError(f"{label}: its images are floating point; wanted are 8 bit")
+
+
+def _examples() -> str:
+    other = (*VIDEOS, *SCENES, *LINES)
+    images = (name for name in OWN if name not in other)
+    return ", ".join((*images, *STOCK, *VIDEOS))
+
+
+def _prepare(
+    name: str,
+    config: str,
+    label: str,
+    home: Path,
+    manual_dir: Path | None,
+    root: Path,
+    target_type: str,
+) -> None:
+    """Make a set's array_record files in `home`, or leave nothing."""
+    tfds = _import_tfds()
+    from lstm_jax.data.tfds.preparing import without_tensorflow
+
+    stills, stamps, notes = None, {}, []
+    if name in VIDEOS:
+        stills, stamps, notes = _stills(config, label, root, manual_dir)
+    with written_beside(home) as beside:
+        work = beside / "downloads"
+        work.mkdir()
+        chatter = contextlib.redirect_stdout(io.StringIO())
+        with chatter, without_tensorflow(manual_dir, work) as trace:
+            builder = _builder(name, config, label, beside, target_type)
+            if stills is not None:
+                builder.stills = stills
+            options = tfds.download.DownloadConfig(
+                manual_dir=manual_dir, extract_dir=work / "extracted"
+            )
+            try:
+                builder.download_and_prepare(download_dir=work, download_config=options)
+            except Exception as error:  # builders differ; each cause is told apart
+                if isinstance(error, OSError) and error.errno in (
+                    errno.ENOSPC,
+                    errno.EDQUOT,
+                ):
+                    raise
+                if len(trace.arrived) < len(trace.missing) and _of_network(error):
+                    raise DataError(
+                        _by_hand(label, trace.missing, manual_dir, error)
+                    ) from error
+                by_hand = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None)
+                if by_hand and isinstance(error, (AssertionError, FileNotFoundError)):
+                    raise DataError(
+                        f"{label}: its files are not free to download. "
+                        f"{_one_line(by_hand)} Then give the folder that holds them "
+                        "as --data.manual-dir=DIR"
+                    ) from error
+                raise _cannot(label, error) from error
+        shutil.rmtree(work, ignore_errors=True)
+        origin = {
+            "made": uuid.uuid4().hex,
+            "version": str(builder.version),
+            "manual": {**_fingerprints(trace.manual), **stamps},
+            "notes": [*notes, *trace.notes],
+        }
+        (beside / "origin.json").write_text(json.dumps(origin))
+
+
+def _by_hand(
+    label: str, missing: dict[str, str], manual_dir: Path | None, error: Exception
+) -> str:
+    looked = f" (not all of them are in {manual_dir})" if manual_dir else ""
+    lines = [f"  {file}  {url}" for url, file in missing.items()]
+    return (
+        f"{label}: cannot be downloaded: {_one_line(_root_cause(error))}\n"
+        f"Fetch by hand, into one folder{looked}, and give it as "
+        "--data.manual-dir=DIR:\n" + "\n".join(lines)
+    )
+
+
+def _of_network(error: BaseException) -> bool:
+    from tensorflow_datasets.core.download.util import DownloadError
+
+    return isinstance(error, (OSError, DownloadError))
+
+
+def _cannot(label: str, error: BaseException) -> DataError:
+    """Why a set cannot be prepared, told by the first cause of the failure."""
+    cause = _root_cause(error)
+    if isinstance(cause, ImportError):
+        module = (cause.name or "").partition(".")[0]
+        if module == "tensorflow" or not module:
+            return DataError(
+                f"{label}: cannot be prepared without TensorFlow, which this library "
+                f"does not use. Sets that can: {_examples()}; or save its pictures or "
+                "clips to folders, one per class, and give the folder"
+            )
+        return DataError(
+            f"{label}: preparing it needs the package {module}; pip install {module}"
+        )
+    reason = _one_line(cause) or type(cause).__name__
+    archive = re.search(r"Error while extracting (.+?) to ", str(error))
+    if archive:
+        reason = f"{Path(archive[1]).name} is damaged ({reason}); fetch it again"
+    return DataError(f"{label}: cannot be prepared: {reason}")
+
+
+def _root_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None or (
+        error.__context__ is not None and not error.__suppress_context__
+    ):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _one_line(text: object) -> str:
+    return re.sub(r"\s+", " ", str(text)).strip()[:400]
+
+
+def _import_tfds() -> Any:
+    """tfds, imported late (it takes half a second) and kept from chattering."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise DataError(
+            f"data sets by name need tensorflow-datasets ({error}); "
+            "pip install tensorflow-datasets importlib_resources"
+        ) from error
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Its list of names ends early where a package for other kinds of sets is missing.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("tensorflow_datasets.video")
+    with contextlib.suppress(AttributeError, ValueError):
+        if not os.isatty(sys.stderr.fileno()):
+            tfds.disable_progress_bar()
+    return tfds

@@ -1,0 +1,233 @@
+"""The prepared splits of a tfds set as arrays: pictures, clips, masks and boxes."""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lstm_jax.data.boxes import table
+from lstm_jax.data.catalog import OWN, VIDEOS
+from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError
+from lstm_jax.data.files.images import decode, decode_mask
+from lstm_jax.targets import VOID
+
+FALLBACK_SIZE = 32
+# Masks without names of their own: which pixels are the classes, the background first.
+TRIMAPS = {"oxford_iiit_pet": {"background": 2, "pet": 1, "border": 3}}
+
+
+def decode_all(
+    builder: Any,
+    label: str,
+    size: int | None,
+    frames: int | None,
+    sampling: str,
+    folder: Path,
+) -> dict:
+    """Decode the prepared splits into NAME_inputs.npy and NAME_targets.npy."""
+    features, notes, name = builder.info.features, [], builder.name
+    if name not in OWN:
+        from lstm_jax.data.tfds.named_clips import decode_clips, find_frames
+
+        if find_frames(features):
+            return decode_clips(builder, label, frames, sampling, size, folder, LARGEST)
+    source = "frames" if name in VIDEOS else "image"
+    steps, shape = _shape(features[source].shape, size, FALLBACK_SIZE, notes)
+    numbers = _numbers(builder, label, (*steps, *shape), notes)
+    height, width = shape[:2]
+    if name == "emnist":
+        notes.append("emnist stores its images transposed: turned upright here")
+    skip = {} if steps else {"image": _skip()}
+    key = next(k for k in ("label", "target", "velocities") if k in features)
+    for split in SPLITS:
+        if not numbers.get(split):
+            continue
+        n = numbers[split]
+        path = folder / f"{split}_inputs.npy"
+        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *steps, *shape))
+        targets = []
+        for i, example in _examples(builder, split, n, skip):
+            if steps:
+                inputs[i] = _resized(example["frames"], height, width)
+            else:
+                file = io.BytesIO(example["image"])
+                image = decode(file, shape, f"{label} {split} {i}")
+                inputs[i] = image.swapaxes(0, 1) if name == "emnist" else image
+            targets.append(example[key])
+        inputs.flush()
+        dtype = np.int32 if key == "label" else np.float32
+        targets = np.asarray(targets, dtype)
+        if key != "label":
+            targets = targets.reshape(n, -1)
+        if key == "label" and (targets < 0).any():  # a contest's unlabelled split
+            del inputs
+            path.unlink()
+            continue
+        np.save(folder / f"{split}_targets.npy", targets)
+    classes = features["label"].names if "label" in features else []
+    return {"classes": list(classes), "notes": notes}
+
+
+def decode_scenes(
+    builder: Any, label: str, target_type: str, size: int | None, folder: Path
+) -> dict:
+    """The same of pictures or clips with masks or boxes; targets as in `Split`."""
+    features, notes, name = builder.info.features, [], builder.name
+    classes = _scene_classes(name, features, target_type, label)
+    clips = "frames" in features
+    source = "frames" if clips else "image"
+    steps, shape = _shape(features[source].shape, size, SCENE_SIZE, notes)
+    numbers = _numbers(builder, label, (*steps, *shape), notes)
+    skip = {} if clips else {"image": _skip()}
+    if target_type == "masks" and not clips:
+        skip["segmentation_mask"] = _skip()
+    for split in SPLITS:
+        if not numbers.get(split):
+            continue
+        n, rows = numbers[split], []
+        path = folder / f"{split}_inputs.npy"
+        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *steps, *shape))
+        for i, example in _examples(builder, split, n, skip):
+            where = f"{label} {split} {i}"
+            if clips:
+                inputs[i] = _resized(example["frames"], *shape[:2])
+            else:
+                inputs[i] = decode(io.BytesIO(example["image"]), shape, where)
+            if target_type == "boxes":
+                rows.append(_boxes(example, shape, features))
+            elif clips:
+                rows.append(_resized_masks(example["segmentation_masks"], *shape[:2]))
+            else:
+                file = io.BytesIO(example["segmentation_mask"])
+                mask = decode_mask(file, shape[:2], where)
+                if name in TRIMAPS:
+                    mask = _classes_of(mask, TRIMAPS[name].values())
+                rows.append(mask)
+        inputs.flush()
+        if target_type == "boxes" and not clips:
+            most = max(1, *(len(r["labels"]) for r in rows))
+            rows = [table(r["boxes"], r["labels"], most, **r["more"]) for r in rows]
+        np.save(folder / f"{split}_targets.npy", np.stack(rows))
+    return {"classes": list(classes), "notes": notes}
+
+
+def _scene_classes(name: str, features: Any, target_type: str, label: str) -> tuple:
+    """Names of the classes of masks or boxes."""
+    inside = dict(features.items()) if hasattr(features, "items") else {}
+    if name == "moving_digits_boxes":
+        digits = tuple(features["labels"].feature.names)
+        return digits if target_type == "boxes" else ("background", *digits)
+    if target_type == "masks":
+        mask = inside.get("segmentation_mask")
+        if mask is not None and name in TRIMAPS:
+            return tuple(TRIMAPS[name])
+        if mask is not None and getattr(mask, "names", None):
+            return tuple(mask.names)
+        wanted = "image and segmentation_mask, a LabeledImage"
+    else:
+        each = getattr(inside.get("objects"), "feature", None)
+        if hasattr(each, "items") and {"bbox", "label"} <= dict(each.items()).keys():
+            return tuple(each["label"].names)
+        wanted = "image and objects, each of a bbox and a label"
+    raise DataError(
+        f"{label}: has no {target_type} that this library reads; its features are "
+        f"{', '.join(inside) or features}, wanted are {wanted}"
+    )
+
+
+def _classes_of(mask: np.ndarray, values: Iterable[int]) -> np.ndarray:
+    """Class k where a pixel is the k-th value; 255 elsewhere."""
+    table = np.full(256, VOID, np.uint8)
+    for k, value in enumerate(values):
+        table[value] = k
+    return table[mask]
+
+
+def _boxes(example: dict, shape: tuple[int, ...], features: Any) -> Any:
+    """Boxes of a picture, in its pixels; of a clip, whole tables [T, M, 7]."""
+    height, width = shape[:2]
+    if "objects" not in example:
+        full_height, full_width = features["frames"].shape[1:3]
+        scale = np.tile([width / full_width, height / full_height], 2)
+        return np.stack(
+            [
+                table(boxes * scale, example["labels"], len(boxes), hidden=hidden)
+                for boxes, hidden in zip(
+                    example["boxes"], example["hidden"], strict=True
+                )
+            ]
+        )
+    found = example["objects"]
+    corners = np.asarray(found["bbox"], np.float64).reshape(-1, 4)  # y0, x0, y1, x1
+    boxes = corners[:, [1, 0, 3, 2]] * [width, height, width, height]
+    labels = np.asarray(found["label"], np.int64).reshape(-1)
+    crowd = found.get("is_crowd", found.get("iscrowd", np.zeros(len(labels))))
+    return {
+        "boxes": boxes,
+        "labels": labels,
+        "more": {"crowd": np.asarray(crowd, np.float32)},
+    }
+
+
+def _shape(found: tuple, size: int | None, fallback: int, notes: list[str]):
+    """((T,) or (), (H, W, C)) to decode to."""
+    *steps, height, width, channels = found
+    if size:
+        height = width = size
+    elif height is None or width is None:
+        height = width = fallback
+        notes.append(
+            f"pictures of several sizes: all resized to {height}x{width} "
+            "(--data.size=N for another)"
+        )
+    return tuple(steps), (height, width, 1 if channels == 1 else 3)
+
+
+def _numbers(builder: Any, label: str, shape: tuple, notes: list[str]) -> dict:
+    """Examples by split; notes splits that are not used."""
+    numbers = {s: i.num_examples for s, i in builder.info.splits.items()}
+    if "train" not in numbers:
+        raise DataError(f"{label}: has no train split, only {', '.join(numbers)}")
+    total = sum(numbers.get(s, 0) for s in SPLITS) * int(np.prod(shape))
+    if total > LARGEST:
+        raise DataError(
+            f"{label}: {total / 2**30:.0f} GiB of images at {shape[-3]}x{shape[-2]}, "
+            f"over the {LARGEST >> 30} GiB that are held decoded; give a smaller "
+            "--data.size"
+        )
+    other = [s for s in numbers if s not in SPLITS]
+    if other:
+        notes.append(f"not used: the split {', '.join(other)}")
+    return numbers
+
+
+def _examples(builder: Any, split: str, n: int, skip: dict) -> Iterator:
+    """(number, example); reading in blocks is four times as fast."""
+    stored = builder.as_data_source(split, decoders=skip)
+    for start in range(0, n, 256):
+        block = range(start, min(start + 256, n))
+        yield from zip(block, stored.__getitems__(block), strict=True)
+
+
+def _skip() -> Any:
+    import tensorflow_datasets as tfds
+
+    return tfds.decode.SkipDecoding()
+
+
+def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Grey frames [T, h, w, 1] as [T, H, W, 1], resampled as images are."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    pictures = [Image.fromarray(frame[..., 0]) for frame in frames]
+    size, how = (width, height), Image.Resampling.BILINEAR
+    return np.stack([p.resize(size, how) for p in pictures])[..., None]
+
+
+def _resized_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Masks [T, h, w] as [T, H, W], each pixel the nearest."""
+    size, how = (width, height), Image.Resampling.NEAREST
+    return np.stack([np.asarray(Image.fromarray(m).resize(size, how)) for m in masks])

@@ -1,0 +1,305 @@
+"""A person's own pictures with masks: what loads, and what is said of what does not."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lstm_jax.data import DataError, load, select_fold
+from lstm_jax.data.files.images import decode_mask
+
+COUNT = 8
+
+
+def picture(path, value, size=(16, 16), mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = value if mode != "RGB" else (value, 0, 0)
+    Image.new(mode, size, colour).save(path)
+
+
+def mask_of(number, values=(0, 1)):
+    """The left part of the second value, as wide as the number."""
+    mask = np.full((16, 16), values[0], np.uint8)
+    mask[:, : number + 1] = values[1]
+    return mask
+
+
+def fill(folder, count=COUNT, values=(0, 1), mode="L"):
+    """Pictures whose grey is 10 times their number, and masks that tell it, too."""
+    for number in range(count):
+        picture(folder / "images" / f"{number}.png", 10 * number)
+        path = folder / "masks" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(mask_of(number, values))
+        if mode == "P":
+            image = image.convert("P")
+            image.putpalette([9, 9, 9, 200, 0, 0, 0, 200, 0])
+            image.putdata(mask_of(number, values).ravel().tolist())
+        image.save(path)
+    return folder
+
+
+def masks(path, tmp_path, **options):
+    options = dict(data_dir=tmp_path / "cache", target_type="masks") | options
+    return load(path, **options)
+
+
+def all_of(data):
+    """{number that the grey tells: mask} over all splits."""
+    return {
+        int(image[0, 0, 0]) // 10: mask
+        for split in data.splits.values()
+        for image, mask in zip(split.inputs, split.targets, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("mode", "values", "names", "classes", "wanted", "note"),
+    [
+        ("L", (0, 1), None, ("background", "1"), (0, 1), ""),
+        ("P", (0, 2), None, ("background", "1", "2"), (0, 2), ""),
+        ("L", (255, 1), "sky\nsea", ("sky", "sea"), (255, 1), ""),
+        ("L", (0, 255), None, ("background", "object"), (0, 1), "the class 'object'"),
+        ("L", (0, 255), "no\ncell\n", ("no", "cell"), (0, 1), "the class 'cell'"),
+        ("L", (0, 255), "a\nb\nc", ("a", "b", "c"), (0, 255), ""),
+    ],
+)
+def test_pixels_are_classes(tmp_path, mode, values, names, classes, wanted, note):
+    folder = fill(tmp_path / "p", values=values, mode=mode)
+    if names:
+        (folder / "classes.txt").write_text(names)
+    data = masks(folder, tmp_path)
+    assert data.target_type == "masks" and data.classes == classes
+    assert data.image_shape == (16, 16, 1) and data.name == "p"
+    assert [len(s.inputs) for s in data.splits.values()] == [5, 1, 2]
+    assert any("255 is the class" in line for line in data.notes) == bool(note)
+    assert any(note in line for line in data.notes)
+    found = all_of(data)
+    assert sorted(found) == list(range(COUNT))
+    for number, mask in found.items():
+        assert mask.dtype == np.uint8
+        np.testing.assert_array_equal(mask, mask_of(number, wanted))
+    for split, inside in data.splits.items():
+        for name, image in zip(data.names[split], inside.inputs, strict=True):
+            assert name == f"images/{image[0, 0, 0] // 10}.png"
+    again = masks(folder, tmp_path)
+    assert again.notes == data.notes
+    for name, split in data.splits.items():
+        np.testing.assert_array_equal(split.targets, again.splits[name].targets)
+
+
+def test_masks_are_resized_to_the_nearest_pixel(tmp_path):
+    data = masks(fill(tmp_path / "p", values=(0, 3)), tmp_path, size=8)
+    assert data.image_shape == (8, 8, 1)
+    for number, mask in all_of(data).items():
+        assert set(np.unique(mask)) <= {0, 3}
+        assert (mask == 3).sum() // 8 in (number // 2, number // 2 + 1)
+
+
+def test_sizes_that_differ_become_64(tmp_path):
+    folder = fill(tmp_path / "p")
+    picture(folder / "images" / "0.png", 7, (20, 10), "RGB")
+    Image.new("L", (20, 10), 1).save(folder / "masks" / "0.png")
+    data = masks(folder, tmp_path)
+    assert data.image_shape == (64, 64, 3)
+    assert "pictures of 2 sizes: all resized to 64x64" in data.notes[0]
+
+
+def test_split_folders_are_kept_and_folds_taken(tmp_path):
+    for name, count in (("train", 6), ("valid", 2), ("test", 3)):
+        fill(tmp_path / "p" / name, count)
+    data = masks(tmp_path / "p", tmp_path)
+    assert [len(s.inputs) for s in data.splits.values()] == [6, 2, 3]
+    assert data.notes == () and data.names["test"][0] == "test/images/0.png"
+    fold = select_fold(data, 4, 0, validation=0.2, seed=0)
+    assert fold.target_type == "masks" and len(fold.splits["test"].targets) == 2
+
+
+def test_folders_inside_keep_their_names(tmp_path):
+    fill(tmp_path / "q")
+    for half in ("images", "masks"):
+        (tmp_path / "p" / half).mkdir(parents=True)
+        (tmp_path / "q" / half).rename(tmp_path / "p" / half / "monday")
+    data = masks(tmp_path / "p", tmp_path)
+    assert data.names["test"][0].startswith("images/monday/")
+
+
+def cut(path):
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) - 30])
+
+
+@pytest.mark.parametrize(
+    ("harm", "words", "left"),
+    [
+        (
+            lambda p: (p / "masks/3.png").unlink(),
+            "skipped {p}/images/3.png: has no mask masks/3.png",
+            7,
+        ),
+        (
+            lambda p: picture(p / "masks/x.png", 0),
+            "left out {p}/masks/x.png: has no picture in images/",
+            8,
+        ),
+        (
+            lambda p: cut(p / "masks/3.png"),
+            "skipped {p}/masks/3.png: not a readable mask (",
+            7,
+        ),
+        (
+            lambda p: cut(p / "images/3.png"),
+            "skipped {p}/images/3.png: not a readable picture (",
+            7,
+        ),
+        (
+            lambda p: picture(p / "masks/3.png", 0, (16, 8)),
+            "skipped {p}/masks/3.png: is 8x16, but its picture is 16x16",
+            7,
+        ),
+        (
+            lambda p: picture(p / "masks/3.png", 0, mode="RGB"),
+            "skipped {p}/masks/3.png: not a readable mask (of mode RGB; wanted is a "
+            "grey or palette picture whose pixels are classes 0, 1, 2",
+            7,
+        ),
+        (
+            lambda p: (
+                picture(p / "masks/3.jpg", 0),
+                (p / "masks/3.png").unlink(),
+            ),
+            "skipped {p}/masks/3.jpg: not a readable mask (a JPEG changes the pixels' "
+            "classes; save it as PNG)",
+            7,
+        ),
+        (
+            lambda p: picture(p / "images/3.jpg", 0),
+            "skipped {p}/images/3.png: 3.jpg has its name, too",
+            8,
+        ),
+        (
+            lambda p: picture(p / "masks/3.tif", 0),
+            "left out {p}/masks/3.tif: another mask has its name",
+            8,
+        ),
+    ],
+)
+def test_what_is_skipped_is_told(tmp_path, harm, words, left):
+    folder = fill(tmp_path / "p")
+    harm(folder)
+    data = masks(folder, tmp_path)
+    assert data.notes[0].startswith(words.format(p=folder)), data.notes
+    assert sum(len(s.inputs) for s in data.splits.values()) == left
+    assert all("\n" not in note for note in data.notes)
+
+
+def test_many_without_a_mask_are_counted(tmp_path):
+    folder = fill(tmp_path / "p", 16)
+    for number in range(8):
+        (folder / "masks" / f"{number}.png").unlink()
+    notes = masks(folder, tmp_path).notes
+    assert notes[5] == "skipped 3 more pictures without a mask"
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            lambda p: p.mkdir(),
+            "p: no pictures with masks; wanted are p/images/NAME.jpg and p/masks/NAME",
+        ),
+        (
+            lambda p: [(p / n).mkdir(parents=True) for n in ("images", "masks")],
+            "p: no pictures with masks; wanted are",
+        ),
+        (lambda p: picture(p / "cat" / "1.png", 1), "no pictures with masks; wanted"),
+        (
+            lambda p: [picture(p / "images/1.png", 1), (p / "masks").mkdir()],
+            "none of its 1 pictures has a mask; the first: .*images/1.png: has no mask",
+        ),
+        (
+            lambda p: [write(p / h / "1.png", b"x") for h in ("images", "masks")],
+            "none of its 1 pictures can be read; the first: .*images/1.png: not a read",
+        ),
+        (
+            lambda p: (
+                [fill(p), picture(p / "masks/3.png", 2)]
+                + [write(p / "classes.txt", b"a\nb")]
+            ),
+            r"masks/3.png: a pixel is 2, but classes.txt names 2 classes, 0 to 1; 2",
+        ),
+        (
+            lambda p: fill(p, values=(0, 170)),
+            "its masks hold the values 0, 170, most classes below 170 do not occur",
+        ),
+        (
+            lambda p: fill(p, values=(0, 0)),
+            "one class only, every pixel of its masks is",
+        ),
+        (lambda p: fill(p, values=(255, 255)), "one class only, .* masks is 255"),
+        (
+            lambda p: fill(p, 2),
+            "p: it has too few pictures for training, 2 readable; 3",
+        ),
+        (
+            lambda p: [fill(p), write(p / "classes.txt", b"a")],
+            "classes.txt: names 1 classes; wanted are 2 to 255",
+        ),
+        (
+            lambda p: [fill(p), write(p / "classes.txt", b"a\n\nb")],
+            "classes.txt: line 2 is empty; name the class",
+        ),
+        (
+            lambda p: [fill(p), write(p / "classes.txt", b"a\nb\na")],
+            "classes.txt: names 'a' twice",
+        ),
+        (
+            lambda p: [fill(p), write(p / "classes.txt", b"\xff\xfe\x81")],
+            "classes.txt: not a readable text",
+        ),
+        (
+            lambda p: [fill(p / "train"), picture(p / "test/images/1.png", 1)],
+            "test: wanted are test/images/ and test/masks/, as in the other splits",
+        ),
+        (
+            lambda p: [fill(p / n) for n in ("train", "val", "valid")],
+            "p: holds both val and valid; keep one",
+        ),
+    ],
+)
+def test_folders_of_masks_that_cannot_be_learned_from(tmp_path, make, words):
+    make(tmp_path / "p")
+    with pytest.raises(DataError, match=words) as caught:
+        masks(tmp_path / "p", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target_type", ["labels", "boxes"])
+def test_masks_where_something_else_is_asked_for(tmp_path, target_type):
+    folder = fill(tmp_path / "p")
+    wanted = (
+        f"{folder}: holds images/ and masks/; train it by the preset segment-digits: "
+        f"experiments.train segment-digits --data={folder}"
+    )
+    with pytest.raises(DataError) as caught:
+        masks(folder, tmp_path, target_type=target_type)
+    assert str(caught.value) == wanted
+
+
+def test_pictures_that_do_not_fit_into_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("lstm_jax.data.files.masks.LARGEST", 1000)
+    with pytest.raises(DataError, match="GiB of pictures at 16x16.*smaller --data.si"):
+        masks(fill(tmp_path / "p"), tmp_path)
+
+
+def test_a_mask_of_bits_and_one_of_16_bits(tmp_path):
+    for mode, dtype in (("1", bool), ("I;16", np.uint16)):
+        image = Image.fromarray(mask_of(3).astype(dtype))
+        assert image.mode == mode
+        image.save(tmp_path / "m.png")
+        with open(tmp_path / "m.png", "rb") as file:
+            np.testing.assert_array_equal(decode_mask(file, None, "m"), mask_of(3))
