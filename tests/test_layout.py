@@ -70,8 +70,8 @@ def test_arrows_point_down():
 
 
 def test_no_file_imports_another_in_a_circle():
-    """Imports within functions count, too. The file from which the predictor of
-    exported files comes shares `write` with `experiments.predict`: the only circle."""
+    """Imports inside functions count. One circle is left: `experiments.predict` reads
+    exported files by `experiments.exported`, whose own command writes by `predict`."""
     paths = [
         p for name in ("lstm_jax", "experiments") for p in (ROOT / name).rglob("*")
     ]

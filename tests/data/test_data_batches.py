@@ -117,6 +117,14 @@ def test_prefetch_keeps_the_order_and_works_ahead():
     assert list(prefetch(int, [])) == []
 
 
+def test_prefetch_stops_with_who_reads():
+    made = []
+    out = prefetch(lambda x: made.append(x) or x, range(1000), ahead=3)
+    assert [next(out), next(out)] == [0, 1]
+    out.close()  # waits for what is in work
+    assert len(made) <= 5
+
+
 def test_an_error_in_a_thread_arrives():
     def broken(x):
         raise OSError("torn file")
