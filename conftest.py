@@ -22,6 +22,8 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# How many lines of Python a lowered operation names as its origin: no test reads them.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Halves what is left of the time to compile; jax 0.12 has no such flag.
 if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) < (0, 12):
     os.environ["XLA_FLAGS"] = (
@@ -32,6 +34,9 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+# Tracing makes many objects and little garbage: collect it less often, since
+# `pytest_runtest_logfinish` watches the memory.
+gc.set_threshold(100_000, 50, 50)
 
 FASTER = "--xla_cpu_use_fusion_emitters=false"  # as above
 MEMORY = 2**30  # resident bytes of a worker
@@ -77,6 +82,10 @@ def _resident() -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGESIZE")
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what is imported is no garbage: it is not looked through again
 
 
 def pytest_runtest_logfinish():

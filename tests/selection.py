@@ -10,6 +10,11 @@ def slow_unless(quick: bool, *what) -> object:
     return pytest.param(*what, marks=() if quick else pytest.mark.slow)
 
 
+def slow(*what) -> object:
+    """One set of parameters, marked `slow`."""
+    return slow_unless(False, *what)
+
+
 def slow_but(names: Iterable, *quick) -> list:
     """All names, of which those that are not `quick` are marked `slow`."""
     return [slow_unless(name in quick, name) for name in names]

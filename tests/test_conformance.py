@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conformance import AS_FOR_USERS, CASES, RANDOM, READINGS, B, T
-from selection import slow_but, slow_unless
+from selection import slow, slow_but, slow_unless
 
 from lstm_jax import bidirectional, lstm, unroll
 from lstm_jax.cell import at_least_float32
@@ -17,6 +17,7 @@ from lstm_jax.engines.platforms import ACCELERATOR
 
 SOME = ["lstm", "lstm-everything", "gru", "conv-gru", "dropout", "composed"]
 IN_NUMPY = [name for name, case in CASES.items() if case.one_step]
+WHOLE = "lstm", "lstm-everything", "gru", "conv-lstm", "stack", "composed"
 
 
 def real_leaves(tree):
@@ -134,10 +135,21 @@ def assert_equals_the_numpy_loop(out, name, at, options, reverse):
         np.testing.assert_array_equal(last, carries[0 if reverse else -1])
 
 
+def cells_read(names):
+    """`name, reverse, reading`: `WHOLE` in every way, the others in the hardest."""
+    return [
+        slow_unless(
+            name in WHOLE or (not reverse and reading == "combined"),
+            *(name, reverse, reading),
+        )
+        for name in names
+        for reverse in (False, True)
+        for reading in READINGS
+    ]
+
+
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("name", IN_NUMPY)
+@pytest.mark.parametrize("name, reverse, reading", cells_read(IN_NUMPY))
 def test_equals_the_numpy_loop(name, reverse, reading):
     at, options = conformance.problem(name), conformance.arguments(reading)
     scan, others = outcomes(name, reading, reverse)
@@ -146,9 +158,7 @@ def test_equals_the_numpy_loop(name, reverse, reading):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name, reverse, reading", cells_read(CASES))
 def test_engine_vjp_equals_scan(name, reverse, reading):
     scan, others = outcomes(name, reading, reverse)
     for other in others:
@@ -185,6 +195,15 @@ WAYS = {
 }
 
 
+QUICK_WAYS = [
+    ("lstm", "as it is"),
+    ("lstm", "combined reverse pieces"),
+    ("lstm", "combined reverse truncated"),
+    ("conv-gru", "as it is"),
+    ("composed", "as it is"),
+]
+
+
 def both_engines(name, at, *, reading="all", key=None, **how):
     """Outcomes of scan and of vjp, of one program, with only what is asked for."""
 
@@ -198,7 +217,7 @@ def both_engines(name, at, *, reading="all", key=None, **how):
 @pytest.mark.parametrize(
     "name, way",
     [
-        slow_unless(name == "lstm" or way == "as it is", name, way)
+        slow_unless((name, way) in QUICK_WAYS, name, way)
         for name in SOME
         for way in WAYS
     ],
@@ -218,7 +237,7 @@ def test_engine_vjp_equals_scan_in_its_other_form(name):
 @pytest.mark.parametrize(
     "name, remat",
     [(name, None) for name in ("lstm", "gru", "dropout")]
-    + [slow_unless(False, name, 2) for name in SOME],
+    + [slow(name, 2) for name in SOME],
 )
 def test_two_directions_in_one_loop_equal_one_after_the_other(name, remat, monkeypatch):
     params, xs, carry = conformance.problem(name)
@@ -419,8 +438,8 @@ def test_a_run_without_inputs(engine):
     "engine, remat",
     [
         ("vjp", None),
-        slow_unless(False, "vjp", "sqrt"),
-        slow_unless(False, "scan", None),
+        slow("vjp", "sqrt"),
+        slow("scan", None),
     ],
 )
 def test_half_precision_weight_gradients_are_one_float32_sum(engine, remat):

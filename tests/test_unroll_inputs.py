@@ -59,7 +59,7 @@ def assert_as_with_zeros(run, xs, valid):
         jax.tree.map(np.testing.assert_array_equal, got, wanted)
 
 
-QUICK = "lstm", "lstm-layer-norm", "gru", "rnn", "conv-gru", "zoneout", "autoregressive"
+QUICK = "lstm-layer-norm", "conv-gru", "zoneout", "autoregressive"
 
 
 @pytest.mark.parametrize("name", slow_but(CASES, *QUICK))
@@ -308,7 +308,9 @@ def drawing():
     return CELL._replace(carry=carry, recur=recur, gates=gates, equations=None)
 
 
-@pytest.mark.parametrize("options", [{}, {"remat": 2}, {"tbptt_steps": 3}])
+@pytest.mark.parametrize(
+    "options", slow_but([{}, {"remat": 2}, {"tbptt_steps": 3}], {"remat": 2})
+)
 def test_a_carry_may_hold_keys(options):
     cell = drawing()
     resets = jnp.zeros((T, B), bool).at[2, 0].set(True)
@@ -347,7 +349,7 @@ def test_no_floating_params_compute_in_the_dtype_of_the_inputs():
     assert unroll(empty, (), None, length=2, lengths=LENGTHS).ys.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", slow_but(ENGINES, "vjp"))
 def test_integers_and_keys_among_params_stay_what_they_are(engine):
     def gates(params, carry, u, a):
         new, y = CELL.gates(params["cell"], carry, u, a)

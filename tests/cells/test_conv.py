@@ -14,6 +14,7 @@ import reference
 import reference_conv
 from jax import lax
 from jax.test_util import check_grads
+from selection import slow, slow_unless
 
 from lstm_jax import GRUCarry, LSTMCarry, conv_gru, conv_lstm, step, unroll
 
@@ -52,6 +53,13 @@ CASES = [
     # All pairs for images. Lines and volumes share the code of all but the windows.
     if (rank == 2 or option == ("position-norm" if kind == "lstm" else "norm"))
 ]
+# Of images every option in one window, and every window with all options at once.
+QUICK = [
+    (kind, rank, window, option)
+    for kind, rank, window, option in CASES
+    if (rank == 2 and window == "same")
+    or (option in ("position-norm", "norm") and (rank == 2 or window == "stride-valid"))
+]
 
 
 def problem(kind="lstm", rank=2, window="same", option="plain"):
@@ -80,7 +88,9 @@ def numpy(tree):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind, rank, window, option", CASES)
+@pytest.mark.parametrize(
+    "kind, rank, window, option", [slow_unless(case in QUICK, *case) for case in CASES]
+)
 def test_equals_the_numpy_loop(kind, rank, window, option):
     cell, one_step, params, xs, carry = problem(kind, rank, window, option)
     valid = np.arange(T)[:, None] < LENGTHS
@@ -140,8 +150,8 @@ def test_second_derivatives_against_central_differences():
 @pytest.mark.parametrize(
     "kind, window, option, lengths",
     [
-        ("lstm", "stride", "plain", None),
-        ("lstm", "dilation", "position", LENGTHS),
+        slow("lstm", "stride", "plain", None),
+        slow("lstm", "dilation", "position", LENGTHS),
         ("lstm", "valid", "channel-norm", None),
         ("gru", "stride-valid", "norm", LENGTHS),
     ],
@@ -234,7 +244,8 @@ def test_no_input_equals_an_input_of_zeros(kind, option):
 
 
 @pytest.mark.parametrize(
-    "kind, option, engine", [("lstm", "position-norm", "vjp"), ("gru", "norm", "scan")]
+    "kind, option, engine",
+    [slow("lstm", "position-norm", "vjp"), ("gru", "norm", "scan")],
 )
 def test_half_precision_keeps_a_float32_carry(kind, option, engine):
     make, _, _ = MAKERS[kind]

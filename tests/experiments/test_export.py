@@ -186,7 +186,7 @@ CLOSE = {"bfloat16": dict(atol=2e-2), "boxes": dict(atol=1e-3, rtol=1e-5)}
 
 @pytest.mark.parametrize(
     "name",
-    slow_but(RUNS, "rows", "clips, both ways", "a regression", "masks", "boxes"),
+    slow_but(RUNS, "clips, both ways", "boxes"),
 )
 def test_a_file_answers_batches_of_any_size_and_clips_of_any_length(name, tmp_path):
     (about, functions), want, shape = made(name, tmp_path)

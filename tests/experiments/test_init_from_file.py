@@ -8,6 +8,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from selection import slow_unless
 from small_runs import SMALL_FLAGS, SMALL_MODEL
 
 from experiments import train
@@ -174,9 +175,12 @@ BAD = {
     ("x.npz", "weights are read from .pt, .pth, .safetensors, .h5"): bare_pickle,
     ("x.pt", "no such file"): lambda path, made, state: None,
 }
+QUICK = zipped_pickle, claiming, own_other_keys, without, wider, one_way
 
 
-@pytest.mark.parametrize("name, says", BAD)
+@pytest.mark.parametrize(
+    "name, says", [slow_unless(make in QUICK, *case) for case, make in BAD.items()]
+)
 def test_a_bad_file_is_refused_before_anything_is_made(
     name, says, digits, tmp_path, command
 ):

@@ -78,6 +78,7 @@ def numbers(path):
         return study.execute("select number, state from trials").fetchall()
 
 
+@pytest.mark.slow
 def test_killed_anywhere_it_ends_with_the_same_trials(fake, tmp_path):
     whole = search(tmp_path / "whole")
     late = [t["trial"] for t in whole.trials if t["state"] == "complete"]

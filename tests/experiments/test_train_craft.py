@@ -167,6 +167,7 @@ def test_a_sweep_may_search_what_heeds_an_option():
         read(override(config, {"model.cell": "gru"}), {"model.layers": "1,2"})
 
 
+@pytest.mark.slow
 def test_a_warm_start_goes_on_without_its_donor(tmp_path, digits_run, monkeypatch):
     donor = tmp_path / "donor"
     shutil.copytree(digits_run.directory, donor)

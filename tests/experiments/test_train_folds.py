@@ -137,6 +137,7 @@ def test_a_fold_answers_and_all_of_them_say_which(whole, tmp_path, command):
     assert code == 2 and "holds 3 folds" in err and "fold-0" in err
 
 
+@pytest.mark.slow
 def test_a_killed_fold_goes_on_and_a_finished_one_is_left(
     whole, tmp_path, monkeypatch, capsys
 ):

@@ -247,6 +247,7 @@ def test_an_absurd_learning_rate_diverges_with_advice(command, own_folder):
     ]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told(command, own_folder, monkeypatch):
     import orbax.checkpoint as ocp
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from selection import slow_but
 from small_runs import SMALL_FLAGS
 
 from experiments import build, network, updates
@@ -72,7 +73,12 @@ def test_a_preset_that_finds_things_answers(name):
     assert out.shape[:1] + out.shape[-1:] == (4, width) and out.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        READERS, "digits", "digits-angle", "moving-digits", "text-lines", "features"
+    ),
+)
 def test_a_preset_builds(name):
     config = check(preset(name))
     facts = about(config)

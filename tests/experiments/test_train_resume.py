@@ -10,6 +10,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from selection import slow
 from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 
 from experiments import train
@@ -45,7 +46,7 @@ def whole(tmp_path_factory):
     return train("digits", run_dir=tmp_path_factory.mktemp("whole"), **FORTY)
 
 
-@pytest.mark.parametrize("name, code", [("SIGINT", 130), ("SIGTERM", 75)])
+@pytest.mark.parametrize("name, code", [slow("SIGINT", 130), ("SIGTERM", 75)])
 def test_told_to_stop_at_step_15_of_40_and_resumed(
     name, code, whole, tmp_path, monkeypatch, capsys
 ):

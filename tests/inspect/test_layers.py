@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import slow_unless
 
 from lstm_jax import lstm, rnn
 from lstm_jax.cells import conv_gru, conv_lstm, gru, stack, zoneout
@@ -43,9 +44,12 @@ def drawn(model, images):
 
 
 CASES = [(name, LENGTHS) for name in MODELS if name != "encoder"] + [("encoder", None)]
+QUICK = "last", "bidirectional mean", "per step", "encoder"
 
 
-@pytest.mark.parametrize(("name", "lengths"), CASES)
+@pytest.mark.parametrize(
+    "name, lengths", [slow_unless(case[0] in QUICK, *case) for case in CASES]
+)
 def test_equals_the_model(name, lengths):
     model = MODELS[name]
     clip = name in ("clip", "encoder")

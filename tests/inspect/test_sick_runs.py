@@ -127,7 +127,7 @@ SICK = {
 }
 
 
-@pytest.mark.parametrize("name", slow_but(SICK, "large_updates", "overfitting"))
+@pytest.mark.parametrize("name", slow_but(SICK, "overfitting"))
 def test_a_sick_run_is_told_and_a_healthy_one_is_not(name, healthy):
     options, number = SICK[name]
     rows, _ = trained(**options)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from agreement import B, D, F, T, agree, draw, identical, ours
 from jax.experimental import rnn
+from selection import slow
 
 from lstm_jax import bidirectional, lstm, unroll
 from lstm_jax.interop import (
@@ -17,8 +18,15 @@ from lstm_jax.interop import (
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize(
+    "layers, both",
+    [
+        (1, False),
+        (2, True),
+        slow(1, True),
+        slow(2, False),
+    ],
+)
 def test_equals_the_reference(layers, both):
     ways = 2 if both else 1
     sizes = dict(input_size=F, hidden_size=D, num_layers=layers, bidirectional=both)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import slow_but
 
 from lstm_jax import bottleneck_conv_lstm, conv_lstm, gru, lstm, unroll
 from lstm_jax.models.detectors import BoxEmitter, DenseDetector
@@ -111,7 +112,7 @@ CLIPS = {
 }
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", slow_but(CLIPS, "segmenter"))
 def test_a_clip_in_pieces_equals_the_whole(name):
     network, clips = CLIPS[name], random(2, 5, 8, 8, 1)
     params, (whole, last) = made(network, clips, with_carry=True)

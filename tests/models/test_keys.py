@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from selection import slow_but
 
 from lstm_jax import conv_gru, dropout, lstm, readout, recurrent_dropout, rnn, zoneout
 from lstm_jax.models import (
@@ -64,7 +65,7 @@ def problem(name):
     return network, drawn(network, inputs), inputs
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", slow_but(MODELS, "both ways", "forecaster", "emitter"))
 def test_random_in_training_by_the_keys_of_examples(name):
     network, params, inputs = problem(name)
     run = jax.jit(lambda inputs, keys: network.apply(params, inputs, keys=keys))
@@ -144,7 +145,7 @@ def test_nnx_layer_draws_from_its_stream_until_it_is_evaluated():
     assert not nnx.state(plain, nnx.RngState)  # nothing to draw, nothing to keep
 
 
-@pytest.mark.parametrize("per_step", [False, True])
+@pytest.mark.parametrize("per_step", slow_but([False, True], True))
 def test_a_stream_with_dropout_equals_the_clip(per_step):
     cells = recurrent_dropout(dropout(rnn(4), 0.5), 0.5), zoneout(rnn(3), 0.5)
     network = SequenceClassifier(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from selection import slow
 
 from lstm_jax import bidirectional, conv_lstm, lstm, rnn, unroll
 from lstm_jax.models import (
@@ -82,8 +83,17 @@ def test_nnx_layer_equals_unroll_and_trains():
         np.testing.assert_allclose(leaf, match, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
-@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize(
+    "both_ways, pooling",
+    [
+        (True, "last"),
+        (True, "max"),
+        (False, "mean"),
+        slow(True, "mean"),
+        slow(False, "last"),
+        slow(False, "max"),
+    ],
+)
 def test_classifier_equals_its_parts_example_by_example(both_ways, pooling):
     model = SequenceClassifier(
         sequences.rows(), (lstm(D), rnn(D)), K, bidirectional=both_ways, pooling=pooling

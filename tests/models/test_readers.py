@@ -43,7 +43,7 @@ def apply(network, params, images, **options):
     return jax.jit(partial(network.apply, **options))(params, images)
 
 
-@pytest.mark.parametrize("name", slow_but(SPECS, "lines", "map", "strips"))
+@pytest.mark.parametrize("name", slow_but(SPECS, "lines"))
 def test_padding_changes_nothing(name):
     network = Reader(vgsl.parse(SPECS[name]))
     images = random(2, 8, 24, 2 if "0,2 " in SPECS[name] else 1)
@@ -66,7 +66,7 @@ def test_padding_changes_nothing(name):
             np.testing.assert_array_equal(got[..., n:, :], 0)
 
 
-@pytest.mark.parametrize("name", ["lines", "strides"])
+@pytest.mark.parametrize("name", slow_but(["lines", "strides"], "lines"))
 def test_every_weight_counts(name):
     network = Reader(vgsl.parse(SPECS[name]))
     images = random(2, 8, 16, 1)

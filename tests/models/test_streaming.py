@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from selection import slow_but
+from selection import slow, slow_but
 
 from lstm_jax import conv_lstm, gru, learned_carry, lstm, readout, st_lstm, stack
 from lstm_jax.models import (
@@ -42,7 +42,7 @@ def streamed(network, params, frames):
     return np.stack(outputs)
 
 
-@pytest.mark.parametrize("name", slow_but(READERS, "last", "cnn"))
+@pytest.mark.parametrize("name", slow_but(READERS, "cnn"))
 def test_a_reader_answers_as_it_does_to_the_clip_so_far(name):
     options = dict(READERS[name])
     spatial = name in ("cnn", "conv")
@@ -63,7 +63,10 @@ def test_a_reader_answers_as_it_does_to_the_clip_so_far(name):
     np.testing.assert_allclose(found, wanted, atol=2e-6)
 
 
-@pytest.mark.parametrize("cell", [stack(conv_lstm(3, (3, 3))), st_lstm(3, (3, 3))])
+@pytest.mark.parametrize(
+    "cell",
+    [stack(conv_lstm(3, (3, 3))), slow(st_lstm(3, (3, 3)))],
+)
 def test_a_forecaster_says_the_next_frame(cell):
     network = FrameForecaster(readout(cell, 4), inputs=T, patch=2)
     params = network.init(jax.random.key(0), clip())["params"]

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import slow_but
 
 from lstm_jax.models.readers import Reader
 from lstm_jax.models.vgsl import SpecError, parse
@@ -168,7 +169,17 @@ PUBLISHED = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        PUBLISHED,
+        "Tesseract's documentation",
+        "kraken's default",
+        "PyLaia's default",
+        "a column over its height",
+        "one answer",
+    ),
+)
 def test_published_specs(name):
     text, (width, steps), params = PUBLISHED[name]
     spec = parse(text)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from selection import slow_but
 
 from lstm_jax.training import devices as d
 
@@ -86,7 +87,7 @@ print(select_accelerator("cpu")[0].platform, select_accelerator("auto")[0].platf
 """
 
 
-@pytest.mark.parametrize("name", ["gpu", "tpu"])
+@pytest.mark.parametrize("name", slow_but(["gpu", "tpu"], "gpu"))
 def test_missing_accelerator_leaves_python_usable(name):
     if any(device.platform == name for device in jax.devices()):
         pytest.skip(f"this machine has a {name}")

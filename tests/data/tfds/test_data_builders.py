@@ -363,6 +363,7 @@ def test_a_file_that_is_gone_from_its_server(tmp_path, served):
     assert list((tmp_path / "c" / "tfds").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_installed_tensorflow_is_not_imported(tmp_path):
     (tmp_path / "tensorflow").mkdir()
     init = tmp_path / "tensorflow" / "__init__.py"
