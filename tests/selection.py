@@ -17,4 +17,7 @@ def slow(*what) -> object:
 
 def slow_but(names: Iterable, *quick) -> list:
     """All names, of which those that are not `quick` are marked `slow`."""
+    names = list(names)
+    if unknown := [name for name in quick if name not in names]:
+        raise ValueError(f"slow_but: {unknown} are not among {names}")
     return [slow_unless(name in quick, name) for name in names]

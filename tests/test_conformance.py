@@ -168,7 +168,7 @@ def test_engine_vjp_equals_scan(name, reverse, reading):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("reading", READINGS)
-@pytest.mark.parametrize("name", ["lstm", "conv-gru"])
+@pytest.mark.parametrize("name", ["lstm", slow("conv-gru")])
 def test_what_is_not_asked_for_changes_nothing(name, reading, reverse):
     """Without the options that a reading lacks, and without gradients."""
     at = conformance.problem(name)
@@ -236,7 +236,7 @@ def test_engine_vjp_equals_scan_in_its_other_form(name):
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     "name, remat",
-    [(name, None) for name in ("lstm", "gru", "dropout")]
+    [slow_unless(name != "gru", name, None) for name in ("lstm", "gru", "dropout")]
     + [slow(name, 2) for name in SOME],
 )
 def test_two_directions_in_one_loop_equal_one_after_the_other(name, remat, monkeypatch):
@@ -344,9 +344,7 @@ def test_vmap_a_square_batch_and_frames_equal_the_whole(name):
 @pytest.mark.optimized
 @pytest.mark.parametrize(
     "name",
-    slow_but(
-        [name for name in CASES if name != "repeat"], "lstm", "gru", "rnn", "zoneout"
-    ),
+    slow_but([name for name in CASES if name != "repeat"], "lstm", "zoneout"),
 )
 def test_the_backward_loop_copies_no_stack(name):
     """XLA copies a stack, in every step, if it cannot prove an update in place safe.

@@ -11,7 +11,7 @@ from conformance import CASES
 from flax import nnx
 from jax import export
 from jax.sharding import PartitionSpec
-from selection import slow_but
+from selection import slow, slow_but
 
 from lstm_jax import (
     autoregressive,
@@ -202,7 +202,7 @@ def test_a_carry_without_its_mask_is_refused_where_there_is_a_key():
 
 
 @pytest.mark.parametrize("name", ["tbptt_steps", "remat", "unroll"])
-@pytest.mark.parametrize("value", [True, False, 0, 1.0, np.True_])
+@pytest.mark.parametrize("value", [True, 0, slow(False), slow(1.0), slow(np.True_)])
 def test_a_number_of_steps_is_an_integer(name, value):
     with pytest.raises(ValueError, match=f"unroll: {name}={value!r}"):
         unroll(CELL, PARAMS, XS, **{name: value})
@@ -255,9 +255,9 @@ def test_both_directions_without_inputs_on_an_accelerator(monkeypatch):
     "cell",
     [
         conv_lstm(2, (2, 2)),
-        conv_gru(2, (2, 2)),
-        bottleneck_conv_lstm(2, (2, 2)),
-        st_lstm(2, (2, 2)),
+        slow(conv_gru(2, (2, 2))),
+        slow(bottleneck_conv_lstm(2, (2, 2))),
+        slow(st_lstm(2, (2, 2))),
         stack(conv_lstm(2, (2, 2)), conv_gru(2, (2, 2))),
     ],
 )
@@ -393,7 +393,7 @@ FORWARD = {
 
 
 @pytest.mark.parametrize("remat", [None, 2])
-@pytest.mark.parametrize("way", FORWARD)
+@pytest.mark.parametrize("way", slow_but(FORWARD, "jvp of a program", "linearize"))
 def test_a_forward_derivative_names_the_engine_that_has_it(way, remat):
     def total(xs):
         return unroll(CELL, PARAMS, xs, remat=remat).ys.sum()
@@ -417,7 +417,7 @@ def test_forward_derivatives_of_a_gradient_and_gradients_of_a_batch():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("dtype", [np.int8, np.uint32, np.int64, np.uint64])
+@pytest.mark.parametrize("dtype", [np.int8, slow(np.uint32), slow(np.int64), np.uint64])
 @pytest.mark.parametrize("where", ["NumPy", "JAX"])
 def test_lengths_of_any_integer_dtype(dtype, where):
     lengths = np.array([np.iinfo(dtype).max, 0, 2], dtype)

@@ -107,7 +107,7 @@ def test_equals_the_numpy_loop(kind, rank, window, option):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("window", ["dilation", "stride-valid"])
-@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("rank", [slow(1), 2, slow(3)])
 def test_both_convolutions_have_the_derivatives_of_plain_ones(rank, window):
     cell, _, params, xs, carry = problem("lstm", rank, window)
     s = "XYZ"[:rank]
@@ -175,7 +175,7 @@ def test_engines_have_the_same_gradients(kind, window, option, lengths):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("rank", [1, 2, slow(3)])
 def test_every_convolution_of_a_backward_loop_has_the_order_that_is_fast(rank):
     cell, _, params, xs, _ = problem("lstm", rank)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conformance import CASES
+from selection import slow
 
 from lstm_jax import unroll
 
@@ -19,12 +20,12 @@ QUICK = ["lstm"]
     "name, options",
     [
         # T = 7 leaves a shorter chunk, before the others in one direction.
-        ("lstm-proj", {}),  # what is not saved is found again between chunks
+        slow("lstm-proj", {}),  # what is not saved is found again between chunks
         ("lstm-proj", {"reverse": True}),
         ("lstm", {"remat": "step"}),
-        pytest.param("stack", {}, marks=pytest.mark.slow),
-        pytest.param("st-lstm", {"reverse": True}, marks=pytest.mark.slow),
-        pytest.param("gru", {"remat": "step", "reverse": True}, marks=pytest.mark.slow),
+        slow("stack", {}),
+        slow("st-lstm", {"reverse": True}),
+        slow("gru", {"remat": "step", "reverse": True}),
     ],
 )
 def test_chunks_of_the_backward_pass_have_the_gradients_of_scan(name, options):

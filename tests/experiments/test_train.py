@@ -214,7 +214,7 @@ def test_options_go_through_the_whole_run(command, own_folder):
         "digits",
         *SMALL_FLAGS,
         *"--data.noise-rows=4 --data.size=10 --data.normalize=symmetric".split(),
-        *"--model.cell=rnn --model.layers=2 --model.order=pixels".split(),
+        *"--model.cell=rnn --model.layers=2 --model.order=columns".split(),
         *"--model.dropout=0.1 --model.init=torch --steps-per-dispatch=1".split(),
         *"--optimizer.name=rmsprop --optimizer.schedule=step --select=last".split(),
         *"--precision=bfloat16 --task.label-smoothing=0.1 --run-dir=x/y".split(),
@@ -223,7 +223,7 @@ def test_options_go_through_the_whole_run(command, own_folder):
     assert "pictures of 14x10x1" in out
     report = json.loads((own_folder / "x/y/report.json").read_text())
     assert report["train"]["checkpoint"] == 20
-    layers = 8 * (1 + 8 + 1) + 8 * (8 + 8 + 1)
+    layers = 8 * (14 + 8 + 1) + 8 * (8 + 8 + 1)
     assert report["model"]["parameters"] >= layers + 8 * 10 + 10
 
 

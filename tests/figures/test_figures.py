@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from selection import slow
 
 from lstm_jax.figures import curves, overlay
 from lstm_jax.tasks import classification, regression
@@ -37,7 +38,7 @@ def test_confusion_matrix(width, counted):
     assert ax.get_yticklabels()[1].get_text() == "class 1"
 
 
-@pytest.mark.parametrize("width, named", [(2, 2), (10, 10), (12, 10)])
+@pytest.mark.parametrize("width, named", [(2, 2), slow(10, 10), (12, 10)])
 def test_roc_names_the_hardest(width, named):
     p, targets = probabilities(150, width)
     task = classification([f"c{k}" for k in range(width)])
@@ -146,6 +147,7 @@ def test_overlaid_curves_are_those_of_the_validation():
     assert names == [r"a \$run\$", "b"]
 
 
+@pytest.mark.slow
 def test_no_pyplot_and_nothing_heavy_at_import():
     code = """
 import sys

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from selection import slow
 
 from lstm_jax import lstm
 from lstm_jax.inspect import diagnose, health, measure_cell, reading, reading_gif
@@ -51,8 +52,8 @@ def image_of(kind):
     [
         ("picture", K, True),
         ("clip", K, False),
-        ("features", 1, False),
-        ("picture", 40, False),
+        slow("features", 1, False),
+        slow("picture", 40, False),
     ],
 )
 def test_figure_and_film(kind, width, backward):

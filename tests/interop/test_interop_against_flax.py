@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agreement import B, D, F, T, agree, draw, identical, ours
+from selection import slow_but
 
 from lstm_jax import conv_lstm, gru, lstm, rnn, unroll
 from lstm_jax.interop import (
@@ -66,7 +67,7 @@ def runs(kind, cell, convert, step):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", LINEN)
+@pytest.mark.parametrize("name", slow_but(LINEN, "LSTMCell", "GRUCell", "ConvLSTMCell"))
 def test_equals_linen(name):
     kind, cell, module, options = LINEN[name]
     space = (5, 4)[: len(getattr(module, "kernel_size", ()))]
@@ -95,7 +96,7 @@ def test_equals_linen(name):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", NNX)
+@pytest.mark.parametrize("name", slow_but(NNX, "OptimizedLSTMCell", "GRUCell"))
 def test_equals_nnx(name):
     kind, cell, Module, options = NNX[name]
     dtypes = dict(dtype=jnp.float64, param_dtype=jnp.float64)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from selection import slow_but
+from selection import slow, slow_but
 
 from lstm_jax import conv_gru, dropout, lstm, readout, recurrent_dropout, rnn, zoneout
 from lstm_jax.models import (
@@ -86,7 +86,9 @@ def test_random_by_a_stream_of_linen_and_deterministic_without():
     np.testing.assert_allclose(quiet, plain.apply(params, inputs), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["memory", "emitter", "forecaster", "renet"])
+@pytest.mark.parametrize(
+    "name", ["memory", "emitter", slow("forecaster"), slow("renet")]
+)
 def test_every_model_reads_the_stream(name):
     network, params, inputs = problem(name)
     key = jax.random.key(1)

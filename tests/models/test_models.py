@@ -119,7 +119,7 @@ def test_classifier_equals_its_parts_example_by_example(both_ways, pooling):
         np.testing.assert_allclose(outputs[b], want, atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean", "max"])
+@pytest.mark.parametrize("pooling", ["last", "mean", slow("max")])
 def test_masked_steps_do_not_matter_and_no_steps_give_the_bias(pooling):
     model = SequenceClassifier(
         sequences.rows(), (lstm(D),), K, bidirectional=True, pooling=pooling

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from selection import slow
 
 from lstm_jax.figures import forecast_gif
 from lstm_jax.figures.visualization import to_uint8
@@ -328,7 +329,7 @@ def test_refused_shapes_inside_the_step(outputs, targets, mask, message):
 
 
 @pytest.mark.parametrize(
-    "n, channels, t", [(5, 1, 6), (2, 3, 6), (1, 2, 3), (3, 1, 45)]
+    "n, channels, t", [slow(5, 1, 6), (2, 3, 6), slow(1, 2, 3), (3, 1, 45)]
 )
 @pytest.mark.filterwarnings("error")
 def test_figures(n, channels, t):
