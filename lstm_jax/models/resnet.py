@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.interop.safetensors import read_safetensors
+
 BLOCKS = {  # by depth: blocks of each of four stages, convolutions of a block
     18: ((2, 2, 2, 2), 2),
     34: ((3, 4, 6, 3), 2),
@@ -179,24 +181,9 @@ def load_resnet(path: str | Path, depth: int) -> dict[str, dict[str, np.ndarray]
     """Params of a `ResNet` from a .safetensors file, as `resnet_params` names them.
 
     Raises:
-      ValueError: there is no package safetensors, or the file is missing, damaged, no
-        safetensors file or of another network; one line.
+      ValueError: the file is missing, damaged, no safetensors file or of another
+        network; one line.
     """
     path = Path(path).expanduser()
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ValueError(
-            f"{path}: reading it needs the package safetensors ({error}); "
-            "pip install safetensors"
-        ) from error
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        state = safetensors.numpy.load_file(path)
-    except Exception as error:  # the reader's own errors share no base with Python's
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"{path}: not a readable .safetensors file ({reason})"
-        ) from error
+    state = read_safetensors(path)
     return resnet_params(state, depth, str(path))

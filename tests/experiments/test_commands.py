@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import experiments
+from experiments import cli
 
 # Every file that `python -m experiments.NAME` runs.
 COMMANDS = sorted(
@@ -27,3 +28,13 @@ def test_a_command_is_a_function_after_its_module_is_imported(name):
     assert isinstance(function, types.FunctionType)
     assert function is getattr(module, name)
     assert callable(module.main)
+
+
+def test_the_console_script_runs_commands_by_their_names(monkeypatch, capsys):
+    given = []
+    module = importlib.import_module("experiments.report")
+    monkeypatch.setattr(module, "main", lambda arguments: given.append(arguments) or 7)
+    assert cli.main(["report", "runs/digits"]) == 7 and given == [["runs/digits"]]
+    assert cli.main(["--help"]) == 0 and "train,predict" in capsys.readouterr().out
+    assert cli.main([]) == 2
+    assert cli.main(["trian"]) == 2 and "'trian'" in capsys.readouterr().err
