@@ -7,17 +7,17 @@ from lstm_jax.figures.roc_pr import precision_recall_figure, roc_figure
 from lstm_jax.figures.text import lines_figure
 from lstm_jax.figures.video_plots import forecast_gif, frame_strip
 from lstm_jax.figures.visualization import (
-    draw_predictions,
     encode_mask,
     encode_png,
     image_grid,
     image_rows,
+    overlay_boxes,
+    overlay_mask,
     resize_mask,
 )
 
 __all__ = [
     "curves",
-    "draw_predictions",
     "encode_gif",
     "encode_mask",
     "encode_png",
@@ -27,6 +27,8 @@ __all__ = [
     "image_rows",
     "lines_figure",
     "overlay",
+    "overlay_boxes",
+    "overlay_mask",
     "precision_recall_figure",
     "reliability_figure",
     "resize_mask",

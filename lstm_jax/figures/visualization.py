@@ -52,7 +52,19 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
 
 def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndarray:
-    """A picture [H, W, C] under the colours of its classes, uint8 [s H, s W, 3]."""
+    """A picture under the colours of its classes, or each frame of a clip.
+
+    Args:
+      picture: uint8 [H, W, C] or [T, H, W, C].
+      mask: class indices [H, W] or [T, H, W]; 0 and 255 have no colour.
+      scale: s, a pixel becomes a square of s x s.
+
+    Returns:
+      uint8 [s H, s W, 3] or [T, s H, s W, 3].
+    """
+    if np.ndim(picture) == 4:
+        frames = zip(picture, mask, strict=True)
+        return np.stack([overlay_mask(p, m, scale) for p, m in frames])
     canvas = _canvas(picture, scale)
     mask = np.asarray(mask).repeat(scale, 0).repeat(scale, 1)
     inside = (mask > 0) & (mask != 255)
@@ -64,16 +76,26 @@ def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.nd
 def overlay_boxes(
     picture: np.ndarray, boxes, classes, *, truth=None, scale: int = 4
 ) -> np.ndarray:
-    """A picture [H, W, C] with boxes and their names, uint8 [s H, s W, 3].
+    """A picture with boxes and their names, or each frame of a clip.
 
     Args:
-      picture: uint8.
-      boxes: [Q, 6], corners in pixels, score, class; those of a score of 0.5 or more
-        are drawn.
+      picture: uint8 [H, W, C] or [T, H, W, C].
+      boxes: [Q, 6] or [T, Q, 6], corners in pixels, score, class; those of a score of
+        0.5 or more are drawn.
       classes: names.
-      truth: [M, 7] as `data.Split` has boxes, drawn white and thin; None: not known.
-      scale: a pixel becomes a square of scale x scale.
+      truth: [M, 7] or [T, M, 7] as `data.Split` has boxes, drawn white and thin; None:
+        not known.
+      scale: s, a pixel becomes a square of s x s.
+
+    Returns:
+      uint8 [s H, s W, 3] or [T, s H, s W, 3].
     """
+    if np.ndim(picture) == 4:
+        truth = [None] * len(picture) if truth is None else truth
+        frames = zip(picture, boxes, truth, strict=True)
+        return np.stack(
+            [overlay_boxes(p, b, classes, truth=t, scale=scale) for p, b, t in frames]
+        )
     from PIL import Image, ImageDraw
 
     from lstm_jax.metrics.boxes import SCORE_THRESHOLD
@@ -105,23 +127,6 @@ def _canvas(picture, scale):
         picture = np.rint(picture.mean(-1, keepdims=True)).astype(np.uint8)
     rgb = np.broadcast_to(picture, (*picture.shape[:2], 3))
     return np.ascontiguousarray(rgb.repeat(scale, 0).repeat(scale, 1))
-
-
-def draw_predictions(
-    task: str, picture, answer, classes, *, truth=None, scale: int = 4
-):
-    """A picture, or the frames of a clip, with the answers of a task drawn on it."""
-    if np.ndim(picture) == 4:
-        truth = [None] * len(picture) if truth is None else truth
-        return np.stack(
-            [
-                draw_predictions(task, p, a, classes, truth=t, scale=scale)
-                for p, a, t in zip(picture, answer, truth, strict=True)
-            ]
-        )
-    if task == "segmentation":
-        return overlay_mask(picture, answer, scale)
-    return overlay_boxes(picture, answer, classes, truth=truth, scale=scale)
 
 
 def to_uint8(frame):

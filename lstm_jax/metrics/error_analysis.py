@@ -3,18 +3,6 @@
 import numpy as np
 
 
-def one_against_rest(task, predictions, targets):
-    """For each class or label, scores [n] and truths [n] (bool) of known entries."""
-    predictions, targets = np.asarray(predictions, np.float64), np.asarray(targets)
-    if task.name == "classification":
-        return [(predictions[:, k], targets == k) for k in range(task.outputs)]
-    known = ~np.isnan(targets)
-    return [
-        (predictions[..., k][known[..., k]], targets[..., k][known[..., k]] == 1)
-        for k in range(task.outputs)
-    ]
-
-
 def average_precisions(pairs) -> list[float | None]:
     """Of each pair (scores, truths); None where only one of the two answers occurs."""
     from sklearn.metrics import average_precision_score

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.metrics.bootstrap import Scores, weighted_means
+from lstm_jax.metrics.ranking import LARGEST_RANKING, areas, macro_areas
 from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
 
 
@@ -94,14 +96,16 @@ def classification(
         predictions, targets = _check(predictions, targets, classes)
         return _report(predictions, targets, classes, top_k, top_name)
 
+    def weighted_scores(predictions, targets):
+        return _weighted_scores(predictions, targets, top_k, top_name)
+
     def figures(predictions, targets):
         from lstm_jax.figures.roc_pr import roc_figure
 
         predictions, targets = _check(predictions, targets, classes)
-        pairs = [(predictions[:, k], targets == k) for k in range(len(classes))]
         return {
             "confusion_matrix": _confusion_figure(predictions, targets, classes),
-            "roc": roc_figure(pairs, classes),
+            "roc": roc_figure(one_against_rest(predictions, targets), classes),
         }
 
     return Task(
@@ -114,6 +118,8 @@ def classification(
         mode="max",
         report=report,
         figures=figures,
+        example_losses=_example_losses,
+        weighted_scores=weighted_scores,
     )
 
 
@@ -187,6 +193,57 @@ def _report(predictions, targets, classes, top_k, top_name):
     matrix = confusion_matrix(targets, chosen, labels=labels)
     result["confusion_matrix"] = matrix.tolist()  # rows are the true classes
     return result
+
+
+def one_against_rest(predictions, targets) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each class, scores [N] of the examples and whether they belong to it [N].
+
+    Args:
+      predictions: probabilities [N, K].
+      targets: class indices [N].
+    """
+    predictions, targets = np.asarray(predictions, np.float64), np.asarray(targets)
+    return [(predictions[:, k], targets == k) for k in range(predictions.shape[1])]
+
+
+def _example_losses(predictions, targets):
+    """The cross-entropy of each example."""
+    p_true = np.float64(predictions)[np.arange(len(targets)), targets]
+    return -np.log(p_true.clip(np.finfo(np.float32).tiny))
+
+
+def _weighted_scores(predictions, targets, top_k, top_name) -> Scores:
+    """As of a report, with "brier" and "macro.average_precision"."""
+    predictions = np.float64(predictions)
+    chosen, width = predictions.argmax(-1), predictions.shape[1]
+    truth, answers = _one_hot(targets, width), _one_hot(chosen, width)
+    right = chosen == targets
+    columns = {"accuracy": right, "loss": _example_losses(predictions, targets)}
+    if top_name:
+        best = np.argsort(-predictions, -1, kind="stable")[:, :top_k]
+        columns[top_name] = (best == targets[:, None]).any(-1)
+    p_true = predictions[np.arange(len(targets)), targets]
+    columns["brier"] = (predictions**2).sum(-1) - 2 * p_true + 1
+
+    def scores(weights):
+        result = weighted_means(columns, weights)
+        hits = (weights * right) @ truth  # [R, K]
+        both = weights @ truth + weights @ answers
+        result["macro.f1"] = (2 * hits / np.maximum(both, 1)).mean(-1)
+        if len(targets) * width <= LARGEST_RANKING:
+            pairs = one_against_rest(predictions, targets)
+            result |= macro_areas([areas(*pair, weights) for pair in pairs])
+        return result
+
+    return scores
+
+
+def _one_hot(indices, width):
+    from scipy.sparse import csr_array
+
+    rows = np.arange(len(indices))
+    ones = np.ones(len(indices))
+    return csr_array((ones, (rows, indices)), shape=(len(indices), width))
 
 
 def _auc(predictions, targets, k):

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from lstm_jax.metrics.average_precision import average_precision
+from lstm_jax.metrics.bootstrap import Scores
 from lstm_jax.metrics.boxes import (
     FAR,
     SCORE_THRESHOLD,
@@ -202,7 +203,36 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         mode="max",
         report=report,
         figures=figures,
+        example_losses=_example_losses,
+        weighted_scores=_weighted_scores,
     )
+
+
+def _example_losses(predictions, targets):
+    """1 - F1 of the boxes of each example."""
+    said, right, true = _box_counts(predictions, targets).T
+    return np.where(said + true, 1 - 2 * right / np.maximum(said + true, 1), 0.0)
+
+
+def _weighted_scores(predictions, targets) -> Scores:
+    """F1, precision and recall; average precision has none."""
+    each = _box_counts(predictions, targets).astype(np.float64)
+
+    def scores(weights):
+        said, right, true = (weights @ each).T
+        return {
+            "f1": 2 * right / np.maximum(said + true, 1),
+            "precision": right / np.maximum(said, 1),
+            "recall": right / np.maximum(true, 1),
+        }
+
+    return scores
+
+
+def _box_counts(predictions, targets):
+    """Sure answers, right ones, and things, of each example: [N, 3]."""
+    pairs = zip(predictions, targets, strict=True)
+    return np.stack([match_counts(p[None], t[None]) for p, t in pairs])
 
 
 def _right(answers, targets):

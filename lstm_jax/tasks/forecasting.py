@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.metrics.bootstrap import Scores, weighted_means
 from lstm_jax.metrics.image_similarity import frame_scores, ssim
 from lstm_jax.tasks.task import Task, masked
 
@@ -150,6 +151,8 @@ def forecasting(horizon: int, *, loss: str = "mse", threshold: float = 0.5) -> T
         mode="min",
         report=report,
         figures=figures,
+        example_losses=_example_losses,
+        weighted_scores=_weighted_scores,
     )
 
 
@@ -279,6 +282,31 @@ def _summary(score, pixels):
             {name: float(frames[name][k]) for name in names}
             for k in range(len(frames["mse"]))
         ],
+    }
+
+
+def _example_losses(predictions, targets):
+    """Squared error, summed over a frame and averaged over the frames of a clip."""
+    return _clip_scores(predictions, targets)["mse"]
+
+
+def _weighted_scores(predictions, targets) -> Scores:
+    columns = _clip_scores(predictions, targets)
+    return lambda weights: weighted_means(columns, weights)
+
+
+def _clip_scores(predictions, targets):
+    """Scores of each clip, {name: [N]}, means over its predicted frames."""
+    run = jax.jit(frame_scores)
+    rows, step = [], 64
+    for start in range(0, len(targets), step):
+        true = targets[start : start + step, -predictions.shape[1] :]
+        if true.dtype == np.uint8:
+            true = true.astype(np.float32) / np.float32(255)
+        rows.append(jax.device_get(run(predictions[start : start + step], true)))
+    return {
+        name: np.concatenate([row[name].mean(1, dtype=np.float64) for row in rows])
+        for name in rows[0]
     }
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.metrics.bootstrap import Scores, mean_known
+from lstm_jax.metrics.ranking import LARGEST_RANKING, areas_of_steps, macro_areas
 from lstm_jax.tasks.task import Task, masked
 
 SCORES = ("roc_auc", "average_precision", "f1", "precision", "recall")
@@ -83,13 +85,13 @@ def multilabel(labels: Sequence[str]) -> Task:
         return jax.nn.sigmoid(outputs.astype(jnp.float32))
 
     def report(predictions, targets):
-        pairs = _known(predictions, targets, width)
+        pairs = known_entries(predictions, targets, width)
         return _report(pairs, np.asarray(predictions), np.asarray(targets), labels)
 
     def figures(predictions, targets):
         from lstm_jax.figures.roc_pr import roc_figure
 
-        return {"roc": roc_figure(_known(predictions, targets, width), labels)}
+        return {"roc": roc_figure(known_entries(predictions, targets, width), labels)}
 
     return Task(
         name="multilabel",
@@ -101,14 +103,24 @@ def multilabel(labels: Sequence[str]) -> Task:
         mode="min",
         report=report,
         figures=figures,
+        example_losses=_example_losses,
+        weighted_scores=_weighted_scores,
     )
 
 
-def _known(predictions, targets, width):
+def known_entries(predictions, targets, width: int):
     """For each label, probabilities and truths (bool) of its known entries.
+
+    Args:
+      predictions: probabilities [N, K] or [N, T, K].
+      targets: 0, 1 or NaN, of the same shape.
+      width: K, the labels.
 
     Returns:
       K pairs ([n_k], [n_k]).
+
+    Raises:
+      ValueError: shapes that do not fit, or numbers that are out of their range.
     """
     predictions, targets = np.asarray(predictions), np.asarray(targets)
     wanted = targets.ndim in (2, 3) and targets.shape[-1] == width and len(targets)
@@ -169,6 +181,63 @@ def _report(pairs, predictions, targets, labels):
         "per_label": per_label,
         "labels": list(labels),
     }
+
+
+def _example_losses(predictions, targets):
+    """The mean cross-entropy of an example's known entries, NaN without any."""
+    loss, known = _entries(predictions, targets)[2:]
+    axes = tuple(range(1, loss.ndim))
+    count = known.sum(axes)
+    return np.where(count, loss.sum(axes) / np.maximum(count, 1), np.nan)
+
+
+def _weighted_scores(predictions, targets) -> Scores:
+    p, truth, loss, known = _entries(predictions, targets)
+    axes = tuple(range(1, loss.ndim))
+    right = ((p >= 0.5) == truth) & known
+    entries = known.sum(axes)
+    rankable = known.sum() <= LARGEST_RANKING
+    parts, counts = [], []
+    for k in range(p.shape[-1]):
+        of_label = known[..., k]
+        score, positive = p[..., k][of_label], truth[..., k][of_label]
+        example, said = np.nonzero(of_label)[0], score >= 0.5
+        parts.append((score, positive, example))
+        counts.append(
+            [
+                np.bincount(example, which, minlength=len(p))
+                for which in (positive & said, positive, said, ~positive)
+            ]
+        )
+
+    def scores(weights):
+        count = weights @ entries
+        count = np.where(count, count, np.nan)
+        result = {
+            "loss": weights @ loss.sum(axes) / count,
+            "accuracy": weights @ right.sum(axes) / count,
+        }
+        f1s = []
+        for each in counts:
+            hits, yes, said, no = (weights @ count for count in each)
+            f1 = 2 * hits / np.maximum(yes + said, 1)
+            f1s.append(np.where((yes > 0) & (no > 0), f1, np.nan))
+        result["macro.f1"] = mean_known(f1s)
+        if rankable:
+            result |= macro_areas([areas_of_steps(*part, weights) for part in parts])
+        return result
+
+    return scores
+
+
+def _entries(predictions, targets):
+    """Probabilities, truths, losses (0 where unknown) and what is known, all alike."""
+    p = np.float64(predictions)
+    known = ~np.isnan(targets)
+    truth = known & (targets == 1)
+    # as the report counts: what float32 tells from 0 and from 1
+    p_truth = np.where(truth, np.maximum(p, 2.0**-126), np.maximum(1 - p, 2.0**-25))
+    return p, truth, np.where(known, -np.log(p_truth), 0.0), known
 
 
 def _scores(p, truth):

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.metrics.bootstrap import Scores, mean_known, weighted_means
 from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
 
 PANELS = 4  # a figure shows this many outputs, side by side
@@ -115,6 +116,8 @@ def regression(
         mode="min",
         report=report,
         figures=figures,
+        example_losses=_example_losses,
+        weighted_scores=_weighted_scores,
     )
 
 
@@ -172,6 +175,31 @@ def _errors(predictions, targets):
         "r2": float(r2_score(*known)) if changes.any() else None,
         "bias": float(np.mean(predictions - targets)),
     }
+
+
+def _example_losses(predictions, targets):
+    """The mean absolute error of each example."""
+    return np.abs(np.float64(predictions) - targets).mean(-1)
+
+
+def _weighted_scores(predictions, targets) -> Scores:
+    targets = np.float64(targets)
+    errors = np.float64(predictions) - targets
+    centred = targets - targets.mean(0)
+    columns = {"mae": np.abs(errors).mean(-1), "bias": errors.mean(-1)}
+
+    def scores(weights):
+        result = weighted_means(columns, weights)
+        count = weights.sum(-1, keepdims=True)
+        squares = weights @ errors**2  # [R, K]
+        result["rmse"] = np.sqrt((squares / count).mean(-1))
+        spread = weights @ centred**2 - (weights @ centred) ** 2 / count
+        changes = spread > 1e-12 * np.maximum(weights @ centred**2, 1e-300)
+        r2 = np.where(changes, 1 - squares / np.where(changes, spread, 1), np.nan)
+        result["r2"] = mean_known(r2.T)
+        return result
+
+    return scores
 
 
 def _with_unit(text, unit):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.metrics.bootstrap import Scores
 from lstm_jax.metrics.confusion import confusion
 from lstm_jax.targets import VOID
 from lstm_jax.tasks.task import Task, masked
@@ -137,6 +138,8 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
         mode="max",
         report=report,
         figures=figures,
+        example_losses=_example_losses,
+        weighted_scores=_weighted_scores,
     )
 
 
@@ -170,6 +173,38 @@ def scores(matrix) -> dict[str, float | None]:
         "pixel_accuracy": float(hit.sum() / matrix.sum()) if matrix.sum() else None,
         "foreground_iou": float(hit[1:].sum() / union) if union else None,
     }
+
+
+def _example_losses(predictions, targets):
+    """1 - Dice of each example, over the pixels that are not background."""
+    known = targets != VOID
+    axes = tuple(range(1, targets.ndim))
+    hit = ((predictions == targets) & (targets > 0) & known).sum(axes)
+    both = ((predictions > 0) & known).sum(axes) + ((targets > 0) & known).sum(axes)
+    return np.where(both, 1 - 2 * hit / np.maximum(both, 1), 0.0)
+
+
+def _weighted_scores(predictions, targets) -> Scores:
+    classes = 1 + int(
+        max(predictions.max(), np.where(targets == VOID, 0, targets).max())
+    )
+    each = confusion(predictions, targets, classes).astype(np.float64)  # [N, K, K]
+
+    def scores(weights):
+        found = np.einsum("rn,nij->rij", weights, each)
+        hit = np.diagonal(found, axis1=1, axis2=2)  # [R, K]
+        whole = found.sum(1) + found.sum(2)
+        there = whole > 0
+        count = np.maximum(there.sum(1), 1)
+        iou = np.where(there, hit / np.maximum(whole - hit, 1), 0)
+        dice = np.where(there, 2 * hit / np.maximum(whole, 1), 0)
+        return {
+            "mean_iou": iou.sum(1) / count,
+            "dice": dice.sum(1) / count,
+            "pixel_accuracy": hit.sum(1) / found.sum((1, 2)),
+        }
+
+    return scores
 
 
 def _per_class(matrix) -> list[dict]:

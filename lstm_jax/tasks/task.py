@@ -6,13 +6,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.metrics.bootstrap import Scores
+
 
 class Task(NamedTuple):
     """What the outputs of a network mean, as pure functions.
 
     A batch is a dict with `targets` [B, ...] and `mask` [B], 0 for padding.
-    `loss`, `metrics` and `predict` run inside a compiled step; `report` and `figures`
-    run once, on NumPy arrays of a whole split.
+    `loss`, `metrics` and `predict` run inside a compiled step; what comes after `mode`
+    runs once, on NumPy arrays of a whole split of N examples.
     """
 
     name: str  # "classification" | "regression" | "forecasting" | "multilabel" | …
@@ -24,6 +26,10 @@ class Task(NamedTuple):
     mode: str  # "max" | "min"
     report: Callable  # (predictions [N, K], targets) -> dict that JSON can hold
     figures: Callable  # (predictions [N, K], targets) -> {name: Figure}
+    example_losses: Callable  # (predictions, targets) -> [N], high where it is wrong
+    # (predictions, targets) -> Scores: (weights [R, N]) -> {metric: [R]}, each example
+    # counted weight times; a metric inside of another is named "macro.f1"
+    weighted_scores: Callable[..., Scores]
 
 
 def masked(values, mask):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.metrics.bootstrap import Scores
 from lstm_jax.metrics.ctc import (
     Decoded,
     beam_search,
@@ -130,6 +131,8 @@ def text_recognition(
         mode="min",
         report=report,
         figures=figures,
+        example_losses=_example_losses,
+        weighted_scores=_weighted_scores,
     )
 
 
@@ -183,6 +186,34 @@ def scores(true: Sequence[str], read: Sequence[str]) -> dict:
             {"true": t, "read": r, "count": count} for (t, r), count in most
         ],
     }
+
+
+def _example_losses(predictions, targets):
+    """The edits of each line, divided by its characters."""
+    edits, characters, _ = _text_counts(predictions, targets)
+    return edits / np.maximum(characters, 1)
+
+
+def _weighted_scores(predictions, targets) -> Scores:
+    edits, characters, exact = _text_counts(predictions, targets)
+
+    def scores(weights):
+        total = weights @ characters
+        return {
+            "cer": np.where(total > 0, weights @ edits / np.maximum(total, 1), np.nan),
+            "exact": weights @ exact.astype(np.float64) / weights.sum(1),
+        }
+
+    return scores
+
+
+def _text_counts(predictions, targets):
+    """Edits, characters and whether nothing is wrong, of each line, [N] each."""
+    true = [[int(label) for label in row if label] for row in targets]
+    read = [[int(label) for label in row if label] for row in predictions[..., 0]]
+    pairs = zip(true, read, strict=True)
+    edits = np.asarray([align(t, r).distance for t, r in pairs], np.float64)
+    return edits, np.asarray([len(t) for t in true], np.float64), edits == 0
 
 
 def _check(predictions, targets):

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from lstm_jax.figures import precision_recall_figure
-from lstm_jax.metrics import one_against_rest
-from lstm_jax.tasks import classification
+from lstm_jax.tasks.classification import one_against_rest
 
 
 @pytest.mark.parametrize("width, named", [(3, 3), (14, 10)])
@@ -14,8 +13,7 @@ def test_the_hardest_curves_have_a_name(width, named):
     targets = rng.integers(0, width, 200)
     p = rng.dirichlet(np.ones(width), 200) + np.eye(width)[targets] * rng.random(width)
     p /= p.sum(-1, keepdims=True)
-    task = classification([f"${k}" for k in range(width)])
-    pairs = one_against_rest(task, p, targets)
+    pairs = one_against_rest(p, targets)
     figure = precision_recall_figure(pairs, [f"${k}" for k in range(width)])
     figure.canvas.draw()
     ax = figure.axes[0]

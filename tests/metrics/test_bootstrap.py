@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from lstm_jax.metrics import bootstrap, example_losses
-from lstm_jax.metrics.bootstrap import areas, weighted_scores
-from lstm_jax.tasks import classification, forecasting, multilabel, regression
+from lstm_jax.metrics import bootstrap
+from lstm_jax.metrics.ranking import areas
+from lstm_jax.targets import COLUMNS, VOID
+from lstm_jax.tasks import (
+    classification,
+    detection,
+    forecasting,
+    multilabel,
+    regression,
+    segmentation,
+    text_recognition,
+)
 
 NOT_IN_REPORT = ("brier", "macro.average_precision")
 RNG = np.random.default_rng(0)
@@ -38,12 +47,56 @@ def numbers(n=50, outputs=2):
     return targets + RNG.normal(size=targets.shape), targets
 
 
+def masks(shape=(12, 6, 7), classes=4):
+    targets = RNG.integers(0, classes, shape).astype(np.uint8)
+    wrong = RNG.integers(0, classes, shape).astype(np.uint8)
+    predictions = np.where(RNG.random(shape) < 0.6, targets, wrong)
+    targets[RNG.random(shape) < 0.1] = VOID
+    return predictions, targets
+
+
+def boxes(n=20, things=4):
+    targets = np.zeros((n, things, COLUMNS), np.float32)
+    targets[..., :2] = RNG.random((n, things, 2)) * 10
+    targets[..., 2:4] = targets[..., :2] + 2 + 6 * RNG.random((n, things, 2))
+    targets[..., 4] = RNG.integers(-1, 3, (n, things))
+    moved = targets[..., :4] + 0.4 * RNG.normal(size=(n, things, 4))
+    scores, classes = RNG.random((n, things, 1)), np.abs(targets[..., 4:5])
+    return np.concatenate([moved, scores, classes], -1).astype(np.float32), targets
+
+
+def lines(n=15, length=8):
+    ends = np.arange(length) < RNG.integers(1, length + 1, (n, 1))
+    targets = RNG.integers(1, 5, (n, length)) * ends
+    wrong = RNG.integers(0, 5, targets.shape)
+    predictions = np.zeros((n, length, 4), np.float32)
+    predictions[..., 0] = np.where(RNG.random(targets.shape) < 0.9, targets, wrong)
+    return predictions, targets
+
+
 TASKS = {
     "classification": (classification("abcdef"), probabilities()),
+    "classification, top 2": (classification("abcdef", top_k=2), probabilities()),
     "regression": (regression(2), numbers()),
     "forecasting": (forecasting(2), clips()),
     "multilabel": (multilabel("xyz"), labels()),
+    "segmentation": (segmentation("abcd"), masks()),
+    "detection": (detection("abc", (20, 20), emits=False), boxes()),
+    "recognition": (text_recognition("abcd"), lines()),
 }
+
+
+AVERAGED = {  # what of a report their losses of examples average to
+    "classification": "loss",
+    "regression": "mae",
+    "forecasting": "mse",
+    "multilabel": "loss",
+}
+
+
+def intervals(task, predictions, targets, **options):
+    scores = task.weighted_scores(predictions, targets)
+    return bootstrap(scores, len(targets), **options)
 
 
 @pytest.fixture(params=TASKS)
@@ -62,8 +115,8 @@ def test_weights_count_examples_as_often_as_a_report_of_repeated_ones(case):
     rng = np.random.default_rng(1)
     weights = rng.integers(0, 3, (3, len(targets))).astype(float)
     weights[0] = 1
-    found = weighted_scores(task.name, predictions, targets)(weights)
-    assert len(found) >= 4
+    found = task.weighted_scores(predictions, targets)(weights)
+    assert len(found) >= 2
     for row, weight in enumerate(weights.astype(int)):
         again = np.repeat(np.arange(len(targets)), weight)
         report = task.report(predictions[again], targets[again])
@@ -89,17 +142,19 @@ def test_weights_count_examples_as_often_as_a_report_of_repeated_ones(case):
 
 def test_the_chunk_that_fits_in_memory_changes_nothing(monkeypatch):
     predictions, targets = labels()
-    whole = bootstrap("multilabel", predictions, targets, resamples=50)
+    whole = intervals(multilabel("xyz"), predictions, targets, resamples=50)
     held = []
 
     def watched(scores, positive, weights):
         held.append(weights.size)
         return areas(scores, positive, weights)
 
-    module = importlib.import_module("lstm_jax.metrics.bootstrap")
-    monkeypatch.setattr(module, "areas", watched)
-    monkeypatch.setattr(module, "CHUNK", 1000)
-    parts = bootstrap("multilabel", predictions, targets, resamples=50)
+    ranking = importlib.import_module("lstm_jax.metrics.ranking")
+    monkeypatch.setattr(ranking, "areas", watched)
+    for name in ("bootstrap", "ranking"):
+        module = importlib.import_module(f"lstm_jax.metrics.{name}")
+        monkeypatch.setattr(module, "CHUNK", 1000)
+    parts = intervals(multilabel("xyz"), predictions, targets, resamples=50)
     assert max(held) <= 1000
     for name, ends in whole.items():  # float64 sums in another order
         assert parts[name] == pytest.approx(ends, rel=1e-12), name
@@ -123,14 +178,14 @@ def test_curves_under_weights_equal_scikit_learn():
 
 def test_intervals_hold_the_value_and_depend_on_the_seed_only(case):
     task, (predictions, targets) = case
-    found = bootstrap(task.name, predictions, targets, resamples=300)
+    found = intervals(task, predictions, targets, resamples=300)
     report = task.report(predictions, targets)
     for name, (low, high) in found.items():
         assert low < high, name
         if task.name != "classification" or name not in NOT_IN_REPORT:
             assert low <= value(report, name) <= high, name
-    assert found == bootstrap(task.name, predictions, targets, resamples=300)
-    other = bootstrap(task.name, predictions, targets, resamples=300, seed=1)
+    assert found == intervals(task, predictions, targets, resamples=300)
+    other = intervals(task, predictions, targets, resamples=300, seed=1)
     assert other != found and other.keys() == found.keys()
 
 
@@ -139,12 +194,12 @@ def test_the_width_is_that_of_the_binomial_distribution():
     p[:, 0] = 0.9
     p[:, 1] = 0.1
     targets = (np.arange(1000) < 200).astype(int)
-    low, high = bootstrap("classification", p, targets, resamples=4000)["accuracy"]
+    low, high = intervals(classification("ab"), p, targets, resamples=4000)["accuracy"]
     deviation = np.sqrt(0.8 * 0.2 / 1000)
     # 1.96 standard deviations; 4,000 draws tell a 97.5th percentile to 3 %
     assert high - 0.8 == pytest.approx(1.96 * deviation, rel=0.08)
     assert 0.8 - low == pytest.approx(1.96 * deviation, rel=0.08)
-    narrow = bootstrap("classification", p, targets, level=0.5, resamples=4000)
+    narrow = intervals(classification("ab"), p, targets, level=0.5, resamples=4000)
     half = narrow["accuracy"][1] - narrow["accuracy"][0]
     assert half == pytest.approx(2 * 0.674 * deviation, rel=0.12)
 
@@ -152,18 +207,19 @@ def test_the_width_is_that_of_the_binomial_distribution():
 @pytest.mark.filterwarnings("error")
 def test_what_is_never_defined_has_no_interval():
     p, _ = probabilities()
-    found = bootstrap("classification", p, np.full(60, 2), resamples=20)
+    found = intervals(classification("abcdef"), p, np.full(60, 2), resamples=20)
     assert "macro.roc_auc" not in found and "accuracy" in found
     predictions, targets = labels()
-    found = bootstrap("multilabel", predictions, targets * np.nan, resamples=20)
+    found = intervals(multilabel("xyz"), predictions, targets * np.nan, resamples=20)
     assert found == {}
-    found = bootstrap("regression", np.ones((4, 1)), np.zeros((4, 1)), resamples=20)
+    found = intervals(regression(), np.ones((4, 1)), np.zeros((4, 1)), resamples=20)
     assert "r2" not in found and found["mae"] == (1, 1)
 
 
-def test_losses_of_examples_average_to_the_loss_of_the_report(case):
-    task, (predictions, targets) = case
-    losses = example_losses(task.name, predictions, targets)
+@pytest.mark.parametrize("name", AVERAGED)
+def test_losses_of_examples_average_to_the_loss_of_the_report(name):
+    task, (predictions, targets) = TASKS[name]
+    losses = task.example_losses(predictions, targets)
     assert losses.shape == (len(targets),)
     report = task.report(predictions, targets)
     if task.name == "multilabel":
@@ -171,19 +227,41 @@ def test_losses_of_examples_average_to_the_loss_of_the_report(case):
         assert (losses * entries).sum() / entries.sum() == pytest.approx(report["loss"])
         alone = targets.copy()
         alone[3] = np.nan
-        losses = example_losses(task.name, predictions, alone)
+        losses = task.example_losses(predictions, alone)
         assert np.isnan(losses).tolist() == [k == 3 for k in range(len(targets))]
         return
-    name = {"regression": "mae", "forecasting": "mse"}.get(task.name, "loss")
     close = 1e-6 if task.name == "forecasting" else 1e-12  # float32 sums of a frame
-    assert losses.mean() == pytest.approx(report[name], rel=close)
+    assert losses.mean() == pytest.approx(report[AVERAGED[name]], rel=close)
     worst = int(losses.argmax())
     if task.name == "classification":
         assert predictions[np.arange(60), targets].argmin() == worst
 
 
+def dice_error(report):
+    matrix = np.asarray(report["pixel_confusion"])
+    both = matrix[1:].sum() + matrix[:, 1:].sum()
+    return 1 - 2 * np.trace(matrix[1:, 1:]) / both
+
+
+@pytest.mark.parametrize(
+    "name, loss",
+    [
+        ("segmentation", dice_error),
+        ("detection", lambda report: 1 - report["f1"]),
+        ("recognition", lambda report: report["cer"]),
+    ],
+)
+def test_losses_of_examples_are_those_of_a_report_of_one(name, loss):
+    task, (predictions, targets) = TASKS[name]
+    wanted = [
+        loss(task.report(predictions[k : k + 1], targets[k : k + 1]))
+        for k in range(len(targets))
+    ]
+    assert len(set(wanted)) > 3
+    losses = task.example_losses(predictions, targets)
+    np.testing.assert_allclose(losses, wanted, rtol=1e-12)  # float64 in another order
+
+
 def test_mistakes():
     with pytest.raises(ValueError, match=r"level=95 is not in \(0, 1\)"):
-        bootstrap("classification", *probabilities(), level=95)
-    with pytest.raises(ValueError, match='task="counting", wanted one of'):
-        bootstrap("counting", *probabilities())
+        intervals(classification("abcdef"), *probabilities(), level=95)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lstm_jax.tasks import Task, classification
+from lstm_jax.tasks.classification import one_against_rest
 
 NAMES = ("a", "b", "c")
 
@@ -129,6 +130,14 @@ def test_report_by_hand():
     assert report["weighted"]["recall"] == pytest.approx(0.6)
     assert report["examples"] == 5 and report["classes"] == ["a", "b", "c"]
     assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_each_class_against_the_rest():
+    p = np.array([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]])
+    (no, yes) = one_against_rest(p, np.array([1, 0, 0]))
+    assert no[1].tolist() == [False, True, True] and yes[1].tolist() == [True, 0, 0]
+    np.testing.assert_array_equal(no[0], p[:, 0])
+    np.testing.assert_array_equal(yes[0], p[:, 1])
 
 
 @pytest.mark.filterwarnings("error")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lstm_jax.tasks import Task, multilabel
+from lstm_jax.tasks.multilabel import known_entries
 
 NAMES = ("rain", "snow", "hail")
 
@@ -146,6 +147,14 @@ def test_labels_without_both_answers_and_without_any():
     json.dumps(nothing, allow_nan=False)
     ax = task.figures(p, targets * np.nan)["roc"].axes[0]
     assert "no curve" in ax.texts[0].get_text()
+
+
+def test_pairs_hold_known_entries_only():
+    p = np.array([[0.2, 0.8], [0.6, 0.4], [0.9, 0.1]])
+    targets = np.array([[1, np.nan], [0, 1], [np.nan, np.nan]])
+    (a, b) = known_entries(p, targets, 2)
+    assert a[0].tolist() == [0.2, 0.6] and a[1].tolist() == [True, False]
+    assert b[0].tolist() == [0.4] and b[1].tolist() == [True]
 
 
 def test_a_certain_mistake_costs_what_float32_can_say():
