@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from experiments.config import explain
+from experiments.errors import explain
 from experiments.measuring.comparisons import Accuracy, Memory, accuracy, memory
 from experiments.measuring.cures import Cures, cures
 from experiments.measuring.tesseract import Reading, reading

@@ -10,62 +10,30 @@ import json
 import math
 import os
 import shlex
-import traceback
 import types
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from experiments.errors import UsageError
+from experiments.models import MODELS
 from experiments.options import Config
 from experiments.presets import PRESETS
+from experiments.tasks import TASKS
 
 _UNIONS = (Union, types.UnionType)
 
 
-FINDERS = {"segmentation": ("renet", "unet"), "detection": ("emitter", "bottleneck")}
-LINES = ("vgsl", "crnn")  # kinds of networks that read lines of text
-_CELLED, _FREE = ("reader", "encoder_forecaster", "stacked"), ("predrnn", "predrnn_v2")
 # An option, and what another has to be for it. Only such as no preset gives, since a
 # preset's order=rows for a forecast is nobody's mistake.
 _NEEDS = (
     ("optimizer.cycles", "optimizer.schedule", ("restarts",)),
     ("optimizer.patience", "optimizer.schedule", ("plateau",)),
     ("optimizer.nesterov", "optimizer.name", ("sgd", "adam", "adamw")),
-    ("model.init", "model.kind", _CELLED),
-    ("model.recurrent_init", "model.kind", _CELLED),
     ("model.recurrent_init", "model.init", ("glorot", "he", "lecun")),
-    ("model.forget_bias", "model.kind", _CELLED),
     ("model.forget_bias", "model.cell", ("lstm", "conv_lstm")),
     ("model.activation", "model.cell", ("rnn",)),
-    ("model.tbptt_steps", "model.kind", ("reader",)),
-    ("model.remat", "model.kind", (*_CELLED[1:], *_FREE)),
-    ("task.feedback", "model.kind", ("stacked", *_FREE)),
-    ("task.dice", "task.name", ("segmentation",)),
-    ("model.feedforward", "task.name", tuple(FINDERS)),
-    ("model.boxes", "model.kind", ("emitter",)),
-    ("model.spec", "model.kind", ("vgsl",)),
-    ("model.margin", "model.kind", ("vgsl",)),
-    ("task.beams", "task.name", ("recognition",)),
-    ("data.buckets", "task.name", ("recognition",)),
-    ("augment.warp", "task.name", ("recognition",)),
 )
-
-
-class UsageError(ValueError):
-    """A person's mistake, with a message that says what to do."""
-
-
-def explain(error: BaseException) -> str:
-    """One line for a mistake that our own code found; a traceback for any other."""
-    frames = traceback.extract_tb(error.__traceback__)
-    root = Path(__file__).parents[1]
-    found_by_us = frames and any(
-        Path(frames[-1].filename).is_relative_to(root / package)
-        for package in ("lstm_jax", "experiments")
-    )
-    if found_by_us or isinstance(error, OSError):
-        return f"error: {error}"
-    return "".join(traceback.format_exception(error)).rstrip()
 
 
 def preset(name: str) -> Config:
@@ -248,32 +216,7 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
             "augment.mixup pairs pictures of all devices, which --parallel=pmap keeps "
             "apart; use --parallel=jit"
         )
-    forecasts = config.task.name == "forecasting"
-    if forecasts and config.augment.mixup:
-        raise UsageError("augment.mixup mixes targets, which a forecast does not have")
-    _check_finder(config)
-    special = FINDERS | {"recognition": LINES}
-    kinds = [kind for kinds in special.values() for kind in kinds]
-    known = config.task.name in special or config.model.kind in kinds
-    if not known and forecasts == (config.model.kind == "reader"):
-        raise UsageError(
-            f"task.name={config.task.name} and model.kind={config.model.kind} do not "
-            "go together: forecasting wants encoder_forecaster, stacked, predrnn or "
-            "predrnn_v2, which do nothing else"
-        )
-    encoder = config.model.encoder
-    if encoder != "none" and config.model.kind != "reader":
-        raise UsageError(
-            f"model.encoder={encoder} is for model.kind=reader, not for "
-            f"{config.model.kind}"
-        )
-    if config.model.encoder_weights and not encoder.startswith("resnet"):
-        raise UsageError(
-            f"model.encoder_weights is given, but model.encoder={encoder}; use "
-            "--model.encoder=resnet18, resnet34 or resnet50"
-        )
-    if config.task.loss in ({"huber"} if forecasts else {"l1", "bce", "ssim"}):
-        raise UsageError(f"task.loss={config.task.loss} is not for {config.task.name}")
+    _check_task(config)
     _check_heeded(config, searched)
     _check_folds(config)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
@@ -295,40 +238,55 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
     return config
 
 
-def _check_finder(config: Config) -> None:
-    """Refuses what does not go with masks and boxes."""
-    name, kind = config.task.name, config.model.kind
-    for task, kinds in (*FINDERS.items(), ("recognition", LINES)):
-        if (name == task) != (kind in kinds):
-            raise UsageError(
-                f"task.name={name} and model.kind={kind} do not go together: "
-                f"{task} wants {' or '.join(kinds)}, which do nothing else"
-            )
-    if config.data.normalize == "line" and name != "recognition":
-        raise UsageError(f"data.normalize=line is for lines of text, not for {name}")
-    if name not in FINDERS and name != "recognition":
+def _check_task(config: Config) -> None:
+    """Refuses a network, a loss or augmentation that the task cannot have."""
+    task, model = TASKS[config.task.name], MODELS[config.model.kind]
+    if model.name not in task.models:
+        fit = [name for name, other in TASKS.items() if model.name in other.models]
+        raise UsageError(
+            f"task.name={task.name} and model.kind={model.name} do not go together: "
+            f"{task.name} wants {' or '.join(task.models)}, and {model.name} is for "
+            f"{' or '.join(fit)}"
+        )
+    if config.task.loss not in task.losses:
+        raise UsageError(f"task.loss={config.task.loss} is not for {task.name}")
+    encoder = config.model.encoder
+    if config.model.encoder_weights and not encoder.startswith("resnet"):
+        raise UsageError(
+            f"model.encoder_weights is given, but model.encoder={encoder}; use "
+            "--model.encoder=resnet18, resnet34 or resnet50"
+        )
+    if config.data.normalize == "line" and not task.bucketed:
+        raise UsageError(
+            f"data.normalize=line is for lines of text, not for {task.name}"
+        )
+    _check_augmentation(config, task)
+    task.check(config)
+
+
+def _check_augmentation(config: Config, task) -> None:
+    if config.augment.mixup and not task.mixes_targets:
+        raise UsageError(
+            f"augment.mixup mixes targets, which a {task.name} does not have"
+        )
+    if not task.moves_targets:
         return
-    targets = "text" if name == "recognition" else "masks or boxes"
-    others = " and augment.warp" if name == "recognition" else ""
     for option in ("shift", "rotate", "flip", "cutout", "mixup"):
         if value := getattr(config.augment, option):
+            others = " and augment.warp" if "augment.warp" in task.options else ""
             raise UsageError(
                 f"augment.{option}={value} would change the picture and leave its "
-                f"{targets}; use augment.noise{others}"
+                f"{task.target_type}; use augment.noise{others}"
             )
     if config.augment.crop != 1:
-        raise UsageError(f"augment.crop={config.augment.crop} is not for a {name}")
-    if config.folds is not None:
-        raise UsageError(f"folds are not for a {name}, whose targets are no classes")
-    if config.data.noise_rows:
-        raise UsageError(f"data.noise_rows is not for a {name}")
+        raise UsageError(f"augment.crop={config.augment.crop} is not for a {task.name}")
 
 
 def _check_heeded(config: Config, searched: Collection[str]) -> None:
     """Refuses what was given though another option leaves it without effect."""
     values = flat(dataclasses.asdict(config))
     usual = flat(dataclasses.asdict(Config()))
-    for name, other, wanted in _NEEDS:
+    for name, other, wanted in (*_NEEDS, *_needs_of_kinds()):
         unheeded = values[name] != usual[name] and values[other] not in wanted
         if unheeded and other not in searched:
             raise UsageError(
@@ -344,6 +302,18 @@ def _check_heeded(config: Config, searched: Collection[str]) -> None:
         )
 
 
+def _needs_of_kinds() -> list[tuple[str, str, tuple[str, ...]]]:
+    """As `_NEEDS`: the options that some tasks and networks heed, and others do not."""
+    found = []
+    for flag, kinds in (("task.name", TASKS), ("model.kind", MODELS)):
+        options = dict.fromkeys(o for kind in kinds.values() for o in kind.options)
+        found += [
+            (option, flag, tuple(n for n, k in kinds.items() if option in k.options))
+            for option in options
+        ]
+    return found
+
+
 def _check_folds(config: Config) -> None:
     folds, fold = config.folds, config.fold
     if folds is None:
@@ -356,8 +326,8 @@ def _check_folds(config: Config) -> None:
         raise UsageError(
             f"fold={fold}, but the {folds} folds are numbered 0 to {folds - 1}"
         )
-    if config.task.name == "forecasting":
-        raise UsageError("folds are for tasks with targets, which a forecast has not")
+    if reason := TASKS[config.task.name].cross_validates:
+        raise UsageError(reason)
     if config.distributed and fold is None:
         raise UsageError(
             f"folds={folds} are {folds} runs, of which distributed processes train one "

@@ -150,60 +150,23 @@ def _number(value):
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"
 
 
-def summary_table(report: dict) -> Table:
+def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Table:
     """The end of a run: test metrics, baselines beside them, and where it errs.
 
     Args:
       report: what a task's `report` returns; may hold "baselines": {name: a dict with
         the same keys, or some of them}.
+      metrics: those of the task, as `TaskKind.metrics` has them.
 
     Returns:
       A table for `Display.note`; the best of each line is bold.
     """
     baselines = report.get("baselines") or report.get("references") or {}
     unit = f" ({report['unit']})" if report.get("unit") else ""
-    if report.get("task") == "forecasting":
-        unit = " per frame"
-    lines = [("accuracy", ("accuracy",), max)]
-    lines += [
-        (f"{key[:-9]} accuracy", (key,), max)
-        for key in report
-        if key.startswith("top") and key.endswith("_accuracy")
+    lines = [
+        (label + unit * (name in ("mae", "rmse")), name.split("."), better)
+        for name, label, better in (*metrics, ("parameters", "parameters", "min"))
     ]
-    lines += [
-        ("F1, macro", ("macro", "f1"), max),
-        ("ROC AUC, macro", ("macro", "roc_auc"), max),
-        (f"MSE{unit}", ("mse",), min),
-        (f"MAE{unit}", ("mae",), min),
-        (f"RMSE{unit}", ("rmse",), min),
-        ("R2", ("r2",), max),
-        ("PSNR, dB", ("psnr",), max),
-        ("SSIM", ("ssim",), max),
-        ("CSI", ("csi",), max),
-        ("POD", ("pod",), max),
-        ("FAR", ("far",), min),
-        ("average precision, macro", ("macro", "average_precision"), max),
-        ("loss", ("loss",), min),
-    ]
-    if report.get("task") in ("segmentation", "detection"):
-        lines = [
-            ("mean IoU", ("mean_iou",), max),
-            ("Dice, mean over classes", ("dice",), max),
-            ("pixel accuracy", ("pixel_accuracy",), max),
-            ("IoU of all but background", ("foreground_iou",), max),
-            ("AP50", ("ap50",), max),
-            ("AP (COCO)", ("ap",), max),
-            ("AP50 of things mostly hidden", ("hidden", "ap50"), max),
-            ("recall of things mostly hidden", ("hidden", "ar50"), max),
-            ("F1 of boxes", ("f1",), max),
-            ("parameters", ("parameters",), min),
-        ]
-    if report.get("task") == "recognition":
-        lines = [
-            ("character error rate", ("cer",), min),
-            ("word error rate", ("wer",), min),
-            ("lines without a mistake", ("exact",), max),
-        ]
     findings = _findings(report)
     table = Table(
         box=box.SIMPLE_HEAD,
@@ -216,12 +179,14 @@ def summary_table(report: dict) -> Table:
     table.add_column("")
     for name in ("this run", *baselines):
         table.add_column(Text(str(name)), justify="right")
-    for label, keys, pick in lines:
+    for label, keys, better in lines:
         values = [_lookup(each, keys) for each in (report, *baselines.values())]
         if values[0] is None:
             continue
         known = [value for value in values if value is not None]
-        best = pick(known) if len(known) > 1 else None
+        best = None
+        if len(known) > 1 and better:
+            best = max(known) if better == "max" else min(known)
         cells = [
             Text("-", style="dim")
             if value is None

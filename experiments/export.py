@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.config import FINDERS, UsageError, explain
+from experiments.errors import UsageError, explain
 
 ENDINGS = {
     "jaxexport": ".jaxexport",
@@ -68,25 +68,26 @@ def export(
     format, out = _chosen(Path(run), out, format)
     if streaming and format != "jaxexport":
         raise UsageError(f"--streaming is for {ENDINGS['jaxexport']}, not for {out}")
-    config, about, task, params = _restored(run)
-    if config.task.name == "recognition" and format != "safetensors":
+    experiment, params = _restored(run)
+    config, spec = experiment.config, experiment.spec
+    if experiment.kind.bucketed and format != "safetensors":
         raise UsageError(
             f"{run} reads lines of text, of which only the weights are exported: "
             "--format=safetensors"
         )
     if format == "jaxexport":
-        content = _compiled(config, about, task, params, streaming)
+        content = _compiled(experiment, params, streaming)
         write_bytes(out, content)
     elif format == "onnx":
-        write_bytes(out, _onnx(out, config, about, task, params))
+        write_bytes(out, _onnx(out, experiment, params))
     elif format == "safetensors":
         from lstm_jax import training
 
-        options = dict(source=about.dataset, dir=None, manual_dir=None)
+        options = dict(source=spec.dataset, dir=None, manual_dir=None)
         plain = dataclasses.replace(config.data, **options)
         plain = dataclasses.replace(config, data=plain, run_dir=None, init_from=None)
-        told = {"config": dataclasses.asdict(plain), "data": dataclasses.asdict(about)}
-        words = {"classes": json.dumps(about.classes), "by": "lstm_jax"}
+        told = {"config": dataclasses.asdict(plain), "data": dataclasses.asdict(spec)}
+        words = {"classes": json.dumps(spec.classes), "by": "lstm_jax"}
         words["run"] = json.dumps(told)
         interop.write_safetensors(out, training.named(params), words)
     else:
@@ -116,15 +117,15 @@ def _restored(run: str | Path):
 
     from experiments.restoring import restored
 
-    config, about, task, params = restored(run)
-    return config, about, task, jax.device_get(params)
+    experiment, params = restored(run)
+    return experiment, jax.device_get(params)
 
 
-def forward(config, about, task, params, *, frames: int | None = None):
+def forward(experiment, params, *, frames: int | None = None):
     """`(function, inputs)`: from uint8 pictures to what `predict` answers with.
 
     Args:
-      config, about, task, params: of a run.
+      experiment, params: of a run.
       frames: of a clip; None leaves them open, in a run whose clips have lengths.
 
     Returns:
@@ -133,34 +134,35 @@ def forward(config, about, task, params, *, frames: int | None = None):
     """
     import jax.numpy as jnp
 
-    from experiments import network
+    from experiments.experiment import Experiment
 
     # The definition: time may be open, and nothing in it is bound to one version of
     # JAX, as the layouts that another engine pins are.
+    config, spec = experiment.config, experiment.spec
     plain = dataclasses.replace(config.model, engine="scan", tbptt_steps=None)
-    run = network.forward_fn(dataclasses.replace(config, model=plain), about)
-    steps, *shape = about.image_shape
-    if len(about.image_shape) == 3:
-        inputs = [(("B", *about.image_shape), jnp.uint8)]
-        return lambda x: task.predict(run(params, dict(inputs=x))[0]), inputs
-    dtype = jnp.uint8 if len(shape) == 3 else jnp.float32
-    if config.model.kind == "reader":
+    run = Experiment(dataclasses.replace(config, model=plain), spec)
+    steps, *shape = spec.image_shape
+    if spec.pictures:
+        inputs = [(("B", *spec.image_shape), jnp.uint8)]
+        return lambda x: run.predictions(params, dict(inputs=x)), inputs
+    dtype = jnp.float32 if spec.features else jnp.uint8
+    if experiment.model_kind.reads_lengths:
         inputs = [(("B", frames or "T", *shape), dtype), (("B",), jnp.int32)]
 
         def answer(x, lengths):
-            return task.predict(run(params, dict(inputs=x, lengths=lengths))[0])
+            return run.predictions(params, dict(inputs=x, lengths=lengths))
 
         return answer, inputs
-    horizon = config.task.horizon if config.task.name == "forecasting" else 0
+    unseen = experiment.kind.unseen_steps(config)
 
     def answer(x):
-        rest = jnp.zeros((x.shape[0], horizon, *x.shape[2:]), x.dtype)
-        return task.predict(run(params, dict(inputs=jnp.concatenate([x, rest], 1)))[0])
+        rest = jnp.zeros((x.shape[0], unseen, *x.shape[2:]), x.dtype)
+        return run.predictions(params, dict(inputs=jnp.concatenate([x, rest], 1)))
 
-    return answer, [(("B", steps - horizon, *shape), dtype)]
+    return answer, [(("B", steps - unseen, *shape), dtype)]
 
 
-def stepwise(config, about, task, params):
+def stepwise(experiment, params):
     """`(start, step, frame)`: the same for one frame at a time.
 
     Returns:
@@ -172,37 +174,32 @@ def stepwise(config, about, task, params):
     """
     import jax
     import jax.numpy as jnp
-    import numpy as np
 
-    from experiments import network
     from lstm_jax.models import stream
 
-    if len(about.image_shape) == 3:
+    spec = experiment.spec
+    if spec.pictures:
         raise UsageError("--streaming: the run reads single pictures, not clips")
-    shape = tuple(about.image_shape[1:])
+    shape = tuple(spec.image_shape[1:])
     try:
-        parts = stream(network.model(config, about), params, shape)
+        parts = stream(experiment.network.module, params, shape)
     except ValueError as error:
         raise UsageError(f"--streaming: {error}") from error
-    forecasts = config.task.name == "forecasting"
-    offset = np.float32(0) if forecasts else np.asarray(about.pixel_offset, np.float32)
-    scale = np.float32(1 / 255) if forecasts else np.asarray(about.pixel_scale, "f4")
     structure = jax.tree.structure(jax.eval_shape(parts.start))
 
     def start():
         return tuple(jax.tree.leaves(parts.start()))
 
     def step(state, frame):
-        frame = (frame.astype(jnp.float32) - offset) * scale
-        state, output = parts.step(jax.tree.unflatten(structure, state), frame)
-        if not forecasts:
-            output = task.predict(output[None])[0]
+        state = jax.tree.unflatten(structure, state)
+        state, output = parts.step(state, spec.normalize(frame))
+        output = experiment.kind.stream_answer(experiment.task, output)
         return tuple(jax.tree.leaves(state)), output
 
-    return start, step, (shape, jnp.uint8 if len(shape) == 3 else jnp.float32)
+    return start, step, (shape, jnp.float32 if spec.features else jnp.uint8)
 
 
-def _compiled(config, about, task, params, streaming: bool) -> bytes:
+def _compiled(experiment, params, streaming: bool) -> bytes:
     import jax
     from jax import export as jax_export
 
@@ -219,7 +216,7 @@ def _compiled(config, about, task, params, streaming: bool) -> bytes:
         finally:
             jax.config.update("jax_traceback_in_locations_limit", limit)
 
-    function, inputs = forward(config, about, task, params)
+    function, inputs = forward(experiment, params)
     scope = jax_export.SymbolicScope()
     open_sizes = {
         name: jax_export.symbolic_shape(name, scope=scope)[0] for name in "BT"
@@ -230,25 +227,26 @@ def _compiled(config, about, task, params, streaming: bool) -> bytes:
     ]
     functions = {"answer": made(function, *specs)}
     if streaming:
-        start, step, frame = stepwise(config, about, task, params)
+        start, step, frame = stepwise(experiment, params)
         functions["start"] = made(start)
         state = jax.eval_shape(start)
         functions["step"] = made(step, state, jax.ShapeDtypeStruct(*frame))
-    shape = tuple(about.image_shape)
-    if len(shape) == 3:
+    config, spec = experiment.config, experiment.spec
+    shape = tuple(spec.image_shape)
+    if spec.pictures:
         told = {"kind": "pictures", "shape": shape}
     else:
         windows = config.data.sampling == "windows"
         told = {
-            "kind": "clips" if len(shape) == 4 else "features",
+            "kind": "features" if spec.features else "clips",
             "shape": shape[1:],
             "frames": inputs[0][0][1] if len(inputs) == 1 else shape[0],
             "sampling": "spread" if windows else config.data.sampling,
         }
     table = {
         "task": config.task.name,
-        "dataset": about.dataset,
-        "classes": about.classes,
+        "dataset": spec.dataset,
+        "classes": spec.classes,
         "inputs": told,
         "platforms": PLATFORMS,
         "jax": jax.__version__,
@@ -257,7 +255,7 @@ def _compiled(config, about, task, params, streaming: bool) -> bytes:
     return exported.pack(table, functions)
 
 
-def _onnx(out: Path, config, about, task, params) -> bytes:
+def _onnx(out: Path, experiment, params) -> bytes:
     if importlib.util.find_spec("jax2onnx") is None:
         raise UsageError(
             f"--out={out} needs jax2onnx, which wants an older orbax: make an "
@@ -265,12 +263,13 @@ def _onnx(out: Path, config, about, task, params) -> bytes:
         )
     from experiments import onnx_file
 
-    if config.task.name in FINDERS or config.task.name == "forecasting":
-        raise UsageError(f"--out={out}: a {config.task.name} is not exported to ONNX")
+    task, spec = experiment.kind, experiment.spec
+    if not task.to_onnx:
+        raise UsageError(f"--out={out}: a {task.name} is not exported to ONNX")
     # With an open time jax2onnx knows no masks.
-    frames = about.image_shape[0] if len(about.image_shape) != 3 else None
-    function, inputs = forward(config, about, task, params, frames=frames)
-    words = {"task": config.task.name, "classes": about.classes}
+    frames = None if spec.pictures else spec.image_shape[0]
+    function, inputs = forward(experiment, params, frames=frames)
+    words = {"task": task.name, "classes": spec.classes}
     try:
         return onnx_file.model_bytes(function, inputs, words)
     except ValueError as error:

@@ -5,7 +5,6 @@ Such a file is a zip, stored, of a table in JSON and of compiled functions by
 Flax, our models, or a checkpoint; nothing is unpickled.
 """
 
-import argparse
 import contextlib
 import functools
 import importlib.util
@@ -14,7 +13,6 @@ import json
 import math
 import os
 import re
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -22,14 +20,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.config import UsageError, explain
+from experiments.errors import UsageError
+from experiments.spec import DataSpec
+from experiments.tasks import TASKS
 
 ENDING = ".jaxexport"
 FORMAT = 1
 TABLE = "about.json"
 FUNCTIONS = {"answer.bin": 2, "start.bin": 0, "step.bin": 2}  # most inputs of each
-SHOWN = "classification", "regression", "multilabel"
-BATCH = 256
 _LONGEST = 4 * 2**20  # bytes of the table
 _LARGEST = 2**30  # numbers of one picture or clip
 _CALLS = {"shape_assertion"}  # custom calls of a program with sizes left open
@@ -77,40 +75,56 @@ def read(path: str | Path) -> Exported:
     return Exported(about, functions)
 
 
-def predict(path: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
-    """Answers for pictures or clips, as `experiments.predict.predict` gives them.
+class Predictor:
+    """The compiled function of a file; answers as `experiments.predictor.Predictor`.
+
+    Args:
+      path: of the file.
 
     Raises:
-      ValueError: if the file cannot be read, or a path does not exist.
+      UsageError: the file cannot be read, or its answers are not told in words.
     """
-    from lstm_jax import data
 
-    if not paths:
-        raise UsageError("no pictures named: give files, folders or a CSV")
-    about, answer = _loaded(path)
-    if about["task"] not in SHOWN:
-        raise UsageError(
-            f"{path}: the answers of a {about['task']} are not shown from a file; call "
-            "it as docs/interop.md says, or give the folder of the run"
-        )
-    if about["inputs"]["kind"] != "pictures":
-        return [_answer_clip(about, answer, clip) for clip in data.clip_paths(paths)]
-    files, answers = data.image_paths(paths), []
-    for start in range(0, len(files), BATCH):
-        rows, images = [], []
-        for file in files[start : start + BATCH]:
-            rows.append({"path": str(file)})
-            try:
-                images.append(data.read_image(file, tuple(about["inputs"]["shape"])))
-            except data.DataError as error:
-                rows[-1]["error"] = str(error)
-        good = [row for row in rows if "error" not in row]
-        if good:
-            outputs = np.asarray(answer(np.stack(images)))
-            for row, output in zip(good, outputs, strict=True):
-                row |= _describe(about, output)
-        answers += rows
-    return answers
+    def __init__(self, path: str | Path):
+        about, self._answer = _loaded(path)
+        if not _told_in_words(about):
+            raise UsageError(
+                f"{path}: the answers of a {about['task']} are not shown from a file; "
+                "call it as docs/interop.md says, or give the folder of the run"
+            )
+        self.kind, self.spec = TASKS[about["task"]], _spec(about)
+        self._inputs = about["inputs"]
+
+    def __call__(self, **batch: np.ndarray) -> np.ndarray:
+        """Predictions of a batch of `inputs` and, of clips, `lengths`."""
+        return np.asarray(self._answer(*batch.values()))
+
+    def read_clip(self, path: Path) -> tuple[np.ndarray, int]:
+        """A clip, or a sequence of features, and its number of steps."""
+        from lstm_jax import data
+
+        frames, *shape = self.spec.image_shape
+        sampling = self._inputs.get("sampling", "spread")
+        if not self.spec.features:
+            return data.read_clip(path, frames, tuple(shape), sampling)
+        clip, length = data.read_features(path, frames, sampling)
+        if clip.shape[1:] != tuple(shape):
+            raise data.DataError(
+                f"{path}: steps of {clip.shape[-1]} features, but {shape[0]} are wanted"
+            )
+        return clip, length
+
+
+def _told_in_words(about: dict[str, Any]) -> bool:
+    return about["task"] in TASKS and TASKS[about["task"]].shown_from_file
+
+
+def _spec(about: dict[str, Any]) -> DataSpec:
+    """What the table says of the data; the function normalises by itself."""
+    inputs, classes = about["inputs"], about["classes"]
+    frames = [inputs["frames"]] if "frames" in inputs else []
+    shape = [*frames, *inputs["shape"]]
+    return DataSpec(about.get("dataset", ""), classes, shape, len(classes), [], [])
 
 
 def watch(path: str | Path, source: str, *, every: int = 25) -> dict[str, Any]:
@@ -144,8 +158,8 @@ def watch(path: str | Path, source: str, *, every: int = 25) -> dict[str, Any]:
         seconds.append(1000 * (time.perf_counter() - since))
         if every and (len(seconds) - 1) % every == 0:
             line = f"frame {len(seconds) - 1}"
-            if about["task"] in SHOWN:
-                line += f"  {_words(_describe(about, np.asarray(output)))}"
+            if _told_in_words(about):
+                line += f"  {_words(about, np.asarray(output))}"
             print(f"{line}  {seconds[-1]:.1f} ms")
     if not seconds:
         raise UsageError(f"{source}: no frame came")
@@ -157,39 +171,11 @@ def watch(path: str | Path, source: str, *, every: int = 25) -> dict[str, Any]:
     return {"frames": len(seconds), "outputs": np.asarray(output)}
 
 
-def main(arguments: list[str]) -> int:
-    """The command line of predict, of an exported file; no more than JAX is needed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.predict",
-        description="Answers for pictures or clips, by an exported file.",
-    )
-    parser.add_argument("file", type=Path, help=f"the file, such as model{ENDING}")
-    parser.add_argument("paths", nargs="*", help="pictures, folders or a CSV; clips")
-    parser.add_argument("--out", type=Path, help="also write a .csv or .jsonl file")
-    parser.add_argument("--live", help="a clip, a camera's number, or - for raw frames")
-    parser.add_argument(
-        "--accelerator", choices=["auto", "cpu", "gpu", "tpu"], default="auto"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        if options.out and options.out.suffix not in (".csv", ".jsonl"):
-            raise UsageError(
-                f"--out={options.out}: the name must end in .csv or .jsonl"
-            )
-        _start(options.accelerator)
-        if options.live is not None:
-            watch(options.file, options.live)
-            return 0
-        answers = predict(options.file, *options.paths)
-        _show(answers)
-        if options.out:
-            from experiments.predict import write
-
-            write(answers, options.out)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(explain(error), file=sys.stderr)
-        return 2
-    return 1 if any("error" in row for row in answers) else 0
+def _words(about: dict[str, Any], output: np.ndarray) -> str:
+    """The answer to one frame of a stream."""
+    kind = TASKS[about["task"]]
+    row = {"path": ""} | kind.describe(_spec(about), [], output, Path())
+    return "  ".join(kind.row(row)[1:])
 
 
 def _bad(path: Path, reason: str) -> UsageError:
@@ -270,7 +256,7 @@ def _function(path: Path, name: str, program: bytes, about: dict[str, Any]):
         fits = shapes and shapes[0][1 + clips :] == whole and len(shapes) <= 1 + clips
         if not fits:
             raise _bad(path, f"its {name} takes {shapes}, its {TABLE} says {whole}")
-        named = classes and about["task"] in SHOWN
+        named = classes and _told_in_words(about)
         if len(made) != 1 or (named and made[0][-1:] != (len(classes),)):
             raise _bad(
                 path, f"its {name} gives {made}, its {TABLE} has {len(classes)} classes"
@@ -331,7 +317,12 @@ def _compiled(path: str, written: float):
     return about, _running(Path(path), functions["answer"])
 
 
-def _start(accelerator: str) -> None:
+def start(accelerator: str) -> None:
+    """Chooses the device, by JAX alone.
+
+    Raises:
+      UsageError: JAX finds none of that kind.
+    """
     import jax
 
     if accelerator == "auto":
@@ -345,69 +336,6 @@ def _start(accelerator: str) -> None:
         raise UsageError(
             f"--accelerator={accelerator}: JAX finds no such device here"
         ) from error
-
-
-def _answer_clip(about: dict[str, Any], answer: Any, path: Path) -> dict[str, Any]:
-    from lstm_jax import data
-
-    inputs, row = about["inputs"], {"path": str(path)}
-    how = inputs["frames"], inputs.get("sampling", "spread")
-    try:
-        if inputs["kind"] == "features":
-            clip, length = data.read_features(path, *how)
-            if clip.shape[1:] != tuple(inputs["shape"]):
-                raise data.DataError(
-                    f"{path}: steps of {clip.shape[-1]} features, but "
-                    f"{inputs['shape'][0]} are wanted"
-                )
-        else:
-            shape = tuple(inputs["shape"])
-            clip, length = data.read_clip(path, how[0], shape, how[1])
-    except data.DataError as error:
-        return row | {"error": str(error)}
-    output = np.asarray(answer(clip[None], np.asarray([length], np.int32)))[0]
-    return row | _describe(about, output, length)
-
-
-def _describe(about: dict[str, Any], output: np.ndarray, length: int | None = None):
-    """A row of one answer; `output` is `[K]`, or `[T, K]` with an answer a step."""
-    classes = about["classes"]
-    if about["task"] == "multilabel":
-        columns = output[:length] if output.ndim == 2 else output
-        values = zip(classes, columns.T.tolist(), strict=True)
-        return {"probabilities": dict(values)}
-    values = output.tolist()
-    if about["task"] == "regression":
-        return {"value": values[0] if len(values) == 1 else values}
-    best = max(range(len(values)), key=values.__getitem__)
-    return {
-        "label": classes[best],
-        "confidence": values[best],
-        "probabilities": dict(zip(classes, values, strict=True)),
-    }
-
-
-def _words(row: dict[str, Any]) -> str:
-    if "label" in row:
-        return f"{row['label']}  {row['confidence']:.1%}"
-    if "value" in row:
-        values = row["value"] if isinstance(row["value"], list) else [row["value"]]
-        return ", ".join(f"{value:.4g}" for value in values)
-    most = {
-        name: max(p) if isinstance(p, list) else p
-        for name, p in row["probabilities"].items()
-    }
-    return ", ".join(f"{name} {p:.1%}" for name, p in most.items())
-
-
-def _show(answers: list[dict[str, Any]]) -> None:
-    good = [row for row in answers if "error" not in row]
-    width = max((len(row["path"]) for row in good), default=0)
-    for row in good:
-        print(f"{row['path']:<{width}}  {_words(row)}")
-    for row in answers:
-        if "error" in row:
-            print(row["error"], file=sys.stderr)
 
 
 def pack(about: dict[str, Any], functions: dict[str, Any]) -> bytes:

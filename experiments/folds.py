@@ -54,14 +54,15 @@ def train_folds(
       The `Folds`; its folder holds fold-0, fold-1, … and of all together folds.json,
       out_of_fold.csv and the pictures.
     """
-    from experiments import build, record
+    from experiments import record
     from experiments.display import Display
+    from experiments.experiment import Experiment
     from lstm_jax import data, training
 
     directory = directory_of(name, config)
     devices = training.select_accelerator(config.accelerator)
-    dataset = build.load_data(config)
-    about = build.facts(config, dataset)
+    whole = Experiment(config)
+    dataset, spec = whole.dataset, whole.spec
     share = dict(validation=config.data.validation, seed=config.data.split_seed)
     dealt = data.split_folds(dataset, config.folds, **share)
     if config.overwrite:
@@ -75,7 +76,7 @@ def train_folds(
     for own in each:  # a run of another kind in the way is told before hours of work
         directory_of(name, own)
     directory.mkdir(parents=True, exist_ok=True)
-    values = dict(config=dataclasses.asdict(config), data=dataclasses.asdict(about))
+    values = dict(config=dataclasses.asdict(config), data=dataclasses.asdict(spec))
     record.write_json(directory / "config.json", {"preset": name, **values})
 
     display, runs, known = Display(), [], []
@@ -89,7 +90,7 @@ def train_folds(
         run, *judged = _judge(run, devices)
         runs.append(run)
         known.append(judged)
-    report, figures = _put_together(config, about, dataset, dealt, runs, known)
+    report, figures = _put_together(whole, dealt, runs, known)
     for title, figure in figures.items():
         record.save_figure(directory / f"{title}.png", figure)
     record.write_json(directory / "folds.json", report)
@@ -119,7 +120,7 @@ def _read(config: Config) -> Run:
     directory = Path(config.run_dir)
     report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
     rows = record.MetricsLog(directory).rows()
-    return Run(directory, config, report, rows, {}, restored(directory)[-1])
+    return Run(directory, config, report, rows, {}, restored(directory)[1])
 
 
 def _judge(run: Run, devices: list):
@@ -127,41 +128,38 @@ def _judge(run: Run, devices: list):
     import jax
     import numpy as np
 
-    from experiments import build, updates
-    from lstm_jax import data, training
+    from experiments.experiment import Experiment
+    from lstm_jax import training
     from lstm_jax.figures import curves
 
-    dataset = build.load_data(run.config)
-    about = build.facts(run.config, dataset)
-    task, split = build.task(run.config, about), dataset.splits["test"]
-    step = training.make_eval_step(
-        updates.eval_fn(run.config, about, task), training.data_mesh(devices)
-    )
-    size = build.eval_size(run.config, dataset, len(devices))
-    batches = data.eval_batches(split, size)
+    experiment = Experiment(run.config)
+    split = experiment.dataset.splits["test"]
+    step = training.make_eval_step(experiment.evaluate, training.data_mesh(devices))
+    batches = experiment.eval_batches(split, len(devices))
     outputs = [jax.device_get(step(run.params, batch))[1] for batch in batches]
     answers = np.concatenate(outputs)[: len(split.inputs)]
-    known = build.judged(run.config, split, answers)
+    known = experiment.aligned(split, answers)
     if not run.figures:
-        figures = task.figures(*known) | {"curves": curves(run.history)}
+        figures = experiment.task.figures(*known)
+        figures |= {"curves": curves(run.history)}
         run = dataclasses.replace(run, figures=figures)
     return run, *known
 
 
-def _put_together(config, about, dataset, dealt, runs, known):
+def _put_together(whole, dealt, runs, known):
     """What folds.json holds, and the pictures; writes out_of_fold.csv."""
     import numpy as np
 
-    from experiments import build, record
+    from experiments import record
 
+    config, dataset, task = whole.config, whole.dataset, whole.task
     order = np.argsort(np.concatenate([rows["test"] for rows in dealt]))
     fold = np.repeat(np.arange(len(dealt)), [len(rows["test"]) for rows in dealt])
     answers, targets = (
         np.concatenate(parts)[order] for parts in zip(*known, strict=True)
     )
-    task = build.task(config, about)
     directory = Path(runs[0].directory).parent
-    rows = _rows(dataset, about.classes, fold[order], answers, targets)
+    rows = _rows(dataset, whole.spec.classes, fold[order], answers, targets)
     record.write_table(directory / "out_of_fold.csv", rows)
     scores = [flat(run.report["test"]) for run in runs]
     theirs = [flat(run.report["baselines"]) for run in runs]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.config import UsageError
+from experiments.errors import UsageError
 
 
 def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
@@ -26,27 +26,21 @@ def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
       ValueError: the run reads no clips, or has to see the whole of one.
     """
     import jax
-    import jax.numpy as jnp
 
-    from experiments import network
     from experiments.restoring import restored
     from lstm_jax import data
     from lstm_jax.models import stream
 
-    config, about, task, params = restored(run)
-    shape = tuple(about.image_shape[1:])
+    experiment, params = restored(run)
+    kind, spec, task = experiment.kind, experiment.spec, experiment.task
+    shape = tuple(spec.image_shape[1:])
     if len(shape) != 3:
         raise UsageError(f"{run} was not trained on clips; --live wants frames")
-    parts = stream(network.model(config, about), params, shape)
-    forecasts = config.task.name == "forecasting"
-    offset = np.float32(0) if forecasts else np.asarray(about.pixel_offset, np.float32)
-    scale = np.float32(1 / 255) if forecasts else np.asarray(about.pixel_scale, "f4")
+    parts = stream(experiment.network.module, params, shape)
 
     def step(state, frame):
-        state, answer = parts.step(state, (frame.astype(jnp.float32) - offset) * scale)
-        if not forecasts:
-            answer = task.predict(answer[None])[0]
-        return state, answer
+        state, output = parts.step(state, spec.normalize(frame))
+        return state, kind.stream_answer(task, output)
 
     step = jax.jit(step, donate_argnums=0)
     state, seconds, answer, count = parts.start(), [], None, 0
@@ -54,7 +48,7 @@ def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
         since = time.perf_counter()
         state, new = jax.block_until_ready(step(state, frame))
         seconds.append(time.perf_counter() - since)
-        line = _line(about, frame, answer, new, forecasts)
+        line = kind.stream_line(spec, frame, answer, new)
         answer = np.asarray(new)
         if every and count % every == 0:
             print(f"frame {count}  {line}  {1000 * seconds[-1]:.1f} ms")
@@ -73,16 +67,3 @@ def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
         words = ", ".join(f"{name} {ms:.1f}" for name, ms in latency.items())
         print(f"{count} frames; milliseconds a frame: {words}")
     return {"frames": count, "outputs": answer, "latency_ms": latency}
-
-
-def _line(about, frame, before, now, forecasts: bool) -> str:
-    if forecasts:
-        if before is None:
-            return "nothing predicted yet"
-        error = np.square(np.clip(before, 0, 1) - frame / np.float32(255)).sum()
-        return f"squared error of its prediction {error:.1f}"
-    if about.classes:
-        now = np.asarray(now)
-        best = int(now.argmax())
-        return f"{about.classes[best]} {now[best]:.1%}"
-    return ", ".join(f"{value:.4g}" for value in np.asarray(now).ravel())

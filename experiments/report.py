@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.config import UsageError, explain, read_run
+from experiments.config import read_run
+from experiments.errors import UsageError, explain
 from experiments.reporting.page import Section, html, show
 
 
@@ -31,11 +32,8 @@ class Judged:
 
     run: Path
     preset: str
-    config: Any
-    about: Any
-    task: Any
+    experiment: Any
     params: Any
-    dataset: Any
     step: int
     last_step: int
     steps: int
@@ -47,10 +45,34 @@ class Judged:
     test: dict[str, Any]
     intervals: dict[str, tuple[float, float]]
     resamples: int
-    calibration: Any
     model: dict[str, Any]
     eval_size: int
     environment: dict[str, Any]
+
+    @property
+    def config(self):
+        """Of the run."""
+        return self.experiment.config
+
+    @property
+    def kind(self):
+        """Of its task."""
+        return self.experiment.kind
+
+    @property
+    def spec(self):
+        """What its network remembers of the data."""
+        return self.experiment.spec
+
+    @property
+    def task(self):
+        """Its loss, metrics and figures."""
+        return self.experiment.task
+
+    @property
+    def dataset(self):
+        """Its examples."""
+        return self.experiment.dataset
 
     @property
     def judgeable(self) -> bool:
@@ -118,96 +140,81 @@ def judge(run: Path) -> Judged:
     import jax
     import numpy as np
 
-    from experiments import build, record, updates
-    from experiments.restoring import restored
-    from lstm_jax import data, metrics, training
+    from experiments import record
+    from experiments.restoring import checkpoints_of, restored
+    from lstm_jax import metrics
     from lstm_jax.inspect.summary import temporary_bytes
 
-    config, about, task, params = restored(run)
-    with training.Checkpoints(
-        run / "checkpoints", monitor=task.monitor, mode=task.mode
-    ) as checkpoints:
+    experiment, params = restored(run)
+    config, task = experiment.config, experiment.task
+    with checkpoints_of(run, task) as checkpoints:
         last = checkpoints.latest_step()
         step = checkpoints.best_step() if config.tests_best else last
-    dataset = build.load_data(config, about.classes if build.reads(config) else ())
-    train, test = dataset.splits["train"], dataset.splits["test"]
-    batch = batch_shapes(test, build.eval_size(config, dataset, 1))
-    jitted = jax.jit(updates.eval_fn(config, about, task))
-    evaluate = jitted.lower(jax.eval_shape(lambda: params), batch).compile()
-    size = len(batch["mask"])
-    widths = build.widths(config, dataset, training=False)
+    test = experiment.dataset.splits["test"]
+    batch = batch_shapes(test, experiment.eval_size())
+    jitted = jax.jit(experiment.evaluate)
+    compiled = jitted.lower(jax.eval_shape(lambda: params), batch).compile()
+    run_eval = jitted if experiment.eval_widths else compiled
     outputs = [
-        np.asarray((jitted if widths else evaluate)(params, batch)[1])
-        for batch in data.eval_batches(test, size, widths=widths)
+        np.asarray(run_eval(params, batch)[1])
+        for batch in experiment.eval_batches(test)
     ]
-    predictions = data.in_order(test, size, outputs, widths)
-    known = build.judged(config, test, predictions)
-    shown = np.arange(len(test.inputs))
-    if task.name == "classification":
-        shown = np.flatnonzero(test.targets >= 0)
-    numbers: dict[str, Any] = {"examples": 0}
-    intervals, losses, calibration = {}, np.zeros(0), None
-    if len(known[1]):
-        numbers = task.report(*known)
-        intervals = metrics.bootstrap(task.name, *known)
-        losses = metrics.example_losses(task.name, *known)
-    if len(known[1]) and task.name == "classification":
-        calibration = metrics.reliability(*known)
-        precisions = metrics.average_precisions(metrics.one_against_rest(task, *known))
-        each = [p for p in precisions if p is not None]
-        for row, precision in zip(numbers["per_class"], precisions, strict=True):
-            row["average_precision"] = precision
-        numbers["macro"]["average_precision"] = float(np.mean(each)) if each else None
-        numbers |= {
-            "brier": metrics.brier(*known),
-            "ece": calibration.ece,
-        }
+    predictions = experiment.in_order(test, outputs)
     path = run / "report.json"
-    return Judged(
+    found = Judged(
         run=run,
         preset=read_run(run)["preset"],
-        config=config,
-        about=about,
-        task=task,
+        experiment=experiment,
         params=params,
-        dataset=dataset,
         step=int(step),
         last_step=int(last),
-        steps=build.length(config, len(train.inputs))[0],
+        steps=experiment.steps,
         finished=json.loads(path.read_text("utf-8")) if path.exists() else None,
         rows=record.MetricsLog(run).rows(),
-        known=known,
-        shown=shown,
-        losses=losses,
-        test=numbers,
-        intervals=intervals,
+        known=experiment.aligned(test, predictions),
+        shown=np.arange(len(test.inputs)),
+        losses=np.zeros(0),
+        test={"examples": 0},
+        intervals={},
         resamples=metrics.RESAMPLES,
-        calibration=calibration,
-        model=summary(config, about, task, params, train)
-        | {"eval_bytes": temporary_bytes(evaluate)},
-        eval_size=build.eval_size(config, dataset, 1),
+        model=summary(experiment, params) | {"eval_bytes": temporary_bytes(compiled)},
+        eval_size=experiment.eval_size(),
         environment=record.environment(),
     )
+    if len(found.known[1]) < len(test.inputs):
+        found = dataclasses.replace(found, shown=np.flatnonzero(test.targets >= 0))
+    if not len(found.known[1]):
+        return found
+    found = dataclasses.replace(
+        found,
+        test=task.report(*found.known),
+        intervals=metrics.bootstrap(
+            task.weighted_scores(*found.known), len(found.known[1])
+        ),
+        losses=task.example_losses(*found.known),
+    )
+    more = experiment.kind.extra_metrics(found)
+    return dataclasses.replace(found, test=found.test | more)
 
 
 def batch_shapes(split, count: int) -> dict[str, Any]:
     """A batch of a split by its shapes."""
     import jax
 
-    from experiments import build
+    from experiments.experiment import arrays
 
     fields = {
         name: jax.ShapeDtypeStruct((count, *array.shape[1:]), array.dtype)
-        for name, array in build.arrays(split).items()
+        for name, array in arrays(split).items()
     }
     return fields | {"mask": jax.ShapeDtypeStruct((count,), "float32")}
 
 
-def summary(config, about, task, params, train) -> dict[str, Any]:
+def summary(experiment, params) -> dict[str, Any]:
     """Layers, FLOPs of an example's forward pass, and bytes."""
     import jax
 
-    from experiments import network, updates
+    from experiments import optimization
     from lstm_jax.inspect.summary import (
         flops,
         layers,
@@ -217,20 +224,22 @@ def summary(config, about, task, params, train) -> dict[str, Any]:
     )
 
     shapes = jax.eval_shape(lambda: params)
-    tx = updates.optimizer(config, updates.schedule(config, steps=1))
-    loss = updates.loss_fn(config, about, task)
+    config, train = experiment.config, experiment.split
+    tx = optimization.optimizer(config, optimization.schedule(config, steps=1))
+    loss = experiment.loss
     batch = batch_shapes(train, config.batch_size)
     batch["progress"] = batch["mask"]
     keys = jax.eval_shape(
         lambda: jax.random.split(jax.random.key(0), config.batch_size)
     )
     gradient = jax.jit(jax.grad(lambda *a: loss(*a)[0][0]))
-    forward = network.forward_fn(config, about)
     one = batch_shapes(train, 1)
     return {
-        "layers": layers(network.model(config, about), shapes, about.image_shape),
+        "layers": layers(
+            experiment.network.module, shapes, experiment.spec.image_shape
+        ),
         "parameters": parameters(shapes),
-        "flops": flops(lambda p, b: forward(p, b)[0], shapes, one),
+        "flops": flops(lambda p, b: experiment.apply(p, b)[0], shapes, one),
         "parameter_bytes": tree_bytes(shapes),
         "optimizer_bytes": tree_bytes(jax.eval_shape(tx.init, shapes)),
         "train_bytes": temporary_bytes(gradient.lower(shapes, batch, keys).compile()),

@@ -8,15 +8,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments.config import UsageError, from_dict, read_run
+from experiments.config import from_dict, read_run
+from experiments.errors import UsageError
 
 
 def restored(run: str | Path):
-    """`(config, facts, task, params)` of a trained run, by its chosen checkpoint."""
-    import jax
-    import numpy as np
+    """`(experiment, params)` of a trained run, by its chosen checkpoint.
 
-    from experiments import build, network, updates
+    Raises:
+      UsageError: there is no run, or it holds several.
+    """
+    from experiments.experiment import Experiment
+    from experiments.spec import DataSpec
     from lstm_jax import training
 
     saved = saved_run(run)
@@ -25,28 +28,27 @@ def restored(run: str | Path):
             f"{run} holds no run (no config.json); train one first with "
             "`python -m experiments.train`, then give its folder"
         )
-    config, about = from_dict(saved["config"]), build.Facts(**saved["data"])
+    config = from_dict(saved["config"])
     if config.folds and config.fold is None:
         raise UsageError(
             f"{run} holds {config.folds} folds, each a run; give one of them, such as "
             f"{Path(run, 'fold-0')}"
         )
-    task = build.task(config, about)
+    experiment = Experiment(config, DataSpec(**saved["data"]))
     if Path(run).is_file():
-        return config, about, task, _weights(Path(run), config, about)
-
-    def blank():
-        key = jax.random.key(0)
-        params = network.init_params(config, about, key)
-        tx = updates.optimizer(config, updates.schedule(config, steps=1))
-        return training.TrainState(np.int32(0), params, tx.init(params), key)
-
-    with training.Checkpoints(
-        Path(run, "checkpoints"), monitor=task.monitor, mode=task.mode
-    ) as checkpoints:
+        return experiment, _weights(Path(run), experiment)
+    with checkpoints_of(Path(run), experiment.task) as checkpoints:
         step = checkpoints.best_step() if config.tests_best else None
-        params = training.weights(checkpoints.restore(jax.eval_shape(blank), step))
-    return config, about, task, params
+        state = checkpoints.restore(experiment.state_shapes(), step)
+    return experiment, training.weights(state)
+
+
+def checkpoints_of(run: Path, task: Any):
+    """The checkpoints of a run, whose best one is by the task's monitor."""
+    from lstm_jax import training
+
+    folder = run / "checkpoints"
+    return training.Checkpoints(folder, monitor=task.monitor, mode=task.mode)
 
 
 def saved_run(run: str | Path) -> dict[str, Any] | None:
@@ -78,8 +80,9 @@ def saved_run(run: str | Path) -> dict[str, Any] | None:
 
 def _of_kraken(path: Path) -> dict[str, Any]:
     """As if a recogniser of kraken's were a run."""
-    from experiments import presets, reading
+    from experiments import presets
     from experiments.config import override
+    from experiments.models import MODELS
     from lstm_jax.models import kraken
 
     spec, alphabet = kraken.describe_kraken(path)
@@ -93,7 +96,7 @@ def _of_kraken(path: Path) -> dict[str, Any]:
     about = dict(
         dataset=path.name,
         classes=list(alphabet),
-        image_shape=[reading.height(config), kraken.MARGIN, 1],
+        image_shape=[MODELS[config.model.kind].height(config), kraken.MARGIN, 1],
         outputs=1 + len(alphabet),
         pixel_offset=[255.0],
         pixel_scale=[-1 / 255],
@@ -111,18 +114,14 @@ def read_weights(path: Path) -> dict[str, Any]:
     return interop.read_safetensors(path)
 
 
-def _weights(path: Path, config: Any, about: Any):
+def _weights(path: Path, experiment: Any):
     """Params of a network out of a .safetensors file."""
     import jax
 
-    from experiments import network
     from lstm_jax import training
     from lstm_jax.interop.entries import check
 
-    def blank():
-        return network.init_params(config, about, jax.random.key(0))
-
-    shapes = jax.eval_shape(blank)
+    shapes = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
     try:
         found = read_weights(path)
         wanted = {name: leaf.shape for name, leaf in training.named(shapes).items()}

@@ -7,14 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from experiments.config import (
-    Config,
-    UsageError,
-    flat,
-    from_dict,
-    preset,
-    read_run,
-)
+from experiments.config import Config, flat, from_dict, preset, read_run
+from experiments.errors import UsageError
 
 # What a resumed run may change: it changes no number beyond its rounding.
 FREE = {

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, UsageError, flat
+from experiments.config import Config, flat
+from experiments.errors import UsageError
 from experiments.runs import empty, place_of, spread
 
 SUMMARY = "seeds.json"
@@ -37,9 +38,10 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from experiments import build, network, record, updates
+    from experiments import record
     from experiments.display import Display
-    from experiments.warm import known_characters, weights_from
+    from experiments.experiment import Experiment
+    from experiments.warm import known_labels, weights_from
     from lstm_jax import data, training
 
     _check(config, seeds)
@@ -56,57 +58,47 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     if config.compilation_cache:
         training.keep_compiled(data.default_root() / "compiled")
 
-    dataset = build.load_data(config, known_characters(config, directory))
-    about = build.facts(config, dataset)
-    split, validation = dataset.splits["train"], dataset.splits["validation"]
-    steps, eval_every = build.length(config, len(split.inputs))
-    resident = build.resident(config, dataset)
-    widths = build.training_widths(config, dataset)  # of lines, else none
-    eval_widths = build.widths(config, dataset, training=False)
-    per_dispatch = 1 if widths else config.steps_per_dispatch
+    experiment = Experiment(config, labels=known_labels(config, directory))
+    dataset, spec, task = experiment.dataset, experiment.spec, experiment.task
+    validation, steps = dataset.splits["validation"], experiment.steps
+    eval_every, schedule = experiment.eval_every, experiment.schedule
+    widths, per_dispatch = experiment.training_widths, experiment.per_dispatch
     each = [config.seed + number for number in range(seeds)]
-    batch_of = [
-        build.batches(dataclasses.replace(config, seed=seed), dataset, (0, 1))
-        for seed in each
-    ]
+    batch_of = [experiment.batches(seed=seed) for seed in each]
 
     def batch_at(number, at):
         batch = batch_of[number](at)
-        if widths:
-            batch = data.pad_to_widest(batch, widths)
-        return batch | {"progress": np.full_like(batch["mask"], at / steps)}
+        return data.pad_to_widest(batch, widths) if widths else batch
 
-    task = build.task(config, about)
-    schedule = updates.schedule(config, steps)
-    tx = updates.optimizer(config, schedule)
+    tx = experiment.optimizer
     step = training.make_seeds_step(
-        updates.loss_fn(config, about, task),
+        experiment.loss,
         tx,
         mesh,
-        data=build.arrays(split) if resident else None,
+        data=experiment.resident_data(),
         accumulate=config.accumulate,
         widths=widths,
     )
-    eval_step = training.make_seeds_eval(updates.eval_fn(config, about, task), mesh)
-    init = network.initializer(config, about, pretrained=True)
+    eval_step = training.make_seeds_eval(experiment.evaluate, mesh)
     params, keys = [], []
     for seed in each:
         key_params, key_run = jax.random.split(jax.random.key(seed))
-        params.append(weights_from(config.init_from, about, init(key_params))[0])
+        params_of = experiment.init(key_params, pretrained=True)
+        params.append(weights_from(config.init_from, spec, params_of)[0])
         keys.append(key_run)
     states = training.init_seeds(params, tx, jax.numpy.stack(keys))
     matrices = training.matrix_names(params[0])
 
     def evaluate(weights, split):
         """Means `{name: [S]}` and predictions `[S, N, …]` of a split."""
-        size, sums, predictions = build.eval_size(config, dataset, 1), {}, []
-        for batch in data.eval_batches(split, size, widths=eval_widths):
+        sums, predictions = {}, []
+        for batch in experiment.eval_batches(split):
             metrics, outputs = jax.device_get(eval_step(weights, batch))
             predictions.append(outputs)
             for metric, pair in metrics.items():
                 sums[metric] = sums.get(metric, 0) + np.asarray(pair, np.float64)
         ordered = [
-            data.in_order(split, size, [p[number] for p in predictions], eval_widths)
+            experiment.in_order(split, [p[number] for p in predictions])
             for number in range(seeds)
         ]
         return {k: total / n for k, (total, n) in sums.items()}, np.stack(ordered)
@@ -173,7 +165,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         reports = []
         for number, seed in enumerate(each):
             state, row = chosen[number]
-            known = build.judged(config, test, predictions[number])
+            known = experiment.aligned(test, predictions[number])
             report = {
                 "test": task.report(*known) if len(known[1]) else {"examples": 0},
                 "train": {"steps": steps, "checkpoint": int(state.step)},
@@ -181,7 +173,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
                 "environment": record.environment(),
             }
             one = dataclasses.replace(config, seed=seed, run_dir=None, overwrite=False)
-            _leave(directory / f"seed-{seed}", name, one, about, task, rows[number])
+            _leave(directory / f"seed-{seed}", name, one, spec, rows[number])
             with training.Checkpoints(
                 directory / f"seed-{seed}" / "checkpoints",
                 monitor=task.monitor,
@@ -245,7 +237,7 @@ def _directory(name: str, config: Config) -> Path:
     return directory
 
 
-def _leave(directory: Path, name: str, config: Config, about, task, rows) -> None:
+def _leave(directory: Path, name: str, config: Config, spec, rows) -> None:
     """The files of one seed's run but its checkpoint and report."""
     from experiments import record
 
@@ -255,7 +247,7 @@ def _leave(directory: Path, name: str, config: Config, about, task, rows) -> Non
         {
             "preset": name,
             "config": dataclasses.asdict(config),
-            "data": dataclasses.asdict(about),
+            "data": dataclasses.asdict(spec),
         },
     )
     log = record.MetricsLog(directory)

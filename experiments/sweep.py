@@ -21,8 +21,6 @@ from typing import Annotated, Any, NamedTuple
 
 from experiments.config import (
     Config,
-    UsageError,
-    explain,
     flat,
     from_dict,
     listing,
@@ -31,6 +29,7 @@ from experiments.config import (
     preset,
     train_line,
 )
+from experiments.errors import UsageError, explain
 from experiments.runs import FREE, empty
 from experiments.searching import study as studies
 from experiments.searching.space import (
@@ -241,17 +240,13 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
 
 def _goal(config: Config):
     """The task, and `config -> steps of its run`; finds mistakes before any trial."""
-    from experiments import build
+    from experiments.experiment import Experiment, length
     from lstm_jax import training
 
     training.select_accelerator(config.accelerator)
-    dataset = build.load_data(config)
-    examples = len(dataset.splits["train"].inputs)
-
-    def length(config: Config) -> int:
-        return build.length(config, examples)[0]
-
-    return build.task(config, build.facts(config, dataset)), length
+    experiment = Experiment(config)
+    examples = len(experiment.split.inputs)
+    return experiment.task, lambda config: length(config, examples)[0]
 
 
 def _train_trial(trial, name: str, config: Config, goal, length, display):

@@ -11,15 +11,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from experiments.config import (
-    FINDERS,
-    Config,
-    check,
-    explain,
-    override,
-    parse,
-    preset,
-)
+from experiments.config import Config, check, override, parse, preset
+from experiments.errors import explain
 from experiments.folds import Folds, train_folds
 from experiments.runs import Run, directory_of, empty, steady_rate, underway
 
@@ -51,10 +44,11 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     import jax
     import numpy as np
 
-    from experiments import baselines, build, network, record, updates
+    from experiments import baselines, optimization, record
     from experiments.display import Display, profile_line, summary_table
+    from experiments.experiment import Experiment
     from experiments.tensorboard import Board
-    from experiments.warm import known_characters, weights_from
+    from experiments.warm import known_labels, weights_from
     from lstm_jax import data, training
     from lstm_jax.figures import curves
 
@@ -65,67 +59,50 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
         )
     else:
         training.split_cpu()
+    directory = directory_of(name, config)
+    experiment = Experiment(config, labels=known_labels(config, directory))
     devices = training.select_accelerator(config.accelerator)
     # A core with few examples waits for the others longer than it works, unless
     # images are convolved.
     examples = config.batch_size // config.accumulate
-    convolving = (*FINDERS, "recognition")
-    convolves = config.model.cell.startswith("conv") or config.task.name in convolving
-    least = 1 if convolves else 32
+    least = 1 if experiment.model_kind.convolves(config) else 32
     devices = training.enough_cores(devices, examples, least=least)
     training.check_batch_size(config.batch_size, len(devices), config.accumulate)
     mesh = training.data_mesh(devices)
     share = jax.process_index(), jax.process_count()
     writes = jax.process_index() == 0
-    directory = directory_of(name, config)
     if config.compilation_cache:
         training.keep_compiled(data.default_root() / "compiled")
 
-    # Data: uint8 pictures in memory, normalised on the device.
-    dataset = build.load_data(config, known_characters(config, directory))
-    about = build.facts(config, dataset)
-    split, validation = dataset.splits["train"], dataset.splits["validation"]
-    steps, eval_every = build.length(config, len(split.inputs))
-    resident = build.resident(config, dataset)
-    widths = build.widths(config, dataset, training=False)  # of lines, else none
-    batch_of = build.batches(config, dataset, share)
-
-    def batch_at(at):
-        batch = batch_of(at)
-        return batch | {"progress": np.full_like(batch["mask"], at / steps)}
-
+    # Data: uint8 pictures in memory, normalised on the device. Task, model, optimizer.
+    dataset, spec, task = experiment.dataset, experiment.spec, experiment.task
+    validation, steps = dataset.splits["validation"], experiment.steps
+    eval_every, schedule = experiment.eval_every, experiment.schedule
     feed = dict(
-        batch_at=batch_at,
-        per_dispatch=1 if widths else config.steps_per_dispatch,
-        read=map if resident else data.prefetch,
+        batch_at=experiment.batches(share),
+        per_dispatch=experiment.per_dispatch,
+        read=map if experiment.resident else data.prefetch,
     )
-
-    # Task, model, optimizer, state.
-    task = build.task(config, about)
-    schedule = updates.schedule(config, steps)
-    tx = updates.optimizer(config, schedule)
     step = training.make_train_step(
-        updates.loss_fn(config, about, task),
-        tx,
+        experiment.loss,
+        experiment.optimizer,
         mesh,
-        updates.parallel(config, devices),
-        data=build.arrays(split) if resident else None,
+        optimization.parallel(config, devices),
+        data=experiment.resident_data(),
         accumulate=config.accumulate,
     )
-    eval_step = training.make_eval_step(updates.eval_fn(config, about, task), mesh)
+    eval_step = training.make_eval_step(experiment.evaluate, mesh)
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
     begins = not underway(directory, config)
-    params = network.init_params(config, about, key_params, pretrained=begins)
-    donor = config.init_from if begins else None
-    params, warm = weights_from(donor, about, params)
-    state = training.init_state(params, tx, key_run, mesh)
+    params = experiment.init(key_params, pretrained=begins)
+    params, warm = weights_from(config.init_from if begins else None, spec, params)
+    state = training.init_state(params, experiment.optimizer, key_run, mesh)
     stop = training.StopSignals()
 
     def evaluate(params, split):
         """Means of metrics over a split, its predictions [N, K]; None if stopped."""
-        size = build.eval_size(config, dataset, len(devices))
         sums, predictions = {}, []
-        for batch in data.eval_batches(split, size, share=share, widths=widths):
+        for batch in experiment.eval_batches(split, len(devices), share):
             if stop():
                 return None, None
             metrics, outputs = jax.device_get(eval_step(params, batch))
@@ -133,7 +110,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             for metric, pair in metrics.items():
                 sums[metric] = sums.get(metric, 0) + np.asarray(pair, np.float64)
         means = {metric: float(total / n) for metric, (total, n) in sums.items() if n}
-        return means, data.in_order(split, size, predictions, widths)
+        return means, experiment.in_order(split, predictions, len(devices))
 
     # From here on something is written, by the first process.
     if writes:
@@ -145,7 +122,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             {
                 "preset": name,
                 "config": dataclasses.asdict(config),
-                "data": dataclasses.asdict(about),
+                "data": dataclasses.asdict(spec),
             },
         )
     training.wait_for_all("the run's folder is there")
@@ -162,8 +139,8 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             display.note(line)
         if config.optimizer.warmup_steps > steps // 2:
             display.note(f"a short run: its warm-up is cut to {steps // 2} steps")
-        kind = "pictures" if len(dataset.image_shape) == 3 else "clips"
-        kind = "lines" if widths else kind
+        kind = "pictures" if spec.pictures else "clips"
+        kind = "lines" if experiment.kind.bucketed else kind
         sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
         count = sum(leaf.size for leaf in jax.tree.leaves(params))
         display.note(
@@ -231,7 +208,7 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             on_log=on_log,
             schedule=schedule,
             should_stop=stop,
-            observe=updates.observe(config, task),
+            observe=optimization.observe(config, task),
             enough=enough,
         )
         reached = int(state.step)
@@ -259,9 +236,9 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
                 stop.signal,
             )
         rows = log.rows() if writes else []
-        known = build.judged(config, test, predictions)
+        known = experiment.aligned(test, predictions)
         more = {
-            name: task.report(*build.judged(config, dataset.more[name], found))
+            name: task.report(*experiment.aligned(dataset.more[name], found))
             for name, found in others.items()
         }
         report = {
@@ -289,12 +266,13 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             record.write_json(directory / "report.json", report)
             for title, figure in figures.items():
                 record.save_figure(directory / f"{title}.png", figure)
-            build.leave(config, dataset, predictions, directory)
+            experiment.kind.save_outputs(experiment, predictions, directory)
             if board:
                 board.finish(reached, report["test"], sorted(directory.glob("*.png")))
             log.write_csv()
     if report["test"].get("known", report["test"]["examples"]):
-        table = summary_table(report["test"] | {"baselines": report["baselines"]})
+        scores = report["test"] | {"baselines": report["baselines"]}
+        table = summary_table(scores, experiment.kind.metrics)
     else:
         table = "no test example has a label: there is nothing to score"
     display.note(table)

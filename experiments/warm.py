@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from experiments import build
-from experiments.config import UsageError, read_run
+from experiments.config import read_run
+from experiments.errors import UsageError
 from experiments.options import Config
 from experiments.restoring import read_weights, restored, saved_run
 from experiments.runs import underway
+from experiments.spec import DataSpec
+from experiments.tasks import TASKS
 from lstm_jax import interop, training
 from lstm_jax.interop.entries import check
 from lstm_jax.models import kraken
@@ -22,12 +24,12 @@ READERS = {
 }
 
 
-def known_characters(config: Config, directory: Path) -> list[str]:
-    """Characters that have labels before any line is read, of a run that reads lines.
+def known_labels(config: Config, directory: Path) -> list[str]:
+    """Names that have a label before any data is read, of a run that extends labels.
 
     Those of the run, where it has begun; else of the run that it begins from.
     """
-    if config.task.name != "recognition":
+    if not TASKS[config.task.name].extends_labels:
         return []
     saved = read_run(directory) if underway(directory, config) else None
     if saved is None and config.init_from:
@@ -35,11 +37,14 @@ def known_characters(config: Config, directory: Path) -> list[str]:
         if source.suffix == ".safetensors" and source.is_file():
             return _classes(source) or []
         saved = read_run(source)
-    lines = saved is not None and saved["config"]["task"]["name"] == "recognition"
-    return saved["data"]["classes"] if lines else []
+    return saved["data"]["classes"] if _extends_labels(saved) else []
 
 
-def weights_from(source: str | None, about: build.Facts, params: Any):
+def _extends_labels(saved: dict[str, Any] | None) -> bool:
+    return saved is not None and TASKS[saved["config"]["task"]["name"]].extends_labels
+
+
+def weights_from(source: str | None, spec: DataSpec, params: Any):
     """Params filled with what fits of a run's or a file's, and lines that say what did.
 
     By path and shape; of an output layer with other classes, or in another order, the
@@ -48,7 +53,7 @@ def weights_from(source: str | None, about: build.Facts, params: Any):
 
     Args:
       source: folder of a run; or a .pt, .pth, .safetensors or .weights.h5 file; None.
-      about: what is known of the data.
+      spec: of the data.
       params: freshly initialised.
 
     Raises:
@@ -61,17 +66,17 @@ def weights_from(source: str | None, about: build.Facts, params: Any):
     if path.suffix in READERS or path.is_file():
         classes, donor = _of_file(path, params)
     else:
-        _, theirs, _, donor = restored(path)
-        classes, donor = theirs.classes, training.named(donor)
+        theirs, donor = restored(path)
+        classes, donor = theirs.spec.classes, training.named(donor)
     columns, same = None, 0
     output = "output" if "output/kernel" in training.named(params) else "head"
     first = int(output == "output")  # after the blank, where text is read
-    if classes is not None and classes != about.classes:
-        same = len(set(classes) & set(about.classes))
+    if classes is not None and classes != spec.classes:
+        same = len(set(classes) & set(spec.classes))
         columns = {number: number for number in range(first)} | {
-            first + about.classes.index(name): first + number
+            first + spec.classes.index(name): first + number
             for number, name in enumerate(classes)
-            if name in about.classes
+            if name in spec.classes
         }
     params, found = training.warm_start(params, donor, output=output, columns=columns)
     if all(name.startswith(f"{output}/") for name in found.loaded):
@@ -131,7 +136,7 @@ def _wanted(path: Path) -> str:
         saved = saved_run(path)
     except UsageError:  # weights alone
         saved = None
-    if saved is None or saved["config"]["task"]["name"] != "recognition":
+    if not _extends_labels(saved):
         return "model.features, model.cell and model.encoder must be as they are there"
     model, normalize = saved["config"]["model"], saved["config"]["data"]["normalize"]
     margin = f" --model.margin={model['margin']}" if model.get("margin") else ""

@@ -103,12 +103,12 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from experiments import build, network
+from experiments.experiment import Experiment
 
-dataset = build.load_data(run.config)
-test = dataset.splits["test"]
-apply = network.apply_fn(run.config, build.facts(run.config, dataset))
-answers = np.asarray(jax.jit(apply)(run.params, test.inputs)).argmax(-1)
+experiment = Experiment(run.config)
+test = experiment.dataset.splits["test"]
+outputs = jax.jit(experiment.outputs)(run.params, test.inputs)
+answers = np.asarray(outputs).argmax(-1)
 right = answers == test.targets
 
 fig, axes = plt.subplots(2, 8, figsize=(10, 3))

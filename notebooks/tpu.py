@@ -150,27 +150,24 @@ for each in (run, low):
 # choose the devices.
 
 # %%
-from experiments import build, network, updates
+from experiments.experiment import Experiment
 from lstm_jax import data
 
 config = run.config
-dataset = build.load_data(config)
-about = build.facts(config, dataset)
-loss_fn = updates.loss_fn(config, about, build.task(config, about))
-tx = updates.optimizer(config, updates.schedule(config, config.steps))
+experiment = Experiment(config)
 
 
 def batch_at(step):
     return data.train_batch(
-        dataset.splits["train"], config.batch_size, seed=config.seed, step=step
+        experiment.split, config.batch_size, seed=config.seed, step=step
     )
 
 
 def rehearse(devices, steps=10):
     mesh = training.data_mesh(devices)
-    params = network.init_params(config, about, jax.random.key(config.seed))
+    params, tx = experiment.init(jax.random.key(config.seed)), experiment.optimizer
     state = training.init_state(params, tx, jax.random.key(1), mesh)
-    step = training.make_train_step(loss_fn, tx, mesh)
+    step = training.make_train_step(experiment.loss, tx, mesh)
     rows = []
     training.fit(
         state, step, steps=steps, batch_at=batch_at, log_every=1, on_log=rows.append

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.config import UsageError
+from experiments.errors import UsageError
 from experiments.measuring import compile_tables, compiled, targets
 from experiments.measuring.programs import READS
 

@@ -92,26 +92,24 @@ def _train_torch(config) -> tuple[float, float]:
     """Test accuracy and images/s of `nn.LSTM` and `nn.Linear` as a run is set."""
     import torch
 
-    from experiments import build
+    from experiments.experiment import Experiment
     from lstm_jax import data, training
 
-    dataset = build.load_data(config)
-    about = build.facts(config, dataset)
-    split, test = dataset.splits["train"], dataset.splits["test"]
-    steps, _ = build.length(config, len(split.inputs))
+    experiment = Experiment(config)
+    spec, steps = experiment.spec, experiment.steps
+    split, test = experiment.split, experiment.dataset.splits["test"]
     o = config.optimizer
     schedule = training.make_schedule(o.schedule, o.learning_rate, steps)
     rates = np.asarray([schedule(step) for step in range(steps)])
-    offset, scale = np.float32(about.pixel_offset), np.float32(about.pixel_scale)
 
     def rows(images):  # [B, H, W, 1] -> [B, T, F]
-        images = (images.astype(np.float32) - offset) * scale
+        images = spec.normalize(images)
         return torch.from_numpy(images.reshape(*images.shape[:2], -1))
 
     torch.manual_seed(config.seed)
-    h, w, c = about.image_shape
+    h, w, c = spec.image_shape
     lstm = torch.nn.LSTM(w * c, config.model.features, batch_first=True)
-    head = torch.nn.Linear(config.model.features, about.outputs)
+    head = torch.nn.Linear(config.model.features, spec.outputs)
     weights = [*lstm.parameters(), *head.parameters()]
     adam, warm = torch.optim.Adam(weights), min(10, steps - 1)
     for step in range(steps):
@@ -191,17 +189,14 @@ def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
     import jax
     import jax.numpy as jnp
 
-    from experiments import build, network
+    from experiments.experiment import Experiment
     from lstm_jax.inspect import carry_gradients, gradient_norms
 
-    dataset = build.load_data(run.config)
-    about = build.facts(run.config, dataset)
-    test = dataset.splits["test"]
-    images = jnp.asarray(test.inputs[:128], jnp.float32)
-    images = (images - np.float32(about.pixel_offset)) * np.float32(about.pixel_scale)
-    xs = network.order(run.config.model, tuple(about.image_shape)).to_sequence(images)
-    xs = xs.swapaxes(0, 1)  # [T, B, F]
-    cell = network.cell(run.config.model, len(xs))
+    experiment = Experiment(run.config)
+    test, module = experiment.dataset.splits["test"], experiment.network.module
+    images = experiment.spec.normalize(jnp.asarray(test.inputs[:128]))
+    xs = module.order.to_sequence(images).swapaxes(0, 1)  # [T, B, F]
+    cell = module.cells[0]
 
     def norms(params):
         def loss(ys):
@@ -213,8 +208,7 @@ def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
         return np.asarray(gradient_norms(grads))
 
     key = jax.random.split(jax.random.key(run.config.seed))[0]
-    untrained = network.init_params(run.config, about, key)
-    return norms(untrained), norms(run.params), len(xs)
+    return norms(experiment.init(key)), norms(run.params), len(xs)
 
 
 def _flops(run, steps: int) -> int:

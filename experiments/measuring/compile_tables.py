@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments.config import UsageError
+from experiments.errors import UsageError
 from experiments.measuring import compiled, targets
 
 

@@ -213,21 +213,18 @@ def _gradients(run_dir: Path) -> np.ndarray:
     """‖∂loss/∂h_t‖ `[T - 1]` of the untrained network, for 32 test pictures."""
     import jax
 
-    from experiments import build, network
     from experiments.config import from_dict, read_run
+    from experiments.experiment import Experiment
     from lstm_jax import inspect
 
-    config = from_dict(read_run(run_dir)["config"])
-    dataset = build.load_data(config)
-    about = build.facts(config, dataset)
-    test = dataset.splits["test"]
-    images = (test.inputs[:32] - np.float32(about.pixel_offset)) * np.float32(
-        about.pixel_scale
+    experiment = Experiment(from_dict(read_run(run_dir)["config"]))
+    test = experiment.dataset.splits["test"]
+    images = experiment.spec.normalize(test.inputs[:32])
+    params = experiment.init(
+        jax.random.split(jax.random.key(experiment.config.seed))[0]
     )
-    key = jax.random.split(jax.random.key(config.seed))[0]
-    params = network.init_params(config, about, key)
-    model = network.model(config, about)
-    measured = inspect.measure(model, params, images, test.targets[:32])
+    module = experiment.network.module
+    measured = inspect.measure(module, params, images, test.targets[:32])
     return np.asarray(measured.layers[0].gradients["h"])[:-1]
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments import build, network, updates
+from experiments import optimization
 from experiments.config import preset
+from experiments.experiment import Experiment
+from experiments.spec import DataSpec
 from lstm_jax import lstm, training, unroll
 
 # What the step of a preset reads: pictures kept on every device, None if they are
@@ -86,7 +88,7 @@ def step(
     """
     config = dataclasses.replace(preset(name), **changes)
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
-    about = build.Facts(
+    spec = DataSpec(
         dataset="pictures",
         classes=[str(i) for i in range(10)],
         image_shape=list(image),
@@ -94,14 +96,12 @@ def step(
         pixel_offset=[72.9] * image[-1],
         pixel_scale=[0.011] * image[-1],
     )
-    task = build.task(config, about)
-    tx = updates.optimizer(config, updates.schedule(config, 1000))
-    run = training.jit_updates(
-        updates.loss_fn(config, about, task), tx, mesh, accumulate=config.accumulate
-    )
+    experiment = Experiment(config, spec)
+    tx = optimization.optimizer(config, optimization.schedule(config, 1000))
+    run = training.jit_updates(experiment.loss, tx, mesh, accumulate=config.accumulate)
 
     def init():
-        params = network.init_params(config, about, jax.random.key(0))
+        params = experiment.init(jax.random.key(0))
         return training.TrainState(
             jnp.int32(0), params, tx.init(params), jax.random.key(0)
         )

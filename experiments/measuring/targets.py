@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from string import Template
 
-from experiments.config import UsageError
+from experiments.errors import UsageError
 
 # One device of each; "v5e:2x4" is every device of such a slice.
 TPUS = {"v4": "2x2x1", "v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2"}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments.config import UsageError
+from experiments.errors import UsageError
 
 _SHOWN = "cer", "loose_cer", "wer", "exact"
 
@@ -37,19 +37,20 @@ class Reading:
 
 def reading(options: Reading) -> dict[str, Any]:
     """Prints character and word error rates and lines per second of both."""
-    from experiments import build
     from experiments.config import override
-    from experiments.predict import lines
+    from experiments.experiment import load_data
+    from experiments.predictor import Predictor
     from experiments.restoring import restored
     from lstm_jax import tasks
     from lstm_jax.tasks.text_recognition import scores
 
-    config, about, _, _ = restored(options.run)
-    if not build.reads(config):
+    predictor = Predictor(*restored(options.run))
+    config = predictor.config
+    if predictor.kind.target_type != "text":
         raise UsageError(f"{options.run} reads no lines of text")
     if options.data:
         config = override(config, {"data": options.data})
-    dataset = build.load_data(config, about.classes)
+    dataset = load_data(config, predictor.spec.classes)
     split = (dataset.splits | (dataset.more or {})).get(options.split)
     if split is None:
         raise UsageError(f"{dataset.name} has no split {options.split}")
@@ -60,7 +61,7 @@ def reading(options: Reading) -> dict[str, Any]:
         files = _pictures(Path(folder), split, count, 1)
         start = time.perf_counter()
         answers, first = [], 0.0
-        for answer in lines(options.run, *files):
+        for answer in predictor.kind.predict(predictor, files):
             first = first or time.perf_counter() - start
             answers.append(answer.get("text", ""))
         seconds = time.perf_counter() - start

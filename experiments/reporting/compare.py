@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.config import flat
 from experiments.reporting.page import Picture, Section, Table, Words, number
-from experiments.reporting.sections import METRICS, between, plural, value
+from experiments.reporting.sections import between, plural, value
 
 # what every two runs differ in, or what changes no number
 _PLACE = {"run_dir", "overwrite"}
@@ -53,7 +53,7 @@ def _names(runs) -> list[str]:
 def _table(names, runs) -> Section:
     labels: dict[str, str] = {}
     for run in runs:
-        labels |= dict(METRICS[run.task.name])
+        labels |= {name: label for name, label, _ in run.kind.metrics}
     rows, gap = [], " " if len(runs) < 3 else "\n"  # a page shows a space for both
     for key, label in labels.items():
         found = [value(run.test, key) for run in runs]
@@ -120,9 +120,7 @@ def _pair(first: str, a, second: str, b) -> dict[str, Any]:
 
     row: dict[str, Any] = {"first": first, "second": second}
     if a.task.name != b.task.name or fingerprint(a) != fingerprint(b):
-        examples = (
-            f"{run.test['examples']:,} of {run.about.dataset}" for run in (a, b)
-        )
+        examples = (f"{run.test['examples']:,} of {run.spec.dataset}" for run in (a, b))
         return row | {
             "left_out": f"{first} and {second} were not tested on the same examples "
             f"({' and '.join(examples)}): no test between them"
@@ -134,7 +132,7 @@ def _pair(first: str, a, second: str, b) -> dict[str, Any]:
     both = ~np.isnan(a.losses) & ~np.isnan(b.losses)
     difference = metrics.paired_difference(a.losses[both], b.losses[both])
     row |= {"difference": difference[0], "interval": list(difference[1:])}
-    if a.task.name == "classification":
+    if a.kind.answers_right_or_wrong:
         right = [run.known[0].argmax(-1) == run.known[1] for run in (a, b)]
         row |= metrics.mcnemar(*right)._asdict()
     return row

@@ -10,24 +10,24 @@ MEASURED = 32  # examples that a diagnosis looks at
 
 def diagnosis(judged) -> Section | None:
     """What ails the network, and how it reads the example that it errs on most."""
-    if judged.config.model.kind != "reader":
+    if not judged.experiment.model_kind.explains:
         return None
     import numpy as np
 
-    from experiments import build, network
+    from experiments.experiment import arrays
     from lstm_jax import inspect
 
-    network = network.model(judged.config, judged.about)
+    network = judged.experiment.network.module
     train = judged.dataset.splits["train"]
     some = np.linspace(0, len(train.inputs) - 1, min(MEASURED, len(train.inputs)))
     some = some.astype(int)
-    batch = {name: array[some] for name, array in build.arrays(train).items()}
+    batch = {name: array[some] for name, array in arrays(train).items()}
     batch["mask"] = np.ones(len(some), np.float32)
     lengths = batch.get("lengths")
     measures = inspect.measure(
         network,
         judged.params,
-        normalized(judged.about, batch["inputs"]),
+        judged.spec.normalize(batch["inputs"]),
         loss=lambda outputs: judged.task.loss(outputs, batch)[0],
         lengths=lengths,
     )
@@ -59,27 +59,17 @@ def _reading(judged, network) -> Picture:
     test = judged.dataset.splits["test"]
     worst = int(np.nan_to_num(judged.losses, nan=-np.inf).argmax())
     place = judged.shown[worst]
-    single = judged.task.name == "classification"
+    targets = judged.known[1]
+    single = targets.ndim == 1  # one class each
     figure = inspect.reading(
         network,
         judged.params,
-        normalized(judged.about, test.inputs[place]),
-        classes=judged.about.classes or None,
-        target=int(judged.known[1][worst]) if single else None,
+        judged.spec.normalize(test.inputs[place]),
+        classes=judged.spec.classes or None,
+        target=int(targets[worst]) if single else None,
         length=None if test.lengths is None else int(test.lengths[place]),
         shown=test.inputs[place] if test.inputs.dtype == np.uint8 else None,
         predict=judged.task.predict,
     )
     caption = "How it reads, step by step, the test example that it errs on most."
     return Picture(figure, caption, photo=True)
-
-
-def normalized(about, inputs):
-    """Inputs as the network wants them."""
-    import numpy as np
-
-    offset, scale = (
-        np.asarray(values, np.float32)
-        for values in (about.pixel_offset, about.pixel_scale)
-    )
-    return (inputs.astype(np.float32) - offset) * scale

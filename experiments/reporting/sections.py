@@ -17,80 +17,7 @@ from experiments.reporting.page import (
     size,
 )
 
-WORST = 12  # answers on the picture sheet
-WORST_CLIPS = 3
 LONG = 12  # rows, above which a table is folded
-
-# metric, its place in the task's report, what it is called
-METRICS = {
-    "classification": (
-        ("accuracy", "accuracy"),
-        ("top5_accuracy", "top-5 accuracy"),
-        ("macro.f1", "F1, macro"),
-        ("macro.roc_auc", "ROC AUC, macro"),
-        ("macro.average_precision", "average precision, macro"),
-        ("loss", "cross-entropy"),
-        ("brier", "Brier score"),
-        ("ece", "expected calibration error"),
-    ),
-    "regression": (
-        ("mae", "mean absolute error"),
-        ("rmse", "root mean squared error"),
-        ("r2", "R²"),
-        ("bias", "bias"),
-        ("loss", "loss"),
-    ),
-    "forecasting": (
-        ("mse", "MSE per frame"),
-        ("mae", "MAE per frame"),
-        ("psnr", "PSNR, dB"),
-        ("ssim", "SSIM"),
-        ("csi", "CSI"),
-        ("pod", "POD"),
-        ("far", "FAR"),
-        ("loss", "loss"),
-    ),
-    "segmentation": (
-        ("mean_iou", "mean IoU"),
-        ("dice", "Dice, mean over classes"),
-        ("pixel_accuracy", "pixel accuracy"),
-        ("foreground_iou", "IoU of all but background"),
-    ),
-    "detection": (
-        ("ap50", "AP50"),
-        ("ap", "AP (COCO)"),
-        ("ap75", "AP75"),
-        ("f1", "F1 of boxes"),
-        ("precision", "precision"),
-        ("recall", "recall"),
-        ("hidden.ap50", "AP50 of things mostly hidden"),
-        ("hidden.ar50", "recall of things mostly hidden"),
-    ),
-    "recognition": (
-        ("cer", "character error rate"),
-        ("wer", "word error rate"),
-        ("exact", "lines without a mistake"),
-        ("substitutions", "characters read as others"),
-        ("deletions", "characters not read"),
-        ("insertions", "characters too many"),
-    ),
-    "multilabel": (
-        ("accuracy", "accuracy"),
-        ("macro.roc_auc", "ROC AUC, macro"),
-        ("macro.average_precision", "average precision, macro"),
-        ("macro.f1", "F1, macro"),
-        ("loss", "cross-entropy"),
-    ),
-}
-HEADLINES = {
-    "classification": ("accuracy", "macro.f1", "macro.roc_auc", "ece"),
-    "regression": ("mae", "rmse", "r2"),
-    "forecasting": ("mse", "ssim", "psnr"),
-    "segmentation": ("mean_iou", "dice", "pixel_accuracy"),
-    "detection": ("ap50", "ap", "f1"),
-    "recognition": ("cer", "wer", "exact"),
-    "multilabel": ("macro.roc_auc", "macro.average_precision", "accuracy"),
-}
 
 
 def value(report: dict[str, Any], name: str) -> Any:
@@ -112,10 +39,10 @@ def plural(count: int, word: str) -> str:
 
 def head(judged) -> tuple[Any, ...]:
     """What is seen first: the numbers, and whether they are final."""
-    about, test = judged.about, judged.dataset.splits["test"]
+    about, test = judged.spec, judged.dataset.splits["test"]
     pictures = len(about.image_shape) == 3
     words = (
-        f"{judged.config.task.name.capitalize()} of {about.dataset}: "
+        f"{judged.kind.name.capitalize()} of {about.dataset}: "
         f"{plural(len(test.inputs), 'test ' + ('picture' if pictures else 'clip'))} of "
         f"{'x'.join(map(str, about.image_shape))}, answered by the checkpoint of step "
         f"{judged.step:,}."
@@ -133,7 +60,7 @@ def head(judged) -> tuple[Any, ...]:
     stored = judged.finished.get("test", {}) if judged.finished else {}
     changed = [
         f"{label} was {number(value(stored, name))}, is {number(now)}"
-        for name, label in METRICS[judged.task.name][:4]
+        for name, label, _ in judged.kind.metrics[:4]
         if isinstance(now := value(judged.test, name), float)
         and isinstance(value(stored, name), float)
         and abs(now - value(stored, name)) > 1e-3 * max(1.0, abs(now))
@@ -146,7 +73,7 @@ def head(judged) -> tuple[Any, ...]:
                 "warning",
             )
         )
-    names = dict(METRICS[judged.task.name])
+    names = {name: label for name, label, _ in judged.kind.metrics}
     unit = judged.config.task.unit
     tiles = tuple(
         (
@@ -156,7 +83,7 @@ def head(judged) -> tuple[Any, ...]:
             else number(found),
             between(judged.intervals.get(name)),
         )
-        for name in HEADLINES[judged.task.name]
+        for name in judged.kind.headlines
         if (found := value(judged.test, name)) is not None
     )
     return (*blocks, Tiles(tiles)) if tiles else tuple(blocks)
@@ -177,7 +104,7 @@ def metrics(judged) -> Section:
             between(judged.intervals.get(name)),
             *(number(value(other, name)) for other in others.values()),
         )
-        for name, label in METRICS[judged.task.name]
+        for name, label, _ in judged.kind.metrics
         if (found := value(judged.test, name)) is not None
     )
     header = ("", "test", "95 % interval", *(w.replace("_", " ") for w in others))
@@ -200,29 +127,10 @@ def metrics(judged) -> Section:
 
 
 def _per_class(judged) -> Any:
-    test = judged.test
-    if judged.task.name == "classification":
-        keys = ("precision", "recall", "f1", "roc_auc", "average_precision", "support")
-        title, found = "class", test["per_class"]
-    elif judged.task.name == "multilabel":
-        keys = ("roc_auc", "average_precision", "f1", "precision", "recall", "support")
-        title, found = "label", test["per_label"]
-    elif judged.task.name == "segmentation":
-        keys = ("iou", "dice", "precision", "recall", "pixels")
-        title, found = "class", test["per_class"]
-    elif judged.task.name == "detection":
-        keys = ("ap50", "ap", "ar50", "things")
-        title, found = "class", test["per_class"]
-    elif judged.task.name == "recognition":
+    if judged.kind.by_class is None:
         return None
-    elif judged.task.name == "forecasting":
-        keys = ("mse", "mae", "psnr", "ssim")
-        rows = [{"name": f"+{k}"} | row for k, row in enumerate(test["per_frame"], 1)]
-        title, found = "frame", rows
-    else:
-        keys, title = ("mae", "rmse", "r2", "bias"), "output"
-        rows = [{"name": str(k)} | row for k, row in enumerate(test["per_output"])]
-        found = rows
+    title, keys = judged.kind.by_class
+    found = judged.kind.class_rows(judged.test)
     if len(found) < 2:
         return None
     words = {"f1": "F1", "roc_auc": "ROC AUC", "r2": "R²", "psnr": "PSNR, dB"}
@@ -259,7 +167,6 @@ CAPTIONS = {
 
 def mistakes(judged) -> Section | None:
     """The task's own pictures, precision against recall, and the worst answers."""
-    from lstm_jax import figures, metrics
 
     if not judged.judgeable:
         return None
@@ -269,110 +176,18 @@ def mistakes(judged) -> Section | None:
         Picture(figure, CAPTIONS.get(name, name.replace("_", " ")), name == "strip")
         for name, figure in found.items()
     ]
-    if judged.task.name in ("classification", "multilabel"):
-        pairs = metrics.one_against_rest(judged.task, predictions, targets)
-        figure = figures.precision_recall_figure(pairs, judged.about.classes)
-        words = "Precision against recall; average precision is the area below."
-        blocks.append(Picture(figure, words))
-    return Section("Mistakes", (*blocks, *_worst(judged)))
-
-
-def _worst(judged) -> list[Any]:
-    import numpy as np
-
-    from lstm_jax import figures, metrics
-
-    predictions, targets = judged.known
-    losses = judged.losses
-    order = np.argsort(-np.nan_to_num(losses, nan=-np.inf), kind="stable")
-    order = order[: min(WORST, int(np.isfinite(losses).sum()))]
-    shown = judged.shown[order]
-    test, names = judged.dataset.splits["test"], judged.dataset.names
-    if judged.task.name in ("segmentation", "detection"):
-        from experiments import locating
-
-        parts = judged.config, judged.dataset, predictions, targets, losses
-        figure = locating.examples(*parts)
-        return [Picture(figure, "The best and the worst answers.", photo=True)]
-    if judged.task.name == "recognition":
-        from experiments import reading
-
-        parts = judged.config, judged.dataset, test, predictions
-        return [
-            Picture(reading.sheet(*parts, worst=worst), words, photo=True)
-            for worst, words in (
-                (True, "The worst lines: below, what was read, errors in colour."),
-                (False, "The first lines."),
-            )
-        ]
-    if judged.task.name == "forecasting":
-        clips = [
-            (
-                f"error {losses[k]:.4g} per frame",
-                test.inputs[k].astype(np.float32) / 255,
-                predictions[k],
-            )
-            for k in order[:WORST_CLIPS]
-        ]
-        figure = figures.frame_strip(clips, total=len(losses))
-        return [Picture(figure, "The clips with the largest errors.", photo=True)]
-    captions = [_caption(judged, k) for k in order]
-    blocks: list[Any] = []
-    if test.inputs.ndim > 3:
-        lengths = None if test.lengths is None else test.lengths[shown]
-        pictures = metrics.middle_frames(test.inputs[shown], lengths)
-        clips = ", by their middle frames" if test.inputs.ndim == 5 else ""
-        figure = figures.image_grid(
-            pictures, captions, title=f"The worst answers{clips}"
-        )
-        words = "Test examples with the highest loss, the worst first."
-        blocks.append(Picture(figure, words, photo=True))
-    rows = tuple(
-        (
-            names["test"][place] if names else f"test example {place:,}",
-            caption.replace("\n", ", "),
-            number(float(losses[k])),
-        )
-        for k, place, caption in zip(order, shown, captions, strict=True)
-    )
-    table = Table(("worst answers", "", "loss"), rows, numbers=False)
-    blocks.append(
-        table if test.inputs.ndim == 3 else Fold("The same in words", (table,))
-    )
-    return blocks
-
-
-def _caption(judged, k: int) -> str:
-    import numpy as np
-
-    predictions, targets = judged.known
-    classes, p = judged.about.classes, np.asarray(predictions[k])
-    if judged.task.name == "classification":
-        best = int(p.argmax())
-        return (
-            f"says: {classes[best]} ({p[best]:.1%})\n"
-            f"true: {classes[targets[k]]} ({p[targets[k]]:.1%})"
-        )
-    if judged.task.name == "regression":
-        true, said = (
-            ", ".join(f"{x:.4g}" for x in np.ravel(a)) for a in (targets[k], p)
-        )
-        return f"true: {true}\nsays: {said}"
-    truth = targets[k]
-    wrong = np.where(np.isnan(truth), -1, np.abs(truth - p))
-    place = np.unravel_index(wrong.argmax(), wrong.shape)
-    step = f", step {place[0]}" if wrong.ndim == 2 else ""
-    word = "yes" if truth[place] else "no"
-    return f"{classes[place[-1]]}{step}\ntrue: {word}\nsays: {p[place]:.1%} yes"
+    blocks += judged.kind.figures(judged)
+    return Section("Mistakes", (*blocks, *judged.kind.worst(judged)))
 
 
 def calibration(judged) -> Section | None:
     """Whether a classifier is as often right as it says."""
     from lstm_jax import figures
+    from lstm_jax.metrics import reliability
 
-    if judged.calibration is None:
+    if not judged.kind.answers_right_or_wrong or not len(judged.known[1]):
         return None
-    found = judged.calibration
+    found = reliability(*judged.known)
     confidence = float(judged.known[0].max(-1).mean())
     accuracy = judged.test["accuracy"]
     words = (

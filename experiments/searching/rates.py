@@ -10,7 +10,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.config import Config, UsageError, check, override, preset
+from experiments.config import Config, check, override, preset
+from experiments.errors import UsageError
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200
 # Of the exponential mean: a memory of ten steps, a third of a decade.
@@ -134,8 +135,9 @@ def _losses(config: Config, directory: Path) -> list[float]:
     import jax.numpy as jnp
     import numpy as np
 
-    from experiments import build, network, updates
-    from experiments.warm import known_characters, weights_from
+    from experiments import optimization
+    from experiments.experiment import Experiment
+    from experiments.warm import known_labels, weights_from
     from lstm_jax import data, training
 
     devices = training.select_accelerator(config.accelerator)
@@ -143,27 +145,25 @@ def _losses(config: Config, directory: Path) -> list[float]:
     mesh = training.data_mesh(devices)
     if config.compilation_cache:
         training.keep_compiled(data.default_root() / "compiled")
-    dataset = build.load_data(config, known_characters(config, directory))
-    about = build.facts(config, dataset)
-    split, resident = dataset.splits["train"], build.resident(config, dataset)
+    experiment = Experiment(config, labels=known_labels(config, directory))
 
     def rate(count):
         return jnp.float32(_rate(jnp.asarray(count, jnp.float32)))
 
-    tx = updates.optimizer(config, rate)
+    tx = optimization.optimizer(config, rate)
     step = training.make_train_step(
-        updates.loss_fn(config, about, build.task(config, about)),
+        experiment.loss,
         tx,
         mesh,
         config.parallel,
-        data=build.arrays(split) if resident else None,
+        data=experiment.resident_data(),
         accumulate=config.accumulate,
     )
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
-    params = network.init_params(config, about, key_params, pretrained=True)
-    params, _ = weights_from(config.init_from, about, params)
+    params = experiment.init(key_params, pretrained=True)
+    params, _ = weights_from(config.init_from, experiment.spec, params)
     state = step.put_state(training.init_state(params, tx, key_run, mesh))
-    batch_at, losses = build.batches(config, dataset, (0, 1)), []
+    batch_at, losses = experiment.batches(), []
     for at in range(STEPS):
         batch = batch_at(at)
         batch["progress"] = np.zeros_like(batch["mask"])

@@ -24,7 +24,8 @@ from typing import (
     get_type_hints,
 )
 
-from experiments.config import Config, UsageError, check, override
+from experiments.config import Config, check, override
+from experiments.errors import UsageError
 
 # Drawn on a log scale unless told otherwise: what matters of them is the magnitude.
 _LOG = ("optimizer.learning_rate", "optimizer.weight_decay")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from experiments.config import UsageError
+from experiments.errors import UsageError
 from experiments.searching.space import Choices, Range, Space
 
 FILE = "study.db"

@@ -21,8 +21,9 @@ from small_runs import (
     draw,
 )
 
-from experiments import build, record, report, train
+from experiments import record, report, train
 from experiments.config import preset
+from experiments.experiment import load_data
 
 jax.devices()  # started, so that no command gives this process other devices
 
@@ -43,7 +44,7 @@ def prepared_data(shared_folder):
         patch.setenv("LSTM_JAX_DATA", str(shared_folder / "prepared"))
         patch.setenv("PYTHONPATH", str(ROOT))
         # Made now, for its progress is told on stderr, which tests read.
-        build.load_data(preset("digits"))
+        load_data(preset("digits"))
         yield
 
 

@@ -7,6 +7,7 @@ import pickle
 import re
 import textwrap
 import zipfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,12 @@ from jax import export as jax_export
 from PIL import Image
 from selection import slow_but
 
-from experiments import build, exported, network
+from experiments import exported
 from experiments.config import override, preset
+from experiments.experiment import Experiment
 from experiments.export import _compiled, _write_weights, export
 from experiments.predict import predict
+from experiments.spec import DataSpec
 from lstm_jax import data
 from lstm_jax.interop import read_keras, read_safetensors, read_torch
 from lstm_jax.training import named
@@ -73,7 +76,8 @@ def test_predict_answers_alike_by_run_and_by_file(digits_run, digits_file, pictu
 
 
 def test_predict_needs_no_more_than_jax(digits_run, digits_file, pictures, run_python):
-    code = f"OURS = {(*MODELS, 'experiments.build', 'experiments.network')!r}" + LEAN
+    code = f"OURS = {(*MODELS, 'experiments.experiment')!r}"
+    code += LEAN.replace("rich tyro", "")  # of the command line
     code += "from experiments.predict import main; sys.exit(main(sys.argv[1:]))"
     out = pictures.parent / "lean.jsonl"
     done = run_python("-c", code, digits_file, pictures, f"--out={out}")
@@ -86,7 +90,7 @@ def test_predict_needs_no_more_than_jax(digits_run, digits_file, pictures, run_p
 
 
 def test_the_documented_lines_need_none_of_our_code(digits_file, run_python):
-    text = (build.Path(__file__).parents[2] / "docs" / "interop.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "interop.md").read_text()
     (lines,) = re.findall(r"```python\n(import json.*?)```", text, re.DOTALL)
     code = "OURS = 'lstm_jax', 'experiments'" + LEAN + lines + "print(probabilities)"
     code = code.replace("model.jaxexport", str(digits_file))
@@ -98,7 +102,7 @@ def test_the_documented_lines_need_none_of_our_code(digits_file, run_python):
 def facts(config, shape, classes=3):
     names = [f"class {k}" for k in range(classes)]
     forecast = config.task.name == "forecasting"
-    return build.Facts("x", names, shape, 0 if forecast else classes, [20.0], [0.01])
+    return DataSpec("x", names, shape, 0 if forecast else classes, [20.0], [0.01])
 
 
 SMALL = {"model.features": 8}
@@ -146,22 +150,21 @@ RUNS = {  # preset, shape of an example, options
 
 
 def untrained(name):
-    """`(config, facts, task, params)` of a network that nobody trained."""
+    """`(experiment, params)` of a network that nobody trained."""
     from_preset, shape, options = RUNS[name]
     config = override(preset(from_preset), SMALL | options)
-    about = facts(config, shape)
+    experiment = Experiment(config, facts(config, shape))
     rng, key = np.random.default_rng(0), jax.random.key(0)
-    shapes = jax.eval_shape(lambda key: network.init_params(config, about, key), key)
+    shapes = jax.eval_shape(experiment.init, key)
     params = jax.tree.map(
         lambda leaf: 0.2 * rng.standard_normal(leaf.shape, np.float32), shapes
     )
-    return config, about, build.task(config, about), params
+    return experiment, params
 
 
-def answers(config, about, task, params):
+def answers(experiment, params):
     """What it has to be equal to: one program, of one shape."""
-    run = network.forward_fn(config, about)
-    want = jax.jit(lambda batch: task.predict(run(params, batch)[0]), **QUICK)
+    want = jax.jit(lambda batch: experiment.predictions(params, batch), **QUICK)
     return lambda **batch: np.asarray(want(batch))
 
 
@@ -170,7 +173,7 @@ def made(name, tmp_path, streaming=False):
     parts = untrained(name)
     path = tmp_path / "x.jaxexport"
     path.write_bytes(_compiled(*parts, streaming))
-    return exported.read(path), answers(*parts), parts[1].image_shape
+    return exported.read(path), answers(*parts), parts[0].spec.image_shape
 
 
 def drawn(seed, *shape, kind="pictures"):

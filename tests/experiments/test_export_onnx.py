@@ -35,7 +35,7 @@ def test_onnxruntime_answers_alike(name, tmp_path):
     pytest.importorskip("jax2onnx", reason="it writes ONNX, in an environment apart")
     parts = untrained(name)
     runs, want = session(_onnx(tmp_path, *parts)), answers(*parts)
-    shape = parts[1].image_shape
+    shape = parts[0].spec.image_shape
     kind = "features" if len(shape) == 2 else "clips"
     names = [entry.name for entry in runs.get_inputs()]
     assert names == ["inputs", "lengths"][: 1 + (len(shape) != 3)]

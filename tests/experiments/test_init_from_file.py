@@ -31,7 +31,8 @@ ENDINGS = [".safetensors", ".pt", ".weights.h5", "pytorch.safetensors"]
 @pytest.fixture(scope="module")
 def digits(digits_run):
     """`(facts, params)` of the finished run."""
-    _, about, _, params = restored(digits_run.directory)
+    experiment, params = restored(digits_run.directory)
+    about = experiment.spec
     return about, params
 
 

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build, network, train
+from experiments import train
 from experiments.config import override, preset
+from experiments.experiment import Experiment, load_data
 from experiments.warm import weights_from
 from lstm_jax import data
 
@@ -36,8 +37,8 @@ class Theirs(torch.nn.Module):
 
 def taught(config, steps, path):
     """Trains theirs on our batches, and saves it; also how it answers the test set."""
-    dataset = build.load_data(config)
-    about = build.facts(config, dataset)
+    dataset = load_data(config)
+    about = Experiment(config, dataset=dataset).spec
     split, test = dataset.splits["train"], dataset.splits["test"]
     offset, scale = np.float32(about.pixel_offset), np.float32(about.pixel_scale)
 
@@ -67,11 +68,11 @@ def taught(config, steps, path):
 
 def answers_alike(config, path, theirs):
     """Ours with the weights of the file: the largest difference of a logit."""
-    fresh = network.init_params(config, theirs.about, jax.random.key(0))
+    fresh = Experiment(config, theirs.about).init(jax.random.key(0))
     params, lines = weights_from(str(path), theirs.about, fresh)
     count = len(jax.tree.leaves(fresh))
     assert lines == [f"{path}: {count} of {count} parameters begin as they are there"]
-    forward = jax.jit(network.apply_fn(config, theirs.about))
+    forward = jax.jit(Experiment(config, theirs.about).outputs)
     images = theirs.test.inputs
     ours = np.concatenate(
         [forward(params, images[k : k + 1000]) for k in range(0, len(images), 1000)]
@@ -131,7 +132,7 @@ def test_fashion_mnist(tmp_path):
         pytest.skip("LSTM_JAX_FASHION_MNIST names no folder with its four idx files")
     options = dict(accelerator="cpu", select="last", data__manual_dir=folder)
     config = override(preset("fashion-rows"), options)
-    dataset = build.load_data(config)
+    dataset = load_data(config)
     steps = len(dataset.splits["train"].inputs) // config.batch_size
     theirs = taught(config, steps, tmp_path / "x.pt")
     worst = answers_alike(config, tmp_path / "x.pt", theirs)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build, train
-from experiments.config import UsageError, override, preset
+from experiments import train
+from experiments.config import override, preset
+from experiments.errors import UsageError
+from experiments.experiment import Experiment, load_data
 from experiments.predict import predict
-from experiments.warm import known_characters, weights_from
+from experiments.warm import known_labels, weights_from
 from lstm_jax import tasks
 from lstm_jax.metrics.ctc import greedy
 from lstm_jax.models import Reader, load_kraken
@@ -65,8 +67,8 @@ def test_training_wants_its_network_and_takes_its_weights(file, options, tmp_pat
     assert f"--model.spec='{load_kraken(file).spec}'" in told
     assert told.endswith(" --model.margin=16 --data.normalize=inverted")
     config = override(preset("text-lines"), options | OURS)
-    loaded = build.load_data(config, known_characters(config, tmp_path / "none"))
-    about = build.facts(config, loaded)
+    loaded = load_data(config, known_labels(config, tmp_path / "none"))
+    about = Experiment(config, dataset=loaded).spec
     filled, lines = weights_from(str(file), about, blank_params(config, about))
     assert "begin as they are there" in lines[0] and "for 3 classes" in " ".join(lines)
     theirs = named(load_kraken(file).params)

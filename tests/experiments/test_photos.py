@@ -11,6 +11,8 @@ from PIL import Image
 from small_runs import SMALL, SMALL_FLAGS, draw
 
 from experiments import train
+from experiments.experiment import Experiment
+from experiments.spec import DataSpec
 
 FLAGS = [*SMALL_FLAGS, "--steps=60", "--optimizer.learning-rate=0.02"]
 
@@ -104,15 +106,14 @@ def test_an_answer_is_that_of_the_test(photos_run, photos):
     """Reading a file for an answer and reading it for training are one."""
     import jax
 
-    from experiments import build, network
     from lstm_jax import data
 
-    about = build.Facts(
+    about = DataSpec(
         **json.loads((photos_run.directory / "config.json").read_text())["data"]
     )
     path = photos / "down" / "05.jpg"
     image = data.read_image(path, tuple(about.image_shape))
-    apply = network.apply_fn(photos_run.config, about)
+    apply = Experiment(photos_run.config, about).outputs
     wanted = jax.nn.softmax(apply(photos_run.params, image[None]))[0]
     (answer,) = photos_run.predict(path)
     np.testing.assert_allclose(

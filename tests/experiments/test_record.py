@@ -21,6 +21,7 @@ from experiments.record import (
     save_figure,
     write_json,
 )
+from experiments.tasks import TASKS
 
 
 def full_disk(*_):
@@ -339,9 +340,9 @@ def test_a_resumed_run_times_only_its_own_steps(clock):
 # --- summary ---
 
 
-def rendered(report):
-    stream = io.StringIO()
-    Console(file=stream, width=100).print(summary_table(report))
+def rendered(report, task="classification"):
+    stream, metrics = io.StringIO(), TASKS[task].metrics
+    Console(file=stream, width=100).print(summary_table(report, metrics))
     return stream.getvalue()
 
 
@@ -364,16 +365,18 @@ def test_summary_of_a_classification():
     assert "Test set: 1,234 examples" in text
     line = next(line for line in text.splitlines() if line.strip().startswith("acc"))
     assert line.split() == ["accuracy", "0.7500", "0.5000"]
-    assert "top5 accuracy" in text and "F1, macro" in text and "ROC" not in text
+    assert "top-5 accuracy" in text and "F1, macro" in text and "ROC" not in text
     assert "hardest: [b]cat (F1 0.500)" in text and "dog (F1" not in text
     assert "most often: [b]cat taken for dog, once" in text
 
 
 def test_summary_of_a_regression():
     text = rendered(
-        {"examples": 5, "unit": "degrees", "mae": 3.5, "rmse": 4.5, "r2": None}
+        {"examples": 5, "unit": "degrees", "mae": 3.5, "rmse": 4.5, "r2": None},
+        "regression",
     )
-    assert "MAE (degrees)" in text and "3.5000" in text and "R2" not in text
+    assert "mean absolute error (degrees)" in text and "3.5000" in text
+    assert "R²" not in text
 
 
 def test_findings_longer_than_the_table_stay_lines():
@@ -388,7 +391,12 @@ def test_findings_longer_than_the_table_stay_lines():
 
 def test_the_best_of_a_line_is_bold():
     table = summary_table(
-        {"accuracy": 0.9, "loss": 0.2, "baselines": {"b": {"accuracy": 0.8, "loss": 1}}}
+        {
+            "accuracy": 0.9,
+            "loss": 0.2,
+            "baselines": {"b": {"accuracy": 0.8, "loss": 1}},
+        },
+        TASKS["classification"].metrics,
     )
     ours, theirs = (list(column.cells) for column in table.columns[1:])
     assert [str(cell.style) for cell in ours] == ["bold green", "bold green"]

@@ -12,24 +12,27 @@ import pytest
 from small_runs import SMALL, SMALL_MODEL
 from test_train_clips import a_dot, features, write_gif
 
-from experiments import build, network, record, report, train, updates
-from experiments.config import UsageError, override, parse, preset
+from experiments import optimization, record, report, train
+from experiments.config import override, parse, preset
+from experiments.errors import UsageError
+from experiments.experiment import Experiment, load_data
 from experiments.presets import PRESETS
 from experiments.reporting import compare
 from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.page import Code, Fold, Picture, Table, Words, number
 from experiments.reporting.sections import configuration, head, train_line
+from experiments.restoring import restored
 from lstm_jax import metrics, training
 
 
 def untrained(directory, name, **options):
     """A run that was stopped before its first step, and had saved its weights."""
     config = override(preset(name), options | dict(run_dir=str(directory)))
-    dataset = build.load_data(config)
-    about = build.facts(config, dataset)
-    task = build.task(config, about)
-    params = network.init_params(config, about, jax.random.key(0))
-    tx = updates.optimizer(config, updates.schedule(config, 1))
+    dataset = load_data(config)
+    about = Experiment(config, dataset=dataset).spec
+    task = Experiment(config, about).task
+    params = Experiment(config, about).init(jax.random.key(0))
+    tx = optimization.optimizer(config, optimization.schedule(config, 1))
     state = training.TrainState(np.int32(0), params, tx.init(params), jax.random.key(0))
     values = {"preset": name, "config": config, "data": about}
     record.write_json(directory / "config.json", values)
@@ -158,13 +161,10 @@ def told_updates(judged):
 
 
 def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
-    config, about, task, params = importlib.import_module(
-        "experiments.predict"
-    ).restored(finished.path.parent)
-    dataset = build.load_data(config)
-    test = dataset.splits["test"]
-    p = np.asarray(jax.jit(network.apply_fn(config, about))(params, test.inputs))
-    p = np.asarray(task.predict(p))
+    experiment, params = restored(finished.path.parent)
+    test = experiment.dataset.splits["test"]
+    p = jax.jit(experiment.predictions)(params, dict(inputs=test.inputs))
+    p = np.asarray(p)
     found = finished.numbers["test"]
     # float32 probabilities of two batch sizes
     assert found["ece"] == pytest.approx(
@@ -180,7 +180,7 @@ def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
     ]
     assert [row[0] for row in table.rows] == [f"test example {k}" for k in worst]
     best = p[worst[0]].argmax()
-    chosen, true = (about.classes[k] for k in (best, test.targets[worst[0]]))
+    chosen, true = (experiment.spec.classes[k] for k in (best, test.targets[worst[0]]))
     assert f"says: {chosen} ({p[worst[0], best]:.1%})" in table.rows[0][1]
     assert f"true: {true} (" in table.rows[0][1]
 
@@ -220,12 +220,16 @@ def test_a_regression(tmp_path):
 
 def test_pairs_of_numbers_and_of_other_test_sets_have_no_mcnemar_test(finished):
     (run,) = finished.runs
-    numbers = run.task._replace(name="regression")
-    one = dataclasses.replace(run, task=numbers)
+
+    def numbers(seed):
+        config = override(run.config, {"task.name": "regression", "seed": seed})
+        return Experiment(config, run.spec, dataset=run.dataset)
+
+    one = dataclasses.replace(run, experiment=numbers(seed=0))
     two = dataclasses.replace(
-        one,
+        run,
+        experiment=numbers(seed=1),
         run=one.run.with_name("two"),
-        config=dataclasses.replace(run.config, seed=1),
         losses=run.losses - 0.25,
     )
     three = dataclasses.replace(run, run=run.run.with_name("three"))
@@ -246,7 +250,9 @@ def test_one_pixel_makes_another_test_set(finished):
     inputs = test.inputs.copy()
     inputs[7, 0, 0] ^= 1
     splits = run.dataset.splits | {"test": test._replace(inputs=inputs)}
-    other = dataclasses.replace(run, dataset=run.dataset._replace(splits=splits))
+    dataset = run.dataset._replace(splits=splits)
+    changed = Experiment(run.config, run.spec, dataset=dataset)
+    other = dataclasses.replace(run, experiment=changed)
     assert compare.fingerprint(run) == compare.fingerprint(dataclasses.replace(run))
     assert compare.fingerprint(run) != compare.fingerprint(other)
 
@@ -301,7 +307,7 @@ def test_labels_for_every_step_known_or_not(tmp_path):
     unknown = dataclasses.replace(
         run,
         known=(predictions, nothing),
-        losses=metrics.example_losses("multilabel", predictions, nothing),
+        losses=run.task.example_losses(predictions, nothing),
         test=run.task.report(predictions, nothing),
         intervals={},
     )

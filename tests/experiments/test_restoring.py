@@ -7,24 +7,26 @@ import numpy as np
 import pytest
 from small_runs import SMALL, SMALL_MODEL
 
-from experiments import build, network, record, updates
+from experiments import optimization, record
 from experiments.config import override, preset
+from experiments.experiment import Experiment
 from experiments.restoring import restored
+from experiments.spec import DataSpec
 from lstm_jax import training
 
 
 @pytest.mark.parametrize("select, wanted", [("best", 1.0), ("last", 2.0)])
 def test_the_chosen_checkpoint_answers(select, wanted, tmp_path):
     config = override(preset("digits"), SMALL | SMALL_MODEL | dict(select=select))
-    about = build.Facts("digits", list("ab"), [8, 8, 1], 2, [0.0], [1 / 255])
+    about = DataSpec("digits", list("ab"), [8, 8, 1], 2, [0.0], [1 / 255])
     values = dataclasses.asdict(config)
     saved = dict(preset="digits", config=values, data=dataclasses.asdict(about))
     record.write_json(tmp_path / "config.json", saved)
 
     def blank():
         key = jax.random.key(0)
-        params = network.init_params(config, about, key)
-        tx = updates.optimizer(config, updates.schedule(config, steps=1))
+        params = Experiment(config, about).init(key)
+        tx = optimization.optimizer(config, optimization.schedule(config, steps=1))
         return training.TrainState(np.int32(0), params, tx.init(params), key)
 
     shapes = jax.eval_shape(blank)

@@ -18,7 +18,8 @@ import pytest
 from small_runs import SAVE_FIGURE, SMALL, SMALL_FLAGS, SMALL_MODEL
 
 from experiments import record, sweep, train
-from experiments.config import UsageError, override, preset
+from experiments.config import override, preset
+from experiments.errors import UsageError
 from experiments.record import MetricsLog
 from experiments.runs import Run
 from experiments.searching.figures import overview

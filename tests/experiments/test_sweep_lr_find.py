@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import build, network
-from experiments.config import UsageError, override, preset
+from experiments.config import override, preset
+from experiments.errors import UsageError
+from experiments.experiment import Experiment, load_data
 from experiments.searching import rates as lr_find
 from lstm_jax import data, training
 
@@ -45,11 +46,11 @@ def test_losses_are_those_of_a_plain_loop(monkeypatch):
     np.testing.assert_allclose(found.rates, rates, rtol=1e-12)
 
     config = override(preset("digits"), options)
-    dataset = build.load_data(config)
-    about = build.facts(config, dataset)
-    goal, forward = build.task(config, about), network.apply_fn(config, about)
+    dataset = load_data(config)
+    about = Experiment(config, dataset=dataset).spec
+    goal, forward = Experiment(config, about).task, Experiment(config, about).outputs
     key, _ = jax.random.split(jax.random.key(3))
-    params, split = network.init_params(config, about, key), dataset.splits["train"]
+    params, split = Experiment(config, about).init(key), dataset.splits["train"]
 
     @jax.value_and_grad
     def loss(params, batch):

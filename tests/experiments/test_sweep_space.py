@@ -8,7 +8,8 @@ from typing import Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-from experiments.config import UsageError, flat, override, parse, preset, train_line
+from experiments.config import flat, override, parse, preset, train_line
+from experiments.errors import UsageError
 from experiments.searching.space import (
     Choices,
     Range,

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 
 from experiments import train
+from experiments.experiment import Experiment, load_data
 
 HEAVY = "jax jaxlib flax optax orbax tensorflow_datasets sklearn matplotlib numpy"
 
@@ -72,11 +73,9 @@ def test_a_notebook_gets_figures_and_answers(digits_run, tmp_path):
 def test_the_test_accuracy_is_that_of_the_returned_params(digits_run):
     import jax
 
-    from experiments import build, network
-
-    dataset = build.load_data(digits_run.config)
-    about = build.facts(digits_run.config, dataset)
-    apply = network.apply_fn(digits_run.config, about)
+    dataset = load_data(digits_run.config)
+    about = Experiment(digits_run.config, dataset=dataset).spec
+    apply = Experiment(digits_run.config, about).outputs
     test = dataset.splits["test"]
     labels = np.asarray(jax.jit(apply)(digits_run.params, test.inputs)).argmax(-1)
     accuracy = float((labels == test.targets).mean())
@@ -141,27 +140,26 @@ def test_mixup_weighs_the_losses_of_both_targets():
     import jax
     import jax.numpy as jnp
 
-    from experiments import build, network, updates
     from experiments.config import override, preset
     from lstm_jax import training
     from lstm_jax.keys import fold_in
 
     options = SMALL_MODEL | dict(augment__shift=0, model__dropout=0.0)
     config = override(preset("digits"), options | dict(augment__mixup=0.4))
-    dataset = build.load_data(config)
-    about = build.facts(config, dataset)
-    task = build.task(config, about)
-    params = network.init_params(config, about, jax.random.key(0))
+    dataset = load_data(config)
+    about = Experiment(config, dataset=dataset).spec
+    task = Experiment(config, about).task
+    params = Experiment(config, about).init(jax.random.key(0))
     split = dataset.splits["train"]
     batch = dict(inputs=split.inputs[:6], targets=split.targets[:6])
     batch["mask"] = jnp.ones(6)
     keys = jax.random.split(jax.random.key(1), 6)
-    loss_of = jax.jit(updates.loss_fn(config, about, task))
+    loss_of = jax.jit(Experiment(config, about).loss)
     (loss, count), _ = loss_of(params, batch, keys)
 
     folded = fold_in(fold_in(keys, 0), 6)
     images, weights, partners = training.mixup(batch["inputs"], folded, 0.4)
-    outputs = jax.jit(network.apply_fn(config, about))(params, images)
+    outputs = jax.jit(Experiment(config, about).outputs)(params, images)
     wanted = 0.0
     for i in range(6):
         for target, weight in (
@@ -199,7 +197,7 @@ def test_overwrite_starts_anew(command, copied_run):
 def test_regression_reports_errors_in_degrees(command, own_folder, drawn):
     code, out, _ = command("train", "digits-angle", *SMALL_FLAGS)
     directory = own_folder / "runs/digits-angle"
-    assert code == 0 and "MAE (degrees)" in out and "R2" in out
+    assert code == 0 and "mean absolute error (degrees)" in out and "R²" in out
     test = json.loads((directory / "report.json").read_text())["test"]
     # Angles are uniform on -45 … 45: always saying 0 is 22.5 degrees off.
     assert 10 < test["mae"] < 30 and test["r2"] < 1

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 from small_runs import SAVE_FIGURE, kept_figures
 
-from experiments import build, live, train
-from experiments.config import UsageError, override, preset
+from experiments import live, train
+from experiments.config import override, preset
+from experiments.errors import UsageError
+from experiments.experiment import Experiment
 from experiments.predict import main as predict_main
 from experiments.predict import predict
 from lstm_jax import data, training
@@ -272,6 +274,6 @@ def test_clips_without_labels_are_for_forecasts_only():
     for task in ("classification", "regression"):
         config = override(preset("moving-motion"), {"task.name": task})
         with pytest.raises(UsageError, match="no labels; .* moving-digits --data=rob"):
-            build.facts(config, robots)
-    about = build.facts(preset("moving-digits"), robots)
+            Experiment(config, dataset=robots).kind.check_data(config, robots)
+    about = Experiment(preset("moving-digits"), dataset=robots).spec
     assert about.image_shape == [20, 8, 8, 1] and about.outputs == 0

@@ -10,9 +10,13 @@ import pytest
 from small_runs import SMALL, SMALL_MODEL
 
 from experiments import train
-from experiments.config import Config, UsageError, check, override, preset
+from experiments.config import Config, check, override, preset
+from experiments.errors import UsageError
+from experiments.experiment import Experiment
+from experiments.models import cells
 from experiments.restoring import restored
 from experiments.seeds import _directory, train_seeds
+from experiments.spec import DataSpec
 from experiments.train import _train
 from lstm_jax.training import named
 
@@ -95,11 +99,11 @@ def test_a_warm_start_takes_what_fits_and_freezes(tmp_path, digits_run, capsys):
 
 
 def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
-    from experiments import build
     from experiments.warm import weights_from
 
-    _, about, _, params = restored(digits_run.directory)
-    other = build.Facts(**about.__dict__ | {"classes": ["9", "ten", "0"]})
+    experiment, params = restored(digits_run.directory)
+    about = experiment.spec
+    other = DataSpec(**about.__dict__ | {"classes": ["9", "ten", "0"]})
     layer = {"b": np.ones(32)}
     ours = {
         "head": {"kernel": np.zeros((8, 3)), "bias": np.zeros(3)},
@@ -115,7 +119,7 @@ def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
     )
     np.testing.assert_array_equal(filled["layer_0"]["b"], named(params)["layer_0/b"])
     # As many classes in another order are not the same classes.
-    other = build.Facts(**about.__dict__ | {"classes": about.classes[::-1]})
+    other = DataSpec(**about.__dict__ | {"classes": about.classes[::-1]})
     filled, _ = weights_from(str(digits_run.directory), other, params)
     np.testing.assert_array_equal(filled["head"]["kernel"], kernel[:, ::-1])
 
@@ -190,7 +194,7 @@ def test_a_warm_start_goes_on_without_its_donor(tmp_path, digits_run, monkeypatc
 def test_a_warm_start_that_takes_nothing_is_refused(digits_run):
     from experiments.warm import weights_from
 
-    _, about, _, _ = restored(digits_run.directory)
+    about = restored(digits_run.directory)[0].spec
     head = {"kernel": np.zeros((4, 10)), "bias": np.zeros(10)}  # its bias would fit
     for ours in ({"layer_0": {"w_h": np.zeros((4, 16))}, "head": head}, {"cell": head}):
         with pytest.raises(UsageError, match="none of its parameters.*by name and sha"):
@@ -198,11 +202,10 @@ def test_a_warm_start_that_takes_nothing_is_refused(digits_run):
 
 
 def test_initialisers_by_name():
-    from experiments import network
 
     def drawn(**options):
         config = override(Config(), {f"model.{k}": v for k, v in options.items()})
-        cell = network.cell(config.model, 784)
+        cell = cells.cell(config.model, 784)
         return cell.init(jax.random.key(0), (4,))
 
     identity = drawn(cell="rnn", activation="relu", recurrent_init="identity")
@@ -251,15 +254,13 @@ def test_the_spread_over_seeds(seeds):
 
 
 def test_seeds_begin_with_the_weights_of_a_file(monkeypatch, tmp_path):
-    from experiments import network
-
     class Read(Exception):
         pass
 
-    def initializer(config, about, *, pretrained=False):
+    def init(self, key, *, pretrained=False):
         raise Read(pretrained)
 
-    monkeypatch.setattr(network, "initializer", initializer)
+    monkeypatch.setattr(Experiment, "init", init)
     config = check(override(preset("digits"), OPTIONS | dict(run_dir=str(tmp_path))))
     with pytest.raises(Read, match="True"):
         train_seeds("digits", config, 8)

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build, network, train
-from experiments.config import UsageError, check, override, preset
+from experiments import train
+from experiments.config import check, override, preset
+from experiments.errors import UsageError
+from experiments.experiment import Experiment, load_data
+from experiments.models.classifier import order_of
 from experiments.predict import predict
 from experiments.train import main
 from lstm_jax.models import load_resnet, resnet
@@ -87,14 +90,14 @@ def test_the_encoder_has_the_weights_of_the_file(film_run, weights):
 @pytest.mark.slow
 def test_pixels_are_normalised_as_imagenets(film_run, folder):
     """The frozen network's answer, from raw pixels by hand."""
-    about = build.facts(film_run.config, build.load_data(film_run.config))
+    about = Experiment(film_run.config, dataset=load_data(film_run.config)).spec
     assert about.image_shape == [T, SIDE, SIDE, 1]
     clips = np.random.default_rng(1).integers(0, 256, (2, T, SIDE, SIDE, 1), np.uint8)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     pixels = ((clips / 255 - mean) / std).astype(np.float32)
-    resnet = network.model(film_run.config, about)
+    resnet = Experiment(film_run.config, about).network.module
     want = resnet.apply({"params": film_run.params}, pixels)
-    got = network.apply_fn(film_run.config, about)(film_run.params, clips)
+    got = Experiment(film_run.config, about).outputs(film_run.params, clips)
     # Two orders of the same operations, and 18 layers above them.
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
 
@@ -139,7 +142,11 @@ def test_a_damaged_file_is_told_in_one_line(options, tmp_path, capsys):
             dict(model__encoder_weights="x", model__encoder="cnn"),
             "model.encoder=cnn; use --model.encoder=resnet18",
         ),
-        ("moving-digits", dict(model__encoder="resnet18"), "is for model.kind=reader"),
+        (
+            "moving-digits",
+            dict(model__encoder="resnet18"),
+            "or use --model.kind=reader",
+        ),
         (
             "moving-motion",
             dict(model__encoder="resnet18", model__cell="conv_lstm"),
@@ -150,4 +157,4 @@ def test_a_damaged_file_is_told_in_one_line(options, tmp_path, capsys):
 def test_an_encoder_that_does_not_go(name, change, said):
     with pytest.raises(UsageError, match=said):
         config = check(override(preset(name), change))
-        network.order(config.model, (T, SIDE, SIDE, 1))
+        order_of(config.model, (T, SIDE, SIDE, 1))

@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 from small_runs import SAVE_FIGURE
 
-from experiments import build, locating, network, record, train
+from experiments import record, train
 from experiments.config import override, preset
+from experiments.experiment import Experiment
 from experiments.predict import predict
+from experiments.spec import DataSpec
+from experiments.tasks import TASKS
 
 pytestmark = pytest.mark.slow  # it trains two networks
 
@@ -139,12 +142,12 @@ def test_predict_writes_coco_in_pixels_of_the_file(boxes_run, folder, command):
 @pytest.mark.parametrize("name", ["segment-digits", "detect-digits"])
 def test_the_twin_has_hardly_fewer_parameters(name):
     config = preset(name)
-    about = build.Facts(name, list("0123456789"), [48, 48, 1], 10, [0.0], [1.0])
+    about = DataSpec(name, list("0123456789"), [48, 48, 1], 10, [0.0], [1.0])
 
     def size(**model):
         own = override(config, model)
         key = jax.random.key(0)
-        params = jax.eval_shape(lambda: network.init_params(own, about, key))
+        params = jax.eval_shape(lambda: Experiment(own, about).init(key))
         return sum(leaf.size for leaf in jax.tree.leaves(params))
 
     ours, twin = size(), size(model__feedforward=True)
@@ -158,23 +161,25 @@ def test_answers_to_clips_are_by_frame(tmp_path):
     raw[0, 1] = 0, 0, 4, 4, 0.4, 0  # not sure enough
     clip = tmp_path / "a.gif"
     row = {"path": str(clip)}
-    row |= locating.describe("detection", raw, list(KINDS), seen, clip)
+    detection, segmentation = TASKS["detection"], TASKS["segmentation"]
+    spec = DataSpec("clips", list(KINDS), [3, 16, 16, 1], 2, [0.0], [1.0])
+    row |= detection.describe(spec, seen, raw, clip)
     assert [len(boxes) for boxes in row["boxes"]] == [1, 1, 0]
     assert row["boxes"][0][0]["box"] == [1, 2, 4, 6]
     twice = [row, dict(row)]  # two files of one name
-    locating.write(tmp_path, "detection", list(KINDS), twice)
-    assert [row["drawn"][-7:] for row in twice] == ["s/a.gif", "a-2.gif"]
-    coco = json.loads((tmp_path / "predictions" / "detections.json").read_text())
+    detection.save(spec, twice, tmp_path)
+    drawn = [tmp_path / "a.gif", tmp_path / "a-2.gif"]
+    assert [row["drawn"] for row in twice] == list(map(str, drawn))
+    coco = json.loads((tmp_path / "detections.json").read_text())
     assert [image["frame"] for image in coco["images"]] == [0, 1, 2] * 2
     assert [a["image_id"] for a in coco["annotations"]] == [1, 2, 4, 5]
     mask = np.ones((3, 16, 16), np.uint8)
-    row = {"path": "b.gif"} | locating.describe(
-        "segmentation", mask, ["0", "1"], seen, clip
-    )
-    locating.write(tmp_path, "segmentation", ["0", "1"], [row])
-    names = sorted(p.name for p in (tmp_path / "predictions" / "b").iterdir())
+    spec = DataSpec("clips", ["0", "1"], [3, 16, 16, 1], 2, [0.0], [1.0])
+    row = {"path": "b.gif"} | segmentation.describe(spec, seen, mask, clip)
+    segmentation.save(spec, [row], tmp_path)
+    names = sorted(p.name for p in (tmp_path / "b").iterdir())
     assert names == ["0000.png", "0001.png", "0002.png"]
-    assert locating.words(row) == "1 100.0%"
+    assert segmentation.words(row) == "1 100.0%"
 
 
 def test_a_set_of_the_other_kind_is_told(folder, command):

@@ -13,8 +13,10 @@ from PIL import Image
 from sklearn import metrics, model_selection
 from small_runs import SMALL
 
-from experiments import build, predict, train
-from experiments.config import UsageError, override, preset
+from experiments import predict, train
+from experiments.config import override, preset
+from experiments.errors import UsageError
+from experiments.experiment import load_data
 from experiments.options import Augment, Model
 from experiments.runs import directory_of
 from lstm_jax import data
@@ -123,7 +125,7 @@ def test_a_fold_alone_is_the_same_to_the_bit(whole, tmp_path):
     ):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
     assert alone.report["test"] == whole.runs[1].report["test"]
-    split = build.load_data(alone.config).splits["test"]
+    split = load_data(alone.config).splits["test"]
     rows = [row for row in table(whole.directory) if row["fold"] == "1"]
     np.testing.assert_array_equal(split.targets, column(rows, "target", int))
 

@@ -9,12 +9,19 @@ import pytest
 from PIL import Image, ImageDraw
 from small_runs import SAVE_FIGURE, kept_figures
 
-from experiments import build, network, reading, train
-from experiments.config import UsageError, override, preset
+from experiments import alto, train
+from experiments.config import override, preset
+from experiments.errors import UsageError
+from experiments.experiment import Experiment, load_data
 from experiments.measuring import tesseract
-from experiments.predict import lines, main, predict
+from experiments.models import MODELS
+from experiments.predict import main, predict
+from experiments.predictor import Predictor
 from experiments.report import report
-from experiments.warm import known_characters, weights_from
+from experiments.restoring import restored
+from experiments.spec import DataSpec
+from experiments.tasks import TASKS
+from experiments.warm import known_labels, weights_from
 from lstm_jax import data
 from lstm_jax.data.synthetic import line_builder
 from lstm_jax.data.synthetic.fonts import _matplotlib, face
@@ -115,7 +122,7 @@ def test_predict_reads_and_writes_texts_places_and_alto(run, folder, tmp_path, c
     ends = [x for one in first for x in one["x"]]
     assert ends == sorted(ends) and 0 <= ends[0] and ends[-1] <= rows[0]["size"][0]
     root = ET.parse(tmp_path / "out.xml").getroot()
-    space = {"a": reading.ALTO}
+    space = {"a": alto.ALTO}
     pages = root.findall(".//a:Page", space)
     words = [[s.get("CONTENT") for s in p.findall(".//a:String", space)] for p in pages]
     assert words == [wanted[0].split(), [], wanted[1].split(), []]
@@ -126,10 +133,10 @@ def test_predict_reads_and_writes_texts_places_and_alto(run, folder, tmp_path, c
 def test_a_line_reads_alike_whatever_it_is_padded_to(run, folder):
     config = override(preset("text-lines"), SMALL | {"data": str(folder)})
     saved = json.loads((run.directory / "config.json").read_text())["data"]
-    about = build.Facts(**saved)
-    forward = network.forward_fn(config, about)
+    about = DataSpec(**saved)
+    forward = Experiment(config, about).apply
     image = data.read_line(folder / "000.png", 16)
-    task = build.task(config, about)
+    task = Experiment(config, about).task
 
     @jax.jit
     def answer(inputs, lengths, batch):
@@ -155,9 +162,12 @@ def test_a_thousand_lines_compile_no_more_than_eight_programs(run, folder):
     saved = json.loads((run.directory / "config.json").read_text())["data"]
     shapes = set()
 
-    def read(inputs, lengths):
-        shapes.add(inputs.shape)
-        return np.zeros((len(inputs), 2, 4), np.float32)
+    class Blank:
+        spec = DataSpec(**saved)
+
+        def __call__(self, inputs, lengths):
+            shapes.add(inputs.shape)
+            return np.zeros((len(inputs), 2, 4), np.float32)
 
     files = []
     for k, width in enumerate(np.geomspace(6, 3000, 60).astype(int)):
@@ -166,8 +176,9 @@ def test_a_thousand_lines_compile_no_more_than_eight_programs(run, folder):
         pixels[4] = 0
         Image.fromarray(pixels).save(path)
         files.append(path)
-    about = build.Facts(**saved)
-    found = list(reading.predict(config, about, read, files))
+    predictor = Blank()
+    predictor.config = config
+    found = list(TASKS["recognition"].predict(predictor, files))
     assert sum("error" not in row for row in found) >= 55
     assert len(shapes) <= 8
 
@@ -175,7 +186,7 @@ def test_a_thousand_lines_compile_no_more_than_eight_programs(run, folder):
 def blank_params(config, about):
     """Zeros, as no program makes them."""
     key = jax.random.key(0)
-    shapes = jax.eval_shape(lambda: network.init_params(config, about, key))
+    shapes = jax.eval_shape(lambda: Experiment(config, about).init(key))
     return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
 
 
@@ -183,8 +194,8 @@ def test_characters_that_are_known_keep_their_weights(run, tmp_path):
     more = fill(tmp_path / "more", 24, "ox7", 1)
     options = SMALL | dict(data=str(more), init_from=str(run.directory))
     config = override(preset("text-lines"), options)
-    loaded = build.load_data(config, known_characters(config, tmp_path / "none"))
-    about = build.facts(config, loaded)
+    loaded = load_data(config, known_labels(config, tmp_path / "none"))
+    about = Experiment(config, dataset=loaded).spec
     assert about.classes == [" ", "L", "o", "x", "7"]
     blank = blank_params(config, about)
     filled, told = weights_from(str(run.directory), about, blank)
@@ -215,11 +226,11 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
         SMALL
         | {"data": str(folder), "model.spec": "[1,16,0,1 Cr5,9,8,4,9 S1(1x0)1,3]"},
     )
-    loaded = build.load_data(config)
+    loaded = load_data(config)
     (note,) = [note for note in loaded.notes if "more characters than steps" in note]
     kept = loaded.splits["train"]
     assert note.startswith("skipped ") and 0 < len(kept.inputs) < 128
-    spec = reading.line_spec(config, 5)
+    spec = MODELS["vgsl"].line_spec(config, 5)
     assert (spec.steps(kept.lengths) >= (kept.targets != 0).sum(-1)).all()
 
 
@@ -251,7 +262,8 @@ def test_another_preset_says_which_one_reads_lines(folder, command):
 
 
 def test_live_reading_begins_before_all_is_read(run, folder):
-    answers = lines(run.directory, folder)
+    predictor = Predictor(*restored(run.directory))
+    answers = predictor.kind.predict(predictor, [folder])
     assert next(answers)["path"].endswith("000.png")
 
 
@@ -267,7 +279,7 @@ def test_one_file_of_weights_reads_and_is_fine_tuned(run, folder, tmp_path, comm
     code, _, err = command("export", run.directory, "--out=x.jaxexport")
     assert code == 2 and "only the weights are exported" in err
     config = override(preset("text-lines"), {"init_from": str(file)})
-    assert known_characters(config, tmp_path / "none") == [" ", "L", "o", "x"]
+    assert known_labels(config, tmp_path / "none") == [" ", "L", "o", "x"]
     bad = tmp_path / "bad.safetensors"
     write_safetensors(bad, {"a": np.zeros(3)})
     code, _, err = command("predict", bad, paths[0])

@@ -11,7 +11,7 @@ from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 
 from experiments import config as config_module
 from experiments import record
-from experiments.config import UsageError, explain
+from experiments.errors import UsageError, explain
 from lstm_jax import data
 
 

@@ -12,9 +12,14 @@ from PIL import Image
 from selection import slow_but
 from small_runs import SMALL_FLAGS
 
-from experiments import build, network, updates
-from experiments.config import UsageError, check, override, parse, preset
+from experiments.config import check, override, parse, preset
+from experiments.errors import UsageError
+from experiments.experiment import Experiment
+from experiments.models import cells
+from experiments.models.classifier import order_of
 from experiments.presets import PRESETS
+from experiments.spec import DataSpec
+from experiments.tasks import TASKS
 
 # Data set: image shape, outputs.
 SHAPES = {
@@ -43,11 +48,11 @@ def about(config):
     shape, outputs = SHAPES[config.data.source]
     classes = [str(k) for k in range(outputs)] if outputs > 1 else []
     channels = shape[-1]
-    return build.Facts(
+    return DataSpec(
         config.data.source,
         classes,
         list(shape),
-        outputs + build.reads(config),
+        outputs + TASKS[config.task.name].bucketed,
         [0.0] * channels,
         [1.0] * channels,
     )
@@ -63,9 +68,9 @@ def test_a_preset_that_finds_things_answers(name):
     facts = about(config)
 
     def answers(inputs):
-        params = network.init_params(config, facts, jax.random.key(0))
+        params = Experiment(config, facts).init(jax.random.key(0))
         keys = jax.random.split(jax.random.key(1), len(inputs))
-        return network.apply_fn(config, facts)(params, inputs, keys)
+        return Experiment(config, facts).outputs(params, inputs, keys)
 
     inputs = jax.ShapeDtypeStruct((4, *facts.image_shape), jnp.uint8)
     out = jax.eval_shape(answers, inputs)
@@ -82,11 +87,11 @@ def test_a_preset_that_finds_things_answers(name):
 def test_a_preset_builds(name):
     config = check(preset(name))
     facts = about(config)
-    task = build.task(config, facts)
+    task = Experiment(config, facts).task
     targets = ((4,), jnp.int32) if facts.classes else ((4, 1), jnp.float32)
     if config.task.name == "multilabel":
         targets = (4, 9, 3), jnp.float32
-    if build.reads(config):
+    if TASKS[config.task.name].bucketed:
         targets = (4, 7), jnp.int32
     batch = dict(
         inputs=jax.ShapeDtypeStruct((4, *facts.image_shape), jnp.uint8),
@@ -95,20 +100,21 @@ def test_a_preset_builds(name):
         progress=jax.ShapeDtypeStruct((4,), jnp.float32),
     )
 
-    if build.reads(config):
+    if TASKS[config.task.name].bucketed:
         batch["lengths"] = jax.ShapeDtypeStruct((4,), jnp.int32)
 
     def run(batch):
         key = jax.random.key(0)
-        params = network.init_params(config, facts, key)
-        loss = updates.loss_fn(config, facts, task)
-        found = updates.eval_fn(config, facts, task)(params, batch)
+        params = Experiment(config, facts).init(key)
+        loss = Experiment(config, facts).loss
+        found = Experiment(config, facts).evaluate(params, batch)
         return loss(params, batch, jax.random.split(key, 4)), found
 
     ((total, count), _), (metrics, predictions) = jax.eval_shape(run, batch)
     shape = (10, *facts.image_shape[1:]) if not facts.outputs else (facts.outputs,)
     shape = targets[0][1:] if config.task.name == "multilabel" else shape
-    shape = (30, 4) if build.reads(config) else shape  # a step for three columns
+    if TASKS[config.task.name].bucketed:  # a step for three columns
+        shape = 30, 4
     assert predictions.shape == (4, *shape) and predictions.dtype == jnp.float32
     assert total.shape == count.shape == ()
     assert {"loss", task.monitor} <= metrics.keys()
@@ -140,14 +146,14 @@ def test_a_preset_reads_the_archive_that_it_asks_for(tmp_path, command):
 def test_an_order_reads_all_of_a_picture(order):
     config = override(preset("digits"), {"model.order": order})
     image = jnp.arange(64.0).reshape(1, 8, 8, 1)
-    xs = network.order(config.model, (8, 8, 1)).to_sequence(image)
+    xs = order_of(config.model, (8, 8, 1)).to_sequence(image)
     assert set(xs.ravel().tolist()) == set(range(64))
 
 
 def test_patches_that_do_not_fit_are_refused():
     config = override(preset("digits"), {"model.order": "patches", "model.patch": 3})
     with pytest.raises(UsageError, match="8x8, which --model.patch=3 does not divide"):
-        network.order(config.model, (8, 8, 1))
+        order_of(config.model, (8, 8, 1))
 
 
 @pytest.mark.parametrize("init", ["glorot", "he", "lecun", "torch"])
@@ -158,8 +164,8 @@ def test_initialisers_and_the_forget_bias(cell, init):
         {"model": {"cell": cell, "init": init, "features": 8, "forget_bias": 1.0}},
     )
     key = jax.random.key(0)
-    params = network.cell(config.model, 28 * 28).init(key, (28,))
-    whole = jax.eval_shape(lambda: network.init_params(config, about(config), key))
+    params = cells.cell(config.model, 28 * 28).init(key, (28,))
+    whole = jax.eval_shape(lambda: Experiment(config, about(config)).init(key))
     gates = 4 if cell == "lstm" else 1
     assert whole["layer_0"]["w_x"].shape == params["w_x"].shape
     assert params["w_x"].shape == (28, gates * 8)

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 from small_runs import SMALL, SMALL_MODEL
 
-from experiments import build, network, updates
+from experiments import optimization
 from experiments.config import override, preset
+from experiments.experiment import Experiment
+from experiments.spec import DataSpec
 from lstm_jax import tasks, training
 
-ABOUT = build.Facts("digits", list("ab"), [8, 8, 1], 2, [0.0], [1 / 255])
+ABOUT = DataSpec("digits", list("ab"), [8, 8, 1], 2, [0.0], [1 / 255])
 CHANGES = ["shift", "rotate", "crop", "flip", "cutout", "noise"]
 
 
@@ -28,16 +30,16 @@ def test_each_change_and_the_network_draw_from_keys_of_their_own(monkeypatch):
         drawn.append(keys)
         return images, jnp.ones(len(images)), jnp.arange(len(images))
 
-    def forward(params, batch, keys):
+    def apply(self, params, batch, keys):
         drawn.append(keys)
         return jnp.zeros((len(batch["inputs"]), 2)), None
 
     for name in CHANGES:
         monkeypatch.setattr(training, name, change)
     monkeypatch.setattr(training, "mixup", mixup)
-    monkeypatch.setattr(network, "forward_fn", lambda *_: forward)
+    monkeypatch.setattr(Experiment, "apply", apply)
     config = config_of(augment__mixup=0.4)
-    loss = updates.loss_fn(config, ABOUT, tasks.classification(ABOUT.classes))
+    loss = Experiment(config, ABOUT).loss
     batch = dict(inputs=jnp.zeros((3, 8, 8, 1), jnp.uint8), mask=jnp.ones(3))
     keys = jax.random.split(jax.random.key(0), 3)
     loss({}, batch | dict(targets=jnp.zeros(3, jnp.int32)), keys)
@@ -49,14 +51,14 @@ def test_each_change_and_the_network_draw_from_keys_of_their_own(monkeypatch):
 def test_the_rate_falls_only_where_the_metric_is_no_better():
     options = dict(schedule="plateau", patience=1, decay_rate=0.5)
     config = config_of(**{f"optimizer__{k}": v for k, v in options.items()})
-    tx = updates.optimizer(config, updates.schedule(config, steps=9))
+    tx = optimization.optimizer(config, optimization.schedule(config, steps=9))
     params = {"w": jnp.zeros((2, 2))}
     goals = (
         (tasks.classification(["a", "b"]), [0.2, 0.5, 0.8]),
         (tasks.regression(), [0.8, 0.5, 0.2]),
     )
     for goal, better in goals:
-        observe = updates.observe(config, goal)
+        observe = optimization.observe(config, goal)
         for values, wanted in ((better, 1.0), (better[::-1], 0.25)):
             state = training.TrainState(0, params, tx.init(params), None)
             for value in values:

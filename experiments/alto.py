@@ -1,0 +1,73 @@
+"""Answers to lines of text as files: plain text, and ALTO XML."""
+
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from lstm_jax import data
+
+ALTO = "http://www.loc.gov/standards/alto/ns-v4#"
+
+
+def as_text(answers: Sequence[dict[str, Any]]) -> str:
+    """One line of text for each picture, in order; empty where it cannot be read."""
+    return "".join(row.get("text", "") + "\n" for row in answers)
+
+
+def _words(characters: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Characters between spaces."""
+    words: list[list[dict[str, Any]]] = [[]]
+    for one in characters:
+        if one["character"] == " ":
+            words.append([])
+        else:
+            words[-1].append(one)
+    return [word for word in words if word]
+
+
+def as_alto(answers: Sequence[dict[str, Any]]) -> str:
+    """ALTO 4 XML: each picture a page with one line.
+
+    Args:
+      answers: as `predict` gives them.
+    """
+    ElementTree.register_namespace("", ALTO)
+    root = ElementTree.Element(f"{{{ALTO}}}alto")
+
+    def add(parent, name: str, text: str | None = None, **attributes: Any):
+        made = ElementTree.SubElement(parent, f"{{{ALTO}}}{name}")
+        made.text = text
+        for key, value in attributes.items():
+            made.set(key, f"{value:.3f}" if isinstance(value, float) else str(value))
+        return made
+
+    described = add(root, "Description")
+    add(described, "MeasurementUnit", "pixel")
+    source = add(described, "sourceImageInformation")
+    layout = add(root, "Layout")
+    for number, row in enumerate(answers):
+        add(source, "fileIdentifier", row["path"])
+        page = add(layout, "Page", ID=f"page_{number}", PHYSICAL_IMG_NR=number + 1)
+        if "error" in row:
+            continue
+        width, high = row["size"]
+        place = dict(HPOS=0, VPOS=0, WIDTH=width, HEIGHT=high)
+        page.set("WIDTH", str(width))
+        page.set("HEIGHT", str(high))
+        block = add(add(page, "PrintSpace"), "TextBlock", ID=f"block_{number}")
+        line = add(block, "TextLine", ID=f"line_{number}", **place)
+        words = _words(row["characters"])
+        read = [data.logical("".join(one["character"] for one in w)) for w in words]
+        if sorted(row["text"].split()) == sorted(read) and row["text"].split() != read:
+            words, read = words[::-1], read[::-1]  # from right to left
+        for number_of_word, (word, text) in enumerate(zip(words, read, strict=True)):
+            if number_of_word:
+                add(line, "SP")
+            left, right = word[0]["x"][0], word[-1]["x"][1]
+            place = dict(HPOS=left, VPOS=0, WIDTH=right - left, HEIGHT=high)
+            sure = float(np.mean([one["confidence"] for one in word]))
+            add(line, "String", CONTENT=text, WC=sure, **place)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"

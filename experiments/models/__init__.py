@@ -1,0 +1,11 @@
+"""The table of networks, by the names of `--model.kind`."""
+
+from experiments.models import classifier, dense, forecasters, text
+from experiments.models.kind import ModelKind, Network
+
+MODELS: dict[str, ModelKind] = {
+    kind.name: kind
+    for kind in (classifier.KIND, *forecasters.KINDS, *dense.KINDS, *text.KINDS)
+}
+
+__all__ = ["MODELS", "ModelKind", "Network"]

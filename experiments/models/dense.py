@@ -1,0 +1,176 @@
+"""Networks that answer for every pixel or place: segmenters and detectors."""
+
+import dataclasses
+
+from experiments.errors import UsageError
+from experiments.models.kind import ModelKind, Network, shared
+
+
+class DenseModel(ModelKind):
+    """With `--model.feedforward`, convolutions of as many parameters as it has."""
+
+    options = frozenset({"model.feedforward"})
+    stages = 3  # maps, each half as large as the one before
+    feedforward_stages = 3
+
+    def maps(self, config) -> int:
+        """Maps of the network, each half as large as the one before."""
+        return self.feedforward_stages if config.model.feedforward else self.stages
+
+    def halvings(self, config) -> int:
+        """How often the network halves a picture."""
+        return self.maps(config) - 1
+
+    def check_data(self, config, dataset) -> None:
+        """Refuses what the network cannot answer."""
+
+    def module(self, config, spec, width: int):
+        """The Flax module; with `width`, convolutions replace what is recurrent."""
+        raise NotImplementedError
+
+    def build(self, config, spec) -> Network:
+        return Network.of(self._sized(config, spec), spec)
+
+    def _sized(self, config, spec):
+        if not config.model.feedforward:
+            return self.module(config, spec, 0)
+        recurrent = dataclasses.replace(
+            config, model=dataclasses.replace(config.model, feedforward=False)
+        )
+        wanted = _size(self.module(recurrent, spec, 0), spec)
+        width = 4
+        while _size(self.module(config, spec, width + 1), spec) <= wanted:
+            width += 1  # the largest that has not more
+        return self.module(config, spec, width)
+
+
+def _size(module, spec) -> int:
+    import jax
+    import jax.numpy as jnp
+
+    blank = jax.ShapeDtypeStruct((1, *spec.image_shape), jnp.float32)
+    params = jax.eval_shape(module.init, jax.random.key(0), blank)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def _widths(features: int) -> tuple[int, ...]:
+    return tuple(max(features >> (2 - k), features // 4) for k in range(3))
+
+
+class Segmenter(DenseModel):
+    """A U-Net; of clips with a ConvLSTM as its memory."""
+
+    def recurrent_parts(self, config, widths: tuple[int, ...]) -> dict:
+        """What is recurrent within a picture."""
+        raise NotImplementedError
+
+    def module(self, config, spec, width: int):
+        from lstm_jax import conv_lstm, models
+
+        options = config.model
+        widths = _widths(options.features)[1:]  # the finest map is of patches of 2x2
+        memory = None
+        if len(spec.image_shape) == 4 and not width:
+            memory = conv_lstm(options.features, (options.kernel,) * 2)
+        parts = {"bottom": (width,) * 2} if width else None
+        return models.Segmenter(
+            outputs=len(spec.classes),
+            widths=widths,
+            patch=2,
+            memory=memory,
+            **(parts or self.recurrent_parts(config, widths)),
+            **shared(config),
+        )
+
+
+class ReNetSegmenter(Segmenter):
+    """A U-Net with a ReNet at its bottom."""
+
+    name = "renet"
+
+    def recurrent_parts(self, config, widths):
+        from lstm_jax import lstm
+
+        options = config.model
+        return {"renet": (lstm(options.features // 2),) * options.layers}
+
+
+class UNetSegmenter(Segmenter):
+    """A U-Net with ConvLSTMs in its skips."""
+
+    name = "unet"
+
+    def recurrent_parts(self, config, widths):
+        from lstm_jax import conv_lstm
+
+        window = (config.model.kernel,) * 2
+        return {"skips": tuple(conv_lstm(w // 2, window) for w in widths[:-1])}
+
+
+class Detector(DenseModel):
+    """A box from every place of a map."""
+
+    feedforward_stages = 4
+
+    def emits(self, config) -> bool:
+        """Whether boxes come one after another until the network stops."""
+        return False
+
+    def module(self, config, spec, width: int):
+        from lstm_jax import bottleneck_conv_lstm, models
+
+        features = config.model.features
+        return models.DenseDetector(
+            outputs=len(spec.classes),
+            widths=(*_widths(features), features)[: self.maps(config)],
+            memory=None if width else bottleneck_conv_lstm(features),
+            hidden=(width,) * 2 if width else (),
+            **shared(config),
+        )
+
+
+class BottleneckDetector(Detector):
+    """With a bottleneck-ConvLSTM over frames."""
+
+    name = "bottleneck"
+    stages = 4
+
+
+class EmitterDetector(Detector):
+    """An LSTM that emits boxes until it stops."""
+
+    name = "emitter"
+    options = frozenset({"model.feedforward", "model.boxes"})
+
+    def emits(self, config) -> bool:
+        return not config.model.feedforward
+
+    def module(self, config, spec, width: int):
+        from lstm_jax import lstm, models
+
+        if width:
+            return super().module(config, spec, width)
+        features = config.model.features
+        return models.BoxEmitter(
+            cell=lstm(features),
+            outputs=len(spec.classes),
+            steps=config.model.boxes,
+            widths=_widths(features),
+            **shared(config),
+        )
+
+    def check_data(self, config, dataset) -> None:
+        most = max(s.targets.shape[-2] for s in dataset.splits.values())
+        if config.model.boxes <= most:
+            raise UsageError(
+                f"a picture of {dataset.name} holds up to {most} boxes; use "
+                f"--model.boxes={most + 1}, for them and the stop"
+            )
+        if len(dataset.image_shape) == 4:
+            raise UsageError(
+                f"{dataset.name} holds clips, and --model.kind={self.name} reads "
+                "pictures; use the preset detect-moving-digits"
+            )
+
+
+KINDS = (ReNetSegmenter(), UNetSegmenter(), EmitterDetector(), BottleneckDetector())

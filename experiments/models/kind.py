@@ -1,0 +1,68 @@
+"""The contract of a model kind: how a network is built, and what commands ask of it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from experiments.spec import DataSpec
+
+CELL_OPTIONS = frozenset({"model.init", "model.recurrent_init", "model.forget_bias"})
+
+
+class Network(NamedTuple):
+    """A network as pure functions.
+
+    Attributes:
+      module: the Flax module.
+      input_shape: of one example that the module reads.
+      call: `(params, inputs, batch, keys) -> (outputs, extra loss [B] or None)`, of
+        normalised inputs; `batch` holds what else there is, such as `lengths`.
+    """
+
+    module: Any
+    input_shape: tuple[int, ...]
+    call: Callable[..., tuple[Any, Any]]
+
+    @classmethod
+    def of(cls, module: Any, spec: DataSpec) -> "Network":
+        """One that reads whole examples and returns its outputs alone."""
+
+        def call(params, inputs, batch, keys):
+            return module.apply({"params": params}, inputs, keys=keys), None
+
+        return cls(module, tuple(spec.image_shape), call)
+
+
+class ModelKind:
+    """What is particular to one kind of network.
+
+    Attributes:
+      name: of `--model.kind`.
+      explains: whether how it reads can be drawn and diagnosed step by step.
+      reads_lengths: whether sequences may have lengths of their own.
+      options: what it heeds that other networks do not, such as "model.boxes".
+    """
+
+    name: str
+    explains = False
+    reads_lengths = False
+    options: frozenset[str] = frozenset()
+
+    def build(self, config, spec: DataSpec) -> Network:
+        """The network of a run."""
+        raise NotImplementedError
+
+    def convolves(self, config) -> bool:
+        """Whether a core of a CPU is busy with few examples."""
+        return True
+
+    def pretrained(self, config) -> dict[str, Any]:
+        """Params that come from a file in place of random ones."""
+        return {}
+
+
+def shared(config) -> dict[str, Any]:
+    """Arguments that all models take: the engine, and the dtype to compute in."""
+    import jax.numpy as jnp
+
+    half = config.precision == "bfloat16"
+    return dict(engine=config.model.engine, dtype=jnp.bfloat16 if half else None)

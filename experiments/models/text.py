@@ -1,0 +1,103 @@
+"""Networks that read lines of text: of a VGSL spec, and the CRNN."""
+
+from typing import Any
+
+from experiments.errors import UsageError
+from experiments.models.kind import ModelKind, Network, shared
+
+
+class TextModel(ModelKind):
+    """Reads lines of any width, by CTC."""
+
+    reads_lengths = True
+
+    def line_spec(self, config, outputs: int):
+        """What the network does to sizes, a `lstm_jax.models.vgsl.Spec`."""
+        raise NotImplementedError
+
+    def module(self, config, outputs: int):
+        """The Flax module."""
+        raise NotImplementedError
+
+    def build(self, config, spec) -> Network:
+        import jax.numpy as jnp
+
+        from lstm_jax.models.readers import masked
+
+        module, margin = self.module(config, spec.outputs), config.model.margin
+
+        def call(params, inputs, batch, keys):
+            lengths = batch.get("lengths")
+            if margin:
+                sides = ((0, 0), (0, 0), (margin, margin), (0, 0))
+                inputs = jnp.pad(masked(inputs, lengths), sides)
+                lengths = None if lengths is None else lengths + 2 * margin
+            options = dict(lengths=lengths, keys=keys)
+            return module.apply({"params": params}, inputs, **options), None
+
+        return Network(module, tuple(spec.image_shape), call)
+
+    def steps(self, config, widths: Any) -> Any:
+        """Steps that come out of lines of so many columns: an int, or an array."""
+        return self.line_spec(config, 2).steps(widths + 2 * config.model.margin)
+
+    def height(self, config) -> int:
+        """Pixels that lines are scaled to.
+
+        Raises:
+          UsageError: the network wants another height than data.size.
+        """
+        spec = self.line_spec(config, 2)
+        wanted = spec.height if spec.height > 1 else spec.channels * (spec.height == 1)
+        size = config.data.size
+        if wanted and size not in (None, wanted):
+            raise UsageError(
+                f"data.size={size}, but the network reads lines {wanted} pixels high; "
+                "leave data.size out, or write its height into model.spec"
+            )
+        return wanted or size or 32
+
+
+class CRNN(TextModel):
+    name = "crnn"
+
+    def line_spec(self, config, outputs: int):
+        from lstm_jax.models import crnn
+
+        return crnn(outputs).spec
+
+    def module(self, config, outputs: int):
+        from lstm_jax.models import crnn
+
+        return crnn(outputs, **shared(config))
+
+
+class VGSL(TextModel):
+    name = "vgsl"
+    options = frozenset({"model.spec", "model.margin"})
+
+    def line_spec(self, config, outputs: int):
+        """The spec of `--model.spec`, with an output of so many classes.
+
+        Raises:
+          ValueError: it is malformed, or gives no sequence for CTC.
+        """
+        from lstm_jax.models.vgsl import parse
+        from lstm_jax.models.vgsl_layers import Output
+
+        spec = parse(config.model.spec)
+        if spec.output is not None and spec.output[:2] != (1, "c"):
+            raise UsageError(
+                f"model.spec ends with {spec.output}, but text is read by CTC: end it "
+                "with O1c and any number, or leave the output out"
+            )
+        name = spec.output.name if spec.output else ""
+        return spec.with_output(Output(1, "c", outputs, name))
+
+    def module(self, config, outputs: int):
+        from lstm_jax.models import Reader
+
+        return Reader(self.line_spec(config, outputs), **shared(config))
+
+
+KINDS = (VGSL(), CRNN())

@@ -1,0 +1,27 @@
+"""The table of tasks, by the names of `--task.name`."""
+
+from experiments.tasks import (
+    classification,
+    detection,
+    forecasting,
+    multilabel,
+    regression,
+    segmentation,
+    text_recognition,
+)
+from experiments.tasks.kind import TaskKind
+
+TASKS: dict[str, TaskKind] = {
+    module.KIND.name: module.KIND
+    for module in (
+        classification,
+        regression,
+        forecasting,
+        multilabel,
+        segmentation,
+        detection,
+        text_recognition,
+    )
+}
+
+__all__ = ["TASKS", "TaskKind"]

@@ -1,0 +1,114 @@
+"""Classification: one class of several for each picture or clip."""
+
+from typing import Any
+
+from experiments.errors import UsageError
+from experiments.tasks.kind import TaskKind
+
+
+def check_labels(kind: TaskKind, config, dataset) -> None:
+    """Refuses targets that belong to another task of one answer an example."""
+    import numpy as np
+
+    targets = dataset.splits["train"].targets
+    whole = np.issubdtype(targets.dtype, np.integer)
+    if whole and not dataset.classes:
+        raise UsageError(
+            f"the clips of {dataset.name} have no labels; they can be forecast, as "
+            f"by `experiments.train moving-digits --data={dataset.name}`"
+        )
+    has, words = "regression", "numbers"
+    if dataset.classes:
+        has, words = "multilabel", "labels of 0 and 1"
+        if whole:
+            has, words = "classification", "classes"
+    if kind.name != has:
+        raise UsageError(
+            f"{dataset.name} has {words} as targets, but the task is {kind.name}; use "
+            f"--task.name={has}"
+        )
+
+
+class Classification(TaskKind):
+    name = "classification"
+    shown_from_file = True
+    answers_right_or_wrong = True
+    metrics = (
+        ("accuracy", "accuracy", "max"),
+        ("top5_accuracy", "top-5 accuracy", "max"),
+        ("macro.f1", "F1, macro", "max"),
+        ("macro.roc_auc", "ROC AUC, macro", "max"),
+        ("macro.average_precision", "average precision, macro", "max"),
+        ("loss", "cross-entropy", "min"),
+        ("brier", "Brier score", "min"),
+        ("ece", "expected calibration error", "min"),
+    )
+    headlines = ("accuracy", "macro.f1", "macro.roc_auc", "ece")
+    by_class = (
+        "class",
+        ("precision", "recall", "f1", "roc_auc", "average_precision", "support"),
+    )
+
+    def check_data(self, config, dataset) -> None:
+        super().check_data(config, dataset)
+        check_labels(self, config, dataset)
+
+    def objective(self, config, spec):
+        from lstm_jax import tasks
+
+        smoothing = config.task.label_smoothing
+        return tasks.classification(spec.classes, label_smoothing=smoothing)
+
+    def align_targets(self, split, predictions):
+        known = split.targets >= 0
+        if known.all():
+            return predictions, split.targets
+        return predictions[known], split.targets[known]
+
+    def describe(self, spec, seen, output, path) -> dict[str, Any]:
+        return best_of(spec.classes, output.tolist())
+
+    def row(self, answer):
+        return answer["path"], answer["label"], f"{answer['confidence']:.1%}"
+
+    def extra_metrics(self, evaluation) -> dict[str, Any]:
+        import numpy as np
+
+        from lstm_jax import metrics
+        from lstm_jax.tasks.classification import one_against_rest
+
+        known, test = evaluation.known, evaluation.test
+        precisions = metrics.average_precisions(one_against_rest(*known))
+        each = [p for p in precisions if p is not None]
+        for row, precision in zip(test["per_class"], precisions, strict=True):
+            row["average_precision"] = precision
+        test["macro"]["average_precision"] = float(np.mean(each)) if each else None
+        calibration = metrics.reliability(*known)
+        return {"brier": metrics.brier(*known), "ece": calibration.ece}
+
+    def figures(self, evaluation):
+        from experiments.reporting import worst
+        from lstm_jax.tasks.classification import one_against_rest
+
+        pairs = one_against_rest(*evaluation.known)
+        return [worst.precision_recall(pairs, evaluation.spec.classes)]
+
+    def caption(self, spec, prediction, target) -> str:
+        best = int(prediction.argmax())
+        return (
+            f"says: {spec.classes[best]} ({prediction[best]:.1%})\n"
+            f"true: {spec.classes[target]} ({prediction[target]:.1%})"
+        )
+
+
+def best_of(classes: list[str], probabilities: list[float]) -> dict[str, Any]:
+    """The most probable class, and all of them."""
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    return {
+        "label": classes[best],
+        "confidence": probabilities[best],
+        "probabilities": dict(zip(classes, probabilities, strict=True)),
+    }
+
+
+KIND = Classification()

@@ -1,0 +1,121 @@
+"""Detection: boxes around things, each with a class and a score."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from experiments.tasks.dense import DensePrediction, size_of
+from experiments.tasks.kind import past_the_end
+
+
+class Detection(DensePrediction):
+    name = "detection"
+    models = ("emitter", "bottleneck")
+    target_type = "boxes"
+    note = "; white boxes are true"
+    metrics = (
+        ("ap50", "AP50", "max"),
+        ("ap", "AP (COCO)", "max"),
+        ("ap75", "AP75", "max"),
+        ("f1", "F1 of boxes", "max"),
+        ("precision", "precision", "max"),
+        ("recall", "recall", "max"),
+        ("hidden.ap50", "AP50 of things mostly hidden", "max"),
+        ("hidden.ar50", "recall of things mostly hidden", "max"),
+    )
+    headlines = ("ap50", "ap", "f1")
+    by_class = ("class", ("ap50", "ap", "ar50", "things"))
+
+    def objective(self, config, spec):
+        from experiments.models import MODELS
+        from lstm_jax import tasks
+
+        emits = MODELS[config.model.kind].emits(config)
+        size = tuple(spec.image_shape[-3:-1])
+        return tasks.detection(spec.classes, size, emits=emits)
+
+    def align_targets(self, split, predictions):
+        past = past_the_end(split)
+        if past is None:
+            return predictions, split.targets
+        predictions, targets = predictions.copy(), split.targets.copy()
+        targets[past, :, 4] = predictions[past, :, 4] = -1
+        return predictions, targets
+
+    def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
+        """`boxes`, dicts of `label`, `score` and `box` [x, y, w, h] in pixels of the
+        file (of a clip, of what was seen), a list of them for each frame of a clip."""
+        height, width = size_of(seen, path)
+        scale = width / seen.shape[-2], height / seen.shape[-3]
+        frames = output[None] if seen.ndim == 3 else output
+        boxes = [_boxes(rows, spec.classes, scale) for rows in frames]
+        boxes = boxes[0] if seen.ndim == 3 else boxes
+        return {"seen": seen, "raw": output, "boxes": boxes}
+
+    def draw(self, picture, answer, classes, truth=None):
+        from lstm_jax import figures
+
+        return figures.overlay_boxes(picture, answer, classes, truth=truth)
+
+    def save(self, spec, answers, folder: Path) -> None:
+        """Also writes all boxes as COCO JSON."""
+        from experiments import record
+
+        super().save(spec, answers, folder)
+        if not any("boxes" in answer for answer in answers):
+            return
+        coco: dict[str, list] = {"images": [], "annotations": [], "categories": []}
+        coco["categories"] = [
+            {"id": k, "name": name} for k, name in enumerate(spec.classes, 1)
+        ]
+        for answer in answers:
+            if "boxes" in answer:
+                _add(coco, answer)
+        text = json.dumps(coco, indent=1)
+        record.write_bytes(folder / "detections.json", text.encode())
+
+    def words(self, answer) -> str:
+        boxes = answer["boxes"]
+        if boxes and isinstance(boxes[0], list):
+            return f"{sum(map(len, boxes))} boxes in {len(boxes)} frames"
+        words = ", ".join(f"{b['label']} {b['score']:.0%}" for b in boxes)
+        return words or "nothing found"
+
+
+def _boxes(rows, classes: list[str], scale: tuple[float, float]) -> list[dict]:
+    from lstm_jax import metrics
+
+    found = []
+    for x0, y0, x1, y1, score, label in rows.tolist():
+        if score >= metrics.SCORE_THRESHOLD:
+            corner, sides = (x0, y0), (x1 - x0, y1 - y0)
+            box = [v * s for v, s in zip(corner + sides, scale * 2, strict=True)]
+            found.append({"label": classes[int(label)], "score": score, "box": box})
+    return sorted(found, key=lambda box: -box["score"])
+
+
+def _add(coco: dict[str, list], answer: dict[str, Any]) -> None:
+    """Adds a picture, or each frame of a clip, and its boxes."""
+    ids = {category["name"]: category["id"] for category in coco["categories"]}
+    single = answer["seen"].ndim == 3
+    height, width = map(int, size_of(answer["seen"], Path(answer["path"])))
+    for t, boxes in enumerate([answer["boxes"]] if single else answer["boxes"]):
+        image = {"id": len(coco["images"]) + 1, "file_name": answer["path"]}
+        image |= {"height": height, "width": width} | ({} if single else {"frame": t})
+        coco["images"].append(image)
+        for box in boxes:
+            _, _, w, h = box["box"]
+            coco["annotations"].append(
+                {
+                    "id": len(coco["annotations"]) + 1,
+                    "image_id": image["id"],
+                    "category_id": ids[box["label"]],
+                    "bbox": box["box"],
+                    "area": w * h,
+                    "iscrowd": 0,
+                    "score": box["score"],
+                }
+            )
+
+
+KIND = Detection()

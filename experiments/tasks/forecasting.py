@@ -1,0 +1,164 @@
+"""Forecasting: the frames that follow those of a clip."""
+
+import collections
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UsageError
+from experiments.tasks.kind import TaskKind
+
+WORST = 3  # clips that a report shows
+
+
+class Forecasting(TaskKind):
+    name = "forecasting"
+    models = ("encoder_forecaster", "stacked", "predrnn", "predrnn_v2")
+    losses = ("mse", "l1", "bce", "ssim")
+    mixes_targets = False
+    cross_validates = "folds are for tasks with targets, which a forecast has not"
+    to_onnx = False
+    columns = ("clip", "film")
+    metrics = (
+        ("mse", "MSE per frame", "min"),
+        ("mae", "MAE per frame", "min"),
+        ("psnr", "PSNR, dB", "max"),
+        ("ssim", "SSIM", "max"),
+        ("csi", "CSI", "max"),
+        ("pod", "POD", "max"),
+        ("far", "FAR", "min"),
+        ("loss", "loss", "min"),
+    )
+    headlines = ("mse", "ssim", "psnr")
+    by_class = ("frame", ("mse", "mae", "psnr", "ssim"))
+
+    def check_data(self, config, dataset) -> None:
+        shape = dataset.image_shape
+        if len(shape) != 4:
+            super().check_data(config, dataset)
+            raise UsageError(
+                f"{dataset.name} holds examples of shape {tuple(shape)}; forecasting "
+                "wants clips of frames, such as moving_digits or a folder of "
+                "class/clip.mp4"
+            )
+        frames, h, w, _ = shape
+        if frames <= config.task.horizon:
+            raise UsageError(
+                f"clips have {frames} frames; of these task.horizon="
+                f"{config.task.horizon} are to be predicted, which leaves none to "
+                "read: lower it, or raise --data.frames"
+            )
+        if h % config.model.patch or w % config.model.patch:
+            raise UsageError(
+                f"frames are {h}x{w}, which --model.patch={config.model.patch} does "
+                "not divide; choose another, or resize with --data.size"
+            )
+        lengths = dataset.splits["train"].lengths
+        if lengths is not None and (lengths < frames).any():
+            raise UsageError(
+                f"{int((lengths < frames).sum())} clips are shorter than {frames} "
+                "frames, which a forecast cannot judge; lower --data.frames, or leave "
+                "them out"
+            )
+
+    def measure_inputs(self, config, train) -> dict[str, Any]:
+        channels = train.inputs.shape[-1]  # pixels are compared in [0, 1]
+        return dict(pixel_offset=[0.0] * channels, pixel_scale=[1 / 255] * channels)
+
+    def objective(self, config, spec):
+        from lstm_jax import tasks
+
+        return tasks.forecasting(config.task.horizon, loss=config.task.loss)
+
+    def with_targets(self, batch):
+        import jax.numpy as jnp
+
+        return batch | {"targets": batch["inputs"].astype(jnp.float32) / 255}
+
+    def unseen_steps(self, config) -> int:
+        return config.task.horizon
+
+    def align_targets(self, split, predictions):
+        return predictions, split.inputs
+
+    def save_outputs(self, experiment, predictions, directory: Path) -> None:
+        from experiments import record
+        from lstm_jax import figures
+
+        clip = experiment.dataset.splits["test"].inputs[0]
+        horizon = experiment.config.task.horizon
+        film = figures.forecast_gif(clip[:-horizon], clip[-horizon:], predictions[0])
+        record.write_bytes(directory / "forecast.gif", film)
+
+    def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
+        import numpy as np
+
+        shape = tuple(predictor.spec.image_shape)
+        given = shape[0] - predictor.config.task.horizon
+        seen = _last_frames(path, given, shape[1:])
+        clip = np.zeros((1, *shape), np.uint8)
+        clip[0, :given] = seen
+        return {"seen": seen, "frames": predictor(inputs=clip)[0]}
+
+    def save(self, spec, answers, folder: Path) -> None:
+        from experiments import record
+        from lstm_jax import figures
+
+        for answer in answers:
+            if "frames" in answer:
+                path = folder / f"{Path(answer['path']).stem}.gif"
+                film = figures.forecast_gif(answer["seen"], None, answer["frames"])
+                record.write_bytes(path, film)
+                answer["film"] = str(path)
+
+    def row(self, answer):
+        return answer["path"], answer["film"]
+
+    def stream_answer(self, task, output):
+        return output
+
+    def stream_line(self, spec, frame, before, now) -> str:
+        import numpy as np
+
+        if before is None:
+            return "nothing predicted yet"
+        error = np.square(np.clip(before, 0, 1) - frame / np.float32(255)).sum()
+        return f"squared error of its prediction {error:.1f}"
+
+    def class_rows(self, test):
+        return [{"name": f"+{k}"} | row for k, row in enumerate(test["per_frame"], 1)]
+
+    def worst(self, evaluation):
+        import numpy as np
+
+        from experiments.reporting.page import Picture
+        from experiments.reporting.worst import order_of
+        from lstm_jax import figures
+
+        predictions, _ = evaluation.known
+        inputs = evaluation.dataset.splits["test"].inputs
+        clips = [
+            (
+                f"error {evaluation.losses[k]:.4g} per frame",
+                inputs[k].astype(np.float32) / 255,
+                predictions[k],
+            )
+            for k in order_of(evaluation)[:WORST]
+        ]
+        figure = figures.frame_strip(clips, total=len(evaluation.losses))
+        return [Picture(figure, "The clips with the largest errors.", photo=True)]
+
+
+def _last_frames(path: Path, count: int, shape: tuple[int, ...]):
+    import numpy as np
+
+    from lstm_jax import data
+
+    last = collections.deque(data.stream_frames(path, shape), maxlen=count)
+    if len(last) < count:
+        raise data.DataError(
+            f"{path}: {len(last)} frames, but the run reads {count} to predict the next"
+        )
+    return np.stack(last)
+
+
+KIND = Forecasting()

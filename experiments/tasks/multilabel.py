@@ -1,0 +1,88 @@
+"""Several labels of yes or no for each clip, or for each of its steps."""
+
+from typing import Any
+
+from experiments.errors import UsageError
+from experiments.tasks.classification import check_labels
+from experiments.tasks.kind import TaskKind, past_the_end
+
+
+class Multilabel(TaskKind):
+    name = "multilabel"
+    shown_from_file = True
+    columns = ("picture", "label")
+    metrics = (
+        ("accuracy", "accuracy", "max"),
+        ("macro.roc_auc", "ROC AUC, macro", "max"),
+        ("macro.average_precision", "average precision, macro", "max"),
+        ("macro.f1", "F1, macro", "max"),
+        ("loss", "cross-entropy", "min"),
+    )
+    headlines = ("macro.roc_auc", "macro.average_precision", "accuracy")
+    by_class = (
+        "label",
+        ("roc_auc", "average_precision", "f1", "precision", "recall", "support"),
+    )
+
+    def check_data(self, config, dataset) -> None:
+        super().check_data(config, dataset)
+        check_labels(self, config, dataset)
+        by_step = dataset.splits["train"].targets.ndim == 3
+        if config.model.per_step != by_step:
+            raise UsageError(
+                f"{dataset.name} has labels for every {'step' if by_step else 'clip'}; "
+                f"use --model.per-step={by_step}"
+            )
+
+    def objective(self, config, spec):
+        from lstm_jax import tasks
+
+        return tasks.multilabel(spec.classes)
+
+    def align_targets(self, split, predictions):
+        import numpy as np
+
+        past = past_the_end(split) if split.targets.ndim == 3 else None
+        if past is None:
+            return predictions, split.targets
+        return predictions, np.where(past[..., None], np.nan, split.targets)
+
+    def describe(self, spec, seen, output, path) -> dict[str, Any]:
+        columns = output[: len(seen)] if output.ndim == 2 else output
+        return {
+            "probabilities": dict(zip(spec.classes, columns.T.tolist(), strict=True))
+        }
+
+    def row(self, answer):
+        likely = {
+            name: max(p) if isinstance(p, list) else p
+            for name, p in answer["probabilities"].items()
+        }
+        words = ", ".join(f"{name} {p:.1%}" for name, p in likely.items())
+        return answer["path"], words
+
+    def class_rows(self, test):
+        return test["per_label"]
+
+    def figures(self, evaluation):
+        from experiments.reporting import worst
+        from lstm_jax.tasks.multilabel import known_entries
+
+        classes = evaluation.spec.classes
+        pairs = known_entries(*evaluation.known, len(classes))
+        return [worst.precision_recall(pairs, classes)]
+
+    def caption(self, spec, prediction, target) -> str:
+        import numpy as np
+
+        wrong = np.where(np.isnan(target), -1, np.abs(target - prediction))
+        place = np.unravel_index(wrong.argmax(), wrong.shape)
+        step = f", step {place[0]}" if wrong.ndim == 2 else ""
+        word = "yes" if target[place] else "no"
+        return (
+            f"{spec.classes[place[-1]]}{step}\ntrue: {word}\n"
+            f"says: {prediction[place]:.1%} yes"
+        )
+
+
+KIND = Multilabel()

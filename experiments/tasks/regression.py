@@ -1,0 +1,72 @@
+"""Regression: numbers for each picture or clip."""
+
+from typing import Any
+
+from experiments.tasks.classification import check_labels
+from experiments.tasks.kind import TaskKind
+
+
+class Regression(TaskKind):
+    name = "regression"
+    losses = ("mse", "huber")
+    shown_from_file = True
+    metrics = (
+        ("mae", "mean absolute error", "min"),
+        ("rmse", "root mean squared error", "min"),
+        ("r2", "R²", "max"),
+        ("bias", "bias", ""),
+        ("loss", "loss", "min"),
+    )
+    headlines = ("mae", "rmse", "r2")
+    by_class = ("output", ("mae", "rmse", "r2", "bias"))
+    columns = ("picture", "value")
+
+    def check_data(self, config, dataset) -> None:
+        super().check_data(config, dataset)
+        check_labels(self, config, dataset)
+
+    def measure_targets(self, dataset) -> dict[str, Any]:
+        targets = dataset.splits["train"].targets
+        return dict(
+            outputs=targets.shape[1],
+            target_offset=float(targets.mean()),
+            target_scale=float(targets.std()) or 1.0,
+        )
+
+    def objective(self, config, spec):
+        from lstm_jax import tasks
+
+        return tasks.regression(
+            spec.outputs,
+            loss=config.task.loss,
+            unit=config.task.unit,
+            offset=spec.target_offset,
+            scale=spec.target_scale,
+        )
+
+    def describe(self, spec, seen, output, path) -> dict[str, Any]:
+        return {"value": values_of(output.tolist())}
+
+    def row(self, answer):
+        value = answer["value"]
+        values = value if isinstance(value, list) else [value]
+        return answer["path"], ", ".join(f"{value:.4g}" for value in values)
+
+    def class_rows(self, test):
+        return [{"name": str(k)} | row for k, row in enumerate(test["per_output"])]
+
+    def caption(self, spec, prediction, target) -> str:
+        import numpy as np
+
+        true, said = (
+            ", ".join(f"{x:.4g}" for x in np.ravel(a)) for a in (target, prediction)
+        )
+        return f"true: {true}\nsays: {said}"
+
+
+def values_of(output: list[float]) -> float | list[float]:
+    """One number alone, several as a list."""
+    return output[0] if len(output) == 1 else output
+
+
+KIND = Regression()

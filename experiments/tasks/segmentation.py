@@ -1,0 +1,81 @@
+"""Segmentation: a class for every pixel."""
+
+from pathlib import Path
+from typing import Any
+
+from experiments.tasks.dense import DensePrediction, size_of
+from experiments.tasks.kind import past_the_end
+
+
+class Segmentation(DensePrediction):
+    name = "segmentation"
+    models = ("renet", "unet")
+    target_type = "masks"
+    options = frozenset({"task.dice"})
+    metrics = (
+        ("mean_iou", "mean IoU", "max"),
+        ("dice", "Dice, mean over classes", "max"),
+        ("pixel_accuracy", "pixel accuracy", "max"),
+        ("foreground_iou", "IoU of all but background", "max"),
+    )
+    headlines = ("mean_iou", "dice", "pixel_accuracy")
+    by_class = ("class", ("iou", "dice", "precision", "recall", "pixels"))
+
+    def objective(self, config, spec):
+        from lstm_jax import tasks
+
+        return tasks.segmentation(spec.classes, dice_weight=config.task.dice)
+
+    def align_targets(self, split, predictions):
+        from lstm_jax.targets import VOID
+
+        past = past_the_end(split)
+        if past is None:
+            return predictions, split.targets
+        targets = split.targets.copy()
+        targets[past] = VOID
+        return predictions, targets
+
+    def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
+        """`mask`, uint8 `[H, W]` in pixels of the file (of a clip, of what was seen),
+        and `shares`, the part of the pixels of each class that occurs."""
+        import numpy as np
+
+        from lstm_jax import figures
+
+        mask = (
+            output
+            if seen.ndim == 4
+            else figures.resize_mask(output, size_of(seen, path))
+        )
+        classes = spec.classes
+        counts = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
+        shares = {n: float(c) for n, c in zip(classes, counts, strict=True) if c}
+        return {"seen": seen, "raw": output, "mask": mask, "shares": shares}
+
+    def save_one(self, answer, place: Path) -> None:
+        from experiments import record
+        from lstm_jax import figures
+
+        mask = answer["mask"]
+        if mask.ndim == 2:
+            record.write_bytes(place, figures.encode_mask(mask))
+        else:
+            for t, one in enumerate(mask):
+                record.write_bytes(place / f"{t:04}.png", figures.encode_mask(one))
+        answer["file"] = str(place)
+
+    def words(self, answer) -> str:
+        shares = answer["shares"].items()
+        return ", ".join(f"{name} {share:.1%}" for name, share in shares)
+
+    def draw(self, picture, answer, classes, truth=None):
+        from lstm_jax import figures
+
+        return figures.overlay_mask(picture, answer)
+
+    def truths(self, drawn, chosen):
+        return [("", [(drawn(k), "true") for k in chosen])]
+
+
+KIND = Segmentation()

@@ -1,0 +1,288 @@
+"""Text recognition: the characters of a line, by CTC."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UsageError
+from experiments.tasks.kind import TaskKind
+
+SHOWN = 24  # lines on a sheet
+BATCH = 32
+# Widths that predict pads lines to, in columns for each row of their height; and one
+# more, for the widest that can be.
+REACHES = (5, 8, 12, 18, 27, 40, 60)
+
+
+class TextRecognition(TaskKind):
+    name = "recognition"
+    models = ("vgsl", "crnn")
+    target_type = "text"
+    moves_targets = True
+    cross_validates = "folds are not for a recognition, whose targets are no classes"
+    bucketed = True
+    extends_labels = True
+    prints_at_once = True
+    options = frozenset({"task.beams", "data.buckets", "augment.warp"})
+    metrics = (
+        ("cer", "character error rate", "min"),
+        ("wer", "word error rate", "min"),
+        ("exact", "lines without a mistake", "max"),
+        ("substitutions", "characters read as others", "min"),
+        ("deletions", "characters not read", "min"),
+        ("insertions", "characters too many", "min"),
+    )
+    headlines = ("cer", "wer", "exact")
+    endings = (".csv", ".jsonl", ".txt", ".xml")
+
+    def check(self, config) -> None:
+        if config.data.noise_rows:
+            raise UsageError(f"data.noise_rows is not for a {self.name}")
+
+    def load_size(self, config) -> int:
+        from experiments.models import MODELS
+
+        return MODELS[config.model.kind].height(config)
+
+    def prepare(self, config, dataset, known):
+        return (
+            readable(config, dataset, known)
+            if dataset.target_type == "text"
+            else dataset
+        )
+
+    def measure_inputs(self, config, train) -> dict[str, Any]:
+        from lstm_jax import data
+
+        if config.data.normalize == "line":
+            return dict(pixel_offset=[0.0], pixel_scale=[1.0], per_line=True)
+        columns = train.inputs.swapaxes(1, 2)
+        how = config.data.normalize, train.lengths
+        offset, scale = data.normalization(columns, *how)
+        return dict(pixel_offset=offset.tolist(), pixel_scale=scale.tolist())
+
+    def measure_targets(self, dataset) -> dict[str, Any]:
+        return dict(outputs=len(dataset.classes) + 1)  # and the blank
+
+    def objective(self, config, spec):
+        from lstm_jax import tasks
+
+        return tasks.text_recognition(spec.classes, beams=config.task.beams or None)
+
+    def widths(self, config, dataset, training: bool) -> tuple[int, ...]:
+        """Those that suit the training lines, and one more where others are wider.
+
+        To test, half as many: a program takes as long to compile as some thousand
+        lines to read.
+        """
+        import numpy as np
+
+        from lstm_jax import data
+
+        count = config.data.buckets if training else (config.data.buckets + 1) // 2
+        found = data.bucket_widths(dataset.splits["train"].lengths, count)
+        splits = (*dataset.splits.values(), *(dataset.more or {}).values())
+        widest = data.bucket_widths(np.asarray([s.lengths.max() for s in splits]), 1)
+        return found if widest[0] <= found[-1] else found + widest
+
+    def eval_size(self, config, dataset) -> int:
+        return 64
+
+    def save_outputs(self, experiment, predictions, directory: Path) -> None:
+        """Pictures of the first and of the worst test lines, and all texts."""
+        from experiments import record
+        from lstm_jax import data, tasks
+
+        dataset, test = experiment.dataset, experiment.dataset.splits["test"]
+        losses = experiment.task.example_losses(predictions, test.targets)
+        parts = experiment.config, dataset, predictions, losses
+        for name, worst in (("lines", False), ("worst_lines", True)):
+            figure = sheet(*parts, worst=worst)
+            record.save_figure(directory / f"{name}.png", figure)
+        rows = []
+        for k, (true, read) in enumerate(zip(test.targets, predictions, strict=True)):
+            true, read = (
+                data.logical(tasks.text_of(labels, dataset.classes))
+                for labels in (true, read[:, 0])
+            )
+            name = dataset.names["test"][k] if dataset.names else k
+            rows.append({"line": name, "true": true, "read": read})
+        record.write_table(directory / "test_lines.csv", rows)
+
+    def predict(self, predictor, paths) -> Iterator[dict[str, Any]]:
+        from lstm_jax import data
+
+        return predict_lines(predictor, data.image_paths(paths))
+
+    def row(self, answer):
+        return answer["path"], answer["text"]
+
+    def as_text(self, answers, ending: str) -> str:
+        from experiments import alto
+
+        return alto.as_text(answers) if ending == ".txt" else alto.as_alto(answers)
+
+    def worst(self, evaluation):
+        from experiments.reporting.page import Picture
+
+        shown = evaluation.known[0], evaluation.losses
+        parts = evaluation.config, evaluation.dataset, *shown
+        return [
+            Picture(sheet(*parts, worst=worst), words, photo=True)
+            for worst, words in (
+                (True, "The worst lines: below, what was read, errors in colour."),
+                (False, "The first lines."),
+            )
+        ]
+
+
+def readable(config, dataset, known: Sequence[str]):
+    """A data set with the labels of `known`, without lines that CTC cannot learn."""
+    import numpy as np
+
+    from experiments.models import MODELS
+    from lstm_jax import data, metrics, tasks
+
+    alphabet = list(dict.fromkeys([*known, *dataset.classes]))
+    table = np.asarray([0, *(1 + alphabet.index(c) for c in dataset.classes)], np.int32)
+
+    def relabelled(split):
+        return split._replace(targets=table[split.targets])
+
+    splits = {name: relabelled(split) for name, split in dataset.splits.items()}
+    more = {name: relabelled(split) for name, split in (dataset.more or {}).items()}
+    train, notes = splits["train"], list(dataset.notes)
+    bad = metrics.infeasible(
+        train.targets, MODELS[config.model.kind].steps(config, train.lengths)
+    )
+    if bad.any():
+        first = int(bad.argmax())
+        text = tasks.text_of(train.targets[first], alphabet)
+        notes.append(
+            f"skipped {int(bad.sum()):,} training lines with more characters than "
+            f"steps, such as {text!r} on {train.lengths[first]} columns; a network "
+            "with smaller strides from left to right could read them"
+        )
+        kept = np.flatnonzero(~bad)
+        if not len(kept):
+            raise UsageError(f"{dataset.name}: {notes[-1]}; no line is left")
+        splits["train"] = data.Split(
+            *(None if part is None else part[kept] for part in train)
+        )
+        if dataset.names:
+            names = tuple(dataset.names["train"][k] for k in kept)
+            dataset = dataset._replace(names={**dataset.names, "train": names})
+    return dataset._replace(
+        splits=splits, more=more or None, classes=tuple(alphabet), notes=tuple(notes)
+    )
+
+
+def answer(alphabet: Sequence[str], rows, steps: int, width: int, margin: float = 0):
+    """What a prediction [T, 4] says of a line so many columns wide.
+
+    Args:
+      alphabet: characters by label, the first of label 1.
+      rows: of the task's predictions.
+      steps: of the line and of its margins.
+      width: columns of the picture.
+      margin: columns of the same size that were put before and after it.
+
+    Returns:
+      `text`; `confidence`, the mean of its characters'; and `characters`, in the order
+      in which they stand: dicts of `character`, `confidence` and `x`, from which column
+      to which one.
+    """
+    import numpy as np
+
+    from lstm_jax import data
+
+    scale, found = (width + 2 * margin) / max(steps, 1), []
+    for label, confidence, first, last in rows.tolist():
+        if label:
+            character = alphabet[int(label) - 1]
+            ends = [
+                round(min(max(step * scale - margin, 0.0), width), 1)
+                for step in (first, last)
+            ]
+            found.append(dict(character=character, confidence=confidence, x=ends))
+    sure = [one["confidence"] for one in found]
+    return {
+        "text": data.logical("".join(one["character"] for one in found)),
+        "confidence": float(np.mean(sure)) if sure else 0.0,
+        "characters": found,
+    }
+
+
+def sheet(config, dataset, predictions, losses, *, worst: bool):
+    """Lines with what was read below them, errors coloured: a Figure."""
+    import numpy as np
+
+    from experiments.models import MODELS
+    from lstm_jax import figures, tasks
+
+    split = dataset.splits["test"]
+    order = np.argsort(-losses, kind="stable") if worst else np.arange(len(losses))
+    shown = order[:SHOWN]
+    sides = ((0, 0), (config.model.margin,) * 2)
+    lines = (split.inputs[k, :, : split.lengths[k], 0] for k in shown)
+    return figures.lines_figure(
+        [np.pad(line, sides, constant_values=255) for line in lines],
+        [tasks.text_of(split.targets[k], dataset.classes) for k in shown],
+        predictions[shown],
+        MODELS[config.model.kind].steps(config, split.lengths[shown]),
+        dataset.classes,
+        title="The worst lines" if worst else "The first lines",
+    )
+
+
+def predict_lines(predictor, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """Answers line after line: dicts of `path`, `size` (width and height of the file,
+    in pixels) and what `answer` has, or `error`.
+
+    Args:
+      predictor: of the run.
+      files: pictures of one line each.
+    """
+    import numpy as np
+
+    from experiments.models import MODELS
+    from lstm_jax import data
+
+    config, spec = predictor.config, predictor.spec
+    high = spec.image_shape[0]
+    widths = sorted({*(reach * high for reach in REACHES), data.WIDEST})
+    # The first one alone, so that an answer is there after one compilation.
+    ends = [0, 1, *range(8 * BATCH, len(files) + 8 * BATCH, 8 * BATCH)]
+    for start, end in itertools.pairwise(ends):
+        rows, waiting = [], [[] for _ in widths]
+        for path in files[start:end]:
+            rows.append({"path": str(path)})
+            try:
+                image = data.read_line(path, high)
+            except data.DataError as error:
+                rows[-1]["error"] = str(error)
+                continue
+            bucket = int(data.bucket_of(image.shape[1], widths))
+            waiting[bucket].append((rows[-1], image))
+        for width, members in zip(widths, waiting, strict=True):
+            for first in range(0, len(members), BATCH):
+                part = members[first : first + BATCH]
+                inputs = np.zeros((BATCH, high, width, 1), np.uint8)
+                lengths = np.zeros(BATCH, np.int32)
+                for k, (_, image) in enumerate(part):
+                    inputs[k, :, : image.shape[1]] = image
+                    lengths[k] = image.shape[1]
+                outputs = predictor(inputs=inputs, lengths=lengths)
+                steps = MODELS[config.model.kind].steps(config, lengths)
+                for k, (row, _) in enumerate(part):
+                    length = int(lengths[k])
+                    size = data.picture_size(Path(row["path"])) or (high, length)
+                    row["size"] = [int(size[1]), int(size[0])]
+                    sides = config.model.margin * size[1] / length
+                    about_line = outputs[k], int(steps[k]), size[1], sides
+                    row |= answer(spec.classes, *about_line)
+        yield from rows
+
+
+KIND = TextRecognition()
