@@ -26,8 +26,12 @@ class Keys(NamedTuple):
         """Keys for `time` steps from step `first_step` on, an integer.
 
         The key of step t of a sequence depends on neither of them.
+
+        Raises:
+          ValueError: if `first_step` is not one integer.
         """
         sequence, seed = split_key(typed_key(key))
+        check_first_step("Keys.of", first_step)
         steps = jnp.arange(time, dtype=jnp.uint32)
         steps += jnp.asarray(first_step).astype(jnp.uint32)
         return cls(sequence, jax.vmap(fold_in, (None, 0))(seed, steps))
@@ -40,6 +44,16 @@ class Keys(NamedTuple):
         """Both `[T]`, to travel through the steps as a part of `us`."""
         sequence = jnp.broadcast_to(self.per_sequence, self.per_step.shape)
         return Keys(sequence, self.per_step)
+
+
+def check_first_step(caller: str, first_step: Any) -> None:
+    """Refuses what is not one integer, such as a boolean."""
+    shape, dtype = jnp.shape(first_step), jnp.result_type(first_step)
+    if shape or not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(
+            f"{caller}: first_step is {dtype}{list(shape)}, but it is the number of a "
+            "step: pass one integer"
+        )
 
 
 def typed_key(key: jax.Array) -> jax.Array:

@@ -1,6 +1,8 @@
 """What is random in a run: which cells draw, for which example, and in which step."""
 
+import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +28,34 @@ def is_stochastic(
       dtype: of the input.
     """
 
+    # Shapes alone: wherever params live on a mesh, what is drawn is the same.
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+    leaves, tree = jax.tree.flatten(params)
+    about = tree, tuple(leaves), tuple(feature_shape), jnp.dtype(dtype)
+    parts = tuple(map(_weak, cell))
+    try:
+        hash(parts)
+    except TypeError:  # of a callable that cannot be found again
+        return _is_stochastic.__wrapped__(parts, *about)
+    return _is_stochastic(parts, *about)
+
+
+def _weak(part: Any) -> Any:
+    """A weak reference, which does not keep a closure alive, or `part` itself."""
+    try:
+        return weakref.ref(part)
+    except TypeError:  # a number, None, or a callable such as an attrgetter
+        return part
+
+
+@lru_cache(maxsize=1024)
+def _is_stochastic(
+    parts: tuple, tree: Any, leaves: tuple, feature_shape: tuple[int, ...], dtype: Any
+) -> bool:
+    """As above, traced once; `parts` are those of a cell, by `_weak`."""
+    live = (part() if isinstance(part, weakref.ref) else part for part in parts)
+    cell, state_dtype = Cell(*live), at_least_float32(dtype)  # as in `unroll`
+
     def one_step(key, params, x):
         key_carry, key = jax.random.split(key)
         carry = cell.carry(params, (), feature_shape, state_dtype, key=key_carry)
@@ -33,11 +63,8 @@ def is_stochastic(
         u = project_step(cell, params, x, Keys(keys.per_sequence, keys.per_step[0]))
         return step(cell, params, carry, u)
 
-    state_dtype = at_least_float32(dtype)  # as in `unroll`: noise is for floats alone
-    x = jax.ShapeDtypeStruct(tuple(feature_shape), dtype)
-    # Shapes alone: wherever params live on a mesh, what is drawn is the same.
-    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
-    return depends_on_key(one_step, params, x)
+    x = jax.ShapeDtypeStruct(feature_shape, dtype)
+    return depends_on_key(one_step, tree.unflatten(leaves), x)
 
 
 def depends_on_key(run: Callable, *args: Any) -> bool:
@@ -52,16 +79,31 @@ def key_for(
     """`key`, typed; None where none of the cells draws from it.
 
     Engines then do what they do in evaluation, which may be faster.
+
+    Raises:
+      ValueError: if `key` is neither one key nor one for each example of `xs`.
     """
-    if key is None or xs is None:
-        return None if key is None else typed_key(key)
+    if key is None:
+        return None
+    key = typed_key(key)
+    if xs is None:
+        return key
+    check_key(key, xs.shape[1 : xs.ndim - cells[0].feature_ndim])
 
     def draws(cell, params):
         shape = xs.shape[xs.ndim - cell.feature_ndim :]
         return is_stochastic(cell, params, shape, jax.typeof(xs).dtype)
 
-    drawn = any(map(draws, cells, params))
-    return typed_key(key) if drawn else None
+    return key if any(map(draws, cells, params)) else None
+
+
+def check_key(key: jax.Array, batch_shape: tuple[int, ...]) -> None:
+    """Refuses a typed key that is neither one nor one for each example."""
+    if key.shape not in ((), batch_shape):
+        raise ValueError(
+            f"unroll: key has shape {key.shape}; pass one key, (), or one for "
+            f"each example, [*B] = {batch_shape}"
+        )
 
 
 def per_example(cell: Cell, batch_ndim: int) -> Cell:

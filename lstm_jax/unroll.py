@@ -24,8 +24,8 @@ from lstm_jax.engines.scan_inputs import (
     valid_steps,
 )
 from lstm_jax.engines.vjp import vjp
-from lstm_jax.keys import Keys, split_key
-from lstm_jax.randomness import key_for, per_example
+from lstm_jax.keys import Keys, check_first_step, split_key
+from lstm_jax.randomness import check_key, key_for, per_example
 from lstm_jax.validation import check_count, checked_carry, initial_carry, is_count
 
 ENGINES = {"scan": scan, "vjp": vjp, "cudnn": cudnn}
@@ -152,6 +152,7 @@ def unroll(
     shapes = split_shape(cell, xs, length, lengths, mask, resets)
     time, batch_shape, feature_shape = shapes
     check_count("unroll", "unroll", unroll, "steps in one iteration of the loop")
+    check_first_step("unroll", first_step)
     chunks = _chunks(time, remat, tbptt_steps)
     run = _engine(engine, time)
     valid = valid_steps(time, batch_shape, lengths, mask)
@@ -171,11 +172,7 @@ def unroll(
         if key.ndim:
             if xs is None and not batch_shape:
                 batch_shape = key.shape
-            if key.shape != batch_shape:
-                raise ValueError(
-                    f"unroll: key has shape {key.shape}; pass one key, (), or one for "
-                    f"each example, [*B] = {batch_shape}"
-                )
+            check_key(key, batch_shape)
             if consts is not None:
                 raise ValueError(
                     f"unroll: key has shape {key.shape}, but consts are of all "

@@ -88,6 +88,11 @@ CASES = {
     ),
     "conv-lstm": Case(conv_lstm(D, (3, 3)), IMAGE, reference_conv.conv_lstm()),
     "conv-gru": Case(conv_gru(D, (2, 2)), IMAGE, reference_conv.conv_gru()),
+    "conv-gru-reset-before": Case(
+        conv_gru(D, (2, 2), reset_after=False, use_bias=False),
+        IMAGE,
+        reference_conv.conv_gru(reset_after=False, use_bias=False),
+    ),
     "bottleneck": Case(
         bottleneck_conv_lstm(D, (3, 2)), IMAGE, reference_conv.bottleneck_conv_lstm
     ),

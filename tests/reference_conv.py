@@ -34,7 +34,7 @@ def convolve(x, w, stride=1, dilation=1, padding="SAME"):
     return y
 
 
-def group_norm(z, groups):
+def normalize(z, groups):
     """Zero mean and unit variance of each of `groups` runs of channels."""
     out = np.zeros_like(z)
     width = z.shape[-1] // groups
@@ -46,13 +46,15 @@ def group_norm(z, groups):
 
 
 def halves(p, x, h, stride, dilation, padding, groups):
-    """Input half, with its bias, and recurrent half; `groups` of all gates together."""
+    """Input half, with its bias if any, and recurrent half; `groups` of each gate."""
     from_h = convolve(h, p["w_h"])
     from_x = convolve(x, p["w_x"], stride, dilation, padding)
     if groups:
-        from_h = p["gain_h"] * group_norm(from_h, groups)
-        from_x = p["gain_x"] * group_norm(from_x, groups)
-    return from_x + p["b"], from_h
+        features = h.shape[-1]
+        blocks_h, blocks_x = (z.shape[-1] // features for z in (from_h, from_x))
+        from_h = p["gain_h"] * normalize(from_h, blocks_h * groups)
+        from_x = p["gain_x"] * normalize(from_x, blocks_x * groups)
+    return from_x + p.get("b", 0), from_h
 
 
 def conv_lstm(stride=1, dilation=1, padding="SAME", peepholes=None, group_norm=None):
@@ -60,8 +62,7 @@ def conv_lstm(stride=1, dilation=1, padding="SAME", peepholes=None, group_norm=N
 
     def one(p, state, x):
         c, h = state
-        groups = 4 * group_norm if group_norm else None
-        from_x, from_h = halves(p, x, h, stride, dilation, padding, groups)
+        from_x, from_h = halves(p, x, h, stride, dilation, padding, group_norm)
         D = c.shape[-1]
         i, f, g, o = (
             from_x[..., k * D : (k + 1) * D] + from_h[..., k * D : (k + 1) * D]
@@ -99,17 +100,30 @@ def bottleneck_conv_lstm(p, state, x):
     return (c, h), h
 
 
-def conv_gru(stride=1, dilation=1, padding="SAME", group_norm=None):
+def conv_gru(
+    stride=1,
+    dilation=1,
+    padding="SAME",
+    group_norm=None,
+    reset_after=True,
+    use_bias=True,
+):
     """One step for one example: state `(h,)`, `x [*space, C]`."""
 
     def one(p, state, x):
         (h,) = state
-        groups = 3 * group_norm if group_norm else None
-        from_x, from_h = halves(p, x, h, stride, dilation, padding, groups)
+        assert ("b" in p) == use_bias
+        from_x, from_h = halves(p, x, h, stride, dilation, padding, group_norm)
         D = h.shape[-1]
         r = sigmoid(from_x[..., :D] + from_h[..., :D])
         z = sigmoid(from_x[..., D : 2 * D] + from_h[..., D : 2 * D])
-        n = np.tanh(from_x[..., 2 * D :] + r * (from_h[..., 2 * D :] + p["b_n"]))
+        if reset_after:
+            from_h = r * (from_h[..., 2 * D :] + p.get("b_n", 0))
+        else:
+            from_h = convolve(r * h, p["w_n"])
+            if group_norm:
+                from_h = p["gain_n"] * normalize(from_h, group_norm)
+        n = np.tanh(from_x[..., 2 * D :] + from_h)
         h = (1 - z) * n + z * h
         return (h,), h
 

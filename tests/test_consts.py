@@ -63,8 +63,10 @@ def test_a_value_under_a_gradient_that_gates_close_over_is_named():
         jax.grad(closed_over)(w)
 
 
-def test_a_cell_that_reads_no_constants_refuses_them():
-    cell = lstm(4)
+@pytest.mark.parametrize("wrap", [lambda cell: cell, autoregressive])
+def test_a_cell_that_reads_no_constants_refuses_them(wrap):
+    """Also one whose feedback takes outputs alone."""
+    cell = wrap(lstm(D))
     params = cell.init(jax.random.key(0), (D,))
     with pytest.raises(ValueError, match="gates do not read any"):
         unroll(cell, params, jnp.zeros((T, B, D)), consts=jnp.ones(3))

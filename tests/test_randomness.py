@@ -1,5 +1,7 @@
 """What is drawn: for whom, in which step, and never silently not at all."""
 
+import gc
+import weakref
 from functools import partial
 
 import conformance
@@ -191,11 +193,51 @@ def test_keys_for_images_without_inputs(noise):
     equal(jit(partial(run, cell))(key=KEYS).ys, jit(partial(run, inner))().ys)
 
 
-def test_keys_of_a_wrong_shape_are_refused():
+@pytest.mark.parametrize("cell", [CELLS["dropout"], lstm(D)])
+def test_keys_of_a_wrong_shape_are_refused(cell):
+    """Also where no cell draws."""
+    params, xs = problem(cell)
+    runs = (
+        partial(unroll, cell, params),
+        partial(bidirectional, (cell, cell), (params, params)),
+        partial(recurrent_layers(cell).apply, (params,)),
+    )
+    for run in runs:
+        with pytest.raises(ValueError, match=r"key has shape \(3,\); pass one key, "):
+            run(xs, key=KEYS[:3])
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize(
+    "first_step", [1.7, True, np.array([0, 1]), np.float32(1), jnp.ones(())]
+)
+def test_a_first_step_is_one_integer(first_step, key):
     cell = CELLS["dropout"]
     params, xs = problem(cell)
-    with pytest.raises(ValueError, match=r"key has shape \(3,\); pass one key, \(\),"):
-        unroll(cell, params, xs, key=KEYS[:3])
+    with pytest.raises(ValueError, match="first_step is .*pass one integer"):
+        unroll(cell, params, xs, key=key, first_step=first_step)
+    with pytest.raises(ValueError, match="first_step is .*pass one integer"):
+        step_dropout(xs, 0.5, KEY, first_step)
+
+
+def test_an_eager_call_asks_once_whether_a_cell_draws(monkeypatch):
+    asked = []
+
+    def depends_on_key(*args):
+        asked.append(args)
+        return True
+
+    monkeypatch.setattr("lstm_jax.randomness.depends_on_key", depends_on_key)
+    cell = dropout(lstm(D), 0.5)
+    params, _ = problem(cell)
+    for width, count in ((F, 1), (F, 1), (F + 1, 2)):
+        assert is_stochastic(cell, params, (width,))
+        assert len(asked) == count
+    found = weakref.ref(cell.project)
+    del cell
+    asked.clear()
+    gc.collect()
+    assert found() is None  # the cell is not kept
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -116,10 +116,16 @@ def autoregressive(
     def recur(params, carry):
         return cell.recur(params, carry.cell)
 
-    def gates(params, carry, u, a, *, consts=None):
+    def gates(params, carry, u, a):
+        return advance(params, carry, u, a)
+
+    def gates_with_consts(params, carry, u, a, *, consts=None):
+        return advance(params, carry, u, a, consts)
+
+    def advance(params, carry, u, a, *consts):
         u, late = u
         if late is not None:
-            x = feedback(carry.y, consts) if reads_consts else feedback(carry.y)
+            x = feedback(carry.y, *consts)
             if late.x is not None:
                 axes = tuple(range(-cell.feature_ndim, 0))
                 sampled = jnp.expand_dims(late.sampled, axes)
@@ -131,7 +137,8 @@ def autoregressive(
     def output(carry):
         return carry.y
 
-    return Cell(init, carry, project, recur, gates, cell.feature_ndim, output=output)
+    run = gates_with_consts if reads_consts else gates
+    return Cell(init, carry, project, recur, run, cell.feature_ndim, output=output)
 
 
 def _reads_consts(feedback: Callable) -> bool:

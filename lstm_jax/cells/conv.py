@@ -118,14 +118,14 @@ def conv_lstm(
         return LSTMCarry(c=zero, h=zero)
 
     def recur(params, carry: LSTMCarry) -> jax.Array:
-        return halves.recur(params, carry.h)
+        return halves.recur(params["w_h"], carry.h)
 
     def peek(p, z, c):
         return z + p.astype(z.dtype) * c.astype(z.dtype)
 
     def gates(params, carry: LSTMCarry, u, a) -> tuple[Any, jax.Array]:
         c = carry.c
-        a = halves.normalise(params, a)
+        a = halves.normalise(params.get("gain_h"), a)
         i, f, g, o = jnp.split(u.astype(a.dtype) + a, 4, axis=-1)  # [*B, *space, D]
         if peepholes:
             i, f = peek(params["p_i"], i, c), peek(params["p_f"], f, c)
@@ -149,6 +149,7 @@ def conv_gru(
     dilation: int | tuple[int, ...] = 1,
     padding: str = "SAME",
     recurrent_kernel_size: tuple[int, ...] | None = None,
+    reset_after: bool = True,
     group_norm: int | None = None,
     gate_fn: Callable[[jax.Array], jax.Array] = jax.nn.sigmoid,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
@@ -176,6 +177,11 @@ def conv_gru(
       kernel_size: of the input convolution; 1 to 3 integers, one a spatial axis.
       stride, dilation, padding: of the input convolution, as in `conv_lstm`.
       recurrent_kernel_size: by default `kernel_size`.
+      reset_after: False resets the state before the convolution, as the paper has it:
+        `n = φ(W_xn * x + b_xn + W_n * (r h_tm1))`. Params `w_h [*k, D, 2D]`, blocks in
+        the order r z, and `w_n [*k, D, D]`; no `b_n`; of the norms `gain_h [2D]`, and
+        `gain_n [D]` for N(W_n * (r h_tm1)). A step is then two convolutions, one after
+        the other.
       group_norm: None, or the number of groups in each gate's D channels, as in
         `conv_lstm`.
       gate_fn: σ, pointwise.
@@ -192,8 +198,8 @@ def conv_gru(
     Raises:
       ValueError: if an argument is out of its range, or inputs do not fit it.
 
-    Reference: Ballas et al. 2016, section 3.1. Departs: they reset the state before
-    the convolution; after it, as in cuDNN, all three gates need one convolution.
+    Reference: Ballas et al. 2016, section 3.1. Departs: by default r scales what the
+    convolution puts out, as in cuDNN, so that all three gates need one convolution.
     """
     check_width("conv_gru", features)
     recurrent_kernel = recurrent_kernel_size or kernel_size
@@ -201,29 +207,42 @@ def conv_gru(
         "conv_gru", kernel_size, recurrent_kernel, stride, dilation, padding
     )
     inits = kernel_init, recurrent_init, bias_init
-    halves = _halves("conv_gru", 3, features, window, group_norm, inits, use_bias)
+    blocks = 3 if reset_after else 2  # of w_h
+    options = group_norm, inits, use_bias, blocks
+    halves = _halves("conv_gru", 3, features, window, *options)
 
     def init(key: jax.Array, feature_shape: tuple[int, ...], dtype=jnp.float32):
         key_halves, key_n = jax.random.split(key)
         params = halves.init(key_halves, feature_shape, dtype)
-        b_n = {"b_n": bias_init(key_n, (features,), dtype)} if use_bias else {}
-        return params | b_n
+        if not reset_after:
+            kernel = (*window.recurrent_kernel, features, features)
+            params["w_n"] = recurrent_init(key_n, kernel, dtype)
+        if use_bias and reset_after:
+            params["b_n"] = bias_init(key_n, (features,), dtype)
+        if group_norm and not reset_after:
+            params["gain_n"] = jnp.ones(features, dtype)
+        return params
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
         space = halves.space(feature_shape)
         return GRUCarry(jnp.zeros((*batch_shape, *space, features), dtype))
 
     def recur(params, carry: GRUCarry) -> jax.Array:
-        return halves.recur(params, carry.h)
+        return halves.recur(params["w_h"], carry.h)
 
     def gates(params, carry: GRUCarry, u, a) -> tuple[Any, jax.Array]:
         h = carry.h
-        a = halves.normalise(params, a)
+        a = halves.normalise(params.get("gain_h"), a)
         u_r, u_z, u_n = jnp.split(u.astype(a.dtype), 3, axis=-1)  # [*B, *space, D]
-        a_r, a_z, a_n = jnp.split(a, 3, axis=-1)
+        a_r, a_z, *a_n = jnp.split(a, blocks, axis=-1)
         r, z = gate_fn(u_r + a_r), gate_fn(u_z + a_z).astype(h.dtype)
-        a_n = a_n + params["b_n"].astype(a.dtype) if use_bias else a_n
-        n = activation(u_n + r * a_n)
+        if reset_after:
+            (a_n,) = a_n
+            a_n = r * (a_n + params["b_n"].astype(a.dtype) if use_bias else a_n)
+        else:
+            a_n = halves.recur(params["w_n"], r.astype(h.dtype) * h)
+            a_n = halves.normalise(params.get("gain_n"), a_n)
+        n = activation(u_n + a_n)
         h = (1 - z) * n.astype(h.dtype) + z * h
         return GRUCarry(h), h
 
@@ -237,8 +256,8 @@ class _Halves(NamedTuple):
     init: Callable  # (key, feature_shape, dtype) -> params
     space: Callable  # (feature_shape) -> spatial shape of the state
     project: Callable  # (params, xs, *, keys) -> us, as in `Cell`
-    recur: Callable  # (params, h) -> a
-    normalise: Callable  # (params, a) -> a, by the group norm if there is one
+    recur: Callable  # (w, h) -> a
+    normalise: Callable  # (gain, a) -> a, by the group norm if there is one
     feature_ndim: int
 
 
@@ -289,14 +308,19 @@ def _halves(
     group_norm: int | None,
     inits: tuple[Initializer, Initializer, Initializer],
     use_bias: bool = True,
+    recurrent_gates: int | None = None,
 ) -> _Halves:
-    """The shared functions of a cell with `gates` blocks of D channels."""
+    """The shared functions of a cell with `gates` blocks of D channels.
+
+    Its `w_h` has `recurrent_gates` of them, by default as many.
+    """
+    recurrent_gates = recurrent_gates or gates
     grouped = group_norm is None or is_count(group_norm)
     if not grouped or group_norm and features % group_norm:
         raise ValueError(
             f"{caller}: group_norm={group_norm} must divide features={features}"
         )
-    rank = len(window.kernel)
+    rank, width = len(window.kernel), gates * features
 
     def convolve_input(x, w_x):
         return convolve(x, w_x, window.stride, window.padding, window.dilation)
@@ -321,9 +345,10 @@ def _halves(
     def init(key, feature_shape, dtype):
         space(feature_shape)  # raises, if these inputs do not fit
         key_x, key_h, key_b = jax.random.split(key, 3)
-        width, channels = gates * features, feature_shape[-1]
-        draw_x, draw_h, draw_b = (per_gate(draw, gates) for draw in inits)
-        kernel = (*window.recurrent_kernel, features, width)
+        channels, recurrent = feature_shape[-1], recurrent_gates * features
+        numbers = gates, recurrent_gates, gates
+        draw_x, draw_h, draw_b = map(per_gate, inits, numbers)
+        kernel = (*window.recurrent_kernel, features, recurrent)
         params = {"w_h": draw_h(key_h, kernel, dtype)}
         if channels:
             params["w_x"] = draw_x(key_x, (*window.kernel, channels, width), dtype)
@@ -331,14 +356,14 @@ def _halves(
             params["b"] = draw_b(key_b, (width,), dtype)
         if group_norm:
             params["gain_x"] = jnp.ones((width,), dtype)
-            params["gain_h"] = jnp.ones((width,), dtype)
+            params["gain_h"] = jnp.ones((recurrent,), dtype)
         return params
 
     def project(params, xs, *, keys=None):
         w_h = params["w_h"]
         if xs is None:
-            return params["b"] if use_bias else jnp.zeros(w_h.shape[-1], w_h.dtype)
-        w_x = params.get("w_x", w_h[..., :0, :])
+            return params["b"] if use_bias else jnp.zeros(width, w_h.dtype)
+        w_x = params.get("w_x", jnp.zeros((*window.kernel, 0, width), w_h.dtype))
         if xs.shape[-1] != w_x.shape[-2]:
             raise ValueError(
                 f"{caller}: xs has C={xs.shape[-1]} but w_x wants {w_x.shape[-2]}; "
@@ -351,15 +376,15 @@ def _halves(
         us = us.astype(w_x.dtype)
         return us + params["b"] if use_bias else us
 
-    def recur(params, h):
-        w_h = params["w_h"]
+    def recur(w, h):
         ones = (1,) * rank
-        return convolve(h.astype(w_h.dtype), w_h, ones, "SAME", ones)
+        return convolve(h.astype(w.dtype), w, ones, "SAME", ones)
 
-    def normalise(params, a):
+    def normalise(gain, a):
         if not group_norm:
             return a
-        return _group_norm(a, rank, gates * group_norm, params["gain_h"])
+        groups = a.shape[-1] // features * group_norm
+        return _group_norm(a, rank, groups, gain)
 
     return _Halves(init, space, project, recur, normalise, rank + 1)
 

@@ -36,6 +36,9 @@ OPTIONS = {
     "channel": {"peepholes": "channel"},
     "position": {"peepholes": "position"},
     "norm": {"group_norm": 2},  # of the GRU; those of the LSTM come with peepholes
+    "reset-before": {"reset_after": False},
+    "reset-before-norm": {"reset_after": False, "group_norm": 2, "use_bias": False},
+    "no-bias": {"use_bias": False},
     "channel-norm": {"peepholes": "channel", "group_norm": 4},
     "position-norm": {"peepholes": "position", "group_norm": 1},
 }
@@ -43,13 +46,15 @@ MAKERS = {
     "lstm": (conv_lstm, reference_conv.conv_lstm, LSTMCarry),
     "gru": (conv_gru, reference_conv.conv_gru, GRUCarry),
 }
+OF_GRU = "norm", "reset-before", "reset-before-norm", "no-bias"
 CASES = [
     (kind, rank, window, option)
     for kind in MAKERS
     for rank in (1, 2, 3)
     for window in WINDOWS
     for option in OPTIONS
-    if (option != "norm" if kind == "lstm" else "peepholes" not in OPTIONS[option])
+    if (option not in OF_GRU if kind == "lstm" else "peepholes" not in OPTIONS[option])
+    if option not in OF_GRU[1:] or window in ("same", "stride-valid")
     # All pairs for images. Lines and volumes share the code of all but the windows.
     if (rank == 2 or option == ("position-norm" if kind == "lstm" else "norm"))
 ]
@@ -154,6 +159,7 @@ def test_second_derivatives_against_central_differences():
         slow("lstm", "dilation", "position", LENGTHS),
         ("lstm", "valid", "channel-norm", None),
         ("gru", "stride-valid", "norm", LENGTHS),
+        ("gru", "same", "reset-before-norm", None),
     ],
 )
 def test_engines_have_the_same_gradients(kind, window, option, lengths):
@@ -235,7 +241,15 @@ def test_frame_by_frame_equals_the_whole(kind):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("kind, option", [("lstm", "channel-norm"), ("gru", "norm")])
+@pytest.mark.parametrize(
+    "kind, option",
+    [
+        ("lstm", "channel-norm"),
+        ("gru", "norm"),
+        ("gru", "reset-before"),
+        ("gru", "reset-before-norm"),
+    ],
+)
 def test_no_input_equals_an_input_of_zeros(kind, option):
     cell, _, params, xs, carry = problem(kind, 2, "stride", option)
     zeros = unroll(cell, params, jnp.zeros_like(xs), carry)
