@@ -1,10 +1,10 @@
-"""A cell as a user writes it, from nothing but the contract."""
+"""Cells as a user writes them, from nothing but the contract."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lstm_jax import Cell
+from lstm_jax import Cell, rnn
 
 
 def unit(features: int) -> Cell:
@@ -47,3 +47,19 @@ def unit_step(p, state, x):
     g = p["gain"] * (g - g.mean()) / np.sqrt(g.var() + 1e-5)
     h = f * h + (1 - f) * g
     return (h,), o * h
+
+
+def attention(features: int) -> Cell:
+    """An Elman network that adds what it attends to among loop constants `[*B, N, D]`.
+
+    Its query is its state.
+    """
+    cell = rnn(features)
+
+    def gates(params, carry, u, a, *, consts):
+        h = carry.h.astype(consts.dtype)
+        weights = jax.nn.softmax((consts * h[..., None, :]).sum(-1))  # [*B, N]
+        seen = (weights[..., None] * consts).sum(-2)
+        return cell.gates(params, carry, u, a + seen.astype(a.dtype))
+
+    return cell._replace(gates=gates)
