@@ -47,9 +47,12 @@ FREE = ["lstm", "lstm-everything", "gru", "rnn", "stack", "autoregressive", "sam
 # With a relu, a clip or an absolute value, where rounding may flip a gradient.
 KINKED = ["rnn-relu", "bottleneck", "st-lstm"]
 ON_MESHES = ["Explicit", "Auto", "shard_map", "shard_map, two params", "in shard_map"]
+# With a layer norm, which may divide by 0.003: too much for eight bits.
+NORMS = ["unit", "lstm-everything", "lstm-layer-norm", "lstm-no-bias"]
+NORMS += ["gru-layer-norm", "gru-everything"]
 # Float64: other orders of summation. Float32 has 24 bits, bfloat16 8; T steps add up.
-TOLERANCES = {"float64": 1e-9, "float32": 5e-4, "bfloat16": 0.1}
-CASES_EACH = 50  # of one configuration
+TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 0.05}
+CASES_EACH = 30  # of one configuration
 
 
 class Configuration(NamedTuple):
@@ -99,7 +102,8 @@ def random_configuration(rng, name: str, mesh: str | None = None) -> Configurati
         given = [*{*given, "carry"}]
     else:
         given.append("xs")
-    dtypes = ["float64"] * 7 + ["float32"] * 2 + ["bfloat16"]
+    dtypes = ["float64"] * 7 + ["float32"] * 2 * (name not in KINKED)
+    dtypes += ["bfloat16"] * (name not in KINKED + NORMS)
     return Configuration(
         name,
         time,
@@ -111,7 +115,7 @@ def random_configuration(rng, name: str, mesh: str | None = None) -> Configurati
         tbptt_steps=one_of(None, None, None, 1, 2, 3),
         unroll=one_of(1, 1, 2),
         cut=one_of(None, int(rng.integers(1, time))) if time > 1 else None,
-        dtype="float64" if name in KINKED else one_of(*dtypes),
+        dtype=one_of(*dtypes),
         every_carry=one_of(False, True),
         mesh=mesh,
     )
@@ -319,7 +323,7 @@ def loop_one(config, case, params, wanted, found, grads, index) -> None:
     if "carry" in case:
         start = jax.tree.map(lambda leaf: leaf[index], case["carry"])
 
-    tape, state, structure = [], floats(start), start
+    tape, state, tree = [], *jax.tree.flatten(start)
     for begin, end in config.chunks:
         order = list(range(begin, end))[:: -1 if config.reverse else 1]
         for count, t in enumerate(order):
@@ -327,21 +331,21 @@ def loop_one(config, case, params, wanted, found, grads, index) -> None:
             first, starts = t + config.reverse, np.zeros(batch, bool)
             if resets is not None and first < config.time:
                 starts = np.asarray(resets[first] & within[first])[index]
-                state = choose(starts, floats(fresh), state)
+                state = choose(starts, jax.tree.leaves(fresh), state)
             x, now = case.get("xs"), np.asarray(valid[t][index])
             if x is not None:
                 (x,) = choose(now, [x[t][index]], [np.zeros(())])
             at = case.get("first_step", np.int32(0)) + np.int32(t)
-            read = params, refilled(structure, state), x, consts, key, at
+            read = params, tree.unflatten(state), x, consts, key, at
             cut = count and config.tbptt_steps and count % config.tbptt_steps == 0
             tape.append((t, read, starts, now, cut))
             if now.any():
                 new, y = steps.forward(*read)
-                state = choose(now, floats(new), state)
+                state = choose(now, jax.tree.leaves(new), state)
                 found["ys"][t][index] = choose(now, [y], [np.zeros(())])[0]
-            for leaf, value in zip(found.get("carries", []), state, strict=False):
-                leaf[t][index] = value
-    add(found["carry"], state, index)
+            if config.every_carry:
+                add(found["carries"], floats(state), (t, *index))
+    add(found["carry"], floats(state), index)
 
     d = [leaf[index] for leaf in wanted["carry"]]
     d_fresh = zeros_like(d)
