@@ -15,7 +15,17 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from selection import slow_but
 
-from lstm_jax import LSTMCarry, lstm, unroll, zoneout
+from lstm_jax import (
+    LSTMCarry,
+    autoregressive,
+    gru,
+    lstm,
+    recurrent_dropout,
+    stack,
+    unroll,
+    zoneout,
+)
+from lstm_jax.cells.autoregressive import AutoregressiveCarry
 
 ENGINES = ("scan", "vjp")
 SOME = "lstm-everything", "conv-gru"
@@ -78,6 +88,63 @@ def test_a_run_without_inputs_stays_where_its_carry_is():
     with jax.sharding.use_abstract_mesh(mesh):
         ys = jax.eval_shape(run, params, carry)
     assert ys.sharding.spec == P(None, "data", None)
+
+
+def traced_gradients(cell, mesh, xs, carry=None, **options):
+    """Of params along the axis "model", by shapes alone."""
+
+    def put(spec, leaf):
+        sharding = NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), xs.shape[2:]))
+    params = jax.tree.map(put, meshes.over_model(params), params)
+
+    def loss(params, xs, carry):
+        out = unroll(cell, params, xs, carry, engine="vjp", **options)
+        return sum((leaf**2).sum() for leaf in jax.tree.leaves((out.ys, out.carry)))
+
+    with jax.sharding.use_abstract_mesh(mesh):
+        return jax.eval_shape(jax.grad(loss), params, xs, carry)
+
+
+def test_a_chunk_longer_than_its_sequence_stays_on_its_mesh():
+    mesh, (xs,) = explicit(((3, 8, 3), jnp.float32, P(None, "data")))
+    traced_gradients(lstm(4), mesh, xs, remat=5)
+
+
+@pytest.mark.parametrize("wrap", [stack, autoregressive])
+def test_a_given_carry_goes_with_sharded_params(wrap):
+    """Whose cell wants to know the shape of an output to make one of its own."""
+    cell = wrap(lstm(3))
+    mesh, (xs, c, h) = explicit(
+        ((4, 8, 3), jnp.float32, P(None, "data")),
+        *[((8, 3), jnp.float32, P("data"))] * 2,
+    )
+    state = LSTMCarry(c, h)
+    carry = (state,) if wrap is stack else AutoregressiveCarry(state, h)
+    traced_gradients(cell, mesh, xs, carry)
+
+
+@pytest.mark.parametrize("flags", ["mask", "resets"])
+def test_masks_of_a_recurrent_dropout_vary_as_their_examples(flags):
+    """They have no gradients, of which a loop over gradients is told nonetheless."""
+    mesh = AbstractMesh(meshes.SIZES, meshes.AXES, axis_types=(AxisType.Auto,) * 2)
+    cell = recurrent_dropout(gru(3), 0.5)
+    params = jax.eval_shape(lambda: cell.init(jax.random.key(0), (2,)))
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 4))
+    xs, told = (
+        jax.ShapeDtypeStruct((3, 4, *rest), dtype)
+        for rest, dtype in (((2,), jnp.float32), ((), jnp.bool_))
+    )
+
+    def loss(params, xs, keys, told):
+        ys = unroll(cell, params, xs, key=keys, engine="vjp", **{flags: told}).ys
+        return jax.lax.psum((ys**2).sum(), "data")
+
+    specs = P(), P(None, "data"), P("data"), P(None, "data")
+    run = jax.shard_map(loss, mesh=mesh, in_specs=specs, out_specs=P())
+    jax.eval_shape(jax.grad(run), params, xs, keys, told)
 
 
 @pytest.mark.parametrize("spec", [P("data"), P()])

@@ -383,6 +383,9 @@ def output_shape(cell: Cell, params, feature_shape, dtype) -> tuple[int, ...]:
     `feature_shape` is None for a run without input.
     """
 
+    # Without a batch there is nothing that may stay sharded as params are.
+    params = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
+
     def one_step(params):
         x = None if feature_shape is None else jnp.zeros(feature_shape, dtype)
         state = cell.carry(params, (), feature_shape, dtype)

@@ -38,6 +38,7 @@ def run_chunked(
     """
     if time <= size and not remat:
         return run(params, inputs, carry, time)
+    size = min(size, time)
     # A scan sums gradients of params in their dtype, once a chunk: float32, then.
     dtypes = jax.tree.map(lambda p: p.dtype, params)
     wide = jax.tree.map(_widened, params)

@@ -15,14 +15,15 @@ def pull_back(fun, *args):
 
     def pull_instantiated(gradients):
         gradients = jax.tree.map(or_float0, out, gradients)
-        return jax.tree.map(instantiate_float0, pull(gradients))
+        return jax.tree.map(instantiate_float0, args, pull(gradients))
 
     return out, pull_instantiated
 
 
-def instantiate_float0(gradient):
+def instantiate_float0(leaf, gradient):
+    # On a mesh where the leaf is, as a loop over such gradients wants.
     none = gradient.dtype == jax.dtypes.float0
-    return jnp.zeros(gradient.shape) if none else gradient
+    return jnp.zeros_like(leaf, jnp.float32) if none else gradient
 
 
 def or_float0(leaf, gradient):

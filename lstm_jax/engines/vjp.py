@@ -85,7 +85,8 @@ def vjp(
         at = Residuals(
             params, others._replace(xs=xs), carry, reset_carry, ys, states, pre
         )
-        cotangents = jax.tree.map(instantiate_float0, cotangents)
+        like = ys, carry, cotangents[2]
+        cotangents = jax.tree.map(instantiate_float0, like, cotangents)
         found = by_platform(partial(backward, plan), at, cotangents)
         pairs = zip((params, xs, carry, reset_carry), found, strict=True)
         return *(jax.tree.map(or_float0, x, d) for x, d in pairs), None
