@@ -251,6 +251,38 @@ class Experiment:
         outputs, _ = self.apply(params, batch)
         return self.task.metrics(outputs, batch), self.task.predict(outputs)
 
+    def evaluate_split(
+        self,
+        step: Callable,
+        params: Any,
+        split: data.Split,
+        *,
+        devices: int = 1,
+        share: tuple[int, int] = (0, 1),
+        stop: Callable[[], Any] = lambda: None,
+    ) -> tuple[dict[str, float] | None, np.ndarray | None]:
+        """Means of metrics over a split, and its predictions, in its order.
+
+        Args:
+          step: `evaluate`, compiled.
+          params: of the network.
+          split: of the data set.
+          devices: that share a batch.
+          share: this process's number, and how many there are.
+          stop: asked before each batch; where it says yes, both results are None.
+        """
+        sums: dict[str, Any] = {}
+        outputs = []
+        for batch in self.eval_batches(split, devices, share):
+            if stop():
+                return None, None
+            metrics, predictions = jax.device_get(step(params, batch))
+            outputs.append(predictions)
+            for name, pair in metrics.items():
+                sums[name] = sums.get(name, 0) + np.asarray(pair, np.float64)
+        means = {name: float(total / n) for name, (total, n) in sums.items() if n}
+        return means, self.in_order(split, outputs, devices)
+
     def aligned(self, split: data.Split, predictions: np.ndarray):
         """Predictions and targets of a split that can be compared."""
         return self.kind.align_targets(split, predictions)

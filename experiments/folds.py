@@ -125,8 +125,6 @@ def _read(config: Config) -> Run:
 
 def _judge(run: Run, devices: list):
     """The run of a fold, its predictions [N, ...] and what they are judged by."""
-    import jax
-    import numpy as np
 
     from experiments.experiment import Experiment
     from lstm_jax import training
@@ -135,9 +133,9 @@ def _judge(run: Run, devices: list):
     experiment = Experiment(run.config)
     split = experiment.dataset.splits["test"]
     step = training.make_eval_step(experiment.evaluate, training.data_mesh(devices))
-    batches = experiment.eval_batches(split, len(devices))
-    outputs = [jax.device_get(step(run.params, batch))[1] for batch in batches]
-    answers = np.concatenate(outputs)[: len(split.inputs)]
+    _, answers = experiment.evaluate_split(
+        step, run.params, split, devices=len(devices)
+    )
     known = experiment.aligned(split, answers)
     if not run.figures:
         figures = experiment.task.figures(*known)

@@ -155,11 +155,7 @@ def judge(run: Path) -> Judged:
     jitted = jax.jit(experiment.evaluate)
     compiled = jitted.lower(jax.eval_shape(lambda: params), batch).compile()
     run_eval = jitted if experiment.eval_widths else compiled
-    outputs = [
-        np.asarray(run_eval(params, batch)[1])
-        for batch in experiment.eval_batches(test)
-    ]
-    predictions = experiment.in_order(test, outputs)
+    _, predictions = experiment.evaluate_split(run_eval, params, test)
     path = run / "report.json"
     found = Judged(
         run=run,

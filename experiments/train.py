@@ -42,7 +42,6 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
 
     # Imported here so that `--help` is instant.
     import jax
-    import numpy as np
 
     from experiments import baselines, optimization, record
     from experiments.display import Display, profile_line, summary_table
@@ -100,17 +99,8 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
     stop = training.StopSignals()
 
     def evaluate(params, split):
-        """Means of metrics over a split, its predictions [N, K]; None if stopped."""
-        sums, predictions = {}, []
-        for batch in experiment.eval_batches(split, len(devices), share):
-            if stop():
-                return None, None
-            metrics, outputs = jax.device_get(eval_step(params, batch))
-            predictions.append(outputs)
-            for metric, pair in metrics.items():
-                sums[metric] = sums.get(metric, 0) + np.asarray(pair, np.float64)
-        means = {metric: float(total / n) for metric, (total, n) in sums.items() if n}
-        return means, experiment.in_order(split, predictions, len(devices))
+        options = dict(devices=len(devices), share=share, stop=stop)
+        return experiment.evaluate_split(eval_step, params, split, **options)
 
     # From here on something is written, by the first process.
     if writes:
