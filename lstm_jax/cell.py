@@ -41,8 +41,8 @@ class Cell(NamedTuple):
       output: `(carry) -> y`, for a cell whose output is a part of its new carry, such
         as h of an LSTM; None for others. What changes the one changes the other by it,
         so a combinator with another output clears it.
-      copies: whether it is several of one cell, side by side: params have a first
-        axis of them, and so has the batch, `[*B]`.
+      params_batch_ndim: leading axes of the batch that params have as well, as those of
+        `vmapped` do: along them, `project`, `recur` and `gates` are maps.
     """
 
     init: Callable[..., Any]
@@ -53,7 +53,7 @@ class Cell(NamedTuple):
     feature_ndim: int = 1
     equations: str | None = None
     output: Callable[[Any], jax.Array] | None = None
-    copies: bool = False
+    params_batch_ndim: int = 0
 
 
 def step(cell: Cell, params: Any, carry: Any, u_t: Any) -> tuple[Any, jax.Array]:

@@ -1,37 +1,116 @@
 """What a function reads: found in its jaxpr, for cells that nobody has seen before."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
+# What contracts its operands, or reads a part of one.
+PRODUCTS = ("dot_general", "ragged_dot", "conv_general_dilated", "gather")
+
 
 def depends_on(fun: Callable, *args: Any) -> list[bool]:
     """For each leaf of `args`, whether any output of `fun` depends on it."""
-    jaxpr = jax.make_jaxpr(fun)(*args).jaxpr
-    needed = _read_by(jaxpr.replace(eqns=_needed(jaxpr)))
-    return [v in needed for v in jaxpr.invars]
+    return _used(jax.make_jaxpr(fun)(*args).jaxpr)
 
 
-def fused_adds(gates: Callable, u: Any, a: Any) -> list[int | None]:
+class StepJaxpr(NamedTuple):
+    """The gates of a cell, traced once: `(params, carry, u, a) -> (carry, y)`.
+
+    Attributes:
+      closed: their jaxpr.
+      out: shapes of `(carry, y)`.
+      params, carry, u, a: variables of the jaxpr, one for each leaf.
+    """
+
+    closed: ClosedJaxpr
+    out: Any
+    params: list
+    carry: list
+    u: list
+    a: list
+
+    def run(self, *args: Any) -> tuple[Any, Any]:
+        """The gates, evaluated from the jaxpr."""
+        out = jaxpr_as_fun(self.closed)(*jax.tree.leaves(args))
+        return jax.tree.unflatten(jax.tree.structure(self.out), out)
+
+
+def trace_step(gates: Callable, params: Any, carry: Any, u: Any, a: Any) -> StepJaxpr:
+    """Traces `gates: (params, carry, u, a) -> (carry, y)` of one step."""
+    args = params, carry, u, a
+    closed, out = jax.make_jaxpr(gates, return_shape=True)(*args)
+    variables = iter(closed.jaxpr.invars)
+    groups = [[next(variables) for _ in jax.tree.leaves(arg)] for arg in args]
+    return StepJaxpr(closed, out, *groups)
+
+
+def read_params(step: StepJaxpr) -> list[bool]:
+    """For each leaf of the params, whether the gates read it."""
+    return _used(step.closed.jaxpr)[: len(step.params)]
+
+
+def contracted_params(step: StepJaxpr) -> list[bool]:
+    """For each leaf of the params, whether a product or convolution contracts it.
+
+    That is, whether one has an operand that is made of it, and of nothing else but
+    other params.
+    """
+    jaxpr = step.closed.jaxpr
+    made_of = dict.fromkeys(jaxpr.constvars, frozenset())
+    made_of |= dict.fromkeys(jaxpr.invars)
+    made_of |= {v: frozenset({at}) for at, v in enumerate(step.params)}
+    found = _contracted(jaxpr, made_of)
+    return [at in found for at in range(len(step.params))]
+
+
+def _contracted(jaxpr, made_of: dict) -> set[int]:
+    """Which params are contracted.
+
+    Args:
+      jaxpr: equations to look at.
+      made_of: of what each variable is made: params alone, or None.
+    """
+    found = set()
+    for eqn in jaxpr.eqns:
+        sources = [
+            frozenset() if _is_literal(v) else made_of[v] for v in eqn.invars
+        ]
+        known = frozenset().union(*filter(None, sources))
+        if eqn.primitive.name in PRODUCTS:
+            found |= known
+        for inner in _inner(eqn):
+            if len(inner.invars) == len(sources):
+                within = dict(zip(inner.invars, sources, strict=True))
+            else:  # of a loop or a branch: any of them
+                within = dict.fromkeys(inner.invars, known)
+            within |= dict.fromkeys(inner.constvars, frozenset())
+            found |= _contracted(inner, within)
+        made_of |= dict.fromkeys(eqn.outvars, None if None in sources else known)
+    return found
+
+
+def _inner(eqn) -> Iterator:
+    """The jaxprs in an equation: of jit, of a loop, of branches."""
+    for value in eqn.params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def fused_adds(step: StepJaxpr) -> list[int | None]:
     """For each leaf of `u`, the leaf of `a` it is added to, if that is its only use.
 
     Gates that read a pair only as `u.astype(a.dtype) + a` can be evaluated, and pulled
     back, from the sum alone.
 
-    Args:
-      gates: `(u, a) -> ...`.
-      u: input half of one step.
-      a: recurrent half of one step.
-
     Returns:
       For each leaf of `u` the index of a leaf of `a`, or None.
     """
-    jaxpr = jax.make_jaxpr(gates)(u, a).jaxpr
-    count = len(jax.tree.leaves(u))
-    us, as_ = jaxpr.invars[:count], jaxpr.invars[count:]
-    uses = {id(v): [] for v in us + as_}
+    jaxpr, as_ = step.closed.jaxpr, step.a
+    uses = {id(v): [] for v in step.u + as_}
     for eqn in jaxpr.eqns:
         for v in eqn.outvars:
             uses[id(v)] = []
@@ -62,7 +141,7 @@ def fused_adds(gates: Callable, u: Any, a: Any) -> list[int | None]:
             (v,) = eqn.outvars
         return None
 
-    return [partner(v) for v in us]
+    return [partner(v) for v in step.u]
 
 
 class SplitGates(NamedTuple):
@@ -77,19 +156,14 @@ class SplitGates(NamedTuple):
     sizes: list[int]
 
 
-def split_gates(
-    gates: Callable, params: Any, carry: Any, u: Any, a: Any
-) -> SplitGates | None:
+def split_gates(step: StepJaxpr) -> SplitGates | None:
     """How gates that read one array of each half split the sum; None if they do not.
 
-    Args:
-      gates: `(params, carry, u, a) -> ...`, that read u only as a term of u + a.
-      params, carry: of the cell.
-      u, a: halves of one step, of one leaf each.
+    They read u only as a term of u + a; u and a have one leaf each.
     """
-    closed, shape = jax.make_jaxpr(gates, return_shape=True)(params, carry, u, a)
+    closed = step.closed
     jaxpr = closed.jaxpr
-    *others, _, a = jaxpr.invars
+    (a,) = step.a
     (added,) = [eqn for eqn in jaxpr.eqns if a in eqn.invars]
     (z,) = added.outvars
     uses = [eqn for eqn in jaxpr.eqns if z in eqn.invars]
@@ -100,42 +174,27 @@ def split_gates(
     if split.params["axis"] != z.aval.ndim - 1 or not all_read:
         return None
     rest = [eqn for eqn in jaxpr.eqns if eqn is not added and eqn is not split]
-    rest = jaxpr.replace(invars=others + list(split.outvars), eqns=rest)
+    inputs = step.params + step.carry + list(split.outvars)
+    rest = jaxpr.replace(invars=inputs, eqns=rest)
     # What only led to the sum, as a cast of u, reads what is not there any more.
     rest = rest.replace(eqns=_needed(rest))
 
     def run(params, carry, pieces):
         leaves = jax.tree.leaves((params, carry, pieces))
         out = jaxpr_as_fun(ClosedJaxpr(rest, closed.consts))(*leaves)
-        return jax.tree.unflatten(jax.tree.structure(shape), out)
+        return jax.tree.unflatten(jax.tree.structure(step.out), out)
 
     return SplitGates(run, [int(size) for size in split.params["sizes"]])
 
 
-def _read_by(jaxpr) -> set:
-    """What any equation or output of `jaxpr` reads."""
-    everything = [v for eqn in jaxpr.eqns for v in eqn.invars] + jaxpr.outvars
-    return {v for v in everything if not hasattr(v, "val")}  # literals have one
-
-
-def _needed(jaxpr) -> list:
-    """The equations that its outputs depend on, in order."""
-    needed, eqns = {v for v in jaxpr.outvars if not hasattr(v, "val")}, []
-    for eqn in reversed(jaxpr.eqns):
-        if any(v in needed for v in eqn.outvars):
-            needed |= {v for v in eqn.invars if not hasattr(v, "val")}
-            eqns.append(eqn)
-    return eqns[::-1]
-
-
-def output_alias(gates: Callable, *args: Any) -> int | None:
-    """Which leaf of the carry is also the output of `gates: args -> (carry, y)`."""
-    *carry, y = jax.make_jaxpr(gates)(*args).jaxpr.outvars
+def output_alias(step: StepJaxpr) -> int | None:
+    """Which leaf of the carry is also the output."""
+    *carry, y = step.closed.jaxpr.outvars
     return next((at for at, leaf in enumerate(carry) if leaf is y), None)
 
 
-def elementwise(fun: Callable, *args: Any) -> bool:
-    """Whether `fun` has no reduction, product or loop in it."""
+def elementwise(step: StepJaxpr) -> bool:
+    """Whether the gates have no reduction, product or loop in them."""
     others = ("reduce", "dot", "conv", "arg", "cum", "sort", "scan", "while", "cond")
 
     def check(jaxpr) -> bool:
@@ -143,10 +202,34 @@ def elementwise(fun: Callable, *args: Any) -> bool:
             name = eqn.primitive.name
             if name.startswith(others) and name != "convert_element_type":
                 return False
-            for value in eqn.params.values():
-                inner = getattr(value, "jaxpr", value)  # of jit, or of a custom_jvp
-                if hasattr(inner, "eqns") and not check(inner):
-                    return False
+            if not all(map(check, _inner(eqn))):
+                return False
         return True
 
-    return check(jax.make_jaxpr(fun)(*args).jaxpr)
+    return check(step.closed.jaxpr)
+
+
+def _used(jaxpr) -> list[bool]:
+    """For each input of `jaxpr`, whether an output depends on it."""
+    needed = _read_by(jaxpr.replace(eqns=_needed(jaxpr)))
+    return [v in needed for v in jaxpr.invars]
+
+
+def _read_by(jaxpr) -> set:
+    """What any equation or output of `jaxpr` reads."""
+    everything = [v for eqn in jaxpr.eqns for v in eqn.invars] + jaxpr.outvars
+    return {v for v in everything if not _is_literal(v)}
+
+
+def _needed(jaxpr) -> list:
+    """The equations that its outputs depend on, in order."""
+    needed, eqns = {v for v in jaxpr.outvars if not _is_literal(v)}, []
+    for eqn in reversed(jaxpr.eqns):
+        if any(v in needed for v in eqn.outvars):
+            needed |= {v for v in eqn.invars if not _is_literal(v)}
+            eqns.append(eqn)
+    return eqns[::-1]
+
+
+def _is_literal(v) -> bool:
+    return hasattr(v, "val")

@@ -12,11 +12,14 @@ from lstm_jax.engines.closures import refuse_tracers
 from lstm_jax.engines.cotangents import pull_back
 from lstm_jax.engines.jaxpr_analysis import (
     SplitGates,
+    contracted_params,
     depends_on,
     elementwise,
     fused_adds,
     output_alias,
+    read_params,
     split_gates,
+    trace_step,
 )
 from lstm_jax.engines.platforms import LoopStrategy
 from lstm_jax.engines.scan import gates
@@ -60,10 +63,10 @@ class Plan(NamedTuple):
       run: what is asked.
       saved: for each leaf of the carry, whether it is kept. The others are what the
         step before returns.
-      vector_params: for each leaf of the params, whether the gates read it as a
-        vector: its gradient is summed in the loop.
-      matrix_params: the same for matrices and kernels, whose gradients are products
-        of all steps of a chunk.
+      vector_params: for each leaf of the params, whether the gates read it, but in no
+        product: its gradient is summed in the loop.
+      matrix_params: whether they read it in a product or convolution: its gradient is
+        one of all steps of a chunk.
       fused_operand: for each leaf of u, the leaf of a it is only ever added to, or
         None.
       u_dtypes, u_tree: of the leaves of u, and its structure.
@@ -196,13 +199,13 @@ def make_plan(run: Run, params: Any, inputs: ScanInputs, carry: Any) -> Plan:
     cell = run.cell
     inputs_t = jax.tree.map(lambda x: x[0], inputs)
     u, a = run.project(params, inputs_t), cell.recur(params, carry)
-    step = partial(gates, cell)
-    at = params, carry, u, a
+    step = trace_step(partial(gates, cell), params, carry, u, a)
+    refuse_tracers(cell.gates, step.closed.consts)
 
     def pulled(carry):
-        (new, y), pull = pull_back(step, params, carry, u, a)
+        out, pull = pull_back(step.run, params, carry, u, a)
         _, pull_recur = pull_back(partial(cell.recur, params), carry)
-        return pull((new, y)), pull_recur(a)
+        return pull(out), pull_recur(a)
 
     everything = run.remat or inputs.mask is not None or inputs.is_first is not None
     leaves = jax.tree.leaves(carry)
@@ -210,29 +213,26 @@ def make_plan(run: Run, params: Any, inputs: ScanInputs, carry: Any) -> Plan:
         everything or read or not jnp.issubdtype(leaf.dtype, jnp.inexact)
         for leaf, read in zip(leaves, depends_on(pulled, carry), strict=True)
     ]
-    read = depends_on(lambda params: step(params, carry, u, a), params)
-    most = cell.feature_ndim + cell.copies
-    vectors = [leaf.ndim <= most for leaf in jax.tree.leaves(params)]
-    fused = fused_adds(lambda u, a: step(params, carry, u, a), u, a)
+    read, products = read_params(step), contracted_params(step)
+    fused = fused_adds(step)
     u_leaves, u_tree = jax.tree.flatten(u)
     a_leaves, a_tree = jax.tree.flatten(a)
-    one_kernel = fused == [0] and len(a_leaves) == 1 and elementwise(step, *at)
+    one_kernel = fused == [0] and len(a_leaves) == 1 and elementwise(step)
     only = saved.index(False) if saved.count(False) == 1 else None
-    closed, (_, y) = jax.make_jaxpr(step, return_shape=True)(*at)
-    refuse_tracers(cell.gates, closed.consts)
+    _, y = step.out
     return Plan(
         run=run,
         saved=saved,
-        vector_params=[r and v for r, v in zip(read, vectors, strict=True)],
-        matrix_params=[r and not v for r, v in zip(read, vectors, strict=True)],
+        vector_params=[r and not p for r, p in zip(read, products, strict=True)],
+        matrix_params=[r and p for r, p in zip(read, products, strict=True)],
         fused_operand=fused,
         u_dtypes=[leaf.dtype for leaf in u_leaves],
         u_tree=u_tree,
         a_dtypes=[leaf.dtype for leaf in a_leaves],
         a_tree=a_tree,
         one_kernel=one_kernel,
-        split_gates=split_gates(step, *at) if one_kernel else None,
-        output_is_state=only is not None and output_alias(step, *at) == only,
+        split_gates=split_gates(step) if one_kernel else None,
+        output_is_state=only is not None and output_alias(step) == only,
         output_like_state=only is not None
         and (y.shape, jnp.dtype(run.dtype)) == (leaves[only].shape, leaves[only].dtype),
     )

@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import lax
+from jax.core import Tracer
 from jax.experimental.layout import Layout, with_layout_constraint
+from jax.extend.core import jaxpr_as_fun
 
 from lstm_jax.cells.convolve import traced_for
 from lstm_jax.engines import cpu_matmul
+from lstm_jax.engines.deferred import defer
 
 
 class LoopStrategy(NamedTuple):
@@ -70,15 +73,33 @@ ACCELERATOR = LoopStrategy(
 def by_platform(run: Callable[..., Any], *args: Any) -> Any:
     """`run(strategy, *args)`, with the strategy of the platform it is lowered for.
 
-    So a program exported for several platforms is fast on each.
+    So a program exported for several platforms is fast on each. It is traced at once
+    for the default backend, and for the other platforms only when a program is lowered
+    for one of them.
     """
+    leaves, tree = jax.tree.flatten(args)
 
-    def traced(platform, strategy, *args):
-        with traced_for(platform):
-            return run(strategy, *args)
+    def form(platform, strategy):
+        def traced(*leaves):
+            with traced_for(platform):
+                return run(strategy, *jax.tree.unflatten(tree, leaves))
 
-    return lax.platform_dependent(
-        *args,
-        cpu=partial(traced, "cpu", CPU),
-        default=partial(traced, "accelerator", ACCELERATOR),
-    )
+        return traced
+
+    here, there = form("cpu", CPU), form("accelerator", ACCELERATOR)
+    if not any(isinstance(leaf, Tracer) for leaf in leaves):  # runs here, and now
+        return lax.platform_dependent(*leaves, cpu=here, default=there)
+    on_cpu = jax.default_backend() == "cpu"
+    if not on_cpu:
+        here, there = there, here
+    closed, out = jax.make_jaxpr(here, return_shape=True)(*leaves)
+
+    def later(*leaves):
+        return jax.tree.leaves(there(*leaves))
+
+    if not any(isinstance(const, Tracer) for const in closed.consts):
+        later = partial(defer, later, closed.out_avals)
+    forms = jaxpr_as_fun(closed), later
+    cpu, default = forms if on_cpu else forms[::-1]
+    found = lax.platform_dependent(*leaves, cpu=cpu, default=default)
+    return jax.tree.unflatten(jax.tree.structure(out), found)

@@ -73,6 +73,8 @@ def recur_all(plan: Plan, strategy: LoopStrategy, params, carries, xs) -> Any:
         return _flattened(cell.recur, ndim, params, carries)
     if ndim == 0:
         return jax.vmap(partial(cell.recur, params))(carries)
+    if cell.feature_ndim == 1 and not cell.params_batch_ndim:
+        return cell.recur(params, carries)
     # The axis of time goes after the batch: on a mesh, a batch that a convolution
     # folds into one axis keeps its place only if it comes first.
     move = partial(jax.tree.map, lambda x: jnp.moveaxis(x, 0, ndim - 1))
@@ -87,7 +89,7 @@ def is_sharded(tree: Any) -> bool:
 
 def _flattens(plan: Plan, strategy: LoopStrategy, xs) -> bool:
     wanted = strategy.flatten_time_batch and plan.run.projects
-    return wanted and not plan.run.cell.copies and not is_sharded(xs)
+    return wanted and not plan.run.cell.params_batch_ndim and not is_sharded(xs)
 
 
 def _flattened(fun: Callable, ndim: int, params: Any, tree: Any) -> Any:
