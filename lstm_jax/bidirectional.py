@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
-from lstm_jax.cells.combinators import side_by_side
+from lstm_jax.cells.combinators import vmapped
 from lstm_jax.engines.scan_inputs import split_shape, valid_steps
 from lstm_jax.keys import split_key
 from lstm_jax.randomness import key_for
@@ -24,8 +24,8 @@ def bidirectional(
 ) -> Unrolled | UnrolledWithCarries:
     """Runs one cell forward and another backward, and joins their outputs.
 
-    Two of the same cell advance side by side, in one loop, where that is faster: on
-    GPU and TPU, for sequences without resets and cells that draw nothing.
+    Two of the same cell run in one loop where that is faster: on GPU and TPU, for
+    sequences without resets and cells that draw nothing.
 
     Args:
       cells: the forward and the backward cell; the same one twice is fine.
@@ -51,7 +51,7 @@ def bidirectional(
     key = key_for(cells, params, traced, key)
     keys = (None, None) if key is None else split_key(key)
     if key is None and _beside(cells, params, xs, options):
-        return _side_by_side(cells[0], params, xs, carry, **options)
+        return _in_one_loop(cells[0], params, xs, carry, **options)
     carries = (None, None) if carry is None else carry
     runs = [
         unroll(cell, p, xs, c, key=k, reverse=backward, **options)
@@ -82,7 +82,7 @@ def _beside(cells, params, xs, options: dict[str, Any]) -> bool:
     )
 
 
-def _side_by_side(
+def _in_one_loop(
     cell: Cell,
     params: tuple[Any, Any],
     xs: jax.Array,
@@ -104,7 +104,7 @@ def _side_by_side(
     time, batch_shape, _ = split_shape(cell, xs, None, lengths, mask, None)
     mask = valid_steps(time, batch_shape, lengths, mask)
     out = unroll(
-        side_by_side(cell, len(batch_shape)),
+        vmapped(cell, len(batch_shape)),
         both(*params),
         there_and_back(xs),
         None if carry is None else both(*carry),

@@ -66,8 +66,8 @@ def compile_table(
         console.print(_layers(list(group)))
     if rows:
         print(
-            "cycles: the compiler's estimate for one iteration, not a time; of "
-            "Flax's: temporary bytes"
+            "CPU s: from the function to the program; cycles: the compiler's estimate "
+            "for one iteration, not a time; of Flax's: temporary bytes"
         )
     return rows
 
@@ -130,7 +130,7 @@ def _layers(rows: list[dict]) -> Table:
         f"{rows[0]['target']}, {rows[0]['shape']}: "
         f"B={batch} T={steps} F={inputs} D={width}",
         ("engine", "kind", "dtype"),
-        ("compile s", "MB temporary", "of Flax's"),
+        ("CPU s", "MB temporary", "of Flax's"),
     )
     table.add_column("one iteration of each loop")
     peers = {
@@ -147,7 +147,7 @@ def _layers(rows: list[dict]) -> Table:
         peer = peers.get((layer["kind"], layer["dtype"]))
         table.add_row(
             *names,
-            f"{row['seconds']:.1f}",
+            f"{row['cpu_seconds']:.1f}",
             f"{row['temporary'] / 1e6:.1f}",
             f"{row['temporary'] / peer:.2f}" if peer else "",
             "\n".join(map(_loop, row["loops"])) or "no loop",

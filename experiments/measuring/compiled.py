@@ -26,6 +26,8 @@ class Compiled:
     devices: int
     seconds: float
     """Of the compiler."""
+    cpu_seconds: float
+    """From the function to the program: tracing, lowering and compiling."""
     temporary: int
     arguments: int
     aliased: int
@@ -75,6 +77,7 @@ def compile_for(
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
     f = f if hasattr(f, "trace") else jax.jit(f)
+    began = time.process_time()
     with traced_for(kind):
         traced = f.trace(*jax.tree.map(on_mesh, args))
         lowered = traced.lower(lowering_platforms=(kind,))
@@ -85,6 +88,7 @@ def compile_for(
         since = time.perf_counter()
         compiled = lowered.compile(compiler_options=own | (options or {}))
         seconds = time.perf_counter() - since
+        cpu_seconds = time.process_time() - began
         text, memory = compiled.as_text(), compiled.memory_analysis()
         loops = hlo.loops(text, weights)
         # There is no text after XLA's passes over thunks where they did nothing.
@@ -95,6 +99,7 @@ def compile_for(
     return Compiled(
         devices=mesh.size,
         seconds=seconds,
+        cpu_seconds=cpu_seconds,
         temporary=memory.temp_size_in_bytes,
         arguments=memory.argument_size_in_bytes,
         aliased=memory.alias_size_in_bytes,

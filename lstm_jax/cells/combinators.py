@@ -340,13 +340,13 @@ def learned_carry(cell: Cell) -> Cell:
     return Cell(init, carry, project, recur, gates, cell.feature_ndim, output=output)
 
 
-def side_by_side(cell: Cell, batch_ndim: int) -> Cell:
-    """Several of one cell as one, that advance together on batches of their own.
+def vmapped(cell: Cell, batch_ndim: int) -> Cell:
+    """N cells that differ in their params alone, as one, each on a batch of its own.
 
-    Params, carry and batch have a first axis of the copies: xs `[T, N, *B, F]`.
+    Params, carry and batch have a first axis of N: xs `[T, N, *B, F]`.
 
     Args:
-      cell: any cell.
+      cell: any cell; a combinator goes inside, around the cell of one.
       batch_ndim: axes of the batch of each.
 
     Returns:
@@ -354,7 +354,7 @@ def side_by_side(cell: Cell, batch_ndim: int) -> Cell:
     """
 
     def init(key, feature_shape, dtype=jnp.float32):
-        raise NotImplementedError("side_by_side: stack the params of each cell")
+        raise NotImplementedError("vmapped: stack the params of each cell")
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
         def start(params):
@@ -373,7 +373,7 @@ def side_by_side(cell: Cell, batch_ndim: int) -> Cell:
         return jax.vmap(cell.gates)(params, carry, u, a)
 
     output = cell.output and jax.vmap(cell.output)
-    options = dict(output=output, copies=True)
+    options = dict(output=output, params_batch_ndim=1 + cell.params_batch_ndim)
     return Cell(init, carry, project, recur, gates, cell.feature_ndim, **options)
 
 

@@ -1,7 +1,6 @@
 """Functions that are traced when a program is lowered, if they are in it at all."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 from jax.core import ShapedArray
@@ -49,15 +48,16 @@ def _lower(context, *args, fun, out_types):
 
 
 def _batch(args, axes, *, fun, out_types):
-    unmapped = batching.not_mapped
-    in_axes = tuple(None if at is unmapped else at for at in axes)
+    in_axes = tuple(axes)  # None for what is not mapped, as in `jax.vmap`
     mapped = zip(args, axes, strict=True)
-    size = next(x.shape[at] for x, at in mapped if at is not unmapped)
+    size = next(x.shape[at] for x, at in mapped if at is not None)
     batched = jax.vmap(fun, in_axes, axis_size=size)
     out_axes = (0,) * len(out_types)
     if not jax.sharding.get_abstract_mesh().empty:  # the types say more than shapes
         return batched(*args), out_axes
-    types = [ShapedArray((size, *t.shape), t.dtype, t.weak_type) for t in out_types]
+    types = [
+        ShapedArray((size, *t.shape), t.dtype, weak_type=t.weak_type) for t in out_types
+    ]
     return defer(batched, types, *args), out_axes
 
 

@@ -74,9 +74,7 @@ def _contracted(jaxpr, made_of: dict) -> set[int]:
     """
     found = set()
     for eqn in jaxpr.eqns:
-        sources = [
-            frozenset() if _is_literal(v) else made_of[v] for v in eqn.invars
-        ]
+        sources = [frozenset() if _is_literal(v) else made_of[v] for v in eqn.invars]
         known = frozenset().union(*filter(None, sources))
         if eqn.primitive.name in PRODUCTS:
             found |= known
