@@ -137,9 +137,9 @@ def gru(
         return update(h, z, u_n + r * n)
 
     def gates(params, carry: GRUCarry, u, a) -> tuple[Any, jax.Array]:
-        # u_n + r (a_n + b_n), written so that u is only ever added to a: an engine keeps
-        # their sum, and a_n beside it. Halves in two leaves each, of r and z and of n,
-        # would let it be written plainly, and take 1.25 of the memory.
+        # u_n + r (a_n + b_n), written so that u is only ever added to a: an engine
+        # keeps their sum, and a_n beside it. Halves in two leaves each, of r and z and
+        # of n, would let it be written plainly, and take 1.25 of the memory.
         a, a_n = a
         r, z, n = jnp.split(u.astype(a.dtype) + a, 3, axis=-1)  # each [*B, D]
         r, z = gate_fn(r), gate_fn(z)
