@@ -56,19 +56,16 @@ def lr_multipliers(config: Config) -> dict[str, float]:
     return rates
 
 
-def observe(config: Config, goal: tasks.Task):
-    """What lowers the learning rate after validations that are no better; or None."""
+def plateau(config: Config, goal: tasks.Task) -> list[training.Callback]:
+    """What lowers the learning rate after validations that are no better, if asked."""
     if config.optimizer.schedule != "plateau":
-        return None
-    sign = -1 if goal.mode == "max" else 1
+        return []
     options = dict(
         factor=config.optimizer.decay_rate,
         patience=config.optimizer.patience,
         min_delta=config.min_delta,
     )
-    return lambda state, means: training.observe(
-        state, sign * means.get(goal.monitor, float("nan")), **options
-    )
+    return [training.ReduceOnPlateau(goal.monitor, goal.mode, **options)]
 
 
 def parallel(config: Config, devices: list) -> str:

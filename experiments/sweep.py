@@ -259,7 +259,7 @@ def _train_trial(trial, name: str, config: Config, goal, length, display):
     steps = length(config)
     judge, watched = studies.pruning(trial, goal.monitor, steps), sys.stdout.isatty()
 
-    def on_row(row: dict[str, Any]) -> None:
+    def on_log(row: dict[str, Any]) -> None:
         if row["split"] == "validation":
             judge(row)
         elif watched:
@@ -269,7 +269,7 @@ def _train_trial(trial, name: str, config: Config, goal, length, display):
         display.start(steps)
     try:
         with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-            _train(name, config, on_row)
+            _train(name, config, [training.LambdaCallback(on_log=on_log)])
     except studies.optuna().TrialPruned as pruned:
         return "pruned", str(pruned)
     except training.Diverged as error:

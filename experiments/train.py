@@ -8,15 +8,13 @@ import dataclasses
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from experiments.config import Config, check, override, parse, preset
 from experiments.errors import explain
 from experiments.folds import Folds, train_folds
 from experiments.runs import Run, directory_of, empty, steady_rate, underway
-
-OnRow = Callable[[dict[str, Any]], None]  # hears each row of metrics; may raise
 
 # Of the exit: told to stop, all is saved, the same line goes on (EX_TEMPFAIL).
 STOPPED = 75
@@ -36,9 +34,10 @@ def train(name: str = "digits", **options: Any) -> Run | Folds:
     return _train(name, check(override(preset(name), options)))
 
 
-def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Folds:
+def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
+    """As `train`; `callbacks` are more ones of `training.fit`, which may raise."""
     if config.folds and config.fold is None:
-        return train_folds(name, config, lambda *own: _train(*own, on_row))
+        return train_folds(name, config, lambda *own: _train(*own, callbacks))
 
     # Imported here so that `--help` is instant.
     import jax
@@ -160,29 +159,25 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             display.note(profile_line(profile))
         display.start(steps, start)
         seen = [row for row in log.rows() if row["step"] <= start]
-        watched = [r.get(task.monitor) for r in seen if r["split"] == "validation"]
-
         board = None
         if config.tensorboard and writes:
             board = Board(directory, start, seen)
+        listeners = [log.append] if writes else []
+        listeners += [board.append] if board else []
+        listeners += [lambda row: display.update(row["step"], row)]
+        stopping = training.EarlyStopping(
+            task.monitor,
+            task.mode,
+            config.stop_after,
+            min_delta=config.min_delta,
+            rows=seen,
+        )
 
-        def on_log(row):
-            if writes:
-                log.append(row)
-            if board:
-                board.append(row)
-            if row["split"] == "validation":
-                watched.append(row.get(task.monitor))
-            display.update(row["step"], row)
-            if on_row is not None:
-                on_row(row)
+        def save(at, state, metrics):
+            values = dataclasses.asdict(config)
+            checkpoints.save(at, state, values, metrics, force=at == start)
 
-        def enough():
-            waited = training.waited(watched, task.mode, config.min_delta)
-            return config.stop_after is not None and waited >= config.stop_after
-
-        fit = (lambda state, *_, **__: state) if enough() else training.fit
-        state = fit(
+        state = training.fit(
             state,
             step,
             steps=steps,
@@ -191,15 +186,16 @@ def _train(name: str, config: Config, on_row: OnRow | None = None) -> Run | Fold
             eval_every=eval_every,
             evaluate_first=owed,
             log_every=config.log_every,
-            save=lambda at, state, metrics: checkpoints.save(
-                at, state, dataclasses.asdict(config), metrics, force=at == start
-            ),
             save_every=eval_every,
-            on_log=on_log,
             schedule=schedule,
             should_stop=stop,
-            observe=optimization.observe(config, task),
-            enough=enough,
+            callbacks=[
+                *(training.LambdaCallback(on_log=listener) for listener in listeners),
+                stopping,
+                *optimization.plateau(config, task),
+                training.LambdaCallback(on_save=save),
+                *callbacks,
+            ],
         )
         reached = int(state.step)
         if reached < steps and not stop.signal:

@@ -169,8 +169,9 @@ def rehearse(devices, steps=10):
     state = training.init_state(params, tx, jax.random.key(1), mesh)
     step = training.make_train_step(experiment.loss, tx, mesh)
     rows = []
+    kept = training.LambdaCallback(on_log=rows.append)
     training.fit(
-        state, step, steps=steps, batch_at=batch_at, log_every=1, on_log=rows.append
+        state, step, steps=steps, batch_at=batch_at, log_every=1, callbacks=[kept]
     )
     return [row["loss"] for row in rows]
 

@@ -13,6 +13,12 @@ from lstm_jax.training.augment import (
     warp,
 )
 from lstm_jax.training.averaging import average_weights, weights
+from lstm_jax.training.callbacks import (
+    Callback,
+    EarlyStopping,
+    LambdaCallback,
+    ReduceOnPlateau,
+)
 from lstm_jax.training.devices import (
     AcceleratorError,
     are_cores,
@@ -56,9 +62,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AcceleratorError",
+    "Callback",
     "CheckpointError",
     "Checkpoints",
     "Diverged",
+    "EarlyStopping",
+    "LambdaCallback",
+    "ReduceOnPlateau",
     "StopSignals",
     "Stopped",
     "TrainState",

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from lstm_jax.training.averaging import weights
+from lstm_jax.training.callbacks import Callback
 from lstm_jax.training.plateau import rate_scale
 from lstm_jax.training.step import Batch, TrainState, TrainStep, matrix_names
 
@@ -32,13 +33,10 @@ def fit(
     eval_every: int | None = None,
     evaluate_first: bool = False,
     log_every: int = 100,
-    save: Callable[[int, TrainState, dict | None], None] | None = None,
     save_every: int | None = None,
-    on_log: Callable[[dict], None] = lambda row: None,
     schedule: Callable[[int], Any] | None = None,
     should_stop: Callable[[], bool] | None = None,
-    observe: Callable[[TrainState, dict], TrainState] | None = None,
-    enough: Callable[[], bool] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> TrainState:
     """Trains from `state.step` to `steps`; a run cut in two gives the same bits.
 
@@ -63,19 +61,15 @@ def fit(
         evaluated (not when `should_stop` ends the run).
       evaluate_first: the state was not evaluated when it was saved, and is now.
       log_every: steps that one row of training metrics covers.
-      save: (step, state, metrics of this state or None); called every `save_every`
-        steps, after each evaluation and at the end, never with weights that are not
-        finite.
-      save_every: steps between saves.
-      on_log: takes each row, {"step", "split": "train" | "validation", name: number}.
-        Training rows are means over their steps, and hold "learning_rate" of the last
-        step if there is a schedule, "update_ratio/layer_0/w_h" and so on, how much of
-        its norm a step changed of each matrix, and "images_per_second" (without
-        compilation, evaluation and saving).
+      save_every: steps between saves, besides those after each evaluation and at the
+        end; never of weights that are not finite.
       schedule: step -> learning rate, for the rows.
-      should_stop: asked after each dispatch.
-      observe: (state, metrics of its evaluation) -> state to go on with, and to save.
-      enough: asked after each evaluation: whether the run ends here, early.
+      should_stop: asked after each dispatch; an evaluation is then left out.
+      callbacks: hear, in their order, each row, evaluation and save. Rows of training
+        are means over their steps, and hold "learning_rate" of the last step if there
+        is a schedule, "update_ratio/layer_0/w_h" and so on, how much of its norm a
+        step changed of each matrix, and "images_per_second" (without compilation,
+        evaluation and saving).
 
     Returns:
       The last state.
@@ -92,6 +86,15 @@ def fit(
         if every is not None and every < 1:
             raise ValueError(f"{name}: got {every}, want 1 or more")
 
+    saves = any(callback.saves for callback in callbacks)
+
+    def log(row):
+        for callback in callbacks:
+            callback.on_log(row)
+
+    def over():
+        return any([callback.ends() for callback in callbacks])
+
     def finish(number, state, due, must_save):
         """Evaluates and saves a state: the one to go on with, and whether to end."""
         results, ended = None, False
@@ -101,15 +104,18 @@ def fit(
             ended = results is None
         if results is not None:
             results = {name: float(value) for name, value in results.items()}
-            on_log({"step": number, "split": "validation", **results})
-            if observe is not None:
-                state = observe(state, results)
-            ended = enough is not None and enough()
-        if save is not None and (must_save or due):
-            save(number, state, results)
+            log({"step": number, "split": "validation", **results})
+            for callback in callbacks:
+                state = callback.on_evaluation(state, results)
+            ended = over()
+        for callback in callbacks:
+            if callback.saves and (must_save or due):
+                callback.on_save(number, state, results)
         return state, ended
 
     start = int(state.step)
+    if over():
+        return state
     if evaluate_first and evaluate is not None:
         state, ended = finish(start, state, True, False)
         if ended:
@@ -117,7 +123,7 @@ def fit(
     if start >= steps:
         return state
 
-    everies = (log_every, evaluate and eval_every, save and save_every)
+    everies = (log_every, evaluate and eval_every, saves and save_every)
     stacked, matrices = stacker(batch_at, per_dispatch), matrix_names(state.params)
     plan, arriving = deque([range(start, start + 1)]), iter(())
     state = step.put_state(state)
@@ -153,9 +159,7 @@ def fit(
             and not stopped
             and (number == steps or _is_due(number, eval_every))
         )
-        save_now = save is not None and (
-            last or eval_now or _is_due(number, save_every)
-        )
+        save_now = saves and (last or eval_now or _is_due(number, save_every))
         if log_now or eval_now or save_now:
             window += _fetch(pending)
         if log_now:
@@ -165,7 +169,7 @@ def fit(
             if schedule is not None:
                 row["learning_rate"] = slowed * float(schedule(number - 1))
             row["images_per_second"] = images / seconds
-            on_log(row)
+            log(row)
             window, images, seconds, since = [], 0, 0.0, time.perf_counter()
         if eval_now or save_now:
             seconds += time.perf_counter() - since

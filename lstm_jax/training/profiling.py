@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from lstm_jax.training.callbacks import LambdaCallback
 from lstm_jax.training.loop import fit, stacker
 from lstm_jax.training.step import Batch, TrainState, TrainStep
 
@@ -86,7 +87,7 @@ def profile(
             per_dispatch=per_dispatch,
             read=read_timed,
             log_every=begin + steps,
-            on_log=rows.append,
+            callbacks=[LambdaCallback(on_log=rows.append)],
         )
         return batch_size / rows[0]["images_per_second"]
 

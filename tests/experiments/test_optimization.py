@@ -58,9 +58,9 @@ def test_the_rate_falls_only_where_the_metric_is_no_better():
         (tasks.regression(), [0.8, 0.5, 0.2]),
     )
     for goal, better in goals:
-        observe = optimization.observe(config, goal)
+        (callback,) = optimization.plateau(config, goal)
         for values, wanted in ((better, 1.0), (better[::-1], 0.25)):
             state = training.TrainState(0, params, tx.init(params), None)
             for value in values:
-                state = observe(state, {goal.monitor: value})
+                state = callback.on_evaluation(state, {goal.monitor: value})
             assert training.rate_scale(state) == wanted

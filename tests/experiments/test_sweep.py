@@ -39,7 +39,7 @@ def fake(monkeypatch):
     """
     module = importlib.import_module("experiments.train")
 
-    def run(name, config, on_row):
+    def run(name, config, callbacks):
         trial = int(Path(config.run_dir).name.removeprefix("trial-"))
         log = MetricsLog(config.run_dir)
         done = max((row["step"] for row in log.rows()), default=0)
@@ -53,7 +53,8 @@ def fake(monkeypatch):
             accuracy = share / (1 + distance) + 0.1 * math.sin(config.model.features)
             row = {"step": step, "split": "validation", "accuracy": accuracy}
             log.append(row | {"loss": 1 - accuracy})
-            on_row(row)
+            for callback in callbacks:
+                callback.on_log(row)
         return Run(Path(config.run_dir), config, {}, log.rows(), {}, None)
 
     def save_figure(path, figure):

@@ -18,7 +18,7 @@ from experiments.restoring import restored
 from experiments.seeds import _directory, train_seeds
 from experiments.spec import DataSpec
 from experiments.train import _train
-from lstm_jax.training import named
+from lstm_jax.training import LambdaCallback, named
 
 OPTIONS = SMALL | SMALL_MODEL | dict(eval_every=4)
 
@@ -186,7 +186,7 @@ def test_a_warm_start_goes_on_without_its_donor(tmp_path, digits_run, monkeypatc
 
     config = check(override(preset("digits"), options))
     with pytest.raises(Killed):
-        _train("digits", config, killed)
+        _train("digits", config, [LambdaCallback(on_log=killed)])
     shutil.rmtree(donor)
     assert _train("digits", config).report["train"]["steps"] == 20
 

@@ -74,7 +74,7 @@ def trained(rate, cell="lstm", pictures=900, batch=BATCH, every=10, spoiled=None
         evaluate=lambda params: {"loss": validate(params)},
         eval_every=every,
         log_every=every,
-        on_log=rows.append,
+        callbacks=[training.LambdaCallback(on_log=rows.append)],
     )
     return rows, state.params
 

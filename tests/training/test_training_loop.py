@@ -10,6 +10,7 @@ import pytest
 from lstm_jax.training import (
     Checkpoints,
     Diverged,
+    LambdaCallback,
     data_mesh,
     fit,
     init_state,
@@ -26,6 +27,14 @@ def start(parallel="jit", loss_fn=linear.loss_fn, schedule=SCHEDULE):
     mesh = data_mesh(jax.devices())
     state = init_state(linear.params(), tx, jax.random.key(3), mesh)
     return state, make_train_step(loss_fn, tx, mesh, parallel)
+
+
+def saving(function):
+    return [LambdaCallback(on_save=function)]
+
+
+def logging(rows):
+    return [LambdaCallback(on_log=rows.append)]
 
 
 def assert_same_bits(got, want):
@@ -46,7 +55,7 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path, parallel):
             step,
             steps=17,
             batch_at=linear.batch_at,
-            save=lambda n, state, metrics: checkpoints.save(n, state, {}, metrics),
+            callbacks=saving(lambda n, s, means: checkpoints.save(n, s, {}, means)),
         )
     state, step = start(parallel)
     with Checkpoints(tmp_path) as checkpoints:
@@ -76,10 +85,9 @@ def test_rows_saves_and_batches(parallel):
         evaluate=evaluate,
         eval_every=4,
         log_every=3,
-        save=lambda *args: saves.append(args),
         save_every=5,
-        on_log=rows.append,
         schedule=SCHEDULE,
+        callbacks=saving(lambda *args: saves.append(args)) + logging(rows),
     )
     assert asked == list(range(10))
     train = [row for row in rows if row["split"] == "train"]
@@ -134,7 +142,7 @@ def test_the_rate_leaves_out_compilation_and_evaluation():
         evaluate=evaluate,
         eval_every=5,
         log_every=11,
-        on_log=rows.append,
+        callbacks=logging(rows),
     )
     # 11 steps of 16 images, 20 ms and a little each, the first read before the clock
     # starts: 880/s less overhead; with the two evaluations it would be below 147/s.
@@ -150,9 +158,9 @@ def test_stop():
         steps=40,
         batch_at=linear.batch_at,
         evaluate=lambda params: {"mae": 1.0},
-        save=lambda n, state, metrics: saves.append((n, int(state.step), metrics)),
-        on_log=rows.append,
         should_stop=lambda: next(calls) == 7,
+        callbacks=logging(rows)
+        + saving(lambda n, state, means: saves.append((n, int(state.step), means))),
     )
     assert int(last.step) == 7
     assert saves == [(7, 7, None)]
@@ -183,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(bad, parallel):
             steps=40,
             batch_at=poisoned(float(bad), 12),  # makes step 13
             log_every=10,
-            save=lambda n, state, metrics: saves.append(n),
+            callbacks=saving(lambda n, *_: saves.append(n)),
             save_every=5,
         )
     for words in (
@@ -207,7 +215,7 @@ def test_weights_that_are_not_finite_are_not_saved():
             step,
             steps=10,
             batch_at=linear.batch_at,
-            save=lambda n, state, metrics: saves.append(n),
+            callbacks=saving(lambda n, *_: saves.append(n)),
             save_every=9,
         )
     assert saves == [9]

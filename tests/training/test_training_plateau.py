@@ -9,6 +9,8 @@ import pytest
 
 from lstm_jax.training import (
     Checkpoints,
+    EarlyStopping,
+    LambdaCallback,
     average_weights,
     data_mesh,
     fit,
@@ -48,9 +50,8 @@ def test_the_rate_falls_on_a_plateau(parallel):
         evaluate=lambda params: {"value": next(values)},
         eval_every=1,
         log_every=1,
-        on_log=rows.append,
         schedule=lambda count: 0.1,
-        observe=slower,
+        callbacks=[LambdaCallback(on_log=rows.append, on_evaluation=slower)],
     )
     rates = [row["learning_rate"] for row in rows if row["split"] == "train"]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.1, 0.05, 0.05, 0.025], rtol=1e-6)
@@ -90,8 +91,7 @@ def test_a_run_cut_on_a_plateau_goes_on_with_the_same_bits(tmp_path):
             batch_at=linear.batch_at,
             evaluate=evaluate,
             eval_every=1,
-            observe=slower,
-            save=save,
+            callbacks=[LambdaCallback(on_evaluation=slower, on_save=save)],
         )
 
     state, step = start(plateau=True, average=0.9)
@@ -159,7 +159,7 @@ def test_a_decay_out_of_range_is_refused(decay):
 
 def test_the_run_ends_when_it_is_enough():
     values = iter([3.0, 2.0, 2.5, 2.0, 1.0])
-    seen, saved = [], []
+    saved = []
     state, step = start()
     last = fit(
         state,
@@ -168,9 +168,14 @@ def test_the_run_ends_when_it_is_enough():
         batch_at=linear.batch_at,
         evaluate=lambda params: {"value": next(values)},
         eval_every=5,
-        on_log=lambda row: seen.append(row["value"]) if "value" in row else None,
-        save=lambda n, state, means: saved.append((n, int(state.step), means)),
-        enough=lambda: waited(seen, "min") >= 2,
+        callbacks=[
+            EarlyStopping("value", "min", patience=2),
+            LambdaCallback(
+                on_save=lambda n, state, means: saved.append(
+                    (n, int(state.step), means)
+                )
+            ),
+        ],
     )
     assert int(last.step) == 20
     assert saved[-1] == (20, 20, {"value": 2.0})

@@ -1,0 +1,103 @@
+"""What happens in `fit` besides updates: rows, evaluations, saves, and an early end."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lstm_jax.training.plateau import observe, waited
+
+
+class Callback:
+    """Hears what `fit` does; each method does nothing unless it is overridden.
+
+    Attributes:
+      saves: whether `on_save` wants to be called.
+    """
+
+    saves = False
+
+    def on_log(self, row: dict[str, Any]) -> None:
+        """Takes a row, {"step", "split": "train" | "validation", name: number}."""
+
+    def on_evaluation(self, state: Any, metrics: dict[str, float]) -> Any:
+        """Takes an evaluated state; returns the one to go on with, and to save."""
+        return state
+
+    def on_save(self, step: int, state: Any, metrics: dict | None) -> None:
+        """Takes a state to keep, and its metrics if it was evaluated."""
+
+    def ends(self) -> bool:
+        """Whether the run ends here; asked at its start and after each evaluation."""
+        return False
+
+
+class LambdaCallback(Callback):
+    """A callback made of functions, as the methods of `Callback`."""
+
+    def __init__(
+        self,
+        *,
+        on_log: Callable[[dict], Any] | None = None,
+        on_evaluation: Callable[[Any, dict], Any] | None = None,
+        on_save: Callable[[int, Any, dict | None], Any] | None = None,
+        ends: Callable[[], bool] | None = None,
+    ):
+        given = dict(
+            on_log=on_log, on_evaluation=on_evaluation, on_save=on_save, ends=ends
+        )
+        vars(self).update({name: f for name, f in given.items() if f is not None})
+        self.saves = on_save is not None
+
+
+class EarlyStopping(Callback):
+    """Ends a run after so many evaluations without a better one.
+
+    Args:
+      monitor: the metric.
+      mode: "max" or "min" of it is best.
+      patience: evaluations, 1 or more; None never ends a run.
+      min_delta: what counts as better, 0 or more.
+      rows: those of a run that goes on.
+    """
+
+    def __init__(
+        self,
+        monitor: str,
+        mode: str,
+        patience: int | None,
+        *,
+        min_delta: float = 0.0,
+        rows: Iterable[dict[str, Any]] = (),
+    ):
+        self._monitor, self._mode, self._patience = monitor, mode, patience
+        self._min_delta, self._values = min_delta, []
+        for row in rows:
+            self.on_log(row)
+
+    def on_log(self, row):
+        if row["split"] == "validation":
+            self._values.append(row.get(self._monitor))
+
+    def ends(self):
+        if self._patience is None:
+            return False
+        return waited(self._values, self._mode, self._min_delta) >= self._patience
+
+
+class ReduceOnPlateau(Callback):
+    """Lowers the learning rate after evaluations that are no better.
+
+    The optimizer needs `scale_on_plateau`; arguments are those of `observe`.
+
+    Args:
+      monitor: the metric.
+      mode: "max" or "min" of it is best.
+      **options: `factor`, `patience` and `min_delta`.
+    """
+
+    def __init__(self, monitor: str, mode: str, **options: Any):
+        self._monitor, self._sign = monitor, -1 if mode == "max" else 1
+        self._options = options
+
+    def on_evaluation(self, state, metrics):
+        value = self._sign * metrics.get(self._monitor, float("nan"))
+        return observe(state, value, **self._options)
