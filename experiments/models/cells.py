@@ -15,6 +15,10 @@ KERNEL_INITS = {
     "he": jax.nn.initializers.he_normal,
     "lecun": jax.nn.initializers.lecun_normal,
 }
+RECURRENT_INITS = KERNEL_INITS | {
+    "orthogonal": initializers.orthogonal,
+    "identity": initializers.identity,
+}
 
 
 def cell(options, steps: int) -> Cell:
@@ -24,7 +28,7 @@ def cell(options, steps: int) -> Cell:
     else:
         inits = dict(
             kernel_init=KERNEL_INITS[options.init](),
-            recurrent_init=getattr(initializers, options.recurrent_init)(),
+            recurrent_init=RECURRENT_INITS[options.recurrent_init](),
         )
     features, window = options.features, (options.kernel,) * 2
     forget = options.forget_bias

@@ -146,8 +146,9 @@ FORECAST = dict(
 def forecast_and_figures(short, tmp_path_factory):
     """A run that makes no step, which takes long to compile, and its figures."""
 
-    def no_step(state, *_, save, **__):
-        save(0, state, None)
+    def no_step(state, *_, callbacks, **__):
+        for callback in callbacks:
+            callback.on_save(0, state, None)
         return state
 
     directory = tmp_path_factory.mktemp("runs") / "forecasts"

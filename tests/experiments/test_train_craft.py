@@ -210,6 +210,9 @@ def test_initialisers_by_name():
 
     identity = drawn(cell="rnn", activation="relu", recurrent_init="identity")
     np.testing.assert_array_equal(identity["w_h"], np.eye(128))
+    for name, variance in (("glorot", 1 / 128), ("he", 2 / 128)):
+        w_h = drawn(cell="rnn", recurrent_init=name)["w_h"]
+        assert w_h.var() == pytest.approx(variance, rel=0.05)  # 16,384 draws
     forget = drawn(forget_bias="chrono")["b"][128:256]
     assert 0 <= forget.min() and forget.max() <= np.log(783)
     assert np.exp(forget).mean() == pytest.approx(392, rel=0.2)  # of U(1, 783)
