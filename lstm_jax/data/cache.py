@@ -66,12 +66,16 @@ def written_beside(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.parent / f".{target.name}.{uuid.uuid4().hex}"
     old = beside.with_name(beside.name + ".old")
+    stale = _identity(target)
     try:
         beside.mkdir()
         yield beside
+        # If another process was quicker, its folder holds the same and stays: it may
+        # be read already.
+        if _identity(target) not in (stale, None):
+            return
         with contextlib.suppress(FileNotFoundError):
             target.rename(old)
-        # If another process was quicker, its folder holds the same and stays.
         try:
             beside.rename(target)
         except OSError as error:
@@ -87,6 +91,14 @@ def written_beside(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _identity(folder: Path) -> int | None:
+    """Which folder it is, even under another name; None for none."""
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def cached(
