@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Keys(NamedTuple):
@@ -48,7 +49,7 @@ class Keys(NamedTuple):
 
 def check_first_step(caller: str, first_step: Any) -> None:
     """Refuses what is not one integer, such as a boolean."""
-    shape, dtype = jnp.shape(first_step), jnp.result_type(first_step)
+    shape, dtype = np.shape(first_step), jnp.result_type(first_step)
     if shape or not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(
             f"{caller}: first_step is {dtype}{list(shape)}, but it is the number of a "
