@@ -63,10 +63,9 @@ class Plan(NamedTuple):
       run: what is asked.
       saved: for each leaf of the carry, whether it is kept. The others are what the
         step before returns.
-      vector_params: for each leaf of the params, whether the gates read it, but in no
-        product: its gradient is summed in the loop.
-      matrix_params: whether they read it in a product or convolution: its gradient is
-        one of all steps of a chunk.
+      vector_params: for each leaf of the params, whether the gates read it and it is
+        none of `large_params`: its gradient is summed in the loop.
+      matrix_params: whether it is one: its gradient is one of all steps of a chunk.
       fused_operand: for each leaf of u, the leaf of a it is only ever added to, or
         None.
       u_dtypes, u_tree: of the leaves of u, and its structure.
@@ -194,6 +193,23 @@ class Decisions(NamedTuple):
     conv_wgrad_in_loop: bool
 
 
+def large_params(cell: Any, params: Any, step: Any) -> list[bool]:
+    """For each leaf of the params, whether gates contract it, and it is large.
+
+    Of a cell over images, what has no more axes than an image is small beside the maps
+    of a step, such as the `[D, 4D]` of a 1x1 convolution: to keep these maps for a
+    product after the loop takes more memory than to sum in it.
+    """
+    images = cell.feature_ndim > 1
+    most = cell.feature_ndim + cell.params_batch_ndim
+    return [
+        contracted and not (images and leaf.ndim <= most)
+        for leaf, contracted in zip(
+            jax.tree.leaves(params), contracted_params(step), strict=True
+        )
+    ]
+
+
 def make_plan(run: Run, params: Any, inputs: ScanInputs, carry: Any) -> Plan:
     """Looks at one step: for shapes and jaxprs only, XLA drops what it computes."""
     cell = run.cell
@@ -213,7 +229,7 @@ def make_plan(run: Run, params: Any, inputs: ScanInputs, carry: Any) -> Plan:
         everything or read or not jnp.issubdtype(leaf.dtype, jnp.inexact)
         for leaf, read in zip(leaves, depends_on(pulled, carry), strict=True)
     ]
-    read, products = read_params(step), contracted_params(step)
+    read, products = read_params(step), large_params(cell, params, step)
     fused = fused_adds(step)
     u_leaves, u_tree = jax.tree.flatten(u)
     a_leaves, a_tree = jax.tree.flatten(a)

@@ -7,13 +7,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import conv_lstm, gru, lstm, stack, unroll
+from lstm_jax import (
+    bottleneck_conv_lstm,
+    conv_gru,
+    conv_lstm,
+    gru,
+    lstm,
+    stack,
+    unroll,
+)
 from lstm_jax.cells.combinators import vmapped
 from lstm_jax.engines.jaxpr_analysis import (
     contracted_params,
     read_params,
     trace_step,
 )
+from lstm_jax.engines.plan import large_params
 
 KEY = jax.random.key(0)
 
@@ -62,6 +71,18 @@ def test_params_of_gates_are_those_that_a_product_contracts_and_others(
     products = contracted_params(step)
     assert named(params, products) == contracted
     assert named(params, read_params(step)) == contracted | others
+
+
+def test_only_what_is_large_beside_a_step_waits_for_the_loop_to_end():
+    """A wrong choice changes no gradient, but the memory that one takes."""
+
+    def large(cell, shape):
+        params, step = step_of(cell, shape)
+        return named(params, large_params(cell, params, step))
+
+    assert not large(bottleneck_conv_lstm(2), (4, 4, 1))
+    assert large(conv_gru(2, (3, 3), reset_after=False), (4, 4, 1)) == {"['w_n']"}
+    assert large(gru(2, reset_after=False), (3,)) == {"['w_n']"}
 
 
 def test_a_product_with_the_state_and_a_loop_are_seen():
