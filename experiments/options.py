@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from experiments.models import MODELS
+from experiments.tasks import TASKS
+
 
 @dataclass(frozen=True)
 class Data:
@@ -62,19 +65,7 @@ class Augment:
 class Model:
     """The recurrent network."""
 
-    kind: Literal[
-        "reader",
-        "encoder_forecaster",
-        "stacked",
-        "predrnn",
-        "predrnn_v2",
-        "renet",
-        "unet",
-        "emitter",
-        "bottleneck",
-        "vgsl",
-        "crnn",
-    ] = "reader"
+    kind: Literal[tuple(MODELS)] = "reader"
     """Read pictures and clips and answer; or predict the frames that follow: encoder
     and forecaster, stacked convolutional cells that read their own answers, PredRNN.
     Or find: by segmentation, a U-Net with a ReNet at its bottom, or with ConvLSTMs in
@@ -184,15 +175,7 @@ class Optimizer:
 class Task:
     """What is learned, and how it is judged."""
 
-    name: Literal[
-        "classification",
-        "regression",
-        "forecasting",
-        "multilabel",
-        "segmentation",
-        "detection",
-        "recognition",
-    ] = "classification"
+    name: Literal[tuple(TASKS)] = "classification"
     label_smoothing: float = 0.0
     loss: Literal["mse", "huber", "l1", "bce", "ssim"] = "mse"
     """Of a regression, mse or huber; of a forecast, all but huber."""

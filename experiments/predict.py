@@ -94,8 +94,8 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
 def write(kind: TaskKind, answers: list[dict[str, Any]], out: Path) -> None:
     """Writes answers to .csv or .jsonl, of lines also to .txt or, as ALTO, to .xml."""
     text = io.StringIO()
-    if out.suffix in (".txt", ".xml"):
-        text.write(kind.as_text(answers, out.suffix))
+    if out.suffix in kind.formats:
+        text.write(kind.formats[out.suffix](answers))
     elif out.suffix == ".jsonl":
         plain = [{k: v for k, v in a.items() if k not in _ARRAYS} for a in answers]
         dumps = functools.partial(json.dumps, ensure_ascii=False)
@@ -198,8 +198,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def _start(options: Options) -> tuple[TaskKind, Any]:
-    """The task, and what watches a stream; devices are chosen.
+def _start(options: Options) -> tuple[tuple[str, ...], Any]:
+    """Endings of files for answers, and what watches a stream; devices are chosen.
 
     Of an exported file by JAX alone.
     """
@@ -209,23 +209,25 @@ def _start(options: Options) -> tuple[TaskKind, Any]:
         exported.start(options.accelerator)
         if options.look:
             raise UsageError(f"--look: {options.run} does not hold what its layers do")
-        return TaskKind(), exported.watch
+        return (".csv", ".jsonl"), exported.watch
     saved = saved_run(options.run)
-    kind = TASKS[saved["config"]["task"]["name"]] if saved else TaskKind()
     from experiments.live import watch
     from lstm_jax import data, training
 
     training.select_accelerator(options.accelerator)
+    if saved is None:  # told when it is read
+        return (".csv", ".jsonl"), watch
+    kind = TASKS[saved["config"]["task"]["name"]]
     if kind.bucketed:  # a program for each width
         training.keep_compiled(data.default_root() / "compiled")
-    return kind, watch
+    return kind.endings, watch
 
 
 def _run(options: Options) -> int:
-    kind, watch = _start(options)
-    if options.out and options.out.suffix not in kind.endings:
+    endings, watch = _start(options)
+    if options.out and options.out.suffix not in endings:
         raise UsageError(
-            f"--out={options.out}: the name must end in {' or '.join(kind.endings)}"
+            f"--out={options.out}: the name must end in {' or '.join(endings)}"
         )
     if options.live is not None:
         watch(options.run, options.live)

@@ -1,6 +1,7 @@
 """Networks that answer for every pixel or place: segmenters and detectors."""
 
 import dataclasses
+from abc import abstractmethod
 
 from experiments.errors import UsageError
 from experiments.models.kind import ModelKind, Network, shared
@@ -24,9 +25,9 @@ class DenseModel(ModelKind):
     def check_data(self, config, dataset) -> None:
         """Refuses what the network cannot answer."""
 
+    @abstractmethod
     def module(self, config, spec, width: int):
         """The Flax module; with `width`, convolutions replace what is recurrent."""
-        raise NotImplementedError
 
     def build(self, config, spec) -> Network:
         return Network.of(self._sized(config, spec), spec)
@@ -60,9 +61,9 @@ def _widths(features: int) -> tuple[int, ...]:
 class Segmenter(DenseModel):
     """A U-Net; of clips with a ConvLSTM as its memory."""
 
+    @abstractmethod
     def recurrent_parts(self, config, widths: tuple[int, ...]) -> dict:
         """What is recurrent within a picture."""
-        raise NotImplementedError
 
     def module(self, config, spec, width: int):
         from lstm_jax import conv_lstm, models

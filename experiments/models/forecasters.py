@@ -1,5 +1,6 @@
 """Networks that predict the frames after those of a clip."""
 
+from abc import abstractmethod
 from typing import Any
 
 from experiments.models.kind import CELL_OPTIONS, ModelKind, Network, shared
@@ -37,9 +38,9 @@ class FrameForecaster(ModelKind):
 
     options = frozenset({"model.remat", "task.feedback"})
 
+    @abstractmethod
     def cell(self, config, frames: int):
         """The cell that says the next frame's features."""
-        raise NotImplementedError
 
     def build(self, config, spec) -> Network:
         from lstm_jax import models, readout

@@ -1,5 +1,6 @@
 """The contract of a model kind: how a network is built, and what commands ask of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -32,7 +33,7 @@ class Network(NamedTuple):
         return cls(module, tuple(spec.image_shape), call)
 
 
-class ModelKind:
+class ModelKind(ABC):
     """What is particular to one kind of network.
 
     Attributes:
@@ -47,9 +48,9 @@ class ModelKind:
     reads_lengths = False
     options: frozenset[str] = frozenset()
 
+    @abstractmethod
     def build(self, config, spec: DataSpec) -> Network:
         """The network of a run."""
-        raise NotImplementedError
 
     def convolves(self, config) -> bool:
         """Whether a core of a CPU is busy with few examples."""

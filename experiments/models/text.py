@@ -1,5 +1,6 @@
 """Networks that read lines of text: of a VGSL spec, and the CRNN."""
 
+from abc import abstractmethod
 from typing import Any
 
 from experiments.errors import UsageError
@@ -11,13 +12,13 @@ class TextModel(ModelKind):
 
     reads_lengths = True
 
+    @abstractmethod
     def line_spec(self, config, outputs: int):
         """What the network does to sizes, a `lstm_jax.models.vgsl.Spec`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def module(self, config, outputs: int):
         """The Flax module."""
-        raise NotImplementedError
 
     def build(self, config, spec) -> Network:
         import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The section of a report that says what ails a network, and shows how it reads."""
+"""The section of a report with a diagnosis of the network, and how it reads."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ MEASURED = 32  # examples that a diagnosis looks at
 
 
 def diagnosis(judged) -> Section | None:
-    """What ails the network, and how it reads the example that it errs on most."""
+    """Problems of the network, and how it reads the example with the largest loss."""
     if not judged.experiment.model_kind.explains:
         return None
     import numpy as np
@@ -39,7 +39,7 @@ def diagnosis(judged) -> Section | None:
         blocks: list[Any] = [Table(("found", "what may help"), rows, numbers=False)]
     else:
         blocks = []
-        words = f"Nothing was found that ails it. {words}"
+        words = f"No problems found. {words}"
     blocks.append(Words(words, "quiet"))
     caption = (
         "How gradients, gates and memory go through the steps of a sequence, and how "

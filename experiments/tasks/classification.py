@@ -2,36 +2,11 @@
 
 from typing import Any
 
-from experiments.errors import UsageError
-from experiments.tasks.kind import TaskKind
+from experiments.tasks.labels import LabelTask
 
 
-def check_labels(kind: TaskKind, config, dataset) -> None:
-    """Refuses targets that belong to another task of one answer an example."""
-    import numpy as np
-
-    targets = dataset.splits["train"].targets
-    whole = np.issubdtype(targets.dtype, np.integer)
-    if whole and not dataset.classes:
-        raise UsageError(
-            f"the clips of {dataset.name} have no labels; they can be forecast, as "
-            f"by `experiments.train moving-digits --data={dataset.name}`"
-        )
-    has, words = "regression", "numbers"
-    if dataset.classes:
-        has, words = "multilabel", "labels of 0 and 1"
-        if whole:
-            has, words = "classification", "classes"
-    if kind.name != has:
-        raise UsageError(
-            f"{dataset.name} has {words} as targets, but the task is {kind.name}; use "
-            f"--task.name={has}"
-        )
-
-
-class Classification(TaskKind):
+class Classification(LabelTask):
     name = "classification"
-    shown_from_file = True
     answers_right_or_wrong = True
     metrics = (
         ("accuracy", "accuracy", "max"),
@@ -48,10 +23,6 @@ class Classification(TaskKind):
         "class",
         ("precision", "recall", "f1", "roc_auc", "average_precision", "support"),
     )
-
-    def check_data(self, config, dataset) -> None:
-        super().check_data(config, dataset)
-        check_labels(self, config, dataset)
 
     def objective(self, config, spec):
         from lstm_jax import tasks

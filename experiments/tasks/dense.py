@@ -1,15 +1,16 @@
 """What segmentation and detection share: answers with a place in the picture."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
 from experiments.errors import UsageError
-from experiments.tasks.kind import TaskKind
+from experiments.tasks.kind import PerFileTask
 
 SHOWN = 6  # of the best and of the worst
 
 
-class DensePrediction(TaskKind):
+class DensePrediction(PerFileTask):
     """Answers for every pixel or place, of pictures or of all frames of clips."""
 
     moves_targets = True
@@ -103,6 +104,7 @@ class DensePrediction(TaskKind):
             rows += self.truths(lambda k: one(k, targets[k], targets[k]), chosen)
         return figures.image_rows(rows, title=f"Test answers{self.note}")
 
+    @abstractmethod
     def draw(self, picture, answer, classes, truth=None):
         """A picture, or each frame of a clip, with the answer drawn on it.
 
@@ -112,7 +114,6 @@ class DensePrediction(TaskKind):
           classes: names.
           truth: targets, where the task shows them in the same picture.
         """
-        raise NotImplementedError
 
     def truths(self, drawn, chosen) -> list[tuple[str, list]]:
         """A row of what is true, where the answers' own pictures do not show it."""
@@ -142,9 +143,9 @@ class DensePrediction(TaskKind):
     def row(self, answer):
         return answer["path"], self.words(answer), answer["drawn"]
 
+    @abstractmethod
     def words(self, answer: dict) -> str:
         """An answer in a line."""
-        raise NotImplementedError
 
 
 def size_of(seen, path: Path) -> tuple[int, int]:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UsageError
-from experiments.tasks.kind import TaskKind
+from experiments.tasks.kind import PerFileTask
 
 WORST = 3  # clips that a report shows
 
 
-class Forecasting(TaskKind):
+class Forecasting(PerFileTask):
     name = "forecasting"
     models = ("encoder_forecaster", "stacked", "predrnn", "predrnn_v2")
     losses = ("mse", "l1", "bce", "ssim")
@@ -97,7 +97,10 @@ class Forecasting(TaskKind):
         seen = _last_frames(path, given, shape[1:])
         clip = np.zeros((1, *shape), np.uint8)
         clip[0, :given] = seen
-        return {"seen": seen, "frames": predictor(inputs=clip)[0]}
+        return self.describe(predictor.spec, seen, predictor(inputs=clip)[0], path)
+
+    def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
+        return {"seen": seen, "frames": output}
 
     def save(self, spec, answers, folder: Path) -> None:
         from experiments import record

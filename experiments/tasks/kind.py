@@ -1,7 +1,9 @@
 """The contract of a task kind: all that the commands ask about a task."""
 
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from experiments.errors import UsageError
@@ -15,7 +17,7 @@ NO_TARGETS = {  # how a data set gets targets of a type
 PRESETS_OF = {"masks": "segment-digits", "boxes": "detect-digits", "text": "text-lines"}
 
 
-class TaskKind:
+class TaskKind(ABC):
     """What is particular to one task; the methods here do what most tasks want.
 
     Attributes:
@@ -60,6 +62,7 @@ class TaskKind:
 
     def check(self, config) -> None:
         """Refuses options that do not go with the task."""
+        return None
 
     def load_size(self, config) -> int | None:
         """Pixels that pictures are scaled to."""
@@ -115,9 +118,9 @@ class TaskKind:
 
     # Training and evaluation
 
+    @abstractmethod
     def objective(self, config, spec: DataSpec):
         """The loss, metrics and figures of a run, a `lstm_jax.tasks.Task`."""
-        raise NotImplementedError
 
     def with_targets(self, batch: dict) -> dict:
         """A batch with its targets, inside a compiled step."""
@@ -146,52 +149,28 @@ class TaskKind:
 
     # Prediction
 
+    @abstractmethod
     def predict(self, predictor, paths: Sequence[str | Path]) -> Iterator[dict]:
-        """Answers, one a file: pictures in batches, clips one by one."""
-        from experiments.answers import predict_clips, predict_pictures
-
-        read = predict_pictures if predictor.spec.pictures else predict_clips
-        return read(self, predictor, paths)
-
-    def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
-        """The answer to a clip.
-
-        Raises:
-          DataError: it cannot be read.
-        """
-        import numpy as np
-
-        clip, length = predictor.read_clip(path)
-        batch = dict(inputs=clip[None], lengths=np.asarray([length], np.int32))
-        output = predictor(**batch)[0]
-        return self.describe(predictor.spec, clip[:length], output, path)
-
-    def describe(self, spec: DataSpec, seen, output, path: Path) -> dict[str, Any]:
-        """What a prediction says, in plain values.
-
-        Args:
-          spec: of the run.
-          seen: what the network saw, without padding: `[H, W, C]`, of a clip `[T, …]`.
-          output: a prediction of the task, without its batch.
-          path: the file.
-        """
-        raise NotImplementedError
+        """Answers, one a file, in plain values, each with its `path` or an `error`."""
 
     def save(self, spec: DataSpec, answers: list[dict], folder: Path) -> None:
         """Writes what no table holds to a folder; answers get the places."""
+        return None
 
     columns: tuple[str, ...] = ("picture", "label", "")
     prints_at_once = False  # each answer on a line of its own, as it comes
 
+    @abstractmethod
     def row(self, answer: dict) -> tuple[str, ...]:
         """An answer's cells of the table that predict prints."""
-        raise NotImplementedError
 
-    endings: tuple[str, ...] = (".csv", ".jsonl")
+    # Of files for answers that no other task writes: an ending, and how to make it.
+    formats: Mapping[str, Callable[[list[dict]], str]] = MappingProxyType({})
 
-    def as_text(self, answers: list[dict], ending: str) -> str:
-        """The contents of a file for an ending that no other task has."""
-        raise NotImplementedError
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Of all files for its answers."""
+        return ".csv", ".jsonl", *self.formats
 
     def stream_answer(self, task, output):
         """The answer to one frame `[…]` of a stream, from the network's output."""
@@ -221,15 +200,44 @@ class TaskKind:
         """Pictures of a report besides those of the task."""
         return []
 
+    @abstractmethod
     def worst(self, evaluation) -> list[Any]:
         """Blocks of a report that show the worst answers."""
-        from experiments.reporting import worst
 
-        return worst.pictures(evaluation, self)
 
-    def caption(self, spec: DataSpec, prediction, target) -> str:
-        """Truth and answer of one example, in two lines."""
-        raise NotImplementedError
+class PerFileTask(TaskKind):
+    """A task that answers to one picture or clip by what the network makes of it."""
+
+    def predict(self, predictor, paths: Sequence[str | Path]) -> Iterator[dict]:
+        """Answers, one a file: pictures in batches, clips one by one."""
+        from experiments.answers import predict_clips, predict_pictures
+
+        read = predict_pictures if predictor.spec.pictures else predict_clips
+        return read(self, predictor, paths)
+
+    def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
+        """The answer to a clip.
+
+        Raises:
+          DataError: it cannot be read.
+        """
+        import numpy as np
+
+        clip, length = predictor.read_clip(path)
+        batch = dict(inputs=clip[None], lengths=np.asarray([length], np.int32))
+        output = predictor(**batch)[0]
+        return self.describe(predictor.spec, clip[:length], output, path)
+
+    @abstractmethod
+    def describe(self, spec: DataSpec, seen, output, path: Path) -> dict[str, Any]:
+        """What a prediction says, in plain values.
+
+        Args:
+          spec: of the run.
+          seen: what the network saw, without padding: `[H, W, C]`, of a clip `[T, …]`.
+          output: a prediction of the task, without its batch.
+          path: the file.
+        """
 
 
 def save_table(dataset, predictions, directory: Path) -> None:

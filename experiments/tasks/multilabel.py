@@ -3,13 +3,12 @@
 from typing import Any
 
 from experiments.errors import UsageError
-from experiments.tasks.classification import check_labels
-from experiments.tasks.kind import TaskKind, past_the_end
+from experiments.tasks.kind import past_the_end
+from experiments.tasks.labels import LabelTask
 
 
-class Multilabel(TaskKind):
+class Multilabel(LabelTask):
     name = "multilabel"
-    shown_from_file = True
     columns = ("picture", "label")
     metrics = (
         ("accuracy", "accuracy", "max"),
@@ -26,7 +25,6 @@ class Multilabel(TaskKind):
 
     def check_data(self, config, dataset) -> None:
         super().check_data(config, dataset)
-        check_labels(self, config, dataset)
         by_step = dataset.splits["train"].targets.ndim == 3
         if config.model.per_step != by_step:
             raise UsageError(

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from experiments.tasks.classification import check_labels
-from experiments.tasks.kind import TaskKind
+from experiments.tasks.labels import LabelTask
 
 
-class Regression(TaskKind):
+class Regression(LabelTask):
     name = "regression"
     losses = ("mse", "huber")
-    shown_from_file = True
     metrics = (
         ("mae", "mean absolute error", "min"),
         ("rmse", "root mean squared error", "min"),
@@ -20,10 +18,6 @@ class Regression(TaskKind):
     headlines = ("mae", "rmse", "r2")
     by_class = ("output", ("mae", "rmse", "r2", "bias"))
     columns = ("picture", "value")
-
-    def check_data(self, config, dataset) -> None:
-        super().check_data(config, dataset)
-        check_labels(self, config, dataset)
 
     def measure_targets(self, dataset) -> dict[str, Any]:
         targets = dataset.splits["train"].targets

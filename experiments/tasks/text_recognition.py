@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from experiments.errors import UsageError
@@ -13,6 +14,18 @@ BATCH = 32
 # Widths that predict pads lines to, in columns for each row of their height; and one
 # more, for the widest that can be.
 REACHES = (5, 8, 12, 18, 27, 40, 60)
+
+
+def _as_text(answers: list[dict]) -> str:
+    from experiments import alto
+
+    return alto.as_text(answers)
+
+
+def _as_alto(answers: list[dict]) -> str:
+    from experiments import alto
+
+    return alto.as_alto(answers)
 
 
 class TextRecognition(TaskKind):
@@ -34,7 +47,7 @@ class TextRecognition(TaskKind):
         ("insertions", "characters too many", "min"),
     )
     headlines = ("cer", "wer", "exact")
-    endings = (".csv", ".jsonl", ".txt", ".xml")
+    formats = MappingProxyType({".txt": _as_text, ".xml": _as_alto})
 
     def check(self, config) -> None:
         if config.data.noise_rows:
@@ -117,11 +130,6 @@ class TextRecognition(TaskKind):
 
     def row(self, answer):
         return answer["path"], answer["text"]
-
-    def as_text(self, answers, ending: str) -> str:
-        from experiments import alto
-
-        return alto.as_text(answers) if ending == ".txt" else alto.as_alto(answers)
 
     def worst(self, evaluation):
         from experiments.reporting.page import Picture

@@ -1,4 +1,4 @@
-"""Looking into recurrent networks: what ails one, and how it reads.
+"""Looking into recurrent networks: diagnosis, and how they read.
 
     measures = inspect.measure(model, params, images, targets)   # a batch of about 32
     for finding in inspect.diagnose(measures, rows=rows):        # rows: metrics.jsonl

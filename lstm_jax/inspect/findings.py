@@ -1,4 +1,4 @@
-"""What ails a network, in words, with a cure for each."""
+"""Problems of a network, each with a suggestion."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple

@@ -35,7 +35,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
 
     With `emits`, answers come one after another until one says stop: of n things only
     the first n answers are matched, e_q learns to be 1 for q < n and 0 at q = n
-    (cross-entropy, the mean over q <= n; what comes after is nobody's), and the score
+    (cross-entropy, the mean over q <= n; answers after it are ignored), and the score
     of an answer is prod_{r <= q} σ(e_r) max_k p_q[k]. Without, any answer may be
     matched, e_q learns which ones are (focal loss, gamma 2, twice its sum over the
     answers, divided by n), the cost has its last term, and the score is

@@ -1,0 +1,48 @@
+"""What tasks with one answer an example, or a step of one, share."""
+
+from abc import abstractmethod
+
+from experiments.errors import UsageError
+from experiments.tasks.kind import PerFileTask
+
+
+class LabelTask(PerFileTask):
+    """Answers of classes, numbers or labels, judged example by example."""
+
+    shown_from_file = True
+
+    def check_data(self, config, dataset) -> None:
+        super().check_data(config, dataset)
+        _check_labels(self.name, dataset)
+
+    def worst(self, evaluation):
+        from experiments.reporting import worst
+
+        return worst.pictures(evaluation, self)
+
+    @abstractmethod
+    def caption(self, spec, prediction, target) -> str:
+        """Truth and answer of one example, in two lines."""
+
+
+def _check_labels(name: str, dataset) -> None:
+    """Refuses targets that belong to another task of one answer an example."""
+    import numpy as np
+
+    targets = dataset.splits["train"].targets
+    whole = np.issubdtype(targets.dtype, np.integer)
+    if whole and not dataset.classes:
+        raise UsageError(
+            f"the clips of {dataset.name} have no labels; they can be forecast, as "
+            f"by `experiments.train moving-digits --data={dataset.name}`"
+        )
+    has, words = "regression", "numbers"
+    if dataset.classes:
+        has, words = "multilabel", "labels of 0 and 1"
+        if whole:
+            has, words = "classification", "classes"
+    if name != has:
+        raise UsageError(
+            f"{dataset.name} has {words} as targets, but the task is {name}; use "
+            f"--task.name={has}"
+        )
