@@ -20,10 +20,10 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from experiments.benchmarks.ablations import Cures, cures
+from experiments.benchmarks.comparisons import Accuracy, Memory, accuracy, memory
+from experiments.benchmarks.tesseract import Reading, reading
 from experiments.errors import explain
-from experiments.measuring.comparisons import Accuracy, Memory, accuracy, memory
-from experiments.measuring.cures import Cures, cures
-from experiments.measuring.tesseract import Reading, reading
 
 _HELP = ("-h", "--help")
 
@@ -113,7 +113,7 @@ class Compile:
 
 def compile_apart(options: Compile) -> None:
     """Prints tables of layers, or of training steps."""
-    from experiments.measuring import compile_tables, layers
+    from experiments.benchmarks import compile_tables, layers
 
     xla = dict(option.split("=", 1) for option in options.xla)
     if options.presets:
@@ -150,7 +150,7 @@ def benchmark(options: Layers | None = None, **changes: Any) -> list[dict[str, A
     from lstm_jax import training
 
     training.split_cpu()
-    from experiments.measuring import growth, layers
+    from experiments.benchmarks import growth, layers
 
     options = dataclasses.replace(options or Layers(), **changes)
     return growth.growth(options) if options.grow else layers.layers(options)

@@ -112,12 +112,12 @@ def _chosen(run: Path, out: Any, format: Format | None) -> tuple[Format, Path]:
 
 
 def _restored(run: str | Path):
-    """As `restored`, with params as NumPy's arrays."""
+    """As `load_run`, with params as NumPy's arrays."""
     import jax
 
-    from experiments.restoring import restored
+    from experiments.run.load_run import load_run
 
-    experiment, params = restored(run)
+    experiment, params = load_run(run)
     return experiment, jax.device_get(params)
 
 
@@ -204,7 +204,7 @@ def _compiled(experiment, params, streaming: bool) -> bytes:
     from jax import export as jax_export
 
     import lstm_jax
-    from experiments import exported
+    from experiments.prediction import exported
 
     def made(function, *inputs):
         traced = jax_export.export(jax.jit(function), platforms=PLATFORMS)

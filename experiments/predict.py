@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.errors import UsageError, explain
-from experiments.restoring import restored, saved_run
+from experiments.run.load_run import load_run, saved_run
 from experiments.tasks import TASKS, TaskKind
 
 EXPORTED = ".jaxexport"
@@ -57,12 +57,12 @@ def _written(run: str | Path) -> float:
 def _load(run: str, written: float):
     """The `Predictor` of a run or a file; `written` makes a new one load anew."""
     if run.endswith(EXPORTED):
-        from experiments import exported
+        from experiments.prediction import exported
 
         return exported.Predictor(run)
-    from experiments.predictor import Predictor
+    from experiments.prediction.predictor import Predictor
 
-    return Predictor(*restored(run))
+    return Predictor(*load_run(run))
 
 
 def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
@@ -126,7 +126,7 @@ def look(predictor: Any, folder: Path, answers: list[dict[str, Any]]) -> None:
     """
     import numpy as np
 
-    from experiments import record
+    from experiments.run import record
     from lstm_jax import data, inspect
 
     experiment, spec = predictor.experiment, predictor.spec
@@ -204,14 +204,14 @@ def _start(options: Options) -> tuple[tuple[str, ...], Any]:
     Of an exported file by JAX alone.
     """
     if options.run.name.endswith(EXPORTED):
-        from experiments import exported
+        from experiments.prediction import exported
 
         exported.start(options.accelerator)
         if options.look:
             raise UsageError(f"--look: {options.run} does not hold what its layers do")
         return (".csv", ".jsonl"), exported.watch
     saved = saved_run(options.run)
-    from experiments.live import watch
+    from experiments.prediction.live import watch
     from lstm_jax import data, training
 
     training.select_accelerator(options.accelerator)

@@ -106,8 +106,8 @@ def report(*runs: str | Path, out: str | Path | None = None) -> Report:
     Raises:
       ValueError: if a folder holds no run, or no checkpoint yet.
     """
-    from experiments import record
     from experiments.reporting import compare, sections
+    from experiments.run import record
 
     if not runs:
         raise UsageError("no run named: give the folder of one, such as runs/digits")
@@ -140,12 +140,12 @@ def judge(run: Path) -> Judged:
     import jax
     import numpy as np
 
-    from experiments import record
-    from experiments.restoring import checkpoints_of, restored
+    from experiments.run import record
+    from experiments.run.load_run import checkpoints_of, load_run
     from lstm_jax import metrics
     from lstm_jax.inspect.summary import temporary_bytes
 
-    experiment, params = restored(run)
+    experiment, params = load_run(run)
     config, task = experiment.config, experiment.task
     with checkpoints_of(run, task) as checkpoints:
         last = checkpoints.latest_step()

@@ -30,15 +30,15 @@ from experiments.config import (
     train_line,
 )
 from experiments.errors import UsageError, explain
-from experiments.runs import FREE, empty
-from experiments.searching import study as studies
-from experiments.searching.space import (
+from experiments.run.folder import FREE, empty
+from experiments.search import study as studies
+from experiments.search.space import (
     Space,
     read,
     split_flags,
     split_options,
 )
-from experiments.searching.study import Search
+from experiments.search.study import Search
 
 SUMMARY, PICTURE = "sweep.json", "sweep.png"
 
@@ -118,9 +118,9 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
     _check_same(directory, made_of, config.overwrite)
     goal, length = _goal(config)
 
-    from experiments import record
-    from experiments.display import Display
-    from experiments.searching.figures import overview, table
+    from experiments.run import record
+    from experiments.run.display import Display
+    from experiments.search.figures import overview, table
     from lstm_jax import training
 
     def write(tried, **more):
@@ -283,7 +283,7 @@ def _train_trial(trial, name: str, config: Config, goal, length, display):
 
 def _best_validation(config: Config, goal) -> dict[str, Any] | None:
     """{"value", "step"} of a run's best validation, of equals the first."""
-    from experiments import record
+    from experiments.run import record
 
     pick = max if goal.mode == "max" else min
     rows = [
@@ -363,11 +363,11 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{instead[0]} comes instead of a search; leave out {', '.join(rest)}"
             )
         if other.lr_find:
-            from experiments.searching.rates import find
+            from experiments.search.learning_rate import find
 
             find(name, config)
         elif other.seeds is not None:
-            from experiments.seeds import train_seeds
+            from experiments.evaluation.seeds import train_seeds
 
             train_seeds(name, config, other.seeds)
         elif _sweep(name, config, space, search).best is None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from experiments.config import Config, check, override, parse, preset
 from experiments.errors import explain
-from experiments.folds import Folds, train_folds
-from experiments.runs import Run, directory_of, empty, steady_rate, underway
+from experiments.evaluation.cross_validation import Folds, train_folds
+from experiments.run.folder import Run, directory_of, empty, steady_rate, underway
 
 # Of the exit: told to stop, all is saved, the same line goes on (EX_TEMPFAIL).
 STOPPED = 75
@@ -42,11 +42,13 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     # Imported here so that `--help` is instant.
     import jax
 
-    from experiments import baselines, optimization, record
-    from experiments.display import Display, profile_line, summary_table
+    from experiments import optimization
+    from experiments.evaluation import baselines
     from experiments.experiment import Experiment
-    from experiments.tensorboard import Board
-    from experiments.warm import known_labels, weights_from
+    from experiments.run import record
+    from experiments.run.display import Display, profile_line, summary_table
+    from experiments.run.init_from import known_labels, weights_from
+    from experiments.run.tensorboard import Board
     from lstm_jax import data, training
     from lstm_jax.figures import curves
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from experiments.benchmarks import compile_tables, compiled, targets
+from experiments.benchmarks.programs import READS
 from experiments.errors import UsageError
-from experiments.measuring import compile_tables, compiled, targets
-from experiments.measuring.programs import READS
 
 
 def needs(kind: str):

@@ -245,7 +245,7 @@ def show(title: str, lead: tuple[Any, ...], sections: list[Section]) -> None:
     """The same in a terminal, but for pictures and what is folded."""
     from rich.text import Text
 
-    from experiments.display import Display
+    from experiments.run.display import Display
 
     display = Display()
     display.note(Text(f"\n{title}", style="bold"))

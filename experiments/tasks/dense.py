@@ -52,7 +52,7 @@ class DensePrediction(PerFileTask):
     def save_outputs(self, experiment, predictions, directory: Path) -> None:
         import numpy as np
 
-        from experiments import record
+        from experiments.run import record
         from lstm_jax import figures
 
         test, classes = experiment.dataset.splits["test"], experiment.dataset.classes
@@ -120,7 +120,7 @@ class DensePrediction(PerFileTask):
         return []
 
     def save(self, spec, answers, folder: Path) -> None:
-        from experiments import record
+        from experiments.run import record
         from lstm_jax import figures
 
         used: set[str] = set()

@@ -59,7 +59,7 @@ class Detection(DensePrediction):
 
     def save(self, spec, answers, folder: Path) -> None:
         """Also writes all boxes as COCO JSON."""
-        from experiments import record
+        from experiments.run import record
 
         super().save(spec, answers, folder)
         if not any("boxes" in answer for answer in answers):

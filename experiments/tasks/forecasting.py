@@ -81,7 +81,7 @@ class Forecasting(PerFileTask):
         return predictions, split.inputs
 
     def save_outputs(self, experiment, predictions, directory: Path) -> None:
-        from experiments import record
+        from experiments.run import record
         from lstm_jax import figures
 
         clip = experiment.dataset.splits["test"].inputs[0]
@@ -103,7 +103,7 @@ class Forecasting(PerFileTask):
         return {"seen": seen, "frames": output}
 
     def save(self, spec, answers, folder: Path) -> None:
-        from experiments import record
+        from experiments.run import record
         from lstm_jax import figures
 
         for answer in answers:

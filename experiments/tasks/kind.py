@@ -210,7 +210,7 @@ class PerFileTask(TaskKind):
 
     def predict(self, predictor, paths: Sequence[str | Path]) -> Iterator[dict]:
         """Answers, one a file: pictures in batches, clips one by one."""
-        from experiments.answers import predict_clips, predict_pictures
+        from experiments.prediction.answers import predict_clips, predict_pictures
 
         read = predict_pictures if predictor.spec.pictures else predict_clips
         return read(self, predictor, paths)
@@ -244,7 +244,7 @@ def save_table(dataset, predictions, directory: Path) -> None:
     """Writes submission.csv: the answers to clips that have names, by class."""
     import numpy as np
 
-    from experiments import record
+    from experiments.run import record
 
     if len(dataset.image_shape) == 3 or not dataset.names or not dataset.classes:
         return

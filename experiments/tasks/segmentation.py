@@ -54,7 +54,7 @@ class Segmentation(DensePrediction):
         return {"seen": seen, "raw": output, "mask": mask, "shares": shares}
 
     def save_one(self, answer, place: Path) -> None:
-        from experiments import record
+        from experiments.run import record
         from lstm_jax import figures
 
         mask = answer["mask"]

@@ -17,13 +17,13 @@ REACHES = (5, 8, 12, 18, 27, 40, 60)
 
 
 def _as_text(answers: list[dict]) -> str:
-    from experiments import alto
+    from experiments.prediction import alto
 
     return alto.as_text(answers)
 
 
 def _as_alto(answers: list[dict]) -> str:
-    from experiments import alto
+    from experiments.prediction import alto
 
     return alto.as_alto(answers)
 
@@ -104,7 +104,7 @@ class TextRecognition(TaskKind):
 
     def save_outputs(self, experiment, predictions, directory: Path) -> None:
         """Pictures of the first and of the worst test lines, and all texts."""
-        from experiments import record
+        from experiments.run import record
         from lstm_jax import data, tasks
 
         dataset, test = experiment.dataset, experiment.dataset.splits["test"]

@@ -21,9 +21,10 @@ from small_runs import (
     draw,
 )
 
-from experiments import record, report, train
+from experiments import report, train
 from experiments.config import preset
 from experiments.experiment import load_data
+from experiments.run import record
 
 jax.devices()  # started, so that no command gives this process other devices
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import record
+from experiments.run import record
 
 SMALL = dict(accelerator="cpu", steps=20, batch_size=16, baselines=False)
 # Tests that agree on a network also share its compiled programs.

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import benchmark
-from experiments.measuring import growth, layers, peers
+from experiments.benchmarks import growth, layers, peers
 from lstm_jax import lstm, unroll
 from lstm_jax.unroll import ENGINES
 
@@ -24,7 +24,7 @@ NUMBERS = "ms ms_min us_per_step sequences_per_s compile_s temporary_mb peak_sha
 @pytest.fixture(autouse=True)
 def small_peak(monkeypatch):
     """Of a product that takes no time; and the dtypes that other libraries mix."""
-    from experiments.measuring import bench
+    from experiments.benchmarks import bench
 
     monkeypatch.setattr(bench, "peak", lambda dtype: 1e9)
     with jax.numpy_dtype_promotion("standard"):
@@ -92,7 +92,7 @@ def test_what_cannot_run_is_a_line_with_its_reason(tmp_path, monkeypatch, capsys
 
 
 def test_more_memory_than_is_free_is_told(tmp_path, monkeypatch):
-    from experiments.measuring import timing
+    from experiments.benchmarks import timing
 
     monkeypatch.setattr(timing, "_too_big", lambda size: "needs 9 GB of memory")
     (row,) = benchmark(**TINY, engines=("vjp",), out=tmp_path)
@@ -101,7 +101,7 @@ def test_more_memory_than_is_free_is_told(tmp_path, monkeypatch):
 
 
 def test_a_disturbed_machine_is_told(tmp_path, monkeypatch, capsys):
-    from experiments.measuring import bench, timing
+    from experiments.benchmarks import bench, timing
 
     seconds = {"lstm, vjp": np.array([1.0, 5.0, 6.0])}
     made = {"lstm, vjp": timing.Timed(lambda: None)}

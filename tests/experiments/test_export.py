@@ -17,11 +17,11 @@ from jax import export as jax_export
 from PIL import Image
 from selection import slow_but
 
-from experiments import exported
 from experiments.config import override, preset
 from experiments.experiment import Experiment
 from experiments.export import _compiled, _write_weights, export
 from experiments.predict import predict
+from experiments.prediction import exported
 from experiments.spec import DataSpec
 from lstm_jax import data
 from lstm_jax.interop import read_keras, read_safetensors, read_torch

@@ -1,6 +1,6 @@
 """What is counted in the texts of compilers, on small ones written by hand."""
 
-from experiments.measuring import hlo
+from experiments.benchmarks import hlo
 
 TPU = """\
 HloModule jit_f, is_scheduled=true

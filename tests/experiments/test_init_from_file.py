@@ -13,8 +13,8 @@ from small_runs import SMALL_FLAGS, SMALL_MODEL
 
 from experiments import train
 from experiments.export import export
-from experiments.restoring import restored
-from experiments.warm import weights_from
+from experiments.run.init_from import weights_from
+from experiments.run.load_run import load_run
 from lstm_jax.interop import (
     read_safetensors,
     to_pytorch_classifier,
@@ -31,7 +31,7 @@ ENDINGS = [".safetensors", ".pt", ".weights.h5", "pytorch.safetensors"]
 @pytest.fixture(scope="module")
 def digits(digits_run):
     """`(facts, params)` of the finished run."""
-    experiment, params = restored(digits_run.directory)
+    experiment, params = load_run(digits_run.directory)
     about = experiment.spec
     return about, params
 

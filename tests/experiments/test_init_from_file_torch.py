@@ -10,7 +10,7 @@ import pytest
 from experiments import train
 from experiments.config import override, preset
 from experiments.experiment import Experiment, load_data
-from experiments.warm import weights_from
+from experiments.run.init_from import weights_from
 from lstm_jax import data
 
 torch = pytest.importorskip("torch", reason="PyTorch is compared with, not required")

@@ -11,7 +11,7 @@ from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment, load_data
 from experiments.predict import predict
-from experiments.warm import known_labels, weights_from
+from experiments.run.init_from import known_labels, weights_from
 from lstm_jax import tasks
 from lstm_jax.metrics.ctc import greedy
 from lstm_jax.models import Reader, load_kraken

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import display, record
-from experiments.display import Display, summary_table
-from experiments.record import (
+from experiments.run import display, record
+from experiments.run.display import Display, summary_table
+from experiments.run.record import (
     MetricsLog,
     RunError,
     environment,
@@ -83,7 +83,7 @@ def test_another_os_error_stays_what_it_is(tmp_path):
 def test_a_kill_while_writing_leaves_the_old_file(tmp_path):
     code = """
 import os, sys
-from experiments import record
+from experiments.run import record
 path = sys.argv[1]
 record.write_json(path, {"a": 1})
 record._sync = lambda _: os._exit(9)

@@ -12,7 +12,7 @@ import pytest
 from small_runs import SMALL, SMALL_MODEL
 from test_train_clips import a_dot, features, write_gif
 
-from experiments import optimization, record, report, train
+from experiments import optimization, report, train
 from experiments.config import override, parse, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment, load_data
@@ -21,7 +21,8 @@ from experiments.reporting import compare
 from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.page import Code, Fold, Picture, Table, Words, number
 from experiments.reporting.sections import configuration, head, train_line
-from experiments.restoring import restored
+from experiments.run import record
+from experiments.run.load_run import load_run
 from lstm_jax import metrics, training
 
 
@@ -161,7 +162,7 @@ def told_updates(judged):
 
 
 def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
-    experiment, params = restored(finished.path.parent)
+    experiment, params = load_run(finished.path.parent)
     test = experiment.dataset.splits["test"]
     p = jax.jit(experiment.predictions)(params, dict(inputs=test.inputs))
     p = np.asarray(p)

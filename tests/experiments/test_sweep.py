@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 from small_runs import SAVE_FIGURE, SMALL, SMALL_FLAGS, SMALL_MODEL
 
-from experiments import record, sweep, train
+from experiments import sweep, train
 from experiments.config import override, preset
 from experiments.errors import UsageError
-from experiments.record import MetricsLog
-from experiments.runs import Run
-from experiments.searching.figures import overview
-from experiments.searching.space import Choices, Range
+from experiments.run import record
+from experiments.run.folder import Run
+from experiments.run.record import MetricsLog
+from experiments.search.figures import overview
+from experiments.search.space import Choices, Range
 from lstm_jax import training
 
 pytest.importorskip("optuna", reason="it draws the trials")
@@ -273,7 +274,7 @@ def test_a_mistake_is_told_in_one_message(case, command, own_folder):
 
 def test_seeds_are_trained_by_their_own_function(command, monkeypatch):
     asked = []
-    seeds = importlib.import_module("experiments.seeds")
+    seeds = importlib.import_module("experiments.evaluation.seeds")
     monkeypatch.setattr(seeds, "train_seeds", lambda *given: asked.append(given))
     result = command("sweep", "digits-angle", "--seeds=3", "--steps=7")
     assert result == (0, "", "")

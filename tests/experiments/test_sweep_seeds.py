@@ -8,8 +8,8 @@ from test_train_lines import fill
 
 from experiments import train
 from experiments.config import check, override, preset
-from experiments.searching import rates
-from experiments.seeds import train_seeds
+from experiments.evaluation.seeds import train_seeds
+from experiments.search import rates
 from lstm_jax import training
 
 STEPS = 9  # of 30 training lines in batches of 4: into the second epoch

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.config import flat, override, parse, preset, train_line
 from experiments.errors import UsageError
-from experiments.searching.space import (
+from experiments.search.space import (
     Choices,
     Range,
     read,

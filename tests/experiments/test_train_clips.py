@@ -8,12 +8,13 @@ import pytest
 from PIL import Image
 from small_runs import SAVE_FIGURE, kept_figures
 
-from experiments import live, train
+from experiments import train
 from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.predict import main as predict_main
 from experiments.predict import predict
+from experiments.prediction import live
 from lstm_jax import data, training
 
 T, SIDE = 6, 12

@@ -12,10 +12,10 @@ from small_runs import SMALL, SMALL_MODEL
 from experiments import train
 from experiments.config import Config, check, override, preset
 from experiments.errors import UsageError
+from experiments.evaluation.seeds import _directory, train_seeds
 from experiments.experiment import Experiment
 from experiments.models import cells
-from experiments.restoring import restored
-from experiments.seeds import _directory, train_seeds
+from experiments.run.load_run import load_run
 from experiments.spec import DataSpec
 from experiments.train import _train
 from lstm_jax.training import LambdaCallback, named
@@ -24,7 +24,7 @@ OPTIONS = SMALL | SMALL_MODEL | dict(eval_every=4)
 
 
 def leaves(run):
-    return named(restored(run.directory)[-1])
+    return named(load_run(run.directory)[-1])
 
 
 def test_early_stopping_ends_and_tests_the_best(tmp_path, command, capsys):
@@ -99,9 +99,9 @@ def test_a_warm_start_takes_what_fits_and_freezes(tmp_path, digits_run, capsys):
 
 
 def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
-    from experiments.warm import weights_from
+    from experiments.run.init_from import weights_from
 
-    experiment, params = restored(digits_run.directory)
+    experiment, params = load_run(digits_run.directory)
     about = experiment.spec
     other = DataSpec(**about.__dict__ | {"classes": ["9", "ten", "0"]})
     layer = {"b": np.ones(32)}
@@ -163,7 +163,7 @@ def test_mistakes_leave_nothing_behind(tmp_path, options, words):
 
 
 def test_a_sweep_may_search_what_heeds_an_option():
-    from experiments.searching.space import read
+    from experiments.search.space import read
 
     config = override(preset("digits"), {"model.forget_bias": "chrono"})
     assert read(config, {"model.cell": "gru,lstm"})[0].model.cell == "gru"
@@ -192,9 +192,9 @@ def test_a_warm_start_goes_on_without_its_donor(tmp_path, digits_run, monkeypatc
 
 
 def test_a_warm_start_that_takes_nothing_is_refused(digits_run):
-    from experiments.warm import weights_from
+    from experiments.run.init_from import weights_from
 
-    about = restored(digits_run.directory)[0].spec
+    about = load_run(digits_run.directory)[0].spec
     head = {"kernel": np.zeros((4, 10)), "bias": np.zeros(10)}  # its bias would fit
     for ours in ({"layer_0": {"w_h": np.zeros((4, 16))}, "head": head}, {"cell": head}):
         with pytest.raises(UsageError, match="none of its parameters.*by name and sha"):
@@ -234,7 +234,7 @@ def test_each_of_many_seeds_is_its_single_run(seeds, tmp_path):
     # the same sums in another order, after 20 steps in float32
     assert mine["test"]["loss"] == pytest.approx(alone.report["test"]["loss"], rel=1e-4)
     assert mine["train"]["checkpoint"] == alone.report["train"]["checkpoint"]
-    for path, leaf in named(restored(directory / "seed-4")[-1]).items():
+    for path, leaf in named(load_run(directory / "seed-4")[-1]).items():
         np.testing.assert_allclose(leaf, leaves(alone)[path], rtol=1e-3, atol=1e-5)
     lines = (directory / "seed-4" / "metrics.jsonl").read_text().splitlines()
     got = [json.loads(line) for line in lines]

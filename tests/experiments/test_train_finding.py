@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from small_runs import SAVE_FIGURE
 
-from experiments import record, train
+from experiments import train
 from experiments.config import override, preset
 from experiments.experiment import Experiment
 from experiments.predict import predict
+from experiments.run import record
 from experiments.spec import DataSpec
 from experiments.tasks import TASKS
 

@@ -18,7 +18,7 @@ from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import load_data
 from experiments.options import Augment, Model
-from experiments.runs import directory_of
+from experiments.run.folder import directory_of
 from lstm_jax import data
 
 OPTIONS = SMALL | dict(

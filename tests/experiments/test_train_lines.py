@@ -9,19 +9,20 @@ import pytest
 from PIL import Image, ImageDraw
 from small_runs import SAVE_FIGURE, kept_figures
 
-from experiments import alto, train
+from experiments import train
+from experiments.benchmarks import tesseract
 from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment, load_data
-from experiments.measuring import tesseract
 from experiments.models import MODELS
 from experiments.predict import main, predict
-from experiments.predictor import Predictor
+from experiments.prediction import alto
+from experiments.prediction.predictor import Predictor
 from experiments.report import report
-from experiments.restoring import restored
+from experiments.run.init_from import known_labels, weights_from
+from experiments.run.load_run import load_run
 from experiments.spec import DataSpec
 from experiments.tasks import TASKS
-from experiments.warm import known_labels, weights_from
 from lstm_jax import data
 from lstm_jax.data.synthetic import line_builder
 from lstm_jax.data.synthetic.fonts import _matplotlib, face
@@ -262,7 +263,7 @@ def test_another_preset_says_which_one_reads_lines(folder, command):
 
 
 def test_live_reading_begins_before_all_is_read(run, folder):
-    predictor = Predictor(*restored(run.directory))
+    predictor = Predictor(*load_run(run.directory))
     answers = predictor.kind.predict(predictor, [folder])
     assert next(answers)["path"].endswith("000.png")
 

@@ -10,8 +10,8 @@ import pytest
 from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 
 from experiments import config as config_module
-from experiments import record
 from experiments.errors import UsageError, explain
+from experiments.run import record
 from lstm_jax import data
 
 
@@ -284,7 +284,7 @@ def test_a_data_set_of_the_same_folder_name_has_no_empty_run_name(
     tmp_path, photos, monkeypatch
 ):
     from experiments.config import override, preset
-    from experiments.runs import directory_of as directory
+    from experiments.run.folder import directory_of as directory
 
     monkeypatch.chdir(photos)
     for source in (".", "../photos", str(photos) + "/"):

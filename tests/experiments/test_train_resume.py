@@ -110,7 +110,8 @@ from pathlib import Path
 
 # Everything but JAX's backend, so that a child starts quickly.
 import jax, matplotlib.figure, optax, orbax.checkpoint, sklearn, tensorflow_datasets
-from experiments import experiment, record, train
+from experiments import experiment, train
+from experiments.run import record
 from lstm_jax import data, tasks, training
 
 directory, options, seed = Path(sys.argv[1]), eval(sys.argv[2]), int(sys.argv[3])

@@ -1,7 +1,7 @@
 """Compiles for TPUs and GPUs that are not here, and counts what is in the programs.
 
-Each device has a process of its own, `python -m experiments.measuring.compiled DEVICE`:
-a job a line comes in as JSON, its facts go out.
+Each device has a process of its own, `python -m experiments.benchmarks.compiled
+DEVICE`: a job a line comes in as JSON, its facts go out.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.measuring import hlo, targets
+from experiments.benchmarks import hlo, targets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def compile_for(
     from jax.sharding import NamedSharding
     from jax.sharding import PartitionSpec as P
 
-    from experiments.measuring.programs import traced_for
+    from experiments.benchmarks.programs import traced_for
     from lstm_jax import training
 
     kind = targets.platform(target)
@@ -115,7 +115,7 @@ def compile_all(jobs: Iterable[dict]) -> Iterator[dict]:
 
     Args:
       jobs: of each, "target"; "layer" or "step", the arguments of that function of
-        `experiments.measuring.programs`, but for the mesh; and at will "options" of
+        `experiments.benchmarks.programs`, but for the mesh; and at will "options" of
         XLA and "bundles", whether to count them.
 
     Yields:
@@ -166,7 +166,7 @@ def _compiled_apart(target: str, bundles: bool, jobs: list[dict]) -> Iterator[di
 
 
 def _compile_job(target: str, dump: str | None, job: dict) -> dict:
-    from experiments.measuring import programs
+    from experiments.benchmarks import programs
     from lstm_jax import training
 
     try:

@@ -27,11 +27,11 @@ def watch(run: Path, source: str, *, every: int = 25) -> dict[str, Any]:
     """
     import jax
 
-    from experiments.restoring import restored
+    from experiments.run.load_run import load_run
     from lstm_jax import data
     from lstm_jax.models import stream
 
-    experiment, params = restored(run)
+    experiment, params = load_run(run)
     kind, spec, task = experiment.kind, experiment.spec, experiment.task
     shape = tuple(spec.image_shape[1:])
     if len(shape) != 3:

@@ -76,7 +76,7 @@ def read(path: str | Path) -> Exported:
 
 
 class Predictor:
-    """The compiled function of a file; answers as `experiments.predictor.Predictor`.
+    """The compiled function of a file; answers as a run's `Predictor` does.
 
     Args:
       path: of the file.

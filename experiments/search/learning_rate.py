@@ -58,7 +58,7 @@ def find(name: str, config: Config) -> RangeTest:
       UsageError: a schedule of many processes, or a folder that holds something else.
       training.Diverged: the loss is not finite from the first steps on.
     """
-    from experiments import record
+    from experiments.run import record
     from lstm_jax import training
 
     directory = _directory(name, config)
@@ -137,7 +137,7 @@ def _losses(config: Config, directory: Path) -> list[float]:
 
     from experiments import optimization
     from experiments.experiment import Experiment
-    from experiments.warm import known_labels, weights_from
+    from experiments.run.init_from import known_labels, weights_from
     from lstm_jax import data, training
 
     devices = training.select_accelerator(config.accelerator)

@@ -39,12 +39,12 @@ def reading(options: Reading) -> dict[str, Any]:
     """Prints character and word error rates and lines per second of both."""
     from experiments.config import override
     from experiments.experiment import load_data
-    from experiments.predictor import Predictor
-    from experiments.restoring import restored
+    from experiments.prediction.predictor import Predictor
+    from experiments.run.load_run import load_run
     from lstm_jax import tasks
     from lstm_jax.tasks.text_recognition import scores
 
-    predictor = Predictor(*restored(options.run))
+    predictor = Predictor(*load_run(options.run))
     config = predictor.config
     if predictor.kind.target_type != "text":
         raise UsageError(f"{options.run} reads no lines of text")

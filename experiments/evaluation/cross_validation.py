@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import Config, flat, read_run
-from experiments.runs import Run, directory_of, empty, spread
+from experiments.run.folder import Run, directory_of, empty, spread
 
 _COLUMNS = {  # of the table the first four that there are, as `flat` names them
     "accuracy": "accuracy",
@@ -54,9 +54,9 @@ def train_folds(
       The `Folds`; its folder holds fold-0, fold-1, … and of all together folds.json,
       out_of_fold.csv and the pictures.
     """
-    from experiments import record
-    from experiments.display import Display
     from experiments.experiment import Experiment
+    from experiments.run import record
+    from experiments.run.display import Display
     from lstm_jax import data, training
 
     directory = directory_of(name, config)
@@ -114,13 +114,13 @@ def _finished(config: Config) -> bool:
 
 def _read(config: Config) -> Run:
     """The finished run of a fold, its pictures still to be drawn."""
-    from experiments import record
-    from experiments.restoring import restored
+    from experiments.run import record
+    from experiments.run.load_run import load_run
 
     directory = Path(config.run_dir)
     report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
     rows = record.MetricsLog(directory).rows()
-    return Run(directory, config, report, rows, {}, restored(directory)[1])
+    return Run(directory, config, report, rows, {}, load_run(directory)[1])
 
 
 def _judge(run: Run, devices: list):
@@ -148,7 +148,7 @@ def _put_together(whole, dealt, runs, known):
     """What folds.json holds, and the pictures; writes out_of_fold.csv."""
     import numpy as np
 
-    from experiments import record
+    from experiments.run import record
 
     config, dataset, task = whole.config, whole.dataset, whole.task
     order = np.argsort(np.concatenate([rows["test"] for rows in dealt]))

@@ -7,8 +7,8 @@ from typing import Any
 from experiments.config import read_run
 from experiments.errors import UsageError
 from experiments.options import Config
-from experiments.restoring import read_weights, restored, saved_run
-from experiments.runs import underway
+from experiments.run.folder import underway
+from experiments.run.load_run import load_run, read_weights, saved_run
 from experiments.spec import DataSpec
 from experiments.tasks import TASKS
 from lstm_jax import interop, training
@@ -66,7 +66,7 @@ def weights_from(source: str | None, spec: DataSpec, params: Any):
     if path.suffix in READERS or path.is_file():
         classes, donor = _of_file(path, params)
     else:
-        theirs, donor = restored(path)
+        theirs, donor = load_run(path)
         classes, donor = theirs.spec.classes, training.named(donor)
     columns, same = None, 0
     output = "output" if "output/kernel" in training.named(params) else "head"

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from experiments.measuring.timing import Timed, compiled
+from experiments.benchmarks.timing import Timed, compiled
 
 TORCH, FLAX, CONV = "torch nn.LSTM", "flax LSTMCell", "flax ConvLSTMCell"
 

@@ -1,6 +1,6 @@
 """Lines of a page of an old book, to try a reader of drawn lines on.
 
-    python -m experiments.measuring.page input.jpg page/
+    python -m experiments.benchmarks.page input.jpg page/
 
 `input.jpg` is of the tests of kraken, tests/resources/input.jpg there: page 214 of a
 French book of about 1800, 1456x2184, the other side of the sheet showing through.

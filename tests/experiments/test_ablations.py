@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from experiments.measuring import cures
+from experiments.benchmarks import cures
 
 
 @pytest.mark.slow

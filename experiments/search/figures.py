@@ -7,8 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from experiments.searching.space import Choices, Range, Space
-from experiments.searching.study import best_of
+from experiments.search.space import Choices, Range, Space
+from experiments.search.study import best_of
 from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, safe, tidy
 
 _MOST = 24  # lines of the table

@@ -145,7 +145,7 @@ class Cures:
 
 def cures(options: Cures) -> dict[str, list[dict[str, Any]]]:
     """Trains each case; prints a table, writes CASE.json and CASE.png."""
-    from experiments import record
+    from experiments.run import record
 
     found = {}
     for name in options.cases:
@@ -180,7 +180,7 @@ def _pretrain(options: Cures) -> None:
 
 def _train(case: Case, label: str, changes: dict, folder: Path, options: Cures) -> dict:
     """Runs of all seeds: histories, test accuracy, gradients before training."""
-    from experiments import record
+    from experiments.run import record
     from experiments.train import train
     from lstm_jax import training
 

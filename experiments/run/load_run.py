@@ -12,7 +12,7 @@ from experiments.config import from_dict, read_run
 from experiments.errors import UsageError
 
 
-def restored(run: str | Path):
+def load_run(run: str | Path):
     """`(experiment, params)` of a trained run, by its chosen checkpoint.
 
     Raises:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.errors import UsageError
-from experiments.searching.space import Choices, Range, Space
+from experiments.search.space import Choices, Range, Space
 
 FILE = "study.db"
 # Values of trials are compared at twentieths of their runs, whatever the length.

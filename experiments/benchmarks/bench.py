@@ -9,9 +9,9 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from experiments.measuring import peers
-from experiments.measuring.layer_figures import table
-from experiments.measuring.timing import Timed, about, measure, peak
+from experiments.benchmarks import peers
+from experiments.benchmarks.layer_figures import table
+from experiments.benchmarks.timing import Timed, about, measure, peak
 
 Row = dict[str, Any]
 _CALM = 2.0  # times its least that a median may be

@@ -11,8 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from experiments.benchmarks import compiled, targets
 from experiments.errors import UsageError
-from experiments.measuring import compiled, targets
 
 
 def compile_table(
@@ -91,7 +91,7 @@ def step_table(
       batch_per_device: by default the batch of the preset is split.
       options: of XLA, by name.
     """
-    from experiments.measuring.programs import READS
+    from experiments.benchmarks.programs import READS
 
     if unknown := [name for name in presets if name not in READS]:
         raise UsageError(f"--presets {unknown[0]}: choose from {', '.join(READS)}")

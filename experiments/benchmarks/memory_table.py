@@ -1,6 +1,6 @@
 """Bytes that XLA counts for the gradient of one layer: cell x engine x remat.
 
-python -m experiments.measuring.memory_table
+python -m experiments.benchmarks.memory_table
 """
 
 import jax

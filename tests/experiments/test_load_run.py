@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from small_runs import SMALL, SMALL_MODEL
 
-from experiments import optimization, record
+from experiments import optimization
 from experiments.config import override, preset
 from experiments.experiment import Experiment
-from experiments.restoring import restored
+from experiments.run import record
+from experiments.run.load_run import load_run
 from experiments.spec import DataSpec
 from lstm_jax import training
 
@@ -38,6 +39,6 @@ def test_the_chosen_checkpoint_answers(select, wanted, tmp_path):
             )
             state = tree._replace(key=jax.random.key(0))
             checkpoints.save(step, state, values, {"accuracy": accuracy})
-    params = restored(tmp_path)[-1]
+    params = load_run(tmp_path)[-1]
     assert jax.tree.leaves(params)
     assert all((leaf == wanted).all() for leaf in jax.tree.leaves(params))

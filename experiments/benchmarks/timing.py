@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments.record import environment
+from experiments.run.record import environment
 from lstm_jax import training
 
 _PAUSE = 0.01  # s, in which threads that spin for more work go to sleep

@@ -9,11 +9,11 @@ from pathlib import Path
 import jax
 from rich.text import Text
 
-from experiments.measuring import peers
-from experiments.measuring.bench import Bench, Row
-from experiments.measuring.layer_figures import geometric_means, overview
-from experiments.measuring.timing import Timed, compiled
-from experiments.record import save_figure
+from experiments.benchmarks import peers
+from experiments.benchmarks.bench import Bench, Row
+from experiments.benchmarks.layer_figures import geometric_means, overview
+from experiments.benchmarks.timing import Timed, compiled
+from experiments.run.record import save_figure
 from lstm_jax import conv_lstm, gru, lstm, stack, training, unroll
 from lstm_jax.unroll import ENGINES
 

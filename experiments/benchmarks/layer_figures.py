@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from experiments.measuring.peers import CONV, FLAX, NAMES, TORCH
+from experiments.benchmarks.peers import CONV, FLAX, NAMES, TORCH
 from lstm_jax.figures.style import BLUE, COLORS, INK, LINE, figure, safe, tidy
 
 Row = dict[str, Any]

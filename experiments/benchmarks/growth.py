@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from rich.text import Text
 
-from experiments.measuring.bench import Bench, Row
-from experiments.measuring.layer_figures import growth as figure
-from experiments.measuring.layer_figures import growth_table
-from experiments.measuring.layers import candidates, cells
-from experiments.record import save_figure
+from experiments.benchmarks.bench import Bench, Row
+from experiments.benchmarks.layer_figures import growth as figure
+from experiments.benchmarks.layer_figures import growth_table
+from experiments.benchmarks.layers import candidates, cells
+from experiments.run.record import save_figure
 
 
 def growth(options) -> list[Row]:

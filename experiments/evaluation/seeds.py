@@ -14,7 +14,7 @@ from typing import Any
 
 from experiments.config import Config, flat
 from experiments.errors import UsageError
-from experiments.runs import empty, place_of, spread
+from experiments.run.folder import empty, place_of, spread
 
 SUMMARY = "seeds.json"
 
@@ -38,10 +38,10 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     import jax
     import numpy as np
 
-    from experiments import record
-    from experiments.display import Display
     from experiments.experiment import Experiment
-    from experiments.warm import known_labels, weights_from
+    from experiments.run import record
+    from experiments.run.display import Display
+    from experiments.run.init_from import known_labels, weights_from
     from lstm_jax import data, training
 
     _check(config, seeds)
@@ -239,7 +239,7 @@ def _directory(name: str, config: Config) -> Path:
 
 def _leave(directory: Path, name: str, config: Config, spec, rows) -> None:
     """The files of one seed's run but its checkpoint and report."""
-    from experiments import record
+    from experiments.run import record
 
     directory.mkdir(parents=True, exist_ok=True)
     record.write_json(

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.answers import BATCH
 from experiments.experiment import Experiment
+from experiments.prediction.answers import BATCH
 from lstm_jax import data
 
 

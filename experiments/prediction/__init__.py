@@ -1,0 +1,1 @@
+"""How `experiments.predict` answers: for a run, weights or an exported file."""
