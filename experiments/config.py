@@ -7,33 +7,18 @@ import dataclasses
 import difflib
 import importlib.util
 import json
-import math
 import os
 import shlex
-import types
-from collections.abc import Collection
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
+from experiments.choices import Choice, Option, converted, flat, options_of, to_dict
 from experiments.errors import UsageError
 from experiments.models import MODELS
-from experiments.options import Config
+from experiments.options import Config, Plateau
 from experiments.presets import PRESETS
 from experiments.tasks import TASKS
-
-_UNIONS = (Union, types.UnionType)
-
-
-# An option, and what another has to be for it. Only such as no preset gives, since a
-# preset's order=rows for a forecast is nobody's mistake.
-_NEEDS = (
-    ("optimizer.cycles", "optimizer.schedule", ("restarts",)),
-    ("optimizer.patience", "optimizer.schedule", ("plateau",)),
-    ("optimizer.nesterov", "optimizer.name", ("sgd", "adam", "adamw")),
-    ("model.recurrent_init", "model.init", ("glorot", "he", "lecun")),
-    ("model.forget_bias", "model.cell", ("lstm", "conv_lstm")),
-    ("model.activation", "model.cell", ("rnn",)),
-)
 
 
 def preset(name: str) -> Config:
@@ -47,177 +32,179 @@ def preset(name: str) -> Config:
     return PRESETS[name][1]
 
 
-def override(config: Any, options: dict[str, Any], prefix: str = "") -> Any:
+def blank(task: str, model: str) -> Config:
+    """The configuration with the defaults of a task and a model."""
+    kind = TASKS[task]
+    return Config(
+        task=kind.options(),
+        data=kind.data(),
+        augment=kind.augment(),
+        model=MODELS[model].options(),
+    )
+
+
+def override(config: Config, options: dict[str, Any]) -> Config:
     """Replaces values by name: `{"steps": 5, "model.features": 32}`.
 
-    `__` stands for the dot where it cannot be written: `model__features=32`.
+    `__` stands for the dot where it cannot be written: `model__features=32`. A name
+    chooses the kind of a task, a model, a cell, an optimizer or a schedule:
+    `{"model": "unet"}`. Such choices are made first; what the old and the new kind
+    both have keeps its value.
     """
-    for dotted, value in options.items():
-        head, _, rest = dotted.replace("__", ".").partition(".")
-        old = getattr(config, head, None)
-        if head not in {f.name for f in dataclasses.fields(config)} or (
-            rest and not dataclasses.is_dataclass(old)
-        ):
-            wrong = f"{prefix}{head}.{rest}" if rest else prefix + head
-            raise UsageError(f"unknown option {wrong}{_near_option(wrong)}")
+    found = flat({key.replace("__", "."): value for key, value in options.items()})
+    for name, value in sorted(found.items(), key=lambda item: _rank(item[0])):
         if isinstance(value, os.PathLike):
             value = os.fspath(value)
         elif type(value).__module__ == "numpy" and not getattr(value, "shape", ()):
             value = value.item()  # JSON knows no NumPy scalars
-        if rest:
-            value = override(old, {rest: value}, f"{prefix}{head}.")
-        elif dataclasses.is_dataclass(old) and isinstance(value, str):
-            value = override(old, {"source": value})  # data="digits"
-        elif dataclasses.is_dataclass(old) and isinstance(value, dict):
-            value = override(old, value, f"{prefix}{head}.")
-        config = dataclasses.replace(config, **{head: value})
+        name = name.removesuffix(".name")
+        config = _replaced(config, config, name.split("."), value, name)
+        if name == "task":
+            config = _for_task(config)
     return config
 
 
-def _near_option(wrong: str) -> str:
-    """`; did you mean model.features?` for "features", or for "model.feature"."""
-    names = list(flat(dataclasses.asdict(Config())))
-    near = [name for name in names if name.rpartition(".")[2] == wrong]
-    near = near or difflib.get_close_matches(wrong, names, n=1)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+def _rank(name: str) -> tuple[int, int]:
+    """Task before model before all else; what holds others before them."""
+    head, *rest = name.removesuffix(".name").split(".")
+    first = {"task": 0, "model": 1}.get(head, 2) if not rest else 2
+    return first, len(rest)
 
 
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"data": {"size": 8}}` as `{"data.size": 8}`."""
-    found = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found
+def _replaced(config: Config, part: Any, path: list[str], value: Any, name: str):
+    """`part`, a dataclass of a configuration, with one value of another."""
+    head, *rest = path
+    old = getattr(part, head, None)
+    known = head in {field.name for field in dataclasses.fields(part)}
+    if not known or (rest and not dataclasses.is_dataclass(old)):
+        raise UsageError(unknown(config, name))
+    if rest:
+        value = _replaced(config, old, rest, value, name)
+    elif isinstance(old, Choice) and isinstance(value, str):
+        value = converted(old, _kind(config, name, old, value))
+    elif dataclasses.is_dataclass(old) and isinstance(value, str):
+        value = dataclasses.replace(old, source=value)  # data="digits"
+    elif dataclasses.is_dataclass(old) and not dataclasses.is_dataclass(value):
+        raise UsageError(f"{name}={value!r}, but it wants a group of options")
+    return dataclasses.replace(part, **{head: value})
 
 
-def _check_kinds(values: Any, prefix: str = "") -> None:
-    """What tyro does for the command line, for `train(...)` called as a function."""
-    for name, hint in get_type_hints(type(values)).items():
-        value, name = getattr(values, name), prefix + name
-        if dataclasses.is_dataclass(hint):
-            if not isinstance(value, hint):
-                raise UsageError(f"{name}={value!r}, but it wants {hint.__name__}")
-            _check_kinds(value, f"{name}.")
-            continue
-        kinds = get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
-        words = [
-            k for kind in kinds if get_origin(kind) is Literal for k in get_args(kind)
-        ]
-        kinds = [kind for kind in kinds if get_origin(kind) is not Literal]
-        if value in words and isinstance(value, str):
-            continue
-        if words and (not kinds or isinstance(value, str)):
-            near = difflib.get_close_matches(str(value), words, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            numbers = ["a number"] if float in kinds else []
-            raise UsageError(
-                f"{name}={value!r}, but it must be one of "
-                f"{', '.join(numbers + words)}{hint}"
-            )
-        exact = type(value) in kinds or (type(value) is int and float in kinds)
-        if not exact:
-            words = ["None" if kind is type(None) else kind.__name__ for kind in kinds]
-            raise UsageError(f"{name}={value!r}, but it must be {' or '.join(words)}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{name}={value}, but it must be finite")
+def _kind(config: Config, name: str, old: Choice, word: str) -> type[Choice]:
+    words = _words(config, name, old)
+    if word in old.kinds and word not in words:
+        fit = [task for task, kind in TASKS.items() if word in kind.models]
+        raise UsageError(
+            f"--model={word} is for {' or '.join(fit)}; for {config.task.name} there "
+            f"are {' and '.join(words)}"
+        )
+    if word not in words:
+        wanted = Option(name, word, words=words).wanted(word)
+        raise UsageError(f"{flag(name)}={word!r}, but {wanted}")
+    return old.kinds[word]
 
 
-def check(config: Config, searched: Collection[str] = ()) -> Config:
-    """Refuses values that no run can have, and options that nothing would heed.
+def _words(config: Config, name: str, value: Choice) -> tuple[str, ...]:
+    """What may be chosen: of models those that can learn the task."""
+    return TASKS[config.task.name].models if name == "model" else tuple(value.kinds)
+
+
+def _for_task(config: Config) -> Config:
+    """With the data options, augmentation and, if it must be, the model of its task."""
+    kind = TASKS[config.task.name]
+    model = config.model
+    if model.name not in kind.models:
+        model = converted(model, MODELS[kind.models[0]].options)
+    return dataclasses.replace(
+        config,
+        data=converted(config.data, kind.data),
+        augment=converted(config.augment, kind.augment),
+        model=model,
+    )
+
+
+def options(config: Config) -> Iterator[Option]:
+    """All options of a configuration: those that have an effect on it."""
+    for option in options_of(config):
+        if option.name == "model":
+            option = option._replace(words=_words(config, "model", config.model))
+        yield option
+
+
+def unknown(config: Config, name: str, spelled: Callable[[str], str] = str) -> str:
+    """That there is no such option: which other choice has it, or a name near it.
 
     Args:
-      config: the values.
-      searched: options whose value is one of many; others may be heeded by some.
+      config: that has no such option.
+      name: of the option, with underscores.
+      spelled: how names are written in the message.
     """
-    _check_kinds(config)
-    positive = {
-        "batch_size": config.batch_size,
-        "log_every": config.log_every,
-        "accumulate": config.accumulate,
-        "steps_per_dispatch": config.steps_per_dispatch,
-        "model.features": config.model.features,
-        "model.layers": config.model.layers,
-        "model.patch": config.model.patch,
-        "model.kernel": config.model.kernel,
-        "model.boxes": config.model.boxes,
-        "data.buckets": config.data.buckets,
-        "task.horizon": config.task.horizon,
-        "optimizer.cycles": config.optimizer.cycles,
-        "optimizer.patience": config.optimizer.patience,
-    }
-    if config.eval_every is not None:
-        positive["eval_every"] = config.eval_every
-    if config.steps is not None:
-        positive["steps"] = config.steps
-    elif config.epochs is not None:
-        positive["epochs"] = config.epochs
-    else:
-        raise UsageError("give epochs or steps: a run has to end")
-    if config.data.size is not None:
-        positive["data.size"] = config.data.size
-    if config.data.limit is not None:
-        if config.folds is not None:
-            raise UsageError("data.limit and folds do not go together")
-        positive["data.limit"] = config.data.limit
-    if config.stop_after is not None:
-        positive["stop_after"] = config.stop_after
-    if config.model.tbptt_steps is not None:
-        positive["model.tbptt_steps"] = config.model.tbptt_steps
-    if config.data.frames is not None:
-        positive["data.frames"] = config.data.frames
-    for name, value in positive.items():
-        if not value > 0:
-            raise UsageError(f"{name}={value}, but it must be 1 or more")
-    not_negative = {
-        "seed": config.seed,
-        "augment.shift": config.augment.shift,
-        "augment.rotate": config.augment.rotate,
-        "augment.cutout": config.augment.cutout,
-        "augment.noise": config.augment.noise,
-        "augment.warp": config.augment.warp,
-        "augment.mixup": config.augment.mixup,
-        "data.noise_rows": config.data.noise_rows,
-        "optimizer.learning_rate": config.optimizer.learning_rate,
-        "optimizer.warmup_steps": config.optimizer.warmup_steps,
-        "optimizer.weight_decay": config.optimizer.weight_decay,
-        "optimizer.clip": config.optimizer.clip or 0.0,
-        "task.decoupling": config.task.decoupling,
-        "task.dice": config.task.dice,
-        "min_delta": config.min_delta,
-        "task.beams": config.task.beams,
-    }
-    for name, value in not_negative.items():
-        if value < 0:
-            raise UsageError(f"{name}={value}, but it cannot be negative")
-    fractions = {
-        "model.dropout": config.model.dropout,
-        "data.validation": config.data.validation,
-        "optimizer.ema": config.optimizer.ema,
-        "task.label_smoothing": config.task.label_smoothing,
-    }
-    for name, value in fractions.items():
-        if not 0 <= value < 1:
-            raise UsageError(f"{name}={value}, but it must be in [0, 1)")
-    if not 0 <= config.augment.flip <= 1:
-        raise UsageError(f"augment.flip={config.augment.flip}: a probability, 0 to 1")
-    decay = config.optimizer.decay_rate
-    if config.optimizer.schedule == "plateau" and not 0 < decay < 1:
-        raise UsageError(
-            f"optimizer.decay_rate={decay}, but on a plateau the rate has to fall: "
-            "give more than 0 and less than 1"
+    for choice, fits in _owners(config, name):
+        return (
+            f"{spelled(name)} is an option of {spelled(choice)}={' or '.join(fits)}, "
+            f"not of {_at(config, choice).name}"
         )
-    if not 0 < config.augment.crop <= 1:
-        raise UsageError(f"augment.crop={config.augment.crop}: a share, above 0, to 1")
+    names = [option.name for option in options(config)]
+    near = [other for other in names if other.rpartition(".")[2] == name]
+    near = near or difflib.get_close_matches(name, names, n=1)
+    hint = f"; did you mean {' or '.join(map(spelled, near))}?" if near else ""
+    return f"unknown option {spelled(name)}{hint}"
+
+
+def flag(name: str) -> str:
+    """The flag of an option: `--model.kernel-size` of "model.kernel_size"."""
+    return "--" + name.replace("_", "-")
+
+
+def _owners(config: Config, name: str) -> Iterator[tuple[str, list[str]]]:
+    """Choices with other kinds that have the option."""
+    group, _, last = name.rpartition(".")
+
+    def has(kind: type) -> bool:
+        return last in {field.name for field in dataclasses.fields(kind)}
+
+    part = _at(config, group)
+    if isinstance(part, Choice):
+        fits = [word for word in _words(config, group, part) if has(part.kinds[word])]
+        if fits:
+            yield group, fits
+    if group in ("data", "augment"):
+        fits = [task for task, kind in TASKS.items() if has(getattr(kind, group))]
+        if fits:
+            yield "task", fits
+
+
+def chooses(config: Config, name: str) -> bool:
+    """Whether an option of this name chooses a kind."""
+    return isinstance(_at(config, name), Choice)
+
+
+def _at(config: Any, path: str) -> Any:
+    for head in path.split(".") if path else ():
+        config = getattr(config, head, None)
+    return config
+
+
+def check(config: Config) -> Config:
+    """Refuses values that no run can have."""
+    for option in options(config):
+        option.check()
+    if config.steps is None and config.epochs is None:
+        raise UsageError("give epochs or steps: a run has to end")
+    if config.data.limit is not None and config.folds is not None:
+        raise UsageError("data.limit and folds do not go together")
+    stops = config.early_stopping_patience is not None
+    if config.min_delta and not stops:
+        raise UsageError(
+            f"min_delta={config.min_delta} is given without early_stopping_patience"
+        )
+    schedule = config.optimizer.schedule
+    if isinstance(schedule, Plateau) and not schedule.decay_rate:
+        raise UsageError("optimizer.schedule.decay_rate=0.0, but it must be more")
     if config.augment.mixup and config.parallel == "pmap":
         raise UsageError(
             "augment.mixup pairs pictures of all devices, which --parallel=pmap keeps "
             "apart; use --parallel=jit"
         )
-    _check_task(config)
-    _check_heeded(config, searched)
     _check_folds(config)
     if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
         raise UsageError(
@@ -236,82 +223,6 @@ def check(config: Config, searched: Collection[str] = ()) -> Config:
         missing = next(name for name in where if name not in given)
         raise UsageError(f"{given[0]} is given without {missing}: give all three")
     return config
-
-
-def _check_task(config: Config) -> None:
-    """Refuses a network, a loss or augmentation that the task cannot have."""
-    task, model = TASKS[config.task.name], MODELS[config.model.kind]
-    if model.name not in task.models:
-        fit = [name for name, other in TASKS.items() if model.name in other.models]
-        raise UsageError(
-            f"task.name={task.name} and model.kind={model.name} do not go together: "
-            f"{task.name} wants {' or '.join(task.models)}, and {model.name} is for "
-            f"{' or '.join(fit)}"
-        )
-    if config.task.loss not in task.losses:
-        raise UsageError(f"task.loss={config.task.loss} is not for {task.name}")
-    encoder = config.model.encoder
-    if config.model.encoder_weights and not encoder.startswith("resnet"):
-        raise UsageError(
-            f"model.encoder_weights is given, but model.encoder={encoder}; use "
-            "--model.encoder=resnet18, resnet34 or resnet50"
-        )
-    if config.data.normalize == "line" and not task.bucketed:
-        raise UsageError(
-            f"data.normalize=line is for lines of text, not for {task.name}"
-        )
-    _check_augmentation(config, task)
-    task.check(config)
-
-
-def _check_augmentation(config: Config, task) -> None:
-    if config.augment.mixup and not task.mixes_targets:
-        raise UsageError(
-            f"augment.mixup mixes targets, which a {task.name} does not have"
-        )
-    if not task.moves_targets:
-        return
-    for option in ("shift", "rotate", "flip", "cutout", "mixup"):
-        if value := getattr(config.augment, option):
-            others = " and augment.warp" if "augment.warp" in task.options else ""
-            raise UsageError(
-                f"augment.{option}={value} would change the picture and leave its "
-                f"{task.target_type}; use augment.noise{others}"
-            )
-    if config.augment.crop != 1:
-        raise UsageError(f"augment.crop={config.augment.crop} is not for a {task.name}")
-
-
-def _check_heeded(config: Config, searched: Collection[str]) -> None:
-    """Refuses what was given though another option leaves it without effect."""
-    values = flat(dataclasses.asdict(config))
-    usual = flat(dataclasses.asdict(Config()))
-    for name, other, wanted in (*_NEEDS, *_needs_of_kinds()):
-        unheeded = values[name] != usual[name] and values[other] not in wanted
-        if unheeded and other not in searched:
-            raise UsageError(
-                f"{name}={values[name]} has no effect with {other}={values[other]}; "
-                f"leave it out, or use --{other}={' or '.join(wanted)}"
-            )
-    judges = config.stop_after is not None or config.optimizer.schedule == "plateau"
-    judges |= "stop_after" in searched or "optimizer.schedule" in searched
-    if config.min_delta and not judges:
-        raise UsageError(
-            f"min_delta={config.min_delta} has no effect without --stop-after or "
-            "--optimizer.schedule=plateau"
-        )
-
-
-def _needs_of_kinds() -> list[tuple[str, str, tuple[str, ...]]]:
-    """As `_NEEDS`: the options that some tasks and networks heed, and others do not."""
-    found = []
-    for flag, kinds in (("task.name", TASKS), ("model.kind", MODELS)):
-        options = dict.fromkeys(o for kind in kinds.values() for o in kind.options)
-        found += [
-            (option, flag, tuple(n for n, k in kinds.items() if option in k.options))
-            for option in options
-        ]
-    return found
 
 
 def _check_folds(config: Config) -> None:
@@ -337,21 +248,32 @@ def _check_folds(config: Config) -> None:
 
 def train_line(name: str, config: Config) -> str:
     """The command line of `train` that makes this run."""
-    usual, words = flat(dataclasses.asdict(preset(name))), []
-    for key, value in flat(dataclasses.asdict(config)).items():
-        if value == usual[key]:
-            continue
-        group, dot, flag = key.replace("_", "-").rpartition(".")
-        if isinstance(value, bool):
-            words.append(f"--{group}{dot}{'' if value else 'no-'}{flag}")
-        else:
-            words.append(f"--{group}{dot}{flag}={value}")
+    values = flat(to_dict(config))
+    choices = {key: word for key, word in values.items() if key.endswith(".name")}
+    words, usual = [], flat(to_dict(preset(name)))
+    chosen = [key for key, word in choices.items() if usual.get(key) != word]
+    usual = flat(to_dict(override(preset(name), choices)))
+    for key, value in values.items():
+        if key in choices:
+            if key in chosen:
+                words.append(f"{flag(key.removesuffix('.name'))}={value}")
+        elif value != usual[key]:
+            if isinstance(value, bool):
+                words.append(flag(key) if value else negated(flag(key)))
+            else:
+                words.append(f"{flag(key)}={value}")
     return shlex.join(["python", "-m", "experiments.train", name, *words])
 
 
+def negated(flag: str) -> str:
+    """The flag that switches another off: `--model.no-bidirectional`."""
+    head, dot, last = flag.removeprefix("--").rpartition(".")
+    return f"--{head}{dot}no-{last}"
+
+
 def from_dict(values: dict[str, Any]) -> Config:
-    """The configuration that `dataclasses.asdict` turned into `values`."""
-    return override(Config(), values)
+    """The configuration that `to_dict` turned into `values`."""
+    return override(blank(values["task"]["name"], values["model"]["name"]), values)
 
 
 def read_run(directory: Path) -> dict[str, Any] | None:
@@ -370,56 +292,3 @@ def read_run(directory: Path) -> dict[str, Any] | None:
     if not isinstance(values, dict) or {"preset", "config", "data"} - values.keys():
         raise UsageError(f"{path} is not that of a run")
     return values
-
-
-def peel(arguments: list[str]) -> tuple[str, Config, list[str]]:
-    """`(preset name, its values, flags)` of `[PRESET] [--flags]`.
-
-    The preset is peeled off first, wherever a bare word leads, so that flags work
-    without one.
-
-    Raises:
-      UsageError: an unknown preset, or a flag without its group.
-    """
-    arguments = list(arguments)
-    name = "digits"
-    if arguments and not arguments[0].startswith("-"):
-        name = arguments.pop(0)
-    base = preset(name)
-    # `--data=photos` is short for `--data.source=photos`.
-    known = {name.replace("_", "-") for name in flat(dataclasses.asdict(base))}
-    for argument in arguments:
-        flag = argument.partition("=")[0].removeprefix("--").replace("_", "-")
-        full = [f"--{key}" for key in known if key.endswith(f".{flag}")]
-        if argument.startswith("--") and full and flag not in known:
-            if not _names_data(argument):
-                raise UsageError(f"unknown option --{flag}; did you mean {full[0]}?")
-    arguments = [
-        "--data.source" + a.removeprefix("--data") if _names_data(a) else a
-        for a in arguments
-    ]
-    return name, base, arguments
-
-
-def listing() -> str:
-    """The presets, one a line, for `--help`."""
-    return "\n".join(f"  {key:<16}{line}" for key, (line, _) in PRESETS.items())
-
-
-def parse(arguments: list[str]) -> tuple[str, Config]:
-    """`[PRESET] [--flags]` of the command line, as `(preset name, Config)`."""
-    import tyro
-
-    name, base, arguments = peel(arguments)
-    config = tyro.cli(
-        Annotated[Config, tyro.conf.arg(name="")],
-        args=arguments,
-        default=base,
-        prog="python -m experiments.train [PRESET]",
-        description=f"Trains a recurrent network on images.\n\nPresets:\n{listing()}",
-    )
-    return name, check(config)
-
-
-def _names_data(argument: str) -> bool:
-    return argument == "--data" or argument.startswith("--data=")

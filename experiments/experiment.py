@@ -44,7 +44,7 @@ class Experiment:
     ):
         self.config = config
         self.kind = TASKS[config.task.name]
-        self.model_kind = MODELS[config.model.kind]
+        self.model_kind = MODELS[config.model.name]
         self._spec, self._dataset = spec, dataset
         self._labels = labels or (spec.classes if spec else ())
 
@@ -73,9 +73,9 @@ class Experiment:
         """Whether the training inputs are kept on the devices."""
         if self.kind.bucketed:  # of widths that differ from batch to batch
             return False
-        if self.config.feed == "auto":
+        if self.config.data_placement == "auto":
             return self.split.inputs.nbytes <= RESIDENT
-        return self.config.feed == "resident"
+        return self.config.data_placement == "resident"
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class Experiment:
     @property
     def per_dispatch(self) -> int:
         """Updates that the devices do in a row, at most."""
-        return 1 if self.kind.bucketed else self.config.steps_per_dispatch
+        return 1 if self.kind.bucketed else self.config.steps_per_execution
 
     def batches(self, share: tuple[int, int] = (0, 1), seed: int | None = None):
         """`step -> batch` of training, of one process among several.

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.choices import to_dict
 from experiments.errors import UsageError, explain
 
 ENDINGS = {
@@ -86,7 +87,7 @@ def export(
         options = dict(source=spec.dataset, dir=None, manual_dir=None)
         plain = dataclasses.replace(config.data, **options)
         plain = dataclasses.replace(config, data=plain, run_dir=None, init_from=None)
-        told = {"config": dataclasses.asdict(plain), "data": dataclasses.asdict(spec)}
+        told = {"config": to_dict(plain), "data": dataclasses.asdict(spec)}
         words = {"classes": json.dumps(spec.classes), "by": "lstm_jax"}
         words["run"] = json.dumps(told)
         interop.write_safetensors(out, training.named(params), words)
@@ -139,8 +140,12 @@ def forward(experiment, params, *, frames: int | None = None):
     # The definition: time may be open, and nothing in it is bound to one version of
     # JAX, as the layouts that another engine pins are.
     config, spec = experiment.config, experiment.spec
-    plain = dataclasses.replace(config.model, engine="scan", tbptt_steps=None)
-    run = Experiment(dataclasses.replace(config, model=plain), spec)
+    plain = {"engine": "scan", "tbptt_steps": None}
+    plain = {
+        name: value for name, value in plain.items() if hasattr(config.model, name)
+    }
+    model = dataclasses.replace(config.model, **plain)
+    run = Experiment(dataclasses.replace(config, model=model), spec)
     steps, *shape = spec.image_shape
     if spec.pictures:
         inputs = [(("B", *spec.image_shape), jnp.uint8)]

@@ -3,21 +3,18 @@
 import optax
 
 from experiments.errors import UsageError
-from experiments.options import Config
+from experiments.options import Config, Plateau
 from lstm_jax import tasks, training
 
 
 def schedule(config: Config, steps: int) -> optax.Schedule:
     """The learning rate of a run of `steps`, its warm-up half of them at most."""
     o = config.optimizer
-    warmup = 0 if o.schedule == "one_cycle" else o.warmup_steps  # it has its own
+    options = vars(o.schedule).items()
+    used = {key: v for key, v in options if key in ("decay_rate", "cycles")}
+    warmup = min(o.schedule.warmup_steps, steps // 2)
     return training.make_schedule(
-        o.schedule,
-        o.learning_rate,
-        steps,
-        warmup_steps=min(warmup, steps // 2),
-        decay_rate=o.decay_rate,
-        cycles=o.cycles,
+        o.schedule.name, o.learning_rate, steps, warmup_steps=warmup, **used
     )
 
 
@@ -30,9 +27,9 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
         momentum=o.momentum,
         nesterov=o.nesterov,
         weight_decay=o.weight_decay,
-        clip=o.clip or None,
+        clip=o.clip,
         clip_by=o.clip_by,
-        plateau=o.schedule == "plateau",
+        plateau=isinstance(o.schedule, Plateau),
         rates=lr_multipliers(config),
         average=o.ema,
     )
@@ -41,7 +38,7 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
 def lr_multipliers(config: Config) -> dict[str, float]:
     """Factors of the learning rate by pattern; 0 where frozen."""
     rates = {}
-    for part in filter(None, config.optimizer.rates.split(",")):
+    for part in filter(None, config.optimizer.lr_multipliers.split(",")):
         pattern, _, factor = part.rpartition("=")
         try:
             rates[pattern] = float(factor)
@@ -49,7 +46,8 @@ def lr_multipliers(config: Config) -> dict[str, float]:
             pattern = ""
         if not pattern or not 0 <= rates[pattern] < float("inf"):
             raise UsageError(
-                f"optimizer.rates: {part!r} is no PATTERN=FACTOR, such as encoder=0.1"
+                f"optimizer.lr_multipliers: {part!r} is no PATTERN=FACTOR, such as "
+                "encoder=0.1"
             )
     if config.optimizer.freeze:
         rates[config.optimizer.freeze] = 0.0
@@ -58,12 +56,11 @@ def lr_multipliers(config: Config) -> dict[str, float]:
 
 def plateau(config: Config, goal: tasks.Task) -> list[training.Callback]:
     """What lowers the learning rate after validations that are no better, if asked."""
-    if config.optimizer.schedule != "plateau":
+    how = config.optimizer.schedule
+    if not isinstance(how, Plateau):
         return []
     options = dict(
-        factor=config.optimizer.decay_rate,
-        patience=config.optimizer.patience,
-        min_delta=config.min_delta,
+        factor=how.decay_rate, patience=how.patience, min_delta=how.min_delta
     )
     return [training.ReduceOnPlateau(goal.monitor, goal.mode, **options)]
 

@@ -1,15 +1,29 @@
-"""What a run is made of, as frozen dataclasses; imports nothing heavy."""
+"""What a run is made of, as frozen dataclasses.
+
+The options of a task and of a model are in their own files, in `experiments/tasks` and
+`experiments/models`.
+"""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
-from experiments.models import MODELS
-from experiments.tasks import TASKS
+from experiments.choices import (
+    Amount,
+    Choice,
+    Count,
+    Fraction,
+    Positive,
+    Probability,
+    Share,
+    Size,
+)
+
+# Data, by what a task learns from
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where the pictures come from."""
+    """Where the images come from."""
 
     source: str = "digits"
     """A data set by name, a folder of class/picture.png or class/clip.mp4, or a
@@ -18,231 +32,306 @@ class Data:
     """Folder with files fetched by hand, where there is no network."""
     dir: str | None = None
     """Folder for prepared data; default ~/.cache/lstm_jax."""
-    size: int | None = None
+    size: Count | None = None
     """Resize pictures to this many pixels square."""
-    validation: float = 0.1
+    validation: Fraction = 0.1
     """Share of the training pictures kept to choose the best checkpoint by."""
     split_seed: int = 0
     """How examples are dealt out where no split is given; the same for all seeds."""
-    limit: int | None = None
+    limit: Count | None = None
     """Train on so many examples only, drawn from each class in proportion."""
-    normalize: Literal["unit", "symmetric", "inverted", "standard", "line"] = "standard"
-    """To [0, 1], to [-1, 1], to [0, 1] with white at 0, or to mean 0 and variance 1 per
-    channel; or of each line of text by its own columns."""
-    frames: int | None = None
+
+    # Of pictures, which have no other way; see the subclasses.
+    normalize: ClassVar[str] = "unit"
+    frames: ClassVar[int | None] = None
+    sampling: ClassVar[str] = "spread"
+    noise_rows: ClassVar[int] = 0
+
+
+@dataclass(frozen=True)
+class Clips(Data):
+    """Where the clips come from."""
+
+    frames: Count | None = None
     """Frames of a clip; default 16, of files of features all."""
     sampling: Literal["spread", "start", "windows"] = "spread"
     """Which frames of a longer clip: spread over it, the first, or window by window."""
-    buckets: int = 4
-    """Widths that lines of text are padded to; each is compiled for itself."""
-    noise_rows: int = 0
+
+
+@dataclass(frozen=True)
+class Images(Clips):
+    """Where the images or clips come from."""
+
+    normalize: Literal["unit", "symmetric", "inverted", "standard"] = "standard"
+    """To [0, 1], to [-1, 1], to [0, 1] with white at 0, or to mean 0 and variance 1 per
+    channel."""
+
+
+@dataclass(frozen=True)
+class LabelledImages(Images):
+    """Where the images or clips come from."""
+
+    noise_rows: Size = 0
     """Rows of noise below each picture: what came before must be remembered."""
 
 
 @dataclass(frozen=True)
-class Augment:
-    """Random changes of each training picture, made on the device."""
+class Lines(Data):
+    """Where the lines of text come from."""
 
-    shift: int = 0
-    """Move by up to this many pixels."""
-    rotate: float = 0.0
-    """Turn by up to this many degrees."""
-    crop: float = 1.0
-    """Least share of the picture's area that a random window keeps."""
-    flip: float = 0.0
-    """Probability of a flip, left to right."""
-    cutout: int = 0
-    """Side of a square that is blacked out, pixels."""
-    noise: float = 0.0
+    normalize: Literal["unit", "symmetric", "inverted", "standard", "line"] = "standard"
+    """To [0, 1], to [-1, 1], to [0, 1] with white at 0, to mean 0 and variance 1; or
+    each line by its own columns."""
+    buckets: Count = 4
+    """Widths that lines are padded to; each is compiled for itself."""
+
+
+# Augmentation, by what a task allows
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Random changes of each training picture that leave everything in its place."""
+
+    noise: Amount = 0.0
     """Standard deviation of Gaussian noise; pixels are 0 to 255."""
-    warp: float = 0.0
+
+    # What moves or mixes pictures; see the subclasses.
+    translate: ClassVar[int] = 0
+    rotate: ClassVar[float] = 0.0
+    crop: ClassVar[float] = 1.0
+    flip: ClassVar[float] = 0.0
+    cutout: ClassVar[int] = 0
+    warp: ClassVar[float] = 0.0
+    mixup: ClassVar[float] = 0.0
+
+
+@dataclass(frozen=True)
+class LineAugment(Noise):
+    """Random changes of each training line, made on the device."""
+
+    warp: Amount = 0.0
     """Stretch lines of text along both axes by up to about this share."""
-    mixup: float = 0.0
+
+
+@dataclass(frozen=True)
+class Geometry(Noise):
+    """Random changes of each training picture or clip, made on the device."""
+
+    translate: Size = 0
+    """Move by up to this many pixels."""
+    rotate: Amount = 0.0
+    """Turn by up to this many degrees."""
+    crop: Share = 1.0
+    """Least share of the picture's area that a random window keeps."""
+    flip: Probability = 0.0
+    """Probability of a flip, left to right."""
+    cutout: Size = 0
+    """Side of a square that is blacked out, pixels."""
+
+
+@dataclass(frozen=True)
+class Augment(Geometry):
+    """Random changes of each training picture or clip, made on the device."""
+
+    mixup: Amount = 0.0
     """Alpha of mixing pictures, and their targets, in pairs; 0.2 is usual."""
 
 
-@dataclass(frozen=True)
-class Model:
-    """The recurrent network."""
+# Schedules and optimizers, by name
 
-    kind: Literal[tuple(MODELS)] = "reader"
-    """Read pictures and clips and answer; or predict the frames that follow: encoder
-    and forecaster, stacked convolutional cells that read their own answers, PredRNN.
-    Or find: by segmentation, a U-Net with a ReNet at its bottom, or with ConvLSTMs in
-    its skips; by detection, an LSTM that emits boxes, or a bottleneck-ConvLSTM over
-    frames with a box from every place. Or read lines of text: the network of a VGSL
-    spec, or the CRNN."""
-    spec: str = (
-        "[1,32,0,1 Cr5,5,24,4,3 Gn3 Cr3,3,48,2,1 Gn6 Cr3,3,64,2,1 Gn8 S1(1x0)1,3 "
-        "Cr1,1,80 Lbx96]"
-    )
-    """Of kind=vgsl: its layers, in Tesseract's or kraken's dialect; the output, as wide
-    as the alphabet, is put to it."""
-    margin: int = 0
-    """Of kind=vgsl: columns of zeros before and after each line; kraken's networks want
-    16 of them."""
-    cell: Literal["lstm", "gru", "rnn", "conv_lstm", "conv_gru"] = "lstm"
-    """Convolutional ones are for clips."""
-    features: int = 128
-    """Hidden width D of a layer (and direction); channels of a convolutional one, and
-    of the coarsest map where something is to be found."""
-    layers: int = 1
-    kernel: int = 3
-    """Side of convolutional cells' kernels."""
-    encoder: Literal["none", "cnn", "resnet18", "resnet34", "resnet50"] = "none"
-    """What a clip's frames go through, one by one, before the cells; a resnet has its
-    pixels normalised as ImageNet's, whatever data.normalize says."""
-    encoder_weights: str | None = None
-    """A .safetensors file of the resnet's, by torchvision's or timm's names; default
-    random ones. Once a run has begun, they are in its checkpoints."""
-    per_step: bool = False
-    """Answer every step of a clip, not the whole."""
-    tbptt_steps: int | None = None
-    """Readers: steps that a gradient goes back through, in pieces of so many."""
-    remat: Literal["none", "step", "sqrt"] = "none"
-    """Forecasters: keep less for the backward pass, and compute it again."""
-    bidirectional: bool = False
-    order: Literal["rows", "columns", "both", "pixels", "permuted", "patches"] = "rows"
-    """How a picture becomes a sequence."""
-    patch: int = 4
-    """Side of a patch, for order=patches and for forecasters."""
-    pooling: Literal["last", "mean", "max"] = "last"
-    dropout: float = 0.0
-    init: Literal["glorot", "he", "lecun", "torch"] = "glorot"
-    """Of the input weights; torch is uniform, and for recurrent ones and biases too."""
-    recurrent_init: Literal["orthogonal", "identity", "glorot", "he"] = "orthogonal"
-    """identity with activation=relu is an IRNN."""
-    forget_bias: float | Literal["chrono", "uniform_gate"] = 1.0
-    """chrono spreads what is kept over up to the whole sequence."""
-    feedforward: bool = False
-    """Of segmentation and detection: convolutions of as many parameters in place of
-    what is recurrent."""
-    boxes: int = 8
-    """Of kind=emitter: boxes to emit at most, one more than a picture holds."""
-    activation: Literal["tanh", "relu", "leaky_relu"] = "tanh"
-    """Of the vanilla rnn."""
-    engine: Literal["auto", "scan", "vjp", "cudnn"] = "auto"
-    """How the time loop runs, as in `lstm_jax.unroll`."""
 
-    @property
-    def resnet_depth(self) -> int | None:
-        """18 of the encoder "resnet18"; None for one that is no ResNet."""
-        name = self.encoder
-        return int(name[6:]) if name.startswith("resnet") else None
+class Schedule(Choice):
+    """The learning rate by step."""
+
+    warmup_steps: ClassVar[int] = 0
 
 
 @dataclass(frozen=True)
-class Optimizer:
+class _WithWarmup(Schedule):
+    warmup_steps: Size = 0
+    """Steps in which the learning rate rises."""
+
+
+@dataclass(frozen=True)
+class Constant(_WithWarmup):
+    """The same after the warm-up."""
+
+    name = "constant"
+
+
+@dataclass(frozen=True)
+class Cosine(_WithWarmup):
+    """Down to 0 along half a cosine."""
+
+    name = "cosine"
+
+
+@dataclass(frozen=True)
+class Exponential(_WithWarmup):
+    """Down by a factor, evenly on a log scale."""
+
+    name = "exponential"
+    decay_rate: Amount = 0.1
+    """Factor over the whole run."""
+
+
+@dataclass(frozen=True)
+class Step(_WithWarmup):
+    """Down at one half and at three quarters."""
+
+    name = "step"
+    decay_rate: Amount = 0.1
+    """Factor at each step down."""
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up, then down to almost 0."""
+
+    name = "one_cycle"
+
+
+@dataclass(frozen=True)
+class Restarts(_WithWarmup):
+    """Down along half a cosine, several times."""
+
+    name = "restarts"
+    cycles: Count = 4
+    """How often the rate starts from the top."""
+
+
+@dataclass(frozen=True)
+class Plateau(_WithWarmup):
+    """Down when validation no longer improves."""
+
+    name = "plateau"
+    decay_rate: Fraction = 0.1
+    """Factor each time."""
+    patience: Count = 3
+    """Validations without a better one before the rate falls."""
+    min_delta: Amount = 0.0
+    """What counts as better."""
+
+
+class Optimizer(Choice):
     """The update rule, its schedule and its brakes."""
 
-    name: Literal["sgd", "adam", "adamw", "rmsprop", "muon"] = "adam"
-    """muon makes updates of matrices and kernels orthogonal; the rest is Adam's."""
-    learning_rate: float = 2e-3
-    schedule: Literal[
-        "constant",
-        "cosine",
-        "exponential",
-        "step",
-        "one_cycle",
-        "restarts",
-        "plateau",
-    ] = "cosine"
+
+@dataclass(frozen=True)
+class _Optimizer(Optimizer):
+    learning_rate: Amount = 2e-3
+    schedule: Schedule = Cosine()
     """plateau lowers the rate when validation no longer improves."""
-    warmup_steps: int = 0
-    decay_rate: float = 0.1
-    """Of exponential over the whole run, of step at each step, of plateau each time."""
-    cycles: int = 4
-    """Of restarts."""
-    patience: int = 3
-    """Of plateau: validations without a better one before the rate falls."""
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: Amount = 0.0
     """Decoupled; biases never decay."""
-    clip: float | None = 1.0
+    clip: Positive | None = 1.0
+    """Limit of the gradients, by the next flag; None: no clipping."""
     clip_by: Literal["global_norm", "value", "adaptive"] = "global_norm"
-    ema: float = 0.0
+    ema: Fraction = 0.0
     """Decay of an exponential moving average of the weights, which is then what is
     validated, tested and kept; 0.999 is usual."""
     freeze: str = ""
     """Parameters that stay as they are: a pattern found in their paths, such as
     encoder or "layer_0/|head"."""
-    rates: str = ""
+    lr_multipliers: str = ""
     """Factors of the learning rate by pattern, such as "encoder=0.1,head=2"."""
 
+    # What only some heed.
+    momentum: ClassVar[float] = 0.0
+    nesterov: ClassVar[bool] = False
+
 
 @dataclass(frozen=True)
-class Task:
+class SGD(_Optimizer):
+    """Stochastic gradient descent."""
+
+    name = "sgd"
+    momentum: Fraction = 0.9
+    nesterov: bool = False
+
+
+@dataclass(frozen=True)
+class Adam(_Optimizer):
+    """Adam, with decoupled weight decay."""
+
+    name = "adam"
+    nesterov: bool = False
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """The same."""
+
+    name = "adamw"
+
+
+@dataclass(frozen=True)
+class RMSProp(_Optimizer):
+    """RMSprop."""
+
+    name = "rmsprop"
+
+
+@dataclass(frozen=True)
+class Muon(_Optimizer):
+    """Updates of matrices and kernels are made orthogonal; the rest is Adam's."""
+
+    name = "muon"
+
+
+# Task and model: their own files
+
+
+class TaskOptions(Choice):
     """What is learned, and how it is judged."""
 
-    name: Literal[tuple(TASKS)] = "classification"
-    label_smoothing: float = 0.0
-    loss: Literal["mse", "huber", "l1", "bce", "ssim"] = "mse"
-    """Of a regression, mse or huber; of a forecast, all but huber."""
-    horizon: int = 10
-    """Frames to predict, the last of each clip."""
-    feedback: Literal["free", "scheduled", "reverse"] = "free"
-    """In training, forecasters read their own answers where frames are to come; or
-    ever more of them, in place of true ones; reverse: ever fewer at the start, too."""
-    decoupling: float = 0.1
-    """Weight of PredRNN-V2's loss that keeps its memories apart."""
-    dice: float = 1.0
-    """Weight of the Dice loss beside the cross-entropy of a segmentation."""
-    beams: int = 0
-    """Of recognition: the width of a beam search for the text; 0: the best path."""
-    unit: str = ""
-    """Of a regression's targets, for labels."""
+
+class ModelOptions(Choice):
+    """The network."""
 
 
 @dataclass(frozen=True)
-class Config:
-    """A run."""
+class RecurrentOptions(ModelOptions):
+    """What all networks share."""
 
-    run_dir: str | None = None
-    """Folder of the run; default runs/PRESET. An unfinished run there goes on."""
-    overwrite: bool = False
-    """Start anew in a folder that holds another run."""
-    seed: int = 0
-    epochs: float | None = 20
+    engine: Literal["auto", "scan", "vjp", "cudnn"] = "auto"
+    """How the time loop runs, as in `lstm_jax.unroll`."""
+
+
+# A run
+
+
+@dataclass(frozen=True)
+class Training:
+    """How long, and on what of it at a time."""
+
+    seed: Size = 0
+    epochs: Positive | None = 20
     """Length of the run in passes over the training pictures; or give steps."""
-    steps: int | None = None
+    steps: Count | None = None
     """Length of the run in updates; overrides epochs."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Over all devices together."""
-    accumulate: int = 1
+    grad_accum_steps: Count = 1
     """Parts that a batch is computed in, one after another, to need less memory."""
-    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
-    parallel: Literal["jit", "pmap"] = "jit"
-    feed: Literal["auto", "resident", "stream"] = "auto"
-    """Keep the training pictures on the devices, or send each batch there; auto keeps
-    up to 512 MiB."""
-    steps_per_dispatch: int = 32
-    """Updates that the devices do in a row before they hear from the host again, at
-    most; never more than half a second of them."""
-    distributed: bool = False
-    """One of many processes; TPU pods and Slurm say which, else the next three do."""
-    coordinator: str | None = None
-    """HOST:PORT of process 0."""
-    processes: int | None = None
-    process_id: int | None = None
-    profile: bool = False
-    """Say what share of a step waits for data or dispatch; write a trace."""
-    compilation_cache: bool = True
-    """Keep compiled programs for the next start, in ~/.cache/lstm_jax/compiled."""
-    eval_every: int | None = None
-    """Steps between validations and checkpoints; default one epoch, 20 at most."""
-    log_every: int = 50
-    select: Literal["best", "last"] = "best"
-    """Which checkpoint is tested: the best on the validation pictures, or the last."""
-    stop_after: int | None = None
-    """End early after so many validations without a better one, and test the best."""
-    min_delta: float = 0.0
-    """What counts as better, for stop_after and the plateau schedule."""
     init_from: str | None = None
     """Begin with what fits of the weights of another run, by the folder's name."""
-    tensorboard: bool = False
-    """Also write the metrics and pictures for TensorBoard, to RUN/tensorboard."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """When the network is judged, and on what."""
+
+    eval_every: Count | None = None
+    """Steps between validations and checkpoints; default one epoch, 20 at most."""
+    test_checkpoint: Literal["best", "last"] = "best"
+    """Which checkpoint is tested: the best on the validation pictures, or the last."""
+    early_stopping_patience: Count | None = None
+    """End early after so many validations without a better one, and test the best."""
+    min_delta: Amount = 0.0
+    """What counts as better for early stopping."""
     folds: int | None = None
     """Cross-validate: so many runs, each tested on another part of the examples that
     are not the data set's test examples."""
@@ -250,13 +339,61 @@ class Config:
     """Train this fold only, the first is 0; default all, one after another."""
     baselines: bool = False
     """Also fit scikit-learn's SVC and 1-nearest-neighbour on the same split."""
-    data: Data = field(default_factory=Data)
-    augment: Augment = field(default_factory=Augment)
-    model: Model = field(default_factory=Model)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    task: Task = field(default_factory=Task)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where it runs."""
+
+    accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    parallel: Literal["jit", "pmap"] = "jit"
+    data_placement: Literal["auto", "resident", "stream"] = "auto"
+    """Keep the training pictures on the devices, or send each batch there; auto keeps
+    up to 512 MiB."""
+    steps_per_execution: Count = 32
+    """Updates that the devices do in a row before they hear from the host again, at
+    most; never more than half a second of them."""
+    compilation_cache: bool = True
+    """Keep compiled programs for the next start, in ~/.cache/lstm_jax/compiled."""
+    distributed: bool = False
+    """One of many processes; TPU pods and Slurm say which, else the next three do."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0."""
+    processes: int | None = None
+    process_id: int | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is written, and where."""
+
+    run_dir: str | None = None
+    """Folder of the run; default runs/PRESET. An unfinished run there goes on."""
+    overwrite: bool = False
+    """Start anew in a folder that holds another run."""
+    log_every: Count = 50
+    """Steps between rows of metrics."""
+    tensorboard: bool = False
+    """Also write the metrics and pictures for TensorBoard, to RUN/tensorboard."""
+    profile: bool = False
+    """Say what share of a step waits for data or dispatch; write a trace."""
+
+
+SECTIONS = (Training, Validation, Devices, Output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Training, Validation, Devices, Output):
+    """A run."""
+
+    task: TaskOptions
+    data: Data = field(default_factory=LabelledImages)
+    augment: Noise = field(default_factory=Augment)
+    model: ModelOptions
+    optimizer: Optimizer = field(default_factory=Adam)
 
     @property
     def tests_best(self) -> bool:
         """Whether the best checkpoint is tested and kept for answers."""
-        return self.select == "best" or self.stop_after is not None
+        stops = self.early_stopping_patience is not None
+        return self.test_checkpoint == "best" or stops

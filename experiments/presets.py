@@ -3,18 +3,44 @@
 import dataclasses
 from typing import Any
 
-from experiments.options import Augment, Config, Data, Model, Optimizer, Task
+from experiments.models import classifier, dense, forecasters, text
+from experiments.models.cells import ConvLSTM
+from experiments.options import (
+    Adam,
+    Augment,
+    Clips,
+    Config,
+    Cosine,
+    Geometry,
+    Images,
+    LabelledImages,
+    LineAugment,
+    Lines,
+    ModelOptions,
+    Muon,
+    Noise,
+    TaskOptions,
+)
+from experiments.tasks import (
+    classification,
+    detection,
+    forecasting,
+    multilabel,
+    regression,
+    segmentation,
+    text_recognition,
+)
 
 
 def _digits(**options: Any) -> Config:
     return Config(
         epochs=100,
         # 144 validation pictures tell the last checkpoints apart by one or two digits.
-        select="last",
+        test_checkpoint="last",
         baselines=True,
-        data=Data("digits"),
-        augment=Augment(shift=1),
-        model=Model(
+        data=LabelledImages("digits"),
+        augment=Augment(translate=1),
+        model=classifier.Options(
             features=64,
             layers=2,
             order="both",
@@ -22,8 +48,8 @@ def _digits(**options: Any) -> Config:
             pooling="mean",
             dropout=0.3,
         ),
-        optimizer=Optimizer(learning_rate=4e-3, warmup_steps=50),
-        task=Task(label_smoothing=0.1),
+        optimizer=Adam(learning_rate=4e-3, schedule=Cosine(warmup_steps=50)),
+        task=classification.Options(label_smoothing=0.1),
         **options,
     )
 
@@ -32,8 +58,9 @@ def _image(source: str, order: str, epochs: int, **model: Any) -> Config:
     return Config(
         epochs=epochs,
         batch_size=128,
-        data=Data(source),
-        model=Model(order=order, **model),
+        task=classification.Options(),
+        data=LabelledImages(source),
+        model=classifier.Options(order=order, **model),
     )
 
 
@@ -41,9 +68,9 @@ def _photos(source: str, epochs: int, order: str, **augment: Any) -> Config:
     """Pictures of 64x64 pixels, read as 64 steps of 192 numbers, patches or lines."""
     return Config(
         epochs=epochs,
-        data=Data(source, size=64),
+        data=LabelledImages(source, size=64),
         augment=Augment(flip=0.5, **augment),
-        model=Model(
+        model=classifier.Options(
             layers=2,
             order=order,
             patch=8,
@@ -51,30 +78,36 @@ def _photos(source: str, epochs: int, order: str, **augment: Any) -> Config:
             pooling="mean",
             dropout=0.3,
         ),
-        optimizer=Optimizer(warmup_steps=200),
-        task=Task(label_smoothing=0.1),
+        optimizer=Adam(schedule=Cosine(warmup_steps=200)),
+        task=classification.Options(label_smoothing=0.1),
     )
 
 
-def _moving(source: str, model: Model, **options: Any) -> Config:
+def _moving(source: str, model: ModelOptions, **options: Any) -> Config:
     return Config(
-        data=Data(source, validation=0.05, normalize="unit"),
+        data=Clips(source, validation=0.05),
+        augment=Geometry(),
         model=model,
-        task=Task("forecasting"),
+        task=forecasting.Options(),
         **options,
     )
 
 
 def _finding(
-    source: str, task: str, kind: Any, epochs: int, batch_size: int = 32, **model: Any
+    source: str,
+    task: TaskOptions,
+    model: ModelOptions,
+    epochs: int,
+    batch_size: int = 32,
 ) -> Config:
     return Config(
         epochs=epochs,
         batch_size=batch_size,
-        data=Data(source),
-        model=Model(kind=kind, features=64, **model),
-        optimizer=Optimizer(learning_rate=2e-3, warmup_steps=100),
-        task=Task(task),
+        data=Images(source),
+        augment=Noise(),
+        model=model,
+        optimizer=Adam(schedule=Cosine(warmup_steps=100)),
+        task=task,
     )
 
 
@@ -88,8 +121,8 @@ PRESETS: dict[str, tuple[str, Config]] = {
         dataclasses.replace(
             _digits(),
             baselines=False,
-            data=Data("digits_angle"),
-            task=Task("regression", unit="degrees"),
+            data=LabelledImages("digits_angle"),
+            task=regression.Options(unit="degrees"),
         ),
     ),
     "mnist-rows": ("MNIST, row by row", _image("mnist", "rows", 12)),
@@ -108,11 +141,11 @@ PRESETS: dict[str, tuple[str, Config]] = {
     "cifar10-rows": ("CIFAR-10, row by row", _image("cifar10", "rows", 20)),
     "histology": (
         "eight kinds of tissue on slides of colorectal cancer: patches of 8x8",
-        _photos("colorectal_histology", 60, "patches", rotate=180, shift=4),
+        _photos("colorectal_histology", 60, "patches", rotate=180, translate=4),
     ),
     "malaria": (
         "blood cells with malaria's parasites or without: patches of 8x8",
-        _photos("malaria", 20, "patches", rotate=180, shift=4),
+        _photos("malaria", 20, "patches", rotate=180, translate=4),
     ),
     "flowers": (
         "photographs of five kinds of flowers, rows and columns at once",
@@ -126,39 +159,34 @@ PRESETS: dict[str, tuple[str, Config]] = {
         "ten frames of two moving digits, the next ten to be predicted",
         _moving(
             "moving_digits",
-            Model(kind="encoder_forecaster", cell="conv_lstm", features=48, layers=2),
+            forecasters.EncoderForecasterOptions(features=48, layers=2),
             steps=1500,
             batch_size=2,
             eval_every=750,
-            optimizer=Optimizer(learning_rate=1.5e-3),
+            optimizer=Adam(learning_rate=1.5e-3),
         ),
     ),
     "moving-digits-predrnn": (
         "the same by PredRNN: memory that climbs through its layers",
         _moving(
             "moving_digits",
-            Model(kind="predrnn", features=32, layers=3),
+            forecasters.PredRNNOptions(features=32, layers=3),
             steps=1500,
             batch_size=2,
             eval_every=750,
-            optimizer=Optimizer(learning_rate=1.5e-3),
+            optimizer=Adam(learning_rate=1.5e-3),
         ),
     ),
     "moving-fashion": (
         "the same with Fashion-MNIST, as published: four ConvLSTMs of 128, for a GPU",
         _moving(
             "moving_digits/fashion_mnist",
-            Model(
-                kind="stacked",
-                cell="conv_lstm",
-                features=128,
-                layers=4,
-                kernel=5,
-                engine="scan",
+            forecasters.StackedOptions(
+                cell=ConvLSTM(kernel_size=5), features=128, layers=4, engine="scan"
             ),
             epochs=200,
             batch_size=16,
-            optimizer=Optimizer(learning_rate=5e-4),
+            optimizer=Adam(learning_rate=5e-4),
         ),
     ),
     "video-digits": (
@@ -166,8 +194,9 @@ PRESETS: dict[str, tuple[str, Config]] = {
         Config(
             epochs=10,
             batch_size=16,
-            data=Data("moving_digit/content", size=32),
-            model=Model(cell="conv_lstm", features=16, pooling="last"),
+            task=classification.Options(),
+            data=LabelledImages("moving_digit/content", size=32),
+            model=classifier.Options(cell=ConvLSTM(), features=16),
         ),
     ),
     "moving-motion": (
@@ -175,21 +204,35 @@ PRESETS: dict[str, tuple[str, Config]] = {
         Config(
             epochs=10,
             batch_size=16,
-            data=Data("moving_digit/motion", size=32),
-            model=Model(cell="conv_lstm", features=16, pooling="last"),
+            task=classification.Options(),
+            data=LabelledImages("moving_digit/motion", size=32),
+            model=classifier.Options(cell=ConvLSTM(), features=16),
         ),
     ),
     "segment-digits": (
         "which pixels are of which digit, on a cluttered canvas: a U-Net with a ReNet",
-        _finding("digits_masks", "segmentation", "renet", 6),
+        _finding(
+            "digits_masks", segmentation.Options(), dense.ReNetOptions(features=64), 6
+        ),
     ),
     "detect-digits": (
         "where digits are, and which: an LSTM that emits boxes until it stops",
-        _finding("digits_boxes", "detection", "emitter", 22, boxes=6),
+        _finding(
+            "digits_boxes",
+            detection.Options(),
+            dense.RecurrentDetectorOptions(features=64, max_detections=6),
+            22,
+        ),
     ),
     "detect-moving-digits": (
         "the same in clips, behind a bar: a bottleneck-ConvLSTM remembers them",
-        _finding("moving_digits_boxes", "detection", "bottleneck", 5, batch_size=4),
+        _finding(
+            "moving_digits_boxes",
+            detection.Options(),
+            dense.BottleneckOptions(features=64),
+            5,
+            batch_size=4,
+        ),
     ),
     "text-lines": (
         "lines of text in many typefaces, read by a CNN, an LSTM both ways, and CTC",
@@ -197,11 +240,11 @@ PRESETS: dict[str, tuple[str, Config]] = {
             steps=1400,
             batch_size=16,
             eval_every=700,
-            data=Data("text_lines", validation=0.05, normalize="line", buckets=3),
-            augment=Augment(warp=0.08),
-            model=Model(kind="vgsl"),
-            optimizer=Optimizer("muon", learning_rate=5e-3, warmup_steps=200),
-            task=Task("recognition"),
+            data=Lines("text_lines", validation=0.05, normalize="line", buckets=3),
+            augment=LineAugment(warp=0.08),
+            model=text.VGSLOptions(),
+            optimizer=Muon(learning_rate=5e-3, schedule=Cosine(warmup_steps=200)),
+            task=text_recognition.Options(),
         ),
     ),
     "features": (
@@ -209,9 +252,9 @@ PRESETS: dict[str, tuple[str, Config]] = {
         Config(
             epochs=30,
             batch_size=16,
-            data=Data("features.csv"),
-            model=Model(features=64, bidirectional=True, dropout=0.2, per_step=True),
-            task=Task("multilabel"),
+            data=LabelledImages("features.csv"),
+            model=classifier.Options(features=64, bidirectional=True, dropout=0.2),
+            task=multilabel.Options(),
         ),
     ),
     "cifar10-pixels": (

@@ -16,6 +16,7 @@ class DataSpec:
       outputs: K, the width of the network's last layer.
       pixel_offset, pixel_scale: `(x - offset) * scale` is what the network reads.
       per_line: each line of text is normalised by its own columns instead.
+      per_step: every step of a sequence has targets of its own.
       target_offset, target_scale: of a regression's targets, likewise.
     """
 
@@ -26,6 +27,7 @@ class DataSpec:
     pixel_offset: list[float]
     pixel_scale: list[float]
     per_line: bool = False
+    per_step: bool = False
     target_offset: float = 0.0
     target_scale: float = 1.0
 

@@ -17,27 +17,15 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from experiments.config import (
-    Config,
-    flat,
-    from_dict,
-    listing,
-    override,
-    peel,
-    preset,
-    train_line,
-)
+from experiments import flags
+from experiments.choices import flat, to_dict
+from experiments.config import Config, from_dict, override, preset, train_line
 from experiments.errors import UsageError, explain
 from experiments.run.folder import FREE, empty
 from experiments.search import study as studies
-from experiments.search.space import (
-    Space,
-    read,
-    split_flags,
-    split_options,
-)
+from experiments.search.space import Space, read, split, split_flags, with_values
 from experiments.search.study import Search
 
 SUMMARY, PICTURE = "sweep.json", "sweep.png"
@@ -99,8 +87,8 @@ def sweep(
     ):
         if given not in known:
             raise UsageError(f"{what}={given!r}, but it must be {' or '.join(known)}")
-    searched, fixed = split_options(options)
-    config, space = read(override(preset(name), fixed), searched)
+    config, searched = split(preset(name), options)
+    config, space = read(config, searched)
     return _sweep(name, config, space, Search(trials, sampler, pruner))
 
 
@@ -113,7 +101,7 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
         "sampler": search.sampler,
         "pruner": search.pruner,
         "search": {key: str(what) for key, what in space.items()},
-        "config": dataclasses.asdict(config),
+        "config": to_dict(config),
     }
     _check_same(directory, made_of, config.overwrite)
     goal, length = _goal(config)
@@ -139,7 +127,7 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
             display.note(f"{len(tried)} of {search.trials} trials are there")
         for trial in studies.trials(study, search, config.seed):
             own = dataclasses.replace(
-                override(config, studies.draw(trial, space)),
+                with_values(config, studies.draw(trial, space)),
                 run_dir=str(directory / f"trial-{trial.number:03d}"),
                 overwrite=False,
                 baselines=False,
@@ -170,7 +158,8 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
     best, line = studies.best_of(tried, goal.mode), None
     if best:
         again = dict(run_dir=str(directory / "best"), overwrite=False)
-        line = train_line(name, override(config, best["parameters"] | again))
+        chosen = override(with_values(config, best["parameters"]), again)
+        line = train_line(name, chosen)
     figure = overview(tried, space, goal.monitor, goal.mode, importance)
     record.save_figure(directory / PICTURE, figure)
     more = dict(best=best, line=line, importance=importance)
@@ -212,7 +201,7 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
     try:
         old = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
         # What an older version did not know of had the default of today.
-        old["config"] = dataclasses.asdict(from_dict(old["config"]))
+        old["config"] = to_dict(from_dict(old["config"]))
         was, now = (
             flat({key: values[key] for key in made_of}) for values in (old, made_of)
         )
@@ -320,26 +309,18 @@ def _conclusion(tried, best, line, goal) -> str:
 
 def parse(arguments: list[str]) -> tuple[str, Config, Space, Search, Other]:
     """The command line: a preset, flags of `train`, and those of a sweep."""
-    import tyro
-
-    line = dataclasses.make_dataclass(
-        "Line",
-        [
-            (part, Annotated[kind, tyro.conf.arg(name="")])
-            for part, kind in (("search", Search), ("other", Other), ("run", Config))
-        ],
-    )
-    name, base, flags = peel(arguments)
-    searched, flags = split_flags(flags)
-    parsed = tyro.cli(
-        Annotated[line, tyro.conf.arg(name="")],
-        args=flags,
-        default=line(Search(), Other(), base),
+    name, base, words = flags.begin(arguments)
+    searched, words = split_flags(base, words)
+    config, (search, other) = flags.read(
+        base,
+        words,
+        Search(),
+        Other(),
         prog="python -m experiments.sweep [PRESET]",
-        description=f"{__doc__.partition(chr(10))[2]}\nPresets:\n{listing()}",
+        description=__doc__.partition("\n")[2],
     )
-    config, space = read(parsed.run, searched)
-    return name, config, space, parsed.search, parsed.other
+    config, space = read(config, searched)
+    return name, config, space, search, other
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from experiments.config import Config, check, override, parse, preset
+from experiments.choices import to_dict
+from experiments.config import Config, check, override, preset
 from experiments.errors import explain
 from experiments.evaluation.cross_validation import Folds, train_folds
+from experiments.flags import parse
 from experiments.run.folder import Run, directory_of, empty, steady_rate, underway
 
 # Of the exit: told to stop, all is saved, the same line goes on (EX_TEMPFAIL).
@@ -64,10 +66,10 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     devices = training.select_accelerator(config.accelerator)
     # A core with few examples waits for the others longer than it works, unless
     # images are convolved.
-    examples = config.batch_size // config.accumulate
+    examples = config.batch_size // config.grad_accum_steps
     least = 1 if experiment.model_kind.convolves(config) else 32
     devices = training.enough_cores(devices, examples, least=least)
-    training.check_batch_size(config.batch_size, len(devices), config.accumulate)
+    training.check_batch_size(config.batch_size, len(devices), config.grad_accum_steps)
     mesh = training.data_mesh(devices)
     share = jax.process_index(), jax.process_count()
     writes = jax.process_index() == 0
@@ -89,7 +91,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         mesh,
         optimization.parallel(config, devices),
         data=experiment.resident_data(),
-        accumulate=config.accumulate,
+        accumulate=config.grad_accum_steps,
     )
     eval_step = training.make_eval_step(experiment.evaluate, mesh)
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
@@ -112,7 +114,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
             directory / "config.json",
             {
                 "preset": name,
-                "config": dataclasses.asdict(config),
+                "config": to_dict(config),
                 "data": dataclasses.asdict(spec),
             },
         )
@@ -128,7 +130,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     ):
         for line in dataset.notes:
             display.note(line)
-        if config.optimizer.warmup_steps > steps // 2:
+        if config.optimizer.schedule.warmup_steps > steps // 2:
             display.note(f"a short run: its warm-up is cut to {steps // 2} steps")
         kind = "pictures" if spec.pictures else "clips"
         kind = "lines" if experiment.kind.bucketed else kind
@@ -170,13 +172,13 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         stopping = training.EarlyStopping(
             task.monitor,
             task.mode,
-            config.stop_after,
+            config.early_stopping_patience,
             min_delta=config.min_delta,
             rows=seen,
         )
 
         def save(at, state, metrics):
-            values = dataclasses.asdict(config)
+            values = to_dict(config)
             checkpoints.save(at, state, values, metrics, force=at == start)
 
         state = training.fit(
@@ -202,8 +204,9 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         reached = int(state.step)
         if reached < steps and not stop.signal:
             display.note(
-                f"ended early at step {reached:,}: {config.stop_after} validations "
-                f"without a better {task.monitor}; the best checkpoint is tested"
+                f"ended early at step {reached:,}: {config.early_stopping_patience} "
+                f"validations without a better {task.monitor}; the best checkpoint is "
+                "tested"
             )
         chosen = checkpoints.best_step() if config.tests_best else reached
         if chosen != reached and not stop.signal:

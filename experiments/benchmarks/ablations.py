@@ -10,18 +10,18 @@ import numpy as np
 _PLAIN = dict(
     baselines=False,
     overwrite=True,
-    augment__shift=0,
+    augment__translate=0,
     model__layers=1,
     model__dropout=0.0,
     model__order="rows",
     model__bidirectional=False,
     model__pooling="last",
-    optimizer__warmup_steps=0,
+    optimizer__schedule__warmup_steps=0,
     task__label_smoothing=0.0,
 )
 _TANH = dict(model__cell="rnn", model__recurrent_init="glorot")
 _DEEP = dict(model__layers=3, model__features=96, model__pooling="mean")
-_RELU = dict(model__cell="rnn", model__activation="relu")
+_RELU = dict(model__cell="rnn", model__cell__activation="relu")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,9 @@ CASES = {
             "tanh RNN, orthogonal": dict(model__cell="rnn"),
             "ReLU RNN, He": _RELU | dict(model__init="he", model__recurrent_init="he"),
             "ReLU RNN, identity": _RELU | dict(model__recurrent_init="identity"),
-            "LSTM, forget bias 0": dict(model__forget_bias=0.0),
+            "LSTM, forget bias 0": dict(model__cell__forget_bias=0.0),
             "LSTM, forget bias 1": {},
-            "LSTM, chrono": dict(model__forget_bias="chrono"),
+            "LSTM, chrono": dict(model__cell__forget_bias="chrono"),
         },
         500,
     ),
@@ -66,7 +66,7 @@ CASES = {
             model__features=64,
             model__init="he",
             model__recurrent_init="he",
-            optimizer__name="sgd",
+            optimizer="sgd",
             optimizer__learning_rate=0.05,
             log_every=5,
             **_RELU,
@@ -89,18 +89,18 @@ CASES = {
             model__pooling="mean",
             model__features=128,
             optimizer__learning_rate=2e-3,
-            select="last",
+            test_checkpoint="last",
             log_every=20,
         ),
         {
             "nothing against it": {},
             "dropout 0.5": dict(model__dropout=0.5),
             "weight decay 1": dict(optimizer__weight_decay=1.0),
-            "augmentation": dict(augment__shift=1, augment__rotate=10.0),
+            "augmentation": dict(augment__translate=1, augment__rotate=10.0),
             "all three": dict(
                 model__dropout=0.5,
                 optimizer__weight_decay=0.3,
-                augment__shift=1,
+                augment__translate=1,
                 augment__rotate=10.0,
             ),
         },
@@ -121,7 +121,7 @@ CASES = {
             "from nothing": {},
             "from Fashion-MNIST": dict(init_from="{out}/fashion"),
             "the same, head 5 times as fast": dict(
-                init_from="{out}/fashion", optimizer__rates="head=5"
+                init_from="{out}/fashion", optimizer__lr_multipliers="head=5"
             ),
         },
         200,

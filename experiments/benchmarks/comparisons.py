@@ -52,7 +52,7 @@ def accuracy(options: Accuracy) -> list[dict[str, Any]]:
             overwrite=True,
             seed=seed,
             epochs=options.epochs,
-            select="last",
+            test_checkpoint="last",
             data__manual_dir=options.manual_dir,
             log_every=400,
         )
@@ -99,7 +99,7 @@ def _train_torch(config) -> tuple[float, float]:
     spec, steps = experiment.spec, experiment.steps
     split, test = experiment.split, experiment.dataset.splits["test"]
     o = config.optimizer
-    schedule = training.make_schedule(o.schedule, o.learning_rate, steps)
+    schedule = training.make_schedule(o.schedule.name, o.learning_rate, steps)
     rates = np.asarray([schedule(step) for step in range(steps)])
 
     def rows(images):  # [B, H, W, 1] -> [B, T, F]
@@ -148,7 +148,7 @@ def memory(options: Memory) -> list[dict[str, Any]]:
                     baselines=False,
                     log_every=1_000_000,
                     data__noise_rows=noise,
-                    augment__shift=0,
+                    augment__translate=0,
                     model__cell=cell,
                     model__features=options.features,
                     model__layers=1,

@@ -98,7 +98,9 @@ def step(
     )
     experiment = Experiment(config, spec)
     tx = optimization.optimizer(config, optimization.schedule(config, 1000))
-    run = training.jit_updates(experiment.loss, tx, mesh, accumulate=config.accumulate)
+    run = training.jit_updates(
+        experiment.loss, tx, mesh, accumulate=config.grad_accum_steps
+    )
 
     def init():
         params = experiment.init(jax.random.key(0))
@@ -112,7 +114,7 @@ def step(
             "targets": jax.ShapeDtypeStruct(lead, np.int32),
         }
 
-    shape = (config.steps_per_dispatch, config.batch_size)
+    shape = (config.steps_per_execution, config.batch_size)
     batches = {
         "mask": jax.ShapeDtypeStruct(shape, np.float32),
         "progress": jax.ShapeDtypeStruct(shape, np.float32),

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, flat, read_run
+from experiments.choices import flat, to_dict
+from experiments.config import Config, read_run
 from experiments.run.folder import Run, directory_of, empty, spread
 
 _COLUMNS = {  # of the table the first four that there are, as `flat` names them
@@ -76,7 +77,7 @@ def train_folds(
     for own in each:  # a run of another kind in the way is told before hours of work
         directory_of(name, own)
     directory.mkdir(parents=True, exist_ok=True)
-    values = dict(config=dataclasses.asdict(config), data=dataclasses.asdict(spec))
+    values = dict(config=to_dict(config), data=dataclasses.asdict(spec))
     record.write_json(directory / "config.json", {"preset": name, **values})
 
     display, runs, known = Display(), [], []
@@ -109,7 +110,9 @@ def _finished(config: Config) -> bool:
     if not all((directory / f).exists() for f in ("report.json", "metrics.csv")):
         return False
     was = read_run(directory)["config"]
-    return all(was.get(k) == getattr(config, k) for k in ("select", "baselines"))
+    return all(
+        was.get(k) == getattr(config, k) for k in ("test_checkpoint", "baselines")
+    )
 
 
 def _read(config: Config) -> Run:

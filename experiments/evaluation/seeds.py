@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, flat
+from experiments.choices import flat, to_dict
+from experiments.config import Config
 from experiments.errors import UsageError
+from experiments.options import Plateau
 from experiments.run.folder import empty, place_of, spread
 
 SUMMARY = "seeds.json"
@@ -76,7 +78,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         tx,
         mesh,
         data=experiment.resident_data(),
-        accumulate=config.accumulate,
+        accumulate=config.grad_accum_steps,
         widths=widths,
     )
     eval_step = training.make_seeds_eval(experiment.evaluate, mesh)
@@ -179,7 +181,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
                 monitor=task.monitor,
                 mode=task.mode,
             ) as checkpoints:
-                values = dataclasses.asdict(one)
+                values = to_dict(one)
                 checkpoints.save(int(state.step), state, values, row, force=True)
             record.write_json(directory / f"seed-{seed}" / "report.json", report)
             reports.append(flat(report["test"]))
@@ -204,8 +206,8 @@ def _check(config: Config, seeds: int) -> None:
     if seeds < 2:
         raise UsageError(f"seeds={seeds}: for one seed use experiments.train")
     alone = {
-        "stop_after": config.stop_after,
-        "optimizer.schedule=plateau": config.optimizer.schedule == "plateau",
+        "early_stopping_patience": config.early_stopping_patience,
+        "optimizer.schedule=plateau": isinstance(config.optimizer.schedule, Plateau),
         "parallel=pmap": config.parallel == "pmap",
     }
     for option, given in alone.items():
@@ -246,7 +248,7 @@ def _leave(directory: Path, name: str, config: Config, spec, rows) -> None:
         directory / "config.json",
         {
             "preset": name,
-            "config": dataclasses.asdict(config),
+            "config": to_dict(config),
             "data": dataclasses.asdict(spec),
         },
     )

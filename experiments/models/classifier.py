@@ -1,39 +1,124 @@
-"""`--model.kind=reader`: layers of cells over a picture or a clip, and an answer."""
+"""`--model=classifier`: layers of cells over an image or clip, and an output layer."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
+from experiments.choices import Choice, Count, Fraction
 from experiments.errors import UsageError
-from experiments.models.kind import CELL_OPTIONS, ModelKind, Network, shared
+from experiments.models.cells import LayersOptions
+from experiments.models.kind import ModelKind, Network, shared
+
+
+class EncoderOptions(Choice):
+    """What the frames of a clip go through, one by one, before the cells."""
+
+    depth: ClassVar[int | None] = None
+    weights: ClassVar[str | None] = None
+
+    def module(self, dtype):
+        """A Flax module, or None."""
+        return None
+
+
+@dataclass(frozen=True)
+class NoEncoder(EncoderOptions):
+    """Nothing."""
+
+    name = "none"
+
+
+@dataclass(frozen=True)
+class CNN(EncoderOptions):
+    """A small CNN."""
+
+    name = "cnn"
+
+    def module(self, dtype):
+        from lstm_jax.models import FrameEncoder
+
+        return FrameEncoder()
+
+
+@dataclass(frozen=True)
+class _ResNet(EncoderOptions):
+    weights: str | None = None
+    """A .safetensors file by torchvision's or timm's names; default random ones. Once a
+    run has begun, they are in its checkpoints."""
+
+    def module(self, dtype):
+        from lstm_jax.models import ResNet
+
+        return ResNet(self.depth, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class ResNet18(_ResNet):
+    """A ResNet, whose pixels are normalised as ImageNet's."""
+
+    name, depth = "resnet18", 18
+
+
+@dataclass(frozen=True)
+class ResNet34(_ResNet):
+    """A ResNet, whose pixels are normalised as ImageNet's."""
+
+    name, depth = "resnet34", 34
+
+
+@dataclass(frozen=True)
+class ResNet50(_ResNet):
+    """A ResNet, whose pixels are normalised as ImageNet's."""
+
+    name, depth = "resnet50", 50
+
+
+@dataclass(frozen=True)
+class Options(LayersOptions):
+    """Layers of cells over an image or a clip, and an output layer."""
+
+    name = "classifier"
+    encoder: EncoderOptions = NoEncoder()
+    """What a clip's frames go through, one by one, before the cells; a resnet has its
+    pixels normalised as ImageNet's, whatever data.normalize says."""
+    order: Literal["rows", "columns", "both", "pixels", "permuted", "patches"] = "rows"
+    """How a picture becomes a sequence."""
+    patch: Count = 4
+    """Side of a patch, for order=patches."""
+    bidirectional: bool = False
+    pooling: Literal["last", "mean", "max"] = "last"
+    """What of all steps the output layer reads."""
+    dropout: Fraction = 0.0
+    tbptt_steps: Count | None = None
+    """Steps that a gradient goes back through, in pieces of so many."""
 
 
 class Classifier(ModelKind):
-    name = "reader"
+    options = Options
     explains = True
     reads_lengths = True
-    options = CELL_OPTIONS | {"model.encoder", "model.tbptt_steps"}
 
     def build(self, config, spec) -> Network:
         import jax
         import jax.numpy as jnp
 
-        from experiments.models.cells import cell
         from lstm_jax.models import SequenceClassifier
 
         options, shape = config.model, tuple(spec.image_shape)
         order = order_of(options, shape)
         blank = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         steps = jax.eval_shape(order.to_sequence, blank).shape[1]
+        arguments = shared(config)
         module = SequenceClassifier(
             order=order,
-            cells=(cell(options, steps),) * options.layers,
+            cells=options.cells(steps),
             outputs=spec.outputs,
             bidirectional=options.bidirectional,
             pooling=options.pooling,
-            per_step=options.per_step,
-            encoder=_encoder(config),
+            per_step=spec.per_step,
+            encoder=options.encoder.module(arguments["dtype"]),
             dropout=options.dropout,
             tbptt_steps=options.tbptt_steps,
-            **shared(config),
+            **arguments,
         )
 
         def call(params, inputs, batch, keys):
@@ -43,37 +128,46 @@ class Classifier(ModelKind):
         return Network(module, shape, call)
 
     def convolves(self, config) -> bool:
-        return config.model.cell.startswith("conv")
+        return config.model.cell.convolves
 
     def pretrained(self, config) -> dict[str, Any]:
         from lstm_jax.models import load_resnet
 
-        options = config.model
-        if not options.encoder_weights:
+        encoder = config.model.encoder
+        if not encoder.weights:
             return {}
-        return {"encoder": load_resnet(options.encoder_weights, options.resnet_depth)}
+        return {"encoder": load_resnet(encoder.weights, encoder.depth)}
+
+    def pixel_statistics(self, config):
+        from lstm_jax.models import resnet
+
+        if config.model.encoder.depth is None:
+            return None
+        return resnet.PIXEL_MEAN, resnet.PIXEL_STD
 
 
-def order_of(options, shape: tuple[int, ...]):
+def order_of(options: Options, shape: tuple[int, ...]):
     """How a picture, or a clip, becomes a sequence."""
     from lstm_jax.models import sequences
 
-    spatial = options.cell.startswith("conv") or options.encoder != "none"
+    cell, encoder = options.cell, options.encoder
+    encodes = not isinstance(encoder, NoEncoder)
+    spatial = cell.convolves or encodes
     if len(shape) != 3:
         if spatial and len(shape) == 2:
             raise UsageError(
                 f"steps are vectors of {shape[-1]} features; use "
                 "--model.cell=lstm and --model.encoder=none"
             )
-        if options.cell.startswith("conv") and options.encoder != "none":
+        if cell.convolves and encodes:
             raise UsageError(
-                f"--model.encoder={options.encoder} gives a vector for each frame, but "
-                f"--model.cell={options.cell} wants pictures; use --model.cell=lstm"
+                f"--model.encoder={encoder.name} gives a vector for each frame, but "
+                f"--model.cell={cell.name} wants pictures; use --model.cell=lstm"
             )
         return sequences.frames() if spatial else sequences.flat_frames()
     if spatial:
         raise UsageError(
-            f"--model.cell={options.cell} and --model.encoder={options.encoder} read "
+            f"--model.cell={cell.name} and --model.encoder={encoder.name} read "
             "clips, but these are pictures; use --model.cell=lstm, --model.encoder=none"
         )
     h, w, _ = shape
@@ -91,18 +185,6 @@ def order_of(options, shape: tuple[int, ...]):
         return sequences.patches(options.patch)
     named = {"both": sequences.rows_and_columns}
     return named.get(options.order, getattr(sequences, options.order, None))()
-
-
-def _encoder(config):
-    """What single frames go through, a Flax module or None."""
-    import jax.numpy as jnp
-
-    from lstm_jax.models import FrameEncoder, ResNet
-
-    if depth := config.model.resnet_depth:
-        half = config.precision == "bfloat16"
-        return ResNet(depth, dtype=jnp.bfloat16 if half else None)
-    return FrameEncoder() if config.model.encoder == "cnn" else None
 
 
 KIND = Classifier()

@@ -2,15 +2,63 @@
 
 import dataclasses
 from abc import abstractmethod
+from dataclasses import dataclass
 
+from experiments.choices import Count
 from experiments.errors import UsageError
 from experiments.models.kind import ModelKind, Network, shared
+from experiments.options import RecurrentOptions
+
+
+@dataclass(frozen=True)
+class DenseOptions(RecurrentOptions):
+    """What these networks share."""
+
+    features: Count = 128
+    """Channels of the coarsest map, and of what is recurrent."""
+    feedforward: bool = False
+    """Convolutions of as many parameters in place of what is recurrent."""
+
+
+@dataclass(frozen=True)
+class ReNetOptions(DenseOptions):
+    """A U-Net with a ReNet at its bottom; of clips, with a ConvLSTM as its memory."""
+
+    name = "renet"
+    layers: Count = 1
+    """Layers of the ReNet."""
+    kernel_size: Count = 3
+    """Side of the ConvLSTM's kernels."""
+
+
+@dataclass(frozen=True)
+class UNetOptions(DenseOptions):
+    """A U-Net with ConvLSTMs in its skips; of clips, with another as its memory."""
+
+    name = "unet"
+    kernel_size: Count = 3
+    """Side of the ConvLSTMs' kernels."""
+
+
+@dataclass(frozen=True)
+class RecurrentDetectorOptions(DenseOptions):
+    """An LSTM that emits boxes until it stops."""
+
+    name = "recurrent_detector"
+    max_detections: Count = 8
+    """Boxes to emit at most, one more than a picture holds."""
+
+
+@dataclass(frozen=True)
+class BottleneckOptions(DenseOptions):
+    """A bottleneck-ConvLSTM over frames, and a box from every place."""
+
+    name = "bottleneck"
 
 
 class DenseModel(ModelKind):
     """With `--model.feedforward`, convolutions of as many parameters as it has."""
 
-    options = frozenset({"model.feedforward"})
     stages = 3  # maps, each half as large as the one before
     feedforward_stages = 3
 
@@ -72,7 +120,7 @@ class Segmenter(DenseModel):
         widths = _widths(options.features)[1:]  # the finest map is of patches of 2x2
         memory = None
         if len(spec.image_shape) == 4 and not width:
-            memory = conv_lstm(options.features, (options.kernel,) * 2)
+            memory = conv_lstm(options.features, (options.kernel_size,) * 2)
         parts = {"bottom": (width,) * 2} if width else None
         return models.Segmenter(
             outputs=len(spec.classes),
@@ -87,7 +135,7 @@ class Segmenter(DenseModel):
 class ReNetSegmenter(Segmenter):
     """A U-Net with a ReNet at its bottom."""
 
-    name = "renet"
+    options = ReNetOptions
 
     def recurrent_parts(self, config, widths):
         from lstm_jax import lstm
@@ -99,12 +147,12 @@ class ReNetSegmenter(Segmenter):
 class UNetSegmenter(Segmenter):
     """A U-Net with ConvLSTMs in its skips."""
 
-    name = "unet"
+    options = UNetOptions
 
     def recurrent_parts(self, config, widths):
         from lstm_jax import conv_lstm
 
-        window = (config.model.kernel,) * 2
+        window = (config.model.kernel_size,) * 2
         return {"skips": tuple(conv_lstm(w // 2, window) for w in widths[:-1])}
 
 
@@ -133,15 +181,14 @@ class Detector(DenseModel):
 class BottleneckDetector(Detector):
     """With a bottleneck-ConvLSTM over frames."""
 
-    name = "bottleneck"
+    options = BottleneckOptions
     stages = 4
 
 
-class EmitterDetector(Detector):
+class RecurrentDetector(Detector):
     """An LSTM that emits boxes until it stops."""
 
-    name = "emitter"
-    options = frozenset({"model.feedforward", "model.boxes"})
+    options = RecurrentDetectorOptions
 
     def emits(self, config) -> bool:
         return not config.model.feedforward
@@ -155,23 +202,23 @@ class EmitterDetector(Detector):
         return models.BoxEmitter(
             cell=lstm(features),
             outputs=len(spec.classes),
-            steps=config.model.boxes,
+            steps=config.model.max_detections,
             widths=_widths(features),
             **shared(config),
         )
 
     def check_data(self, config, dataset) -> None:
         most = max(s.targets.shape[-2] for s in dataset.splits.values())
-        if config.model.boxes <= most:
+        if config.model.max_detections <= most:
             raise UsageError(
                 f"a picture of {dataset.name} holds up to {most} boxes; use "
-                f"--model.boxes={most + 1}, for them and the stop"
+                f"--model.max-detections={most + 1}, for them and the stop"
             )
         if len(dataset.image_shape) == 4:
             raise UsageError(
-                f"{dataset.name} holds clips, and --model.kind={self.name} reads "
+                f"{dataset.name} holds clips, and --model={self.name} reads "
                 "pictures; use the preset detect-moving-digits"
             )
 
 
-KINDS = (ReNetSegmenter(), UNetSegmenter(), EmitterDetector(), BottleneckDetector())
+KINDS = (ReNetSegmenter(), UNetSegmenter(), RecurrentDetector(), BottleneckDetector())

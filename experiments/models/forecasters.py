@@ -1,25 +1,80 @@
 """Networks that predict the frames after those of a clip."""
 
 from abc import abstractmethod
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from experiments.models.kind import CELL_OPTIONS, ModelKind, Network, shared
+from experiments.choices import Amount, Count
+from experiments.models.cells import CellOptions, ConvLSTM, LayersOptions
+from experiments.models.kind import ModelKind, Network, shared
+from experiments.options import RecurrentOptions
+
+Remat = Literal["none", "step", "sqrt"]
+Sampling = Literal["none", "scheduled", "reverse"]
+
+
+@dataclass(frozen=True)
+class EncoderForecasterOptions(LayersOptions):
+    """One stack of cells reads the given frames, another makes those that follow."""
+
+    name = "encoder_forecaster"
+    cell: CellOptions = ConvLSTM()
+    patch: Count = 4
+    """Side of the patches that a frame is cut into."""
+    remat: Remat = "none"
+    """Keep less for the backward pass, and compute it again."""
+
+
+@dataclass(frozen=True)
+class StackedOptions(EncoderForecasterOptions):
+    """Stacked convolutional cells, which read their own answers."""
+
+    name = "stacked"
+    scheduled_sampling: Sampling = "none"
+    """In training, ever more of its own frames are read in place of true ones; reverse:
+    ever fewer at the start, too; none: its own where frames are to come."""
+
+
+@dataclass(frozen=True)
+class PredRNNOptions(RecurrentOptions):
+    """PredRNN: memory that climbs through its layers."""
+
+    name = "predrnn"
+    features: Count = 128
+    """Channels of a layer."""
+    layers: Count = 1
+    kernel_size: Count = 3
+    """Side of the kernels."""
+    patch: Count = 4
+    """Side of the patches that a frame is cut into."""
+    remat: Remat = "none"
+    """Keep less for the backward pass, and compute it again."""
+    scheduled_sampling: Sampling = "none"
+    """In training, ever more of its own frames are read in place of true ones; reverse:
+    ever fewer at the start, too; none: its own where frames are to come."""
+
+
+@dataclass(frozen=True)
+class PredRNNV2Options(PredRNNOptions):
+    """PredRNN-V2, whose two memories are kept apart."""
+
+    name = "predrnn_v2"
+    decoupling: Amount = 0.1
+    """Weight of the loss that keeps them apart."""
 
 
 class EncoderForecaster(ModelKind):
     """One stack of cells reads the given frames, another makes those that follow."""
 
-    name = "encoder_forecaster"
-    options = CELL_OPTIONS | {"model.remat"}
+    options = EncoderForecasterOptions
 
     def build(self, config, spec) -> Network:
-        from experiments.models.cells import cell
         from lstm_jax import models
 
         options, (frames, *shape) = config.model, spec.image_shape
         given = frames - config.task.horizon
         module = models.EncoderForecaster(
-            cells=(cell(options, frames),) * options.layers,
+            cells=options.cells(frames),
             horizon=config.task.horizon,
             **_patched(config),
         )
@@ -30,13 +85,11 @@ class EncoderForecaster(ModelKind):
         return Network(module, (given, *shape), call)
 
     def convolves(self, config) -> bool:
-        return config.model.cell.startswith("conv")
+        return config.model.cell.convolves
 
 
 class FrameForecaster(ModelKind):
     """Cells that read true frames where there are any, and their own after."""
-
-    options = frozenset({"model.remat", "task.feedback"})
 
     @abstractmethod
     def cell(self, config, frames: int):
@@ -55,8 +108,9 @@ class FrameForecaster(ModelKind):
 
         def call(params, clips, batch, keys):
             sampling = None
-            if keys is not None and config.task.feedback != "free":
-                sampling = _sampling(config.task.feedback, batch["progress"][0])
+            how = config.model.scheduled_sampling
+            if keys is not None and how != "none":
+                sampling = _sampling(how, batch["progress"][0])
             outputs, sown = module.apply(
                 {"params": params},
                 clips,
@@ -65,7 +119,7 @@ class FrameForecaster(ModelKind):
                 mutable=["losses"],
             )
             found = sown.get("losses", {}).get("decoupling")
-            extra = None if found is None else config.task.decoupling * found[0]
+            extra = None if found is None else config.model.decoupling * found[0]
             return outputs, extra
 
         return Network(module, tuple(spec.image_shape), call)
@@ -74,34 +128,39 @@ class FrameForecaster(ModelKind):
 class Stacked(FrameForecaster):
     """Stacked convolutional cells."""
 
-    name = "stacked"
-    options = FrameForecaster.options | CELL_OPTIONS
+    options = StackedOptions
 
     def cell(self, config, frames: int):
-        from experiments.models.cells import cell
         from lstm_jax import stack
 
-        return stack(*(cell(config.model, frames),) * config.model.layers)
+        return stack(*config.model.cells(frames))
 
     def convolves(self, config) -> bool:
-        return config.model.cell.startswith("conv")
+        return config.model.cell.convolves
 
 
 class PredRNN(FrameForecaster):
     """Spatiotemporal cells, whose memory climbs through the layers."""
 
-    def __init__(self, name: str, decouple: bool):
-        self.name, self.decouple = name, decouple
+    options = PredRNNOptions
+    decouples = False
 
     def cell(self, config, frames: int):
         from lstm_jax import st_lstm
 
         return st_lstm(
             config.model.features,
-            (config.model.kernel,) * 2,
+            (config.model.kernel_size,) * 2,
             layers=config.model.layers,
-            decouple=self.decouple,
+            decouple=self.decouples,
         )
+
+
+class PredRNNV2(PredRNN):
+    """With a loss that keeps its memories apart."""
+
+    options = PredRNNV2Options
+    decouples = True
 
 
 def _patched(config) -> dict[str, Any]:
@@ -109,7 +168,7 @@ def _patched(config) -> dict[str, Any]:
     return shared(config) | dict(patch=config.model.patch, remat=remat)
 
 
-def _sampling(feedback: str, progress):
+def _sampling(how: str, progress):
     """Odds that an own answer is read among the given frames, and the later ones.
 
     `progress` is the share of the run that is over. Reversed: Wang et al. 2021,
@@ -118,16 +177,11 @@ def _sampling(feedback: str, progress):
     import jax.numpy as jnp
 
     late = jnp.clip(2 * progress, 0, 1)
-    if feedback == "scheduled":
+    if how == "scheduled":
         return 0.0, late
     middle = jnp.clip(4 * progress - 1, 0, 1)  # of the second quarter
     early = jnp.where(progress < 0.5, 0.5 * jnp.exp(-5 * middle), 0)
     return early, 0.5 + 0.5 * middle
 
 
-KINDS = (
-    EncoderForecaster(),
-    Stacked(),
-    PredRNN("predrnn", decouple=False),
-    PredRNN("predrnn_v2", decouple=True),
-)
+KINDS = (EncoderForecaster(), Stacked(), PredRNN(), PredRNNV2())

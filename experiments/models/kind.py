@@ -4,9 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from experiments.options import ModelOptions
 from experiments.spec import DataSpec
-
-CELL_OPTIONS = frozenset({"model.init", "model.recurrent_init", "model.forget_bias"})
 
 
 class Network(NamedTuple):
@@ -37,16 +36,19 @@ class ModelKind(ABC):
     """What is particular to one kind of network.
 
     Attributes:
-      name: of `--model.kind`.
+      options: the dataclass behind `--model`, whose name is this network's.
       explains: whether how it reads can be drawn and diagnosed step by step.
       reads_lengths: whether sequences may have lengths of their own.
-      options: what it heeds that other networks do not, such as "model.boxes".
     """
 
-    name: str
+    options: type[ModelOptions]
     explains = False
     reads_lengths = False
-    options: frozenset[str] = frozenset()
+
+    @property
+    def name(self) -> str:
+        """Of `--model`."""
+        return self.options.name
 
     @abstractmethod
     def build(self, config, spec: DataSpec) -> Network:
@@ -59,6 +61,10 @@ class ModelKind(ABC):
     def pretrained(self, config) -> dict[str, Any]:
         """Params that come from a file in place of random ones."""
         return {}
+
+    def pixel_statistics(self, config) -> tuple[list[float], list[float]] | None:
+        """Means and standard deviations of pixels that it wants, whatever the data."""
+        return None
 
 
 def shared(config) -> dict[str, Any]:

@@ -1,10 +1,43 @@
 """Networks that read lines of text: of a VGSL spec, and the CRNN."""
 
 from abc import abstractmethod
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+from experiments.choices import Size
 from experiments.errors import UsageError
 from experiments.models.kind import ModelKind, Network, shared
+from experiments.options import RecurrentOptions
+
+
+@dataclass(frozen=True)
+class TextOptions(RecurrentOptions):
+    """What these networks share."""
+
+    pad: ClassVar[int] = 0
+
+
+@dataclass(frozen=True)
+class CRNNOptions(TextOptions):
+    """A CNN, two bidirectional LSTMs and CTC (Shi et al. 2017)."""
+
+    name = "crnn"
+
+
+@dataclass(frozen=True)
+class VGSLOptions(TextOptions):
+    """The network of a VGSL spec."""
+
+    name = "vgsl"
+    spec: str = (
+        "[1,32,0,1 Cr5,5,24,4,3 Gn3 Cr3,3,48,2,1 Gn6 Cr3,3,64,2,1 Gn8 S1(1x0)1,3 "
+        "Cr1,1,80 Lbx96]"
+    )
+    """Its layers, in Tesseract's or kraken's dialect; the output, as wide as the
+    alphabet, is put to it."""
+    pad: Size = 0
+    """Columns of zeros before and after each line; kraken's networks want 16 of
+    them."""
 
 
 class TextModel(ModelKind):
@@ -25,7 +58,7 @@ class TextModel(ModelKind):
 
         from lstm_jax.models.readers import masked
 
-        module, margin = self.module(config, spec.outputs), config.model.margin
+        module, margin = self.module(config, spec.outputs), config.model.pad
 
         def call(params, inputs, batch, keys):
             lengths = batch.get("lengths")
@@ -40,7 +73,7 @@ class TextModel(ModelKind):
 
     def steps(self, config, widths: Any) -> Any:
         """Steps that come out of lines of so many columns: an int, or an array."""
-        return self.line_spec(config, 2).steps(widths + 2 * config.model.margin)
+        return self.line_spec(config, 2).steps(widths + 2 * config.model.pad)
 
     def height(self, config) -> int:
         """Pixels that lines are scaled to.
@@ -60,7 +93,7 @@ class TextModel(ModelKind):
 
 
 class CRNN(TextModel):
-    name = "crnn"
+    options = CRNNOptions
 
     def line_spec(self, config, outputs: int):
         from lstm_jax.models import crnn
@@ -74,8 +107,7 @@ class CRNN(TextModel):
 
 
 class VGSL(TextModel):
-    name = "vgsl"
-    options = frozenset({"model.spec", "model.margin"})
+    options = VGSLOptions
 
     def line_spec(self, config, outputs: int):
         """The spec of `--model.spec`, with an output of so many classes.

@@ -1,11 +1,10 @@
 """Several runs beside each other: a table, overlaid curves, tests between pairs."""
 
-import dataclasses
 import hashlib
 import itertools
 from typing import Any
 
-from experiments.config import flat
+from experiments.choices import flat, to_dict
 from experiments.reporting.page import Picture, Section, Table, Words, number
 from experiments.reporting.sections import between, plural, value
 
@@ -192,11 +191,15 @@ def _pairs(pairs) -> Section:
 
 
 def _differences(names, runs) -> Section:
-    options = [flat(dataclasses.asdict(run.config)) for run in runs]
+    options = [flat(to_dict(run.config)) for run in runs]
+    values = {
+        key: [str(each.get(key, "")) for each in options]
+        for key in dict.fromkeys(key for each in options for key in each)
+    }
     rows = tuple(
-        (key, *(str(each[key]) for each in options))
-        for key in options[0]
-        if key not in _PLACE and len({str(each[key]) for each in options}) > 1
+        (key, *each)
+        for key, each in values.items()
+        if key not in _PLACE and len(set(each)) > 1
     )
     if not rows:
         words = "The configurations are the same."

@@ -1,9 +1,9 @@
 """The sections of a run's report, each a pure function of what was judged."""
 
-import dataclasses
 from typing import Any
 
-from experiments.config import flat, preset, train_line
+from experiments.choices import flat, to_dict
+from experiments.config import preset, train_line
 from experiments.presets import PRESETS
 from experiments.reporting.page import (
     Code,
@@ -74,7 +74,7 @@ def head(judged) -> tuple[Any, ...]:
             )
         )
     names = {name: label for name, label, _ in judged.kind.metrics}
-    unit = judged.config.task.unit
+    unit = getattr(judged.config.task, "unit", "")
     tiles = tuple(
         (
             names[name],
@@ -245,9 +245,11 @@ def model(judged) -> Section:
 def configuration(judged) -> Section:
     """What differs from the preset, the line that trains it, and every option."""
     name = judged.preset if judged.preset in PRESETS else "digits"
-    base, now = (flat(dataclasses.asdict(c)) for c in (preset(name), judged.config))
+    base, now = (flat(to_dict(c)) for c in (preset(name), judged.config))
     rows = tuple(
-        (key, str(base[key]), str(now[key])) for key in now if now[key] != base[key]
+        (key, str(base.get(key, "")), str(now[key]))
+        for key in now
+        if now[key] != base.get(key, "")
     )
     blocks: list[Any] = []
     if name != judged.preset:

@@ -7,7 +7,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from experiments.config import Config, flat, from_dict, preset, read_run
+from experiments.choices import flat, to_dict
+from experiments.config import Config, from_dict, preset, read_run
 from experiments.errors import UsageError
 
 # What a resumed run may change: it changes no number beyond its rounding.
@@ -16,9 +17,9 @@ FREE = {
     "overwrite",
     "accelerator",
     "parallel",
-    "accumulate",
-    "feed",
-    "steps_per_dispatch",
+    "grad_accum_steps",
+    "data_placement",
+    "steps_per_execution",
     "distributed",
     "coordinator",
     "processes",
@@ -27,7 +28,7 @@ FREE = {
     "tensorboard",
     "compilation_cache",
     "log_every",
-    "select",
+    "test_checkpoint",
     "baselines",
     "data.dir",
     "data.manual_dir",
@@ -97,12 +98,12 @@ def directory_of(name: str, config: Config) -> Path:
             )
     elif old is not None:
         # What an older version did not know of had the default of today.
-        was = flat(dataclasses.asdict(from_dict(old["config"])))
-        now = flat(dataclasses.asdict(config))
+        was = flat(to_dict(from_dict(old["config"])))
+        now = flat(to_dict(config))
         changed = [
-            f"{key} was {was[key]!r}, is {now[key]!r}"
-            for key in now
-            if key not in FREE and was[key] != now[key]
+            f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
+            for key in now | was
+            if key not in FREE and was.get(key) != now.get(key)
         ]
         if changed:
             raise UsageError(

@@ -139,10 +139,10 @@ def _wanted(path: Path) -> str:
     if not _extends_labels(saved):
         return "model.features, model.cell and model.encoder must be as they are there"
     model, normalize = saved["config"]["model"], saved["config"]["data"]["normalize"]
-    margin = f" --model.margin={model['margin']}" if model.get("margin") else ""
+    pad = f" --model.pad={model['pad']}" if model.get("pad") else ""
     return (
-        f"its network is --model.kind={model['kind']} --model.spec='{model['spec']}'"
-        f"{margin} --data.normalize={normalize}"
+        f"its network is --model={model['name']} --model.spec='{model['spec']}'"
+        f"{pad} --data.normalize={normalize}"
     )
 
 

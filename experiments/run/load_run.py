@@ -3,11 +3,11 @@
 This file imports nothing heavy, so that `predict --help` is instant.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
+from experiments.choices import to_dict
 from experiments.config import from_dict, read_run
 from experiments.errors import UsageError
 
@@ -90,18 +90,18 @@ def _of_kraken(path: Path) -> dict[str, Any]:
         "data": path.name,
         "data.normalize": "inverted",
         "model.spec": str(spec),
-        "model.margin": kraken.MARGIN,
+        "model.pad": kraken.MARGIN,
     }
     config = override(presets.PRESETS["text-lines"][1], options)
     about = dict(
         dataset=path.name,
         classes=list(alphabet),
-        image_shape=[MODELS[config.model.kind].height(config), kraken.MARGIN, 1],
+        image_shape=[MODELS[config.model.name].height(config), kraken.MARGIN, 1],
         outputs=1 + len(alphabet),
         pixel_offset=[255.0],
         pixel_scale=[-1 / 255],
     )
-    return {"config": dataclasses.asdict(config), "data": about}
+    return {"config": to_dict(config), "data": about}
 
 
 def read_weights(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments.config import flat
+from experiments.choices import flat
 
 
 class Board:

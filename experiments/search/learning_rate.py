@@ -5,11 +5,11 @@ networks", section 3.3, there with a linear ramp): the rate rises with every ste
 the training loss says from where on it teaches, and from where on it destroys.
 """
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from experiments.choices import to_dict
 from experiments.config import Config, check, override, preset
 from experiments.errors import UsageError
 
@@ -76,7 +76,7 @@ def find(name: str, config: Config) -> RangeTest:
         directory / "lr_find.json",
         {
             "preset": name,
-            "config": dataclasses.asdict(config),
+            "config": to_dict(config),
             **found._asdict(),
             "rates": rates,
             "losses": losses,
@@ -141,7 +141,7 @@ def _losses(config: Config, directory: Path) -> list[float]:
     from lstm_jax import data, training
 
     devices = training.select_accelerator(config.accelerator)
-    training.check_batch_size(config.batch_size, len(devices), config.accumulate)
+    training.check_batch_size(config.batch_size, len(devices), config.grad_accum_steps)
     mesh = training.data_mesh(devices)
     if config.compilation_cache:
         training.keep_compiled(data.default_root() / "compiled")
@@ -157,7 +157,7 @@ def _losses(config: Config, directory: Path) -> list[float]:
         mesh,
         config.parallel,
         data=experiment.resident_data(),
-        accumulate=config.accumulate,
+        accumulate=config.grad_accum_steps,
     )
     key_params, key_run = jax.random.split(jax.random.key(config.seed))
     params = experiment.init(key_params, pretrained=True)

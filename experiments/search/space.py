@@ -9,23 +9,14 @@
 Texts (folders, data sets, patterns) are never searched: `..` is part of a path.
 """
 
-import dataclasses
 import difflib
 import math
-import types
-from collections.abc import Sequence
-from typing import (
-    Any,
-    Literal,
-    NamedTuple,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, NamedTuple
 
-from experiments.config import Config, check, override
+from experiments.choices import Option
+from experiments.config import Config, check, chooses, options, override, unknown
 from experiments.errors import UsageError
+from experiments.flags import pairs
 
 # Drawn on a log scale unless told otherwise: what matters of them is the magnitude.
 _LOG = ("optimizer.learning_rate", "optimizer.weight_decay")
@@ -73,39 +64,69 @@ class Choices(NamedTuple):
 Space = dict[str, Range | Choices]
 
 
-def split_flags(arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """`(searched values by name, the other arguments)` of a command line."""
-    kinds, searched, others = _kinds(), {}, []
-    arguments = list(arguments)
-    while arguments:
-        argument = arguments.pop(0)
-        flag, equals, value = argument.partition("=")
-        name = flag.removeprefix("--").replace("-", "_")
-        if not flag.startswith("--") or name not in kinds:
-            others.append(argument)
-            continue
-        if not equals and arguments and not arguments[0].startswith("--"):
-            value = arguments[0]
-        if _is_searched(kinds[name], value):
+def split(config: Config, options: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+    """A configuration with the values of options, and those that are searched.
+
+    Args:
+      config: of a preset.
+      options: by name; a range in words, "8..32", or a list is searched.
+    """
+    options = {name.replace("__", "."): value for name, value in options.items()}
+    searched = {name: v for name, v in options.items() if _may_be_searched(v)}
+    fixed = {name: v for name, v in options.items() if name not in searched}
+    config = override(config, fixed)
+    known = _options(config, searched)
+    texts = {name: v for name, v in searched.items() if not is_searched(known, name, v)}
+    return override(config, texts), {n: searched[n] for n in searched if n not in texts}
+
+
+def split_flags(config: Config, flags: list[str]) -> tuple[dict[str, str], list[str]]:
+    """`(searched values by name, the other flags)` of a command line."""
+    given = pairs(flags)
+    maybe = {name: value for name, value, _ in given if _may_be_searched(value)}
+    known = _options(config, maybe)
+    searched, others, at = {}, [], 0
+    for name, value, count in given:
+        if is_searched(known, name, value):
             searched[name] = value
-            if not equals:
-                arguments.pop(0)
         else:
-            others.append(argument)
+            others += flags[at : at + count]
+        at += count
     return searched, others
 
 
-def split_options(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The same of `sweep(..., model__features=[32, 64])`, with lists as well."""
-    kinds, searched, fixed = _kinds(), {}, {}
-    for name, value in options.items():
-        name = name.replace("__", ".")
-        listed = isinstance(value, list | tuple)
-        if name in kinds and (listed or _is_searched(kinds[name], value)):
-            searched[name] = value
-        else:
-            fixed[name] = value
-    return searched, fixed
+def _may_be_searched(value: Any) -> bool:
+    if isinstance(value, str):
+        return "," in value or ".." in value
+    return isinstance(value, list | tuple)
+
+
+def is_searched(known: dict[str, Option], name: str, value: Any) -> bool:
+    """Whether a value is a range or a list, and not a text with such characters."""
+    if name not in known or not _may_be_searched(value):
+        return False
+    return not (isinstance(value, str) and str in known[name].types)
+
+
+def _options(config: Config, searched: dict[str, Any]) -> dict[str, Option]:
+    """Options by name, those of the other kinds that are searched included."""
+    known = {option.name: option for option in options(config)}
+    for name in list(known):
+        value = searched.get(name, ())
+        if not chooses(config, name) or ".." in value:
+            continue
+        for word in value.split(",") if isinstance(value, str) else value:
+            other = override(config, {name: str(word).strip()})
+            known = {option.name: option for option in options(other)} | known
+    return known
+
+
+def with_values(config: Config, values: dict[str, Any]) -> Config:
+    """A configuration with drawn values; one that its kinds do not have is left out."""
+    chosen = {name: v for name, v in values.items() if chooses(config, name)}
+    config = override(config, chosen)
+    known = {option.name for option in options(config)}
+    return override(config, {n: v for n, v in values.items() if n in known})
 
 
 def read(config: Config, searched: dict[str, Any]) -> tuple[Config, Space]:
@@ -121,16 +142,18 @@ def read(config: Config, searched: dict[str, Any]) -> tuple[Config, Space]:
     Raises:
       UsageError: a text that cannot be understood, a value that no run can have.
     """
-    kinds = _kinds()
-    space = {name: _read(name, text, kinds[name]) for name, text in searched.items()}
-    config = check(
-        override(config, {name: s.ends()[0] for name, s in space.items()}), space
-    )
+    known = _options(config, searched)
+    for name in searched:
+        if name not in known:
+            raise UsageError(unknown(config, name))
+    space = {name: _read(name, text, known[name]) for name, text in searched.items()}
+    first = {name: s.ends()[0] for name, s in space.items()}
+    config = check(with_values(config, first))
     for name, searching in space.items():
         if name in _UNSEARCHED:
             raise UsageError(f"{name} is of a run, not of what it learns; give it once")
         for value in searching.ends():
-            check(override(config, {name: value}), space)
+            check(with_values(config, first | {name: value}))
     if "epochs" in space and config.steps is not None:
         raise UsageError(
             f"epochs are searched, but steps={config.steps} overrides them; add "
@@ -139,49 +162,26 @@ def read(config: Config, searched: dict[str, Any]) -> tuple[Config, Space]:
     return config, space
 
 
-def _kinds(kind: type = Config, prefix: str = "") -> dict[str, tuple]:
-    """What each flag may hold, by its dotted name: types, and names of a Literal."""
-    found = {}
-    for name, hint in get_type_hints(kind).items():
-        if dataclasses.is_dataclass(hint):
-            found |= _kinds(hint, f"{prefix}{name}.")
-        else:
-            union = get_origin(hint) in (types.UnionType, Union)
-            parts = get_args(hint) if union else (hint,)
-            found[prefix + name] = tuple(
-                one
-                for part in parts
-                for one in (get_args(part) if get_origin(part) is Literal else (part,))
-            )
-    return found
-
-
-def _is_searched(kinds: tuple, value: Any) -> bool:
-    if not isinstance(value, str) or str in kinds:
-        return False
-    return "," in value or ".." in value
-
-
-def _read(name: str, value: Any, kinds: tuple) -> Range | Choices:
+def _read(name: str, value: Any, option: Option) -> Range | Choices:
     if isinstance(value, str) and ".." in value:
-        return _range(name, value, kinds)
+        return _range(name, value, option)
     if isinstance(value, str):
-        value = [_value(name, word.strip(), kinds) for word in value.split(",")]
+        value = [option.read(word.strip()) for word in value.split(",")]
     values = tuple(dict.fromkeys(value))
     if len(values) < 2:
         raise UsageError(f"{name}={list(values)} leaves nothing to choose from")
     return Choices(values)
 
 
-def _range(name: str, text: str, kinds: tuple) -> Range:
+def _range(name: str, text: str, option: Option) -> Range:
     ends, colon, scale = text.partition(":")
     if colon and scale not in _SCALES:
         near = difflib.get_close_matches(scale, _SCALES, n=1)
         hint = f"; did you mean :{near[0]}?" if near else ""
         raise UsageError(f"{name}={text}: a range ends in :log or :linear{hint}")
-    whole = int in kinds
-    if not whole and float not in kinds:
-        names = ",".join(str(k) for k in kinds if isinstance(k, str)) or "True,False"
+    whole = int in option.types
+    if not whole and float not in option.types:
+        names = ",".join(option.words) or "True,False"
         raise UsageError(f"{name}={text}: it takes no range, but a list, as {names}")
     low, _, high = ends.partition("..")
     try:
@@ -200,22 +200,3 @@ def _range(name: str, text: str, kinds: tuple) -> Range:
             ":linear"
         )
     return Range(low, high, log, whole)
-
-
-def _value(name: str, word: str, kinds: tuple) -> Any:
-    """One word of a list as what its flag takes."""
-    if word == "None" and type(None) in kinds or word in kinds:
-        return None if word == "None" else word
-    if bool in kinds and word.lower() in ("true", "false"):
-        return word.lower() == "true"
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                return kind(word)
-            except ValueError:
-                continue
-    names = [k for k in kinds if isinstance(k, str)]
-    near = difflib.get_close_matches(word, names, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    wanted = names + [k.__name__ for k in kinds if isinstance(k, type)]
-    raise UsageError(f"{name}: {word!r} is none of {', '.join(wanted)}{hint}")

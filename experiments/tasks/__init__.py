@@ -1,4 +1,4 @@
-"""The table of tasks, by the names of `--task.name`."""
+"""The table of tasks, by the names of `--task`."""
 
 from experiments.tasks import (
     classification,

@@ -1,12 +1,24 @@
 """Classification: one class of several for each picture or clip."""
 
+from dataclasses import dataclass
 from typing import Any
 
+from experiments.choices import Fraction
+from experiments.options import TaskOptions
 from experiments.tasks.labels import LabelTask
 
 
-class Classification(LabelTask):
+@dataclass(frozen=True)
+class Options(TaskOptions):
+    """One class of several."""
+
     name = "classification"
+    label_smoothing: Fraction = 0.0
+    """Share of each target that is spread over all classes."""
+
+
+class Classification(LabelTask):
+    options = Options
     answers_right_or_wrong = True
     metrics = (
         ("accuracy", "accuracy", "max"),

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UsageError
+from experiments.options import Images, Noise
 from experiments.tasks.kind import PerFileTask
 
 SHOWN = 6  # of the best and of the worst
@@ -13,7 +14,8 @@ SHOWN = 6  # of the best and of the worst
 class DensePrediction(PerFileTask):
     """Answers for every pixel or place, of pictures or of all frames of clips."""
 
-    moves_targets = True
+    data = Images
+    augment = Noise  # what moves pixels would have to move their targets
     to_onnx = False
     columns = ("picture", "found", "")
     note = ""
@@ -22,15 +24,11 @@ class DensePrediction(PerFileTask):
     def cross_validates(self) -> str:
         return f"folds are not for a {self.name}, whose targets are no classes"
 
-    def check(self, config) -> None:
-        if config.data.noise_rows:
-            raise UsageError(f"data.noise_rows is not for a {self.name}")
-
     def check_data(self, config, dataset) -> None:
         super().check_data(config, dataset)
         from experiments.models import MODELS
 
-        halvings = MODELS[config.model.kind].halvings(config)
+        halvings = MODELS[config.model.name].halvings(config)
         h, w = dataset.image_shape[-3:-1]
         times = 2**halvings
         if h % times or w % times:
@@ -39,7 +37,7 @@ class DensePrediction(PerFileTask):
                 "resize them, such as "
                 f"--data.size={max(times, round(max(h, w) / times) * times)}"
             )
-        MODELS[config.model.kind].check_data(config, dataset)
+        MODELS[config.model.name].check_data(config, dataset)
 
     def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
         import numpy as np

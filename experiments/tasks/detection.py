@@ -1,16 +1,25 @@
 """Detection: boxes around things, each with a class and a score."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.options import TaskOptions
 from experiments.tasks.dense import DensePrediction, size_of
 from experiments.tasks.kind import past_the_end
 
 
-class Detection(DensePrediction):
+@dataclass(frozen=True)
+class Options(TaskOptions):
+    """Boxes around things, each with a class and a score."""
+
     name = "detection"
-    models = ("emitter", "bottleneck")
+
+
+class Detection(DensePrediction):
+    options = Options
+    models = ("recurrent_detector", "bottleneck")
     target_type = "boxes"
     note = "; white boxes are true"
     metrics = (
@@ -30,7 +39,7 @@ class Detection(DensePrediction):
         from experiments.models import MODELS
         from lstm_jax import tasks
 
-        emits = MODELS[config.model.kind].emits(config)
+        emits = MODELS[config.model.name].emits(config)
         size = tuple(spec.image_shape[-3:-1])
         return tasks.detection(spec.classes, size, emits=emits)
 

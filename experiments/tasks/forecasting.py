@@ -1,20 +1,33 @@
 """Forecasting: the frames that follow those of a clip."""
 
 import collections
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from experiments.choices import Count
 from experiments.errors import UsageError
+from experiments.options import Clips, Geometry, TaskOptions
 from experiments.tasks.kind import PerFileTask
 
 WORST = 3  # clips that a report shows
 
 
-class Forecasting(PerFileTask):
+@dataclass(frozen=True)
+class Options(TaskOptions):
+    """The frames that follow those of a clip."""
+
     name = "forecasting"
+    loss: Literal["mse", "l1", "bce", "ssim"] = "mse"
+    horizon: Count = 10
+    """Frames to predict, the last of each clip."""
+
+
+class Forecasting(PerFileTask):
+    options = Options
     models = ("encoder_forecaster", "stacked", "predrnn", "predrnn_v2")
-    losses = ("mse", "l1", "bce", "ssim")
-    mixes_targets = False
+    data = Clips
+    augment = Geometry
     cross_validates = "folds are for tasks with targets, which a forecast has not"
     to_onnx = False
     columns = ("clip", "film")

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from experiments.errors import UsageError
+from experiments.options import Augment, Data, LabelledImages, Noise, TaskOptions
 from experiments.spec import DataSpec
 
 NO_TARGETS = {  # how a data set gets targets of a type
@@ -21,14 +22,11 @@ class TaskKind(ABC):
     """What is particular to one task; the methods here do what most tasks want.
 
     Attributes:
-      name: of `--task.name`.
-      models: names of `--model.kind` that can learn it.
+      options: the dataclass behind `--task`, whose name is this task's.
+      models: names of `--model` that can learn it, the default first.
+      data: the dataclass behind `--data`.
+      augment: the dataclass behind `--augment`.
       target_type: what targets have to be: "labels", "masks", "boxes" or "text".
-      losses: names of `--task.loss` that it knows.
-      options: what it heeds that other tasks do not, such as "task.dice".
-      moves_targets: whether augmentation that moves a picture would have to move its
-        targets as well, so that only noise is allowed.
-      mixes_targets: whether targets can be mixed in pairs.
       cross_validates: None, or why its examples cannot be dealt to folds.
       extends_labels: whether a run gives its labels on to one that begins from it.
       bucketed: whether examples differ in width, and are padded by buckets.
@@ -41,13 +39,11 @@ class TaskKind(ABC):
         the others.
     """
 
-    name: str
-    models: tuple[str, ...] = ("reader",)
+    options: type[TaskOptions]
+    models: tuple[str, ...] = ("classifier",)
+    data: type[Data] = LabelledImages
+    augment: type[Noise] = Augment
     target_type = "labels"
-    losses: tuple[str, ...] = ("mse",)
-    options: frozenset[str] = frozenset()
-    moves_targets = False
-    mixes_targets = True
     cross_validates: str | None = None
     extends_labels = False
     bucketed = False
@@ -58,11 +54,12 @@ class TaskKind(ABC):
     headlines: tuple[str, ...] = ()
     by_class: tuple[str, tuple[str, ...]] | None = None
 
-    # Options and data
+    @property
+    def name(self) -> str:
+        """Of `--task`."""
+        return self.options.name
 
-    def check(self, config) -> None:
-        """Refuses options that do not go with the task."""
-        return None
+    # Options and data
 
     def load_size(self, config) -> int | None:
         """Pixels that pictures are scaled to."""
@@ -100,16 +97,16 @@ class TaskKind(ABC):
         """The fields of a `DataSpec` that normalise inputs."""
         import numpy as np
 
+        from experiments.models import MODELS
         from lstm_jax import data
-        from lstm_jax.models import resnet
 
         # Features have a mean and a variance each, and no range to bring to [0, 1].
         pixels = train.inputs.dtype == np.uint8
         how = config.data.normalize if pixels else "standard"
         offset, scale = data.normalization(train.inputs, how, train.lengths)
-        if config.model.resnet_depth:  # three: grey becomes the same in all channels
-            offset = np.asarray(resnet.PIXEL_MEAN)
-            scale = 1 / np.asarray(resnet.PIXEL_STD)
+        wanted = MODELS[config.model.name].pixel_statistics(config)
+        if wanted:  # three: grey becomes the same in all channels
+            offset, scale = np.asarray(wanted[0]), 1 / np.asarray(wanted[1])
         return dict(pixel_offset=offset.tolist(), pixel_scale=scale.tolist())
 
     def measure_targets(self, dataset) -> dict[str, Any]:

@@ -44,5 +44,5 @@ def _check_labels(name: str, dataset) -> None:
     if name != has:
         raise UsageError(
             f"{dataset.name} has {words} as targets, but the task is {name}; use "
-            f"--task.name={has}"
+            f"--task={has}"
         )

@@ -1,14 +1,22 @@
 """Several labels of yes or no for each clip, or for each of its steps."""
 
+from dataclasses import dataclass
 from typing import Any
 
-from experiments.errors import UsageError
+from experiments.options import TaskOptions
 from experiments.tasks.kind import past_the_end
 from experiments.tasks.labels import LabelTask
 
 
-class Multilabel(LabelTask):
+@dataclass(frozen=True)
+class Options(TaskOptions):
+    """Several labels of yes or no."""
+
     name = "multilabel"
+
+
+class Multilabel(LabelTask):
+    options = Options
     columns = ("picture", "label")
     metrics = (
         ("accuracy", "accuracy", "max"),
@@ -23,14 +31,9 @@ class Multilabel(LabelTask):
         ("roc_auc", "average_precision", "f1", "precision", "recall", "support"),
     )
 
-    def check_data(self, config, dataset) -> None:
-        super().check_data(config, dataset)
+    def measure_targets(self, dataset) -> dict[str, Any]:
         by_step = dataset.splits["train"].targets.ndim == 3
-        if config.model.per_step != by_step:
-            raise UsageError(
-                f"{dataset.name} has labels for every {'step' if by_step else 'clip'}; "
-                f"use --model.per-step={by_step}"
-            )
+        return super().measure_targets(dataset) | dict(per_step=by_step)
 
     def objective(self, config, spec):
         from lstm_jax import tasks

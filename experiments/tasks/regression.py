@@ -1,13 +1,24 @@
 """Regression: numbers for each picture or clip."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
+from experiments.options import TaskOptions
 from experiments.tasks.labels import LabelTask
 
 
-class Regression(LabelTask):
+@dataclass(frozen=True)
+class Options(TaskOptions):
+    """Numbers."""
+
     name = "regression"
-    losses = ("mse", "huber")
+    loss: Literal["mse", "huber"] = "mse"
+    unit: str = ""
+    """Of the targets, for labels."""
+
+
+class Regression(LabelTask):
+    options = Options
     metrics = (
         ("mae", "mean absolute error", "min"),
         ("rmse", "root mean squared error", "min"),

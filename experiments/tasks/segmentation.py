@@ -1,17 +1,28 @@
 """Segmentation: a class for every pixel."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.choices import Amount
+from experiments.options import TaskOptions
 from experiments.tasks.dense import DensePrediction, size_of
 from experiments.tasks.kind import past_the_end
 
 
-class Segmentation(DensePrediction):
+@dataclass(frozen=True)
+class Options(TaskOptions):
+    """A class for every pixel."""
+
     name = "segmentation"
+    dice: Amount = 1.0
+    """Weight of the Dice loss beside the cross-entropy."""
+
+
+class Segmentation(DensePrediction):
+    options = Options
     models = ("renet", "unet")
     target_type = "masks"
-    options = frozenset({"task.dice"})
     metrics = (
         ("mean_iou", "mean IoU", "max"),
         ("dice", "Dice, mean over classes", "max"),

@@ -2,11 +2,14 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from experiments.choices import Size
 from experiments.errors import UsageError
+from experiments.options import LineAugment, Lines, TaskOptions
 from experiments.tasks.kind import TaskKind
 
 SHOWN = 24  # lines on a sheet
@@ -28,16 +31,25 @@ def _as_alto(answers: list[dict]) -> str:
     return alto.as_alto(answers)
 
 
+@dataclass(frozen=True)
+class Options(TaskOptions):
+    """The characters of a line."""
+
+    name = "text_recognition"
+    beam_width: Size = 0
+    """Of a beam search for the text; 0: the best path."""
+
+
 class TextRecognition(TaskKind):
-    name = "recognition"
+    options = Options
     models = ("vgsl", "crnn")
+    data = Lines
+    augment = LineAugment
     target_type = "text"
-    moves_targets = True
-    cross_validates = "folds are not for a recognition, whose targets are no classes"
+    cross_validates = "folds are not for text recognition, whose targets are no classes"
     bucketed = True
     extends_labels = True
     prints_at_once = True
-    options = frozenset({"task.beams", "data.buckets", "augment.warp"})
     metrics = (
         ("cer", "character error rate", "min"),
         ("wer", "word error rate", "min"),
@@ -49,14 +61,10 @@ class TextRecognition(TaskKind):
     headlines = ("cer", "wer", "exact")
     formats = MappingProxyType({".txt": _as_text, ".xml": _as_alto})
 
-    def check(self, config) -> None:
-        if config.data.noise_rows:
-            raise UsageError(f"data.noise_rows is not for a {self.name}")
-
     def load_size(self, config) -> int:
         from experiments.models import MODELS
 
-        return MODELS[config.model.kind].height(config)
+        return MODELS[config.model.name].height(config)
 
     def prepare(self, config, dataset, known):
         return (
@@ -81,7 +89,8 @@ class TextRecognition(TaskKind):
     def objective(self, config, spec):
         from lstm_jax import tasks
 
-        return tasks.text_recognition(spec.classes, beams=config.task.beams or None)
+        beams = config.task.beam_width or None
+        return tasks.text_recognition(spec.classes, beams=beams)
 
     def widths(self, config, dataset, training: bool) -> tuple[int, ...]:
         """Those that suit the training lines, and one more where others are wider.
@@ -162,7 +171,7 @@ def readable(config, dataset, known: Sequence[str]):
     more = {name: relabelled(split) for name, split in (dataset.more or {}).items()}
     train, notes = splits["train"], list(dataset.notes)
     bad = metrics.infeasible(
-        train.targets, MODELS[config.model.kind].steps(config, train.lengths)
+        train.targets, MODELS[config.model.name].steps(config, train.lengths)
     )
     if bad.any():
         first = int(bad.argmax())
@@ -232,13 +241,13 @@ def sheet(config, dataset, predictions, losses, *, worst: bool):
     split = dataset.splits["test"]
     order = np.argsort(-losses, kind="stable") if worst else np.arange(len(losses))
     shown = order[:SHOWN]
-    sides = ((0, 0), (config.model.margin,) * 2)
+    sides = ((0, 0), (config.model.pad,) * 2)
     lines = (split.inputs[k, :, : split.lengths[k], 0] for k in shown)
     return figures.lines_figure(
         [np.pad(line, sides, constant_values=255) for line in lines],
         [tasks.text_of(split.targets[k], dataset.classes) for k in shown],
         predictions[shown],
-        MODELS[config.model.kind].steps(config, split.lengths[shown]),
+        MODELS[config.model.name].steps(config, split.lengths[shown]),
         dataset.classes,
         title="The worst lines" if worst else "The first lines",
     )
@@ -282,12 +291,12 @@ def predict_lines(predictor, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
                     inputs[k, :, : image.shape[1]] = image
                     lengths[k] = image.shape[1]
                 outputs = predictor(inputs=inputs, lengths=lengths)
-                steps = MODELS[config.model.kind].steps(config, lengths)
+                steps = MODELS[config.model.name].steps(config, lengths)
                 for k, (row, _) in enumerate(part):
                     length = int(lengths[k])
                     size = data.picture_size(Path(row["path"])) or (high, length)
                     row["size"] = [int(size[1]), int(size[0])]
-                    sides = config.model.margin * size[1] / length
+                    sides = config.model.pad * size[1] / length
                     about_line = outputs[k], int(steps[k]), size[1], sides
                     row |= answer(spec.classes, *about_line)
         yield from rows

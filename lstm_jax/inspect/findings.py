@@ -115,8 +115,8 @@ def _gradients(layers: Iterable[LayerMeasures]) -> Finding | None:
 
 def _remember(layer: LayerMeasures) -> str:
     if "f" in layer.gates:
-        return "--model.forget-bias=chrono, or --model.pooling=mean"
-    return "--model.cell=lstm --model.forget-bias=chrono, or --model.pooling=mean"
+        return "--model.cell.forget-bias=chrono, or --model.pooling=mean"
+    return "--model.cell=lstm --model.cell.forget-bias=chrono, or --model.pooling=mean"
 
 
 def _saturated(layers: Iterable[LayerMeasures]) -> Finding | None:
@@ -144,7 +144,7 @@ def _dead(layers: Iterable[LayerMeasures]) -> Finding | None:
         return None
     cure = "a smaller --optimizer.learning-rate"
     if not layer.gates:
-        cure = f"--model.activation=leaky_relu, {cure}"
+        cure = f"--model.cell.activation=leaky_relu, {cure}"
     return Finding(
         "dead_units",
         count / width,
@@ -174,7 +174,8 @@ def _updates(ratios: dict[str, float]) -> Finding | None:
             "large_updates",
             ratios[name],
             f"one step changes {name} by {ratios[name]:.2g} of its norm",
-            "a smaller --optimizer.learning-rate, --optimizer.warmup-steps=200",
+            "a smaller --optimizer.learning-rate, "
+            "--optimizer.schedule.warmup-steps=200",
         )
     if ratios[name] < SMALL_UPDATE:
         return Finding(

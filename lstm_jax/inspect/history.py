@@ -212,7 +212,7 @@ def _overfitting(steps, losses, val_steps, val_losses) -> Finding | None:
         f"{then:.3g} to {now:.3g}"
     )
     cure = (
-        "--stop-after=5, --model.dropout=0.3, --augment.shift=1 for pictures, "
-        "--optimizer.name=adamw --optimizer.weight-decay=1e-2"
+        "--early-stopping-patience=5, --model.dropout=0.3, --augment.translate=1 for "
+        "pictures, --optimizer=adamw --optimizer.weight-decay=1e-2"
     )
     return Finding("overfitting", number, words, cure)

@@ -17,12 +17,12 @@ SMALL_MODEL = dict(
     model__order="rows",
     model__bidirectional=False,
     model__dropout=0.0,
-    augment__shift=0,
+    augment__translate=0,
 )
 SMALL_FLAGS = (
     "--accelerator=cpu --steps=20 --batch-size=16 --no-baselines "
     "--model.features=8 --model.layers=1 --model.order=rows "
-    "--model.no-bidirectional --model.dropout=0 --augment.shift=0"
+    "--model.no-bidirectional --model.dropout=0 --augment.translate=0"
 ).split()
 
 ODD_NAMES = [

@@ -112,7 +112,7 @@ RUNS = {  # preset, shape of an example, options
     "rows": ("fashion-rows", [6, 5, 1], {}),
     "gru, both ways": ("digits", [8, 8, 1], {"model.cell": "gru"}),
     "bfloat16": ("digits", [8, 8, 3], {"precision": "bfloat16"}),
-    "convolutions": ("moving-motion", [8, 12, 12, 1], {"model.kernel": 3}),
+    "convolutions": ("moving-motion", [8, 12, 12, 1], {"model.cell.kernel_size": 3}),
     "an encoder": (
         "moving-motion",
         [8, 8, 8, 3],
@@ -127,9 +127,8 @@ RUNS = {  # preset, shape of an example, options
         "features",
         [8, 7],
         {
-            "model.per_step": True,
             "model.bidirectional": False,
-            "task.name": "multilabel",
+            "task": "multilabel",
         },
     ),
     "a regression": ("digits-angle", [8, 8, 1], {}),
@@ -139,12 +138,12 @@ RUNS = {  # preset, shape of an example, options
     "a forecast": (
         "moving-digits",
         [5, 8, 8, 1],
-        {"task.horizon": 2, "model.kernel": 3},
+        {"task.horizon": 2, "model.cell.kernel_size": 3},
     ),
     "PredRNN": (
         "moving-digits-predrnn",
         [5, 8, 8, 1],
-        {"task.horizon": 2, "model.kernel": 3},
+        {"task.horizon": 2, "model.kernel_size": 3},
     ),
 }
 

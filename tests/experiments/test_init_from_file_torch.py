@@ -103,8 +103,8 @@ def test_digits(bidirectional, layers, tmp_path):
     options = dict(
         accelerator="cpu",
         baselines=False,
-        select="last",
-        augment__shift=0,
+        test_checkpoint="last",
+        augment__translate=0,
         model__features=24,
         model__layers=layers,
         model__bidirectional=bidirectional,
@@ -130,7 +130,7 @@ def test_fashion_mnist(tmp_path):
     folder = os.environ.get("LSTM_JAX_FASHION_MNIST")
     if not folder:
         pytest.skip("LSTM_JAX_FASHION_MNIST names no folder with its four idx files")
-    options = dict(accelerator="cpu", select="last", data__manual_dir=folder)
+    options = dict(accelerator="cpu", test_checkpoint="last", data__manual_dir=folder)
     config = override(preset("fashion-rows"), options)
     dataset = load_data(config)
     steps = len(dataset.splits["train"].inputs) // config.batch_size

@@ -55,7 +55,7 @@ def options(file, tmp_path_factory):
 
 OURS = {
     "model__spec": SPEC.replace("O{O_3}", "O"),
-    "model__margin": 16,
+    "model__pad": 16,
     "data__normalize": "inverted",
 }
 
@@ -65,7 +65,7 @@ def test_training_wants_its_network_and_takes_its_weights(file, options, tmp_pat
         train("text-lines", run_dir=tmp_path / "no", **options)
     told = str(caught.value).split("its network is ")[1]
     assert f"--model.spec='{load_kraken(file).spec}'" in told
-    assert told.endswith(" --model.margin=16 --data.normalize=inverted")
+    assert told.endswith(" --model.pad=16 --data.normalize=inverted")
     config = override(preset("text-lines"), options | OURS)
     loaded = load_data(config, known_labels(config, tmp_path / "none"))
     about = Experiment(config, dataset=loaded).spec

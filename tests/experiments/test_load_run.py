@@ -8,6 +8,7 @@ import pytest
 from small_runs import SMALL, SMALL_MODEL
 
 from experiments import optimization
+from experiments.choices import to_dict
 from experiments.config import override, preset
 from experiments.experiment import Experiment
 from experiments.run import record
@@ -18,9 +19,11 @@ from lstm_jax import training
 
 @pytest.mark.parametrize("select, wanted", [("best", 1.0), ("last", 2.0)])
 def test_the_chosen_checkpoint_answers(select, wanted, tmp_path):
-    config = override(preset("digits"), SMALL | SMALL_MODEL | dict(select=select))
+    config = override(
+        preset("digits"), SMALL | SMALL_MODEL | dict(test_checkpoint=select)
+    )
     about = DataSpec("digits", list("ab"), [8, 8, 1], 2, [0.0], [1 / 255])
-    values = dataclasses.asdict(config)
+    values = to_dict(config)
     saved = dict(preset="digits", config=values, data=dataclasses.asdict(about))
     record.write_json(tmp_path / "config.json", saved)
 

@@ -49,8 +49,11 @@ def test_each_change_and_the_network_draw_from_keys_of_their_own(monkeypatch):
 
 
 def test_the_rate_falls_only_where_the_metric_is_no_better():
-    options = dict(schedule="plateau", patience=1, decay_rate=0.5)
-    config = config_of(**{f"optimizer__{k}": v for k, v in options.items()})
+    config = config_of(
+        optimizer__schedule="plateau",
+        optimizer__schedule__patience=1,
+        optimizer__schedule__decay_rate=0.5,
+    )
     tx = optimization.optimizer(config, optimization.schedule(config, steps=9))
     params = {"w": jnp.zeros((2, 2))}
     goals = (

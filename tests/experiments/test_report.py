@@ -13,9 +13,11 @@ from small_runs import SMALL, SMALL_MODEL
 from test_train_clips import a_dot, features, write_gif
 
 from experiments import optimization, report, train
-from experiments.config import override, parse, preset
+from experiments.choices import to_dict
+from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment, load_data
+from experiments.flags import parse
 from experiments.presets import PRESETS
 from experiments.reporting import compare
 from experiments.reporting.diagnosis import diagnosis
@@ -40,7 +42,7 @@ def untrained(directory, name, **options):
     with training.Checkpoints(
         directory / "checkpoints", monitor=task.monitor, mode=task.mode
     ) as checkpoints:
-        checkpoints.save(0, state, dataclasses.asdict(config), None, force=True)
+        checkpoints.save(0, state, to_dict(config), None, force=True)
     return directory
 
 
@@ -147,7 +149,7 @@ def test_the_updates_of_a_run_are_judged_and_drawn(finished, tmp_path):
     assert ratio > 0.1
     (words,) = [words for words in told_updates(bad) if "of its norm" in words]
     assert words.startswith("one step changes ") and f" by {ratio:.2g} " in words
-    assert "--optimizer.warmup-steps" in told_updates(bad)[words]
+    assert "--optimizer.schedule.warmup-steps" in told_updates(bad)[words]
 
 
 def told_updates(judged):
@@ -223,7 +225,7 @@ def test_pairs_of_numbers_and_of_other_test_sets_have_no_mcnemar_test(finished):
     (run,) = finished.runs
 
     def numbers(seed):
-        config = override(run.config, {"task.name": "regression", "seed": seed})
+        config = override(run.config, {"task": "regression", "seed": seed})
         return Experiment(config, run.spec, dataset=run.dataset)
 
     one = dataclasses.replace(run, experiment=numbers(seed=0))
@@ -332,8 +334,10 @@ def test_the_train_line_makes_the_configuration_again(name):
             run_dir="runs/a b$c",
             data__size=None,
             optimizer__clip=None,
-            optimizer__nesterov=preset(name).optimizer.name == "adam",
-            model__bidirectional=not preset(name).model.bidirectional,
+            optimizer="sgd",
+            optimizer__nesterov=True,
+            optimizer__schedule="restarts",
+            optimizer__schedule__cycles=2,
         ),
     )
     line = shlex.split(train_line(name, changed))

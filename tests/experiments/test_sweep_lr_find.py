@@ -23,7 +23,7 @@ TINY = dict(
     model__features=8,
     model__layers=1,
     model__dropout=0.0,
-    augment__shift=0,
+    augment__translate=0,
 )
 
 
@@ -33,11 +33,11 @@ def test_losses_are_those_of_a_plain_loop(monkeypatch):
     monkeypatch.setattr(lr_find, "HIGHEST", 1.0)
     monkeypatch.setattr(lr_find, "STEPS", 12)
     options = TINY | dict(
-        optimizer__name="sgd",
+        optimizer="sgd",
         optimizer__momentum=0.0,
         optimizer__clip=None,
         optimizer__schedule="plateau",  # none of these three has a say
-        optimizer__warmup_steps=5,
+        optimizer__schedule__warmup_steps=5,
         optimizer__ema=0.9,
         seed=3,
     )

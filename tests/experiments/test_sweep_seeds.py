@@ -13,7 +13,7 @@ from experiments.search import rates
 from lstm_jax import training
 
 STEPS = 9  # of 30 training lines in batches of 4: into the second epoch
-TINY = dict(accelerator="cpu", batch_size=4, baselines=False, steps_per_dispatch=1)
+TINY = dict(accelerator="cpu", batch_size=4, baselines=False, steps_per_execution=1)
 LINES = dict(data__buckets=3, model__spec="[1,16,0,1 S1(16x0)1,3 Lfx4]")
 PRESETS = {
     "digits": dict(model__cell="rnn", model__features=4, model__layers=1),

@@ -1,23 +1,23 @@
 """Ranges and lists on the command line, and the line of `train` that comes back."""
 
-import dataclasses
 import shlex
-import types
-from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 
-from experiments.config import flat, override, parse, preset, train_line
+from experiments.config import chooses, options, override, preset, train_line
 from experiments.errors import UsageError
+from experiments.flags import parse
 from experiments.search.space import (
     Choices,
     Range,
     read,
+    split,
     split_flags,
-    split_options,
+    with_values,
 )
 
+BASE = preset("digits")
 READ = {
     "optimizer.learning_rate=1e-4..1e-2": Range(1e-4, 1e-2, True, False),
     "optimizer.weight_decay=1e-5..0.1": Range(1e-5, 0.1, True, False),
@@ -31,8 +31,12 @@ READ = {
     "optimizer.clip=None,0.5,1": Choices((None, 0.5, 1.0)),
     "data.size=None,16": Choices((None, 16)),
     "batch_size=16..64": Range(16, 64, False, True),
-    "model.forget_bias=chrono,1.5": Choices(("chrono", 1.5)),
+    "model.cell.forget_bias=chrono,1.5": Choices(("chrono", 1.5)),
 }
+
+
+def values_of(config):
+    return {option.name: option.value for option in options(config)}
 
 
 @pytest.mark.parametrize("case", READ)
@@ -40,36 +44,37 @@ def test_a_value_is_understood(case):
     name, _, text = case.partition("=")
     flag = f"--{name.replace('_', '-')}"
     for arguments in ([f"{flag}={text}"], [f"--{name}={text}"], [flag, text]):
-        searched, rest = split_flags(["--steps=5", *arguments, "--no-baselines"])
+        searched, rest = split_flags(BASE, ["--steps=5", *arguments, "--no-baselines"])
         assert rest == ["--steps=5", "--no-baselines"]
-        config, space = read(preset("digits"), searched)
+        config, space = read(BASE, searched)
         assert space == {name: READ[case]}
         (what,) = space.values()
         assert list(map(type, what.ends())) == list(map(type, READ[case].ends()))
         # the config that other checks see is one that a trial can have
-        assert flat(dataclasses.asdict(config))[name] == what.ends()[0]
+        assert values_of(config)[name] == what.ends()[0]
 
 
 def test_texts_and_single_values_are_left_to_train():
     arguments = (
-        "--data.source=../photos,old --run-dir ../a..b --optimizer.rates=enc=1,head=2 "
+        "--data.source=../photos,old --run-dir ../a..b --optimizer.freeze=enc,head "
         "--model.features=64 --no-baselines --epochs 5 --trials=4"
     ).split()
-    assert split_flags(arguments) == ({}, arguments)
+    assert split_flags(BASE, arguments) == ({}, arguments)
 
 
 def test_options_of_the_function_may_be_lists():
-    searched, fixed = split_options(
+    config, searched = split(
+        BASE,
         dict(
             model__features=[8, 16],
             optimizer__learning_rate="1e-3..1e-2",
             model__cell=("lstm", "gru"),
             steps=5,
-            data="../photos",
-        )
+            data="../a,b",
+        ),
     )
-    assert fixed == {"steps": 5, "data": "../photos"}
-    _, space = read(preset("digits"), searched)
+    assert config == override(BASE, {"steps": 5, "data": "../a,b"})
+    _, space = read(config, searched)
     assert space["model.features"] == Choices((8, 16))
     assert space["optimizer.learning_rate"].log
     assert space["model.cell"] == Choices(("lstm", "gru"))
@@ -86,7 +91,7 @@ MISTAKES = {
     "model.dropout=0..1": ["model.dropout=1", "[0, 1)"],
     "model.cell=lstm..gru": ["a list", "lstm,gru"],
     "model.bidirectional=False..True": ["a list", "True,False"],
-    "model.cell=lstm,gur": ["'gur'", "did you mean gru?"],
+    "model.cell=lstm,gur": ["'gur'", "did you mean 'gru'?"],
     "model.features=64,wide": ["'wide'", "int"],
     "model.features=64,": ["''", "int"],
     "model.features=64,64": ["nothing to choose"],
@@ -120,48 +125,50 @@ def test_drawn_numbers_have_four_digits_and_stay_inside():
     assert Range(1, 9, False, True).rounded(3) == 3
 
 
-def another(value, hint):
-    """A value that a flag can have and has not."""
-    union = get_origin(hint) in (types.UnionType, Union)
-    kinds = get_args(hint) if union else (hint,)
-    for kind in kinds:
-        if get_origin(kind) is Literal:
-            return next(v for v in get_args(kind) if v != value)
-        if kind is bool:
-            return not value
-        if kind in (int, float):
-            return kind((value if isinstance(value, int | float) else 0) + 3)
+def test_an_option_of_one_kind_is_searched_beside_the_kinds():
+    """A trial with another kind goes without it."""
+    searched = {"model.cell": "gru,lstm", "model.cell.forget_bias": "0.5..1.5"}
+    config, space = read(BASE, searched)
+    assert space["model.cell.forget_bias"] == Range(0.5, 1.5, False, False)
+    drawn = {"model.cell": "lstm", "model.cell.forget_bias": 0.7}
+    assert with_values(config, drawn).model.cell.forget_bias == 0.7
+    assert with_values(config, drawn | {"model.cell": "gru"}).model.cell.name == "gru"
+    with pytest.raises(UsageError, match="an option of model.cell=rnn, not of lstm"):
+        read(BASE, {"model.cell.activation": "tanh,relu"})
+
+
+def another(option):
+    """A value that an option can have and has not."""
+    if bool in option.types:
+        return not option.value
+    if option.words:
+        return next(word for word in option.words if word != option.value)
+    for kind in (int, float):
+        if kind in option.types:
+            return kind((option.value or 0) + 3)
     return "it's a b/../c"
 
 
-def flags(kind, prefix=""):
-    for name, hint in get_type_hints(kind).items():
-        if dataclasses.is_dataclass(hint):
-            yield from flags(hint, f"{prefix}{name}.")
-        else:
-            yield prefix + name, hint
-
-
-@pytest.mark.parametrize("name", ["digits", "moving-digits"])
+@pytest.mark.parametrize("name", ["digits", "moving-digits", "detect-digits"])
 def test_the_line_of_a_config_makes_that_config(name, monkeypatch):
-    """The word of each flag, whether or not a run can have it, read in groups."""
-    monkeypatch.setattr("experiments.config.check", lambda config: config)
+    """The word of each flag, whether or not a run can have it."""
+    monkeypatch.setattr("experiments.flags.check", lambda config: config)
     base = preset(name)
-    every = some = base
-    group = []
-    for number, (flag, hint) in enumerate(flags(type(base)), 1):
-        value = another(flat(dataclasses.asdict(base))[flag], hint)
-        changed = override(base, {flag: value})
-        assert changed != base
-        every, some = (override(config, {flag: value}) for config in (every, some))
-        words = shlex.split(train_line(name, changed))
-        assert words[:3] == ["python", "-m", "experiments.train"]
+    plain = [o for o in options(base) if not chooses(base, o.name)]
+    values = {option.name: another(option) for option in plain}
+    assert len(values) > 40
+    for flag, value in values.items():
+        words = shlex.split(train_line(name, override(base, {flag: value})))
+        assert words[:4] == ["python", "-m", "experiments.train", name]
         assert len(words) == 5, words
-        group.append(words[4])
-        if number % 9 == 0:  # it takes 20 ms to read a line
-            assert parse([words[3], *group]) == (name, some)
-            some, group = base, []
-    assert number > 50 and parse([name, *group]) == (name, some)
-    assert parse(shlex.split(train_line(name, every))[3:]) == (name, every)
-    none = override(base, {"steps": None, "epochs": None, "optimizer.clip": None})
-    assert parse(shlex.split(train_line(name, none))[3:]) == (name, none)
+    for every in (
+        override(base, values),
+        override(base, {"steps": None, "epochs": None, "optimizer.clip": None}),
+        *(
+            override(base, {option.name: word})
+            for option in options(base)
+            if chooses(base, option.name)
+            for word in option.words
+        ),
+    ):
+        assert parse(shlex.split(train_line(name, every))[3:]) == (name, every)

@@ -10,7 +10,7 @@ from PIL import Image
 from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 
 from experiments import train
-from experiments.config import flat
+from experiments.choices import flat
 from lstm_jax import data
 
 event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")

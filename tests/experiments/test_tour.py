@@ -11,7 +11,8 @@ TEXT = TOUR.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
 SIZES = (
     "--steps=8 --eval-every=8 --model.features=8 --model.layers=1 "
-    "--model.no-bidirectional --model.engine=scan --model.dropout=0 --augment.shift=0"
+    "--model.no-bidirectional --model.engine=scan --model.dropout=0 "
+    "--augment.translate=0"
 )
 SMALLER = {
     "train": f"--no-baselines {SIZES}",

@@ -115,7 +115,7 @@ def test_a_second_start_finds_its_programs_compiled(run_python, own_folder):
 
 
 def test_profile_tells_the_loop_from_the_step(own_folder):
-    options = SMALL | SMALL_MODEL | dict(steps=2, profile=True, steps_per_dispatch=2)
+    options = SMALL | SMALL_MODEL | dict(steps=2, profile=True, steps_per_execution=2)
     found = train("digits", **options).report["profile"]
     assert 0 < found["step_alone_ms"] and 0 < found["whole_loop_ms"]
     assert 0 <= found["waiting"] < 1 and found["steps_per_dispatch"] == 2
@@ -144,7 +144,7 @@ def test_mixup_weighs_the_losses_of_both_targets():
     from lstm_jax import training
     from lstm_jax.keys import fold_in
 
-    options = SMALL_MODEL | dict(augment__shift=0, model__dropout=0.0)
+    options = SMALL_MODEL | dict(augment__translate=0, model__dropout=0.0)
     config = override(preset("digits"), options | dict(augment__mixup=0.4))
     dataset = load_data(config)
     about = Experiment(config, dataset=dataset).spec
@@ -213,8 +213,8 @@ def test_options_go_through_the_whole_run(command, own_folder):
         *SMALL_FLAGS,
         *"--data.noise-rows=4 --data.size=10 --data.normalize=symmetric".split(),
         *"--model.cell=rnn --model.layers=2 --model.order=columns".split(),
-        *"--model.dropout=0.1 --model.init=torch --steps-per-dispatch=1".split(),
-        *"--optimizer.name=rmsprop --optimizer.schedule=step --select=last".split(),
+        *"--model.dropout=0.1 --model.init=torch --steps-per-execution=1".split(),
+        *"--optimizer=rmsprop --optimizer.schedule=step --test-checkpoint=last".split(),
         *"--precision=bfloat16 --task.label-smoothing=0.1 --run-dir=x/y".split(),
     )
     assert code == 0, err

@@ -57,7 +57,7 @@ def trained(folder, directory, steps):
         data__frames=T,
         data__size=None,
         model__features=6,
-        model__kernel=3,
+        model__cell__kernel_size=3,
         steps=steps,
         batch_size=12,
         optimizer__learning_rate=2e-2,
@@ -133,13 +133,13 @@ def short(tmp_path_factory):
 FORECAST = dict(
     model__features=2,
     model__layers=1,
-    model__kernel=3,
-    model__kind="stacked",
+    model__cell__kernel_size=3,
+    model="stacked",
     model__engine="scan",
-    task__feedback="reverse",
+    model__scheduled_sampling="reverse",
     steps=3,
     batch_size=6,
-    select="last",
+    test_checkpoint="last",
 )
 
 
@@ -255,7 +255,7 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path, ca
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"task__name": "classification"}, "do not go together"),
+        ({"task": "classification"}, "do not go together"),
         ({"model__patch": 5}, "does not divide"),
         ({"task__horizon": 20}, "leaves none to read"),
         ({"task__loss": "huber"}, "huber"),
@@ -274,7 +274,7 @@ def test_clips_without_labels_are_for_forecasts_only():
     splits = {name: data.Split(clips, none) for name in ("train", "validation", "test")}
     robots = data.Dataset("robots", splits, (), ())
     for task in ("classification", "regression"):
-        config = override(preset("moving-motion"), {"task.name": task})
+        config = override(preset("moving-motion"), {"task": task})
         with pytest.raises(UsageError, match="no labels; .* moving-digits --data=rob"):
             Experiment(config, dataset=robots).kind.check_data(config, robots)
     about = Experiment(preset("moving-digits"), dataset=robots).spec

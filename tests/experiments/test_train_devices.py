@@ -16,7 +16,7 @@ from experiments.train import STOPPED
 pytestmark = pytest.mark.slow
 CURVE = (
     "--accelerator=cpu --steps=100 --eval-every=50 --log-every=1 --no-baselines "
-    "--select=last --model.features=16"
+    "--test-checkpoint=last --model.features=16"
 ).split()
 
 
@@ -75,7 +75,7 @@ def test_two_processes_of_two_devices(one_device, start_train, tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    [["--parallel=pmap"], ["--accumulate=4"], ["--feed=stream"]],
+    [["--parallel=pmap"], ["--grad-accum-steps=4"], ["--data-placement=stream"]],
     ids=["pmap", "accumulate", "stream"],
 )
 def test_other_ways_to_the_same_numbers(flags, one_device, start_train, tmp_path):

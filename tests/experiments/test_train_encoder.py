@@ -62,7 +62,7 @@ def options(folder, weights, tmp_path_factory):
         data__frames=T,
         data__size=None,
         model__encoder="resnet18",
-        model__encoder_weights=str(weights),
+        model__encoder__weights=str(weights),
         model__cell="lstm",
         model__features=4,
         optimizer__freeze="encoder",
@@ -124,7 +124,7 @@ def test_neither_resuming_nor_predicting_reads_the_file_again(
 def test_a_damaged_file_is_told_in_one_line(options, tmp_path, capsys):
     path = tmp_path / "cut.safetensors"
     path.write_bytes(b"\x00" * 100)
-    line = [f"--data={options['data']}", f"--model.encoder-weights={path}"]
+    line = [f"--data={options['data']}", f"--model.encoder.weights={path}"]
     line += ["--model.encoder=resnet18", "--model.cell=lstm", "--data.size=None"]
     line += [f"--data.frames={T}", "--batch-size=4", f"--run-dir={tmp_path / 'run'}"]
     assert main(["moving-motion", *line]) == 2
@@ -136,16 +136,20 @@ def test_a_damaged_file_is_told_in_one_line(options, tmp_path, capsys):
 @pytest.mark.parametrize(
     "name, change, said",
     [
-        ("moving-motion", dict(model__encoder_weights="x"), "model.encoder=none"),
         (
             "moving-motion",
-            dict(model__encoder_weights="x", model__encoder="cnn"),
-            "model.encoder=cnn; use --model.encoder=resnet18",
+            dict(model__encoder__weights="x"),
+            "an option of model.encoder=resnet18 or resnet34 or resnet50, not of none",
+        ),
+        (
+            "moving-motion",
+            dict(model__encoder__weights="x", model__encoder="cnn"),
+            "model.encoder=resnet18 or resnet34 or resnet50, not of cnn",
         ),
         (
             "moving-digits",
             dict(model__encoder="resnet18"),
-            "or use --model.kind=reader",
+            "unknown option model.encoder",
         ),
         (
             "moving-motion",

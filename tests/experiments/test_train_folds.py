@@ -17,7 +17,8 @@ from experiments import predict, train
 from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import load_data
-from experiments.options import Augment, Model
+from experiments.models import classifier
+from experiments.options import Augment
 from experiments.run.folder import directory_of
 from lstm_jax import data
 
@@ -26,16 +27,16 @@ OPTIONS = SMALL | dict(
     data__split_seed=5,
     data__normalize="symmetric",  # of no fold its own: one program for all
     eval_every=10,
-    model=Model(features=8),
+    model=classifier.Options(features=8),
     augment=Augment(),
-    optimizer__warmup_steps=0,
+    optimizer__schedule__warmup_steps=0,
 )
 FLAGS = (
     "--accelerator=cpu --steps=20 --batch-size=16 --no-baselines --folds=3 "
     "--data.split-seed=5 --data.normalize=symmetric "
     "--eval-every=10 --model.features=8 --model.layers=1 --model.order=rows "
     "--model.no-bidirectional --model.pooling=last --model.dropout=0 "
-    "--augment.shift=0 --optimizer.warmup-steps=0"
+    "--augment.translate=0 --optimizer.schedule.warmup-steps=0"
 ).split()
 
 
@@ -226,7 +227,7 @@ def test_numbers_in_groups(tmp_path):
     done = train(
         "digits-angle",
         **SMALL | dict(steps=2, augment=Augment()),
-        model=Model(features=4),
+        model=classifier.Options(features=4),
         data=tmp_path / "table.csv",
         folds=2,
         run_dir=tmp_path / "run",
@@ -266,7 +267,9 @@ def test_labels_of_every_step(tmp_path):
     done = train(
         "features",
         **SMALL | dict(steps=2, batch_size=4),
-        model=Model(features=4, per_step=True),
+        model__features=4,
+        model__bidirectional=False,
+        model__dropout=0.0,
         data=tmp_path / "table.csv",
         folds=2,
         run_dir=tmp_path / "run",

@@ -37,9 +37,9 @@ SMALL = dict(
     eval_every=70,
     data__buckets=1,
     model__spec=SPEC,
-    optimizer__name="adam",  # for a network without norms, and few steps
+    optimizer="adam",  # for a network without norms, and few steps
     optimizer__learning_rate=2e-2,
-    optimizer__warmup_steps=20,
+    optimizer__schedule__warmup_steps=20,
 )
 
 
@@ -179,7 +179,7 @@ def test_a_thousand_lines_compile_no_more_than_eight_programs(run, folder):
         files.append(path)
     predictor = Blank()
     predictor.config = config
-    found = list(TASKS["recognition"].predict(predictor, files))
+    found = list(TASKS["text_recognition"].predict(predictor, files))
     assert sum("error" not in row for row in found) >= 55
     assert len(shapes) <= 8
 
@@ -241,14 +241,14 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
         ({"model.spec": "[1,16,0,1 Cr5,3 Lbx8]"}, "character 16"),
         ({"model.spec": "[1,16,0,1 Lbx8 O2s5]"}, "text is read by CTC"),
         ({"data.size": 20}, "reads lines 16 pixels high"),
-        ({"model.kind": "reader"}, "recognition wants vgsl or crnn"),
-        ({"augment.shift": 1}, "leave its text"),
+        ({"model": "classifier"}, "for text_recognition there are vgsl and crnn"),
+        ({"augment.translate": 1}, "is an option of --task=classification"),
     ],
 )
 def test_mistakes_are_told_in_one_line(folder, options, words, capsys):
     flags = SMALL | {"data": str(folder)}
     flags = {k.replace("__", "."): v for k, v in flags.items()} | options
-    if "model.kind" in options:
+    if "model" in options:
         del flags["model.spec"]
     line = [f"--{k.replace('_', '-')}={v}" for k, v in flags.items()]
     from experiments.train import main as train_main

@@ -29,7 +29,7 @@ MISTAKES = {
     "a folder that is not there": ("--data=./nowhere", "no such file or folder"),
     "steps of zero": ("--steps=0", "steps=0", "1 or more"),
     "negative batch": ("--batch-size=-4", "batch_size=-4", "1 or more"),
-    "epochs of zero": ("--steps=None --epochs=0", "epochs=0", "1 or more"),
+    "epochs of zero": ("--steps=None --epochs=0", "epochs=0", "more than 0"),
     "endless": ("--steps=None --epochs=inf", "epochs=inf", "finite"),
     "no end": ("--steps=None --epochs=None", "give epochs or steps"),
     "no size": ("--data.size=0", "data.size=0", "1 or more"),
@@ -41,14 +41,14 @@ MISTAKES = {
     "no validation": ("--data.validation=0", "validation", "between 0 and 1"),
     "batch too large": ("--batch-size=2000", "batch size 2000", "1293"),
     "patches": ("--model.order=patches --model.patch=3", "8x8", "--model.patch=3"),
-    "accumulate": ("--accumulate=5", "batch size 16", "use 15 or 20"),
+    "accumulate": ("--grad-accum-steps=5", "batch size 16", "use 15 or 20"),
     "crop of nothing": ("--augment.crop=0", "augment.crop=0", "above 0"),
-    "flip": ("--augment.flip=2", "augment.flip=2", "0 to 1"),
+    "flip": ("--augment.flip=2", "augment.flip=2", "[0, 1]"),
     "mixup": ("--augment.mixup=0.2 --parallel=pmap", "mixup", "--parallel=jit"),
     "one of many": ("--process-id=1", "process_id", "without distributed"),
     "which": ("--distributed --processes=2", "processes", "without coordinator"),
-    "numbers": ("--data=digits_angle", "numbers", "--task.name=regression"),
-    "classes": ("digits-angle --data=digits", "classes", "--task.name=classification"),
+    "numbers": ("--data=digits_angle", "numbers", "--task=regression"),
+    "classes": ("digits-angle --data=digits", "classes", "--task=classification"),
 }
 
 
@@ -91,7 +91,7 @@ def test_a_wrong_flag_names_one_near_it(flag, words, command, own_folder):
         (dict(model__order="row"), "did you mean 'rows'?"),
         (dict(steps="many"), "steps='many', but it must be int or None"),
         (dict(steps=2.5), "steps=2.5, but it must be int or None"),
-        (dict(model=3), "model=3, but it wants Model"),
+        (dict(model=3), "model=3, but it wants a group of options"),
         (dict(optimizer__learning_rate=float("inf")), "must be finite"),
     ],
 )
@@ -237,8 +237,9 @@ def test_an_absurd_learning_rate_diverges_with_advice(command, own_folder):
     result = command(
         "train",
         *SMALL_FLAGS,
-        *"--optimizer.learning-rate=1e38 --optimizer.name=sgd".split(),
-        *"--optimizer.clip=None --optimizer.warmup-steps=0 --log-every=1".split(),
+        *"--optimizer.learning-rate=1e38 --optimizer=sgd".split(),
+        *"--optimizer.clip=None --optimizer.schedule.warmup-steps=0".split(),
+        "--log-every=1",
     )
     refused(result, "diverged", "at step", "--optimizer.clip=1")
     checkpoints = own_folder / "runs/digits/checkpoints"

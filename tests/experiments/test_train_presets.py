@@ -1,5 +1,6 @@
 """Every preset can be built, without its data."""
 
+import dataclasses
 import io
 import json
 import zipfile
@@ -12,10 +13,10 @@ from PIL import Image
 from selection import slow_but
 from small_runs import SMALL_FLAGS
 
-from experiments.config import check, override, parse, preset
+from experiments.config import check, override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
-from experiments.models import cells
+from experiments.flags import parse
 from experiments.models.classifier import order_of
 from experiments.presets import PRESETS
 from experiments.spec import DataSpec
@@ -87,10 +88,10 @@ def test_a_preset_that_finds_things_answers(name):
 def test_a_preset_builds(name):
     config = check(preset(name))
     facts = about(config)
-    task = Experiment(config, facts).task
     targets = ((4,), jnp.int32) if facts.classes else ((4, 1), jnp.float32)
     if config.task.name == "multilabel":
         targets = (4, 9, 3), jnp.float32
+        facts = dataclasses.replace(facts, per_step=True)
     if TASKS[config.task.name].bucketed:
         targets = (4, 7), jnp.int32
     batch = dict(
@@ -117,7 +118,7 @@ def test_a_preset_builds(name):
         shape = 30, 4
     assert predictions.shape == (4, *shape) and predictions.dtype == jnp.float32
     assert total.shape == count.shape == ()
-    assert {"loss", task.monitor} <= metrics.keys()
+    assert {"loss", Experiment(config, facts).task.monitor} <= metrics.keys()
 
 
 @pytest.mark.slow
@@ -125,7 +126,7 @@ def test_a_preset_reads_the_archive_that_it_asks_for(tmp_path, command):
     name = "Kather_texture_2016_image_tiles_5000"
     flags = SMALL_FLAGS + ["--steps=2", f"--run-dir={tmp_path / 'run'}"]
     flags += [f"--data.manual-dir={tmp_path}", "--model.no-bidirectional"]
-    flags += ["--augment.flip=0", "--augment.rotate=0", "--augment.shift=0"]
+    flags += ["--augment.flip=0", "--augment.rotate=0", "--augment.translate=0"]
     rng = np.random.default_rng(0)
     with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
         kinds = "TUMOR STROMA COMPLEX LYMPHO DEBRIS MUCOSA ADIPOSE EMPTY".split()
@@ -161,10 +162,10 @@ def test_patches_that_do_not_fit_are_refused():
 def test_initialisers_and_the_forget_bias(cell, init):
     config = override(
         preset("mnist-rows"),
-        {"model": {"cell": cell, "init": init, "features": 8, "forget_bias": 1.0}},
+        {"model": {"cell": cell, "init": init, "features": 8}},
     )
     key = jax.random.key(0)
-    params = cells.cell(config.model, 28 * 28).init(key, (28,))
+    params = config.model.cells(28 * 28)[0].init(key, (28,))
     whole = jax.eval_shape(lambda: Experiment(config, about(config)).init(key))
     gates = 4 if cell == "lstm" else 1
     assert whole["layer_0"]["w_x"].shape == params["w_x"].shape
@@ -184,4 +185,4 @@ def test_flags_change_one_value_of_a_preset():
     )
     assert parse([]) == ("digits", preset("digits"))
     assert parse(["--data", "x"])[1].data.source == "x"
-    assert parse(["--steps=3"])[1].augment.shift == 1  # still that of the preset
+    assert parse(["--steps=3"])[1].augment.translate == 1  # still that of the preset

@@ -17,7 +17,7 @@ from experiments import train
 from lstm_jax import data, training
 
 STEADY = "--accelerator=cpu --no-baselines --log-every=10 --eval-every=100000".split()
-OPTIONS = SMALL | SMALL_MODEL | dict(select="last", model__dropout=0.2)
+OPTIONS = SMALL | SMALL_MODEL | dict(test_checkpoint="last", model__dropout=0.2)
 
 
 def assert_same_run(one, two):
@@ -59,7 +59,7 @@ def test_told_to_stop_at_step_15_of_40_and_resumed(
 
     main = importlib.import_module("experiments.train").main
     flags = [*SMALL_FLAGS, f"--run-dir={tmp_path / 'cut'}"]
-    flags += "--steps=40 --select=last --model.dropout=0.2".split()
+    flags += "--steps=40 --test-checkpoint=last --model.dropout=0.2".split()
     flags += "--eval-every=5 --log-every=5".split()
     with monkeypatch.context() as patch:
         patch.setattr(data, "train_rows", signalled)

@@ -1,7 +1,6 @@
 """Findings of gradients, gates and units fire on sick networks, not on healthy ones."""
 
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import jax
@@ -9,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.config import flat
-from experiments.options import Config
+from experiments.config import chooses, flag, options, override, preset
 from lstm_jax import inspect, lstm, rnn
 from lstm_jax.initializers import chrono
 from lstm_jax.inspect import diagnose, measure_cell
@@ -76,7 +74,7 @@ def test_a_forgetful_lstm():
     found = diagnose(measured(LSTM, 40, b=lambda b: b.at[D : 2 * D].set(-5.0)))
     assert names(found) == ["vanishing_gradients", "short_memory"]
     assert found[1].number < 3
-    assert "--model.forget-bias=chrono" in found[1].cure
+    assert "--model.cell.forget-bias=chrono" in found[1].cure
 
 
 def test_saturated_gates():
@@ -102,7 +100,14 @@ def test_updates_that_are_no_numbers_are_too_large():
 def test_cures_name_flags_that_exist():
     files = [Path(inspect.__file__).with_name(n) for n in ("findings.py", "history.py")]
     flags = {f for file in files for f in re.findall(r"--[a-z.-]+", file.read_text())}
-    known = {f"--{name.replace('_', '-')}" for name in flat(asdict(Config()))}
+    digits = preset("digits")
+    kinds = [
+        override(digits, {option.name: word})
+        for option in options(digits)
+        if chooses(digits, option.name)
+        for word in option.words
+    ]
+    known = {flag(option.name) for config in kinds for option in options(config)}
     assert len(flags) > 10 and flags <= known
 
 

@@ -1,0 +1,180 @@
+"""Options as frozen dataclasses, of which some are chosen by name: `--optimizer=sgd`.
+
+This file and those that define options import nothing heavy, so that `--help` is
+instant.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+from collections.abc import Callable, Iterator
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from experiments.errors import UsageError
+
+
+class Choice:
+    """Options of one kind among several.
+
+    A direct subclass is a family, such as the optimizers. Its subclasses that have a
+    `name` are its `kinds`: frozen dataclasses of what each of them needs.
+    """
+
+    name: ClassVar[str]
+    kinds: ClassVar[dict[str, type["Choice"]]]
+
+    def __init_subclass__(cls):
+        super().__init_subclass__()
+        if Choice in cls.__bases__:
+            cls.kinds = {}
+        elif "name" in vars(cls):
+            cls.kinds[cls.name] = cls
+
+
+class Limits(NamedTuple):
+    """Which values a number may have, and how a message says so."""
+
+    hold: Callable[[float], bool]
+    words: str
+
+
+_FROM_1 = Limits(lambda value: value >= 1, "it must be 1 or more")
+_POSITIVE = Limits(lambda value: value > 0, "it must be more than 0")
+_FROM_0 = Limits(lambda value: value >= 0, "it cannot be negative")
+_FRACTION = Limits(lambda value: 0 <= value < 1, "it must be in [0, 1)")
+_PROBABILITY = Limits(lambda value: 0 <= value <= 1, "it must be in [0, 1]")
+_SHARE = Limits(lambda value: 0 < value <= 1, "it must be above 0, and at most 1")
+Count = Annotated[int, _FROM_1]
+Size = Annotated[int, _FROM_0]
+Positive = Annotated[float, _POSITIVE]
+Amount = Annotated[float, _FROM_0]
+Fraction = Annotated[float, _FRACTION]
+Probability = Annotated[float, _PROBABILITY]
+Share = Annotated[float, _SHARE]
+
+
+class Option(NamedTuple):
+    """One option of a configuration.
+
+    Attributes:
+      name: with dots, such as "model.features".
+      value: what it is; of a `Choice` its name.
+      types: that a value may have.
+      words: that a value may be, of a `Literal` or a `Choice`.
+      limits: of its number, or None.
+    """
+
+    name: str
+    value: Any
+    types: tuple[type, ...] = ()
+    words: tuple[str, ...] = ()
+    limits: Limits | None = None
+
+    def read(self, word: str) -> Any:
+        """A word of the command line as what this option takes."""
+        if word == "None" and type(None) in self.types:
+            return None
+        if word in self.words or str in self.types:
+            return word
+        if bool in self.types and word.lower() in ("true", "false"):
+            return word.lower() == "true"
+        for kind in (int, float):
+            if kind in self.types:
+                try:
+                    return kind(word)
+                except ValueError:
+                    continue
+        raise UsageError(f"{self.name}={word!r}, but {self.wanted(word)}")
+
+    def check(self) -> None:
+        """Refuses a value of another type, or out of range."""
+        value = self.value
+        if isinstance(value, str) and value in self.words:
+            return
+        whole = type(value) is int and float in self.types
+        if not (whole or type(value) in self.types):
+            raise UsageError(f"{self.name}={value!r}, but {self.wanted(value)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{self.name}={value}, but it must be finite")
+        if self.limits and value is not None and not self.limits.hold(value):
+            raise UsageError(f"{self.name}={value}, but {self.limits.words}")
+
+    def wanted(self, value: Any) -> str:
+        """What this option takes, with the word that is nearest to a wrong one."""
+        near = difflib.get_close_matches(str(value), self.words, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        kinds = ["None" if t is type(None) else t.__name__ for t in self.types]
+        if not self.words:
+            return f"it must be {' or '.join(kinds)}"
+        return f"it must be one of {', '.join([*kinds, *self.words])}{hint}"
+
+
+def options_of(values: Any, prefix: str = "") -> Iterator[Option]:
+    """All options of a dataclass, those of its parts after their names."""
+    hints = get_type_hints(type(values), include_extras=True)
+    for field in dataclasses.fields(values):
+        name, value = prefix + field.name, getattr(values, field.name)
+        if isinstance(value, Choice):
+            yield Option(name, value.name, words=tuple(value.kinds))
+        if dataclasses.is_dataclass(value):
+            yield from options_of(value, f"{name}.")
+        else:
+            yield _option(name, value, hints[field.name])
+
+
+def _option(name: str, value: Any, hint: Any) -> Option:
+    if get_origin(hint) in (Union, types.UnionType):
+        parts = [_option(name, value, part) for part in get_args(hint)]
+        return Option(
+            name,
+            value,
+            tuple(kind for part in parts for kind in part.types),
+            tuple(word for part in parts for word in part.words),
+            next((part.limits for part in parts if part.limits), None),
+        )
+    if get_origin(hint) is Annotated:
+        kind, limits = get_args(hint)
+        return Option(name, value, (kind,), limits=limits)
+    if get_origin(hint) is Literal:
+        return Option(name, value, words=get_args(hint))
+    return Option(name, value, (hint,))
+
+
+def converted(options: Any, kind: type) -> Any:
+    """Options as those of another kind, with the values of the fields both have."""
+    if type(options) is kind:
+        return options
+    names = {field.name for field in dataclasses.fields(kind)}
+    shared = [f.name for f in dataclasses.fields(options) if f.name in names]
+    return kind(**{name: getattr(options, name) for name in shared})
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """Options as nested dicts of plain values; of a `Choice` its "name" comes first."""
+    found = {"name": options.name} if isinstance(options, Choice) else {}
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        found[field.name] = to_dict(value) if dataclasses.is_dataclass(value) else value
+    return found
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"data": {"size": 8}}` as `{"data.size": 8}`."""
+    found = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
