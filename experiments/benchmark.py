@@ -6,7 +6,7 @@ Equinox, and with `--grow` by length. `speed` times a training step of one netwo
 we, Flax and PyTorch run it, in one process and in turn. `accuracy` trains the same
 network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM and a vanilla RNN
 where what matters lies many steps back, and draws how far their gradients reach.
-`cures` makes networks sick and well again. `compile`, or `--compile-for=v5e,h200`,
+`ablations` shows how training fails, and what helps. `compile`, or `--compile-for=v5e`,
 compiles layers and training steps for TPUs and GPUs that are not here, and counts what
 becomes of them. `reading` reads lines of text by a run, and by Tesseract.
 """
@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from experiments.benchmarks.ablations import Cures, cures
+from experiments.benchmarks.ablations import Ablations, ablations
 from experiments.benchmarks.comparisons import Accuracy, Memory, accuracy, memory
 from experiments.benchmarks.tesseract import Reading, reading
 from experiments.errors import explain
@@ -339,7 +339,7 @@ def main(arguments: list[str] | None = None) -> int:
         | Annotated[Speed, tyro.conf.subcommand("speed")]
         | Annotated[Accuracy, tyro.conf.subcommand("accuracy")]
         | Annotated[Memory, tyro.conf.subcommand("memory")]
-        | Annotated[Cures, tyro.conf.subcommand("cures")]
+        | Annotated[Ablations, tyro.conf.subcommand("ablations")]
         | Annotated[Compile, tyro.conf.subcommand("compile")]
         | Annotated[Reading, tyro.conf.subcommand("reading")]
     )
@@ -353,7 +353,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         runs = {Layers: benchmark, Speed: speed, Accuracy: accuracy, Memory: memory}
-        runs |= {Cures: cures, Compile: compile_apart, Reading: reading}
+        runs |= {Ablations: ablations, Compile: compile_apart, Reading: reading}
         runs[type(options)](options)
     except (ValueError, RuntimeError, OSError) as error:
         print(explain(error), file=sys.stderr)
