@@ -6,9 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-_PLAIN = dict(
+from experiments.benchmarks.options import Ablations
+from experiments.config import from_dict, read_run
+from experiments.experiment import Experiment
+from experiments.run import record
+from experiments.train import train
+from lstm_jax import inspect, training
+from lstm_jax.figures.style import COLORS, figure, tidy
+
+# One plain layer over rows, so that what is changed shows by itself.
+PLAIN = dict(
     baselines=False,
     overwrite=True,
     augment__shift=0,
@@ -17,9 +27,8 @@ _PLAIN = dict(
     model__order="rows",
     model__bidirectional=False,
     model__pooling="last",
-    optimizer__warmup_steps=0,
-    task__label_smoothing=0.0,
 )
+_PLAIN = PLAIN | dict(optimizer__warmup_steps=0, task__label_smoothing=0.0)
 _TANH = dict(model__cell="rnn", model__recurrent_init="glorot")
 _DEEP = dict(model__layers=3, model__features=96, model__pooling="mean")
 _RELU = dict(model__cell="rnn", model__activation="relu")
@@ -209,24 +218,8 @@ CASES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Ablations:
-    """Vanishing and exploding gradients, overfitting, slow convergence: what helps."""
-
-    cases: tuple[str, ...] = tuple(CASES)
-    manual_dir: str | None = None
-    """Folder with Fashion-MNIST's files for `slow`, where there is no network."""
-    seeds: int = 1
-    scale: float = 1.0
-    """Of the number of steps; less for a trial."""
-    out: Path = Path("runs/ablations")
-    """Folder of the runs, the tables (.json) and the pictures (.png)."""
-
-
 def ablations(options: Ablations) -> dict[str, list[dict[str, Any]]]:
     """Trains each case; prints a table, writes CASE.json and CASE.png."""
-    from experiments.run import record
-
     found = {}
     for name in options.cases:
         case = CASES[name]
@@ -246,8 +239,6 @@ def ablations(options: Ablations) -> dict[str, list[dict[str, Any]]]:
 
 
 def _pretrain(options: Ablations) -> None:
-    from experiments.train import train
-
     train(
         "fashion-rows",
         **_PLAIN | _DEEP,
@@ -262,10 +253,6 @@ def _train(
     case: Case, label: str, changes: dict, folder: Path, options: Ablations
 ) -> Trained:
     """Runs of all seeds."""
-    from experiments.run import record
-    from experiments.train import train
-    from lstm_jax import training
-
     steps = max(2, round(case.steps * options.scale))
     chosen = {"eval_every": max(1, steps // 20)} | _PLAIN | case.common | changes
     if "init_from" in chosen:
@@ -287,12 +274,6 @@ def _train(
 
 def _gradients(run_dir: Path) -> np.ndarray:
     """‖∂loss/∂h_t‖ `[T - 1]` of the untrained network, for 32 test pictures."""
-    import jax
-
-    from experiments.config import from_dict, read_run
-    from experiments.experiment import Experiment
-    from lstm_jax import inspect
-
     experiment = Experiment(from_dict(read_run(run_dir)["config"]))
     test = experiment.dataset.splits["test"]
     images = experiment.spec.normalize(test.inputs[:32])
@@ -328,8 +309,6 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 def _draw(case: Case, networks: list[Trained]):
     """What shows the failure, and validation accuracy, against steps."""
-    from lstm_jax.figures.style import COLORS, figure, tidy
-
     fig = figure(11, 4.6)
     fig.suptitle(case.title)
     left, right = fig.subplots(1, 2)
