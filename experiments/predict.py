@@ -18,8 +18,6 @@ from experiments.prediction import output
 from experiments.run.load_run import saved_run
 from experiments.tasks import TASKS
 
-EXPORTED = ".jaxexport"
-
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -41,28 +39,29 @@ class Options:
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
 
 
-def _written(run: str | Path) -> float:
-    """When a run was last begun, or a file written."""
-    path = Path(run)
-    path = path if path.is_file() else path / "config.json"
-    return path.stat().st_mtime if path.exists() else 0.0
-
-
 @functools.lru_cache(maxsize=4)
 def _load(run: str, written: float):
     """The `Predictor` of a run or a file; `written` makes a new one load anew."""
     return _source(run).predictor(run)
 
 
+def _loaded(run: str | Path):
+    """As `_load`, anew where the run was begun again or the file written again."""
+    path = Path(run) if Path(run).is_file() else Path(run, "config.json")
+    return _load(str(run), path.stat().st_mtime if path.exists() else 0.0)
+
+
+def _exported(run: str | Path) -> bool:
+    return str(run).endswith(".jaxexport")
+
+
 def _source(run: str | Path):
     """Makes predictors and watches streams; of an exported file by JAX alone."""
-    if str(run).endswith(EXPORTED):
-        from experiments.prediction import exported
-
-        return exported
-    from experiments.prediction import trained
-
-    return trained
+    if _exported(run):
+        from experiments.prediction import exported as source
+    else:
+        from experiments.prediction import trained as source
+    return source
 
 
 def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
@@ -87,7 +86,7 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
     """
     if not paths:
         raise UsageError("no pictures named: give files, folders or a CSV")
-    predictor = _load(str(run), _written(run))
+    predictor = _loaded(run)
     return list(predictor.kind.predict(predictor, paths))
 
 
@@ -98,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _start(options: Options) -> tuple[str, ...]:
     """Chooses devices; the endings of files for answers."""
-    if options.run.name.endswith(EXPORTED):
+    if _exported(options.run):
         _source(options.run).start(options.accelerator)
         if options.look:
             raise UsageError(f"--look: {options.run} does not hold what its layers do")
@@ -126,14 +125,14 @@ def _run(options: Options) -> int:
         return 0
     if not options.paths:
         raise UsageError("no pictures named: give files, folders or a CSV")
-    predictor = _load(str(options.run), _written(options.run))
+    predictor = _loaded(options.run)
     kind, answers = predictor.kind, []
     for row in kind.predict(predictor, options.paths):
         answers.append(row)
         if kind.prints_at_once:
             output.show_line(kind, row)
     run = options.run.expanduser()
-    folder = (run if run.is_dir() else run.parent) / "predictions"
+    folder = Path(run if run.is_dir() else run.parent, "predictions")
     kind.save(predictor.spec, answers, folder)
     if not kind.prints_at_once:
         output.show(kind, answers)

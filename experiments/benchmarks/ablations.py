@@ -32,6 +32,9 @@ _PLAIN = PLAIN | dict(optimizer__warmup_steps=0, task__label_smoothing=0.0)
 _TANH = dict(model__cell="rnn", model__recurrent_init="glorot")
 _DEEP = dict(model__layers=3, model__features=96, model__pooling="mean")
 _RELU = dict(model__cell="rnn", model__activation="relu")
+_HE = dict(model__init="he", model__recurrent_init="he")
+_AUGMENT = dict(augment__shift=1, augment__rotate=10.0)
+_WARM = dict(init_from="{out}/fashion")
 
 
 class Trained(NamedTuple):
@@ -134,7 +137,7 @@ CASES = {
         {
             "tanh RNN, Xavier": _TANH,
             "tanh RNN, orthogonal": dict(model__cell="rnn"),
-            "ReLU RNN, He": _RELU | dict(model__init="he", model__recurrent_init="he"),
+            "ReLU RNN, He": _RELU | _HE,
             "ReLU RNN, identity": _RELU | dict(model__recurrent_init="identity"),
             "LSTM, forget bias 0": dict(model__forget_bias=0.0),
             "LSTM, forget bias 1": {},
@@ -150,12 +153,10 @@ CASES = {
         dict(
             model__order="pixels",
             model__features=64,
-            model__init="he",
-            model__recurrent_init="he",
             optimizer__name="sgd",
             optimizer__learning_rate=0.05,
             log_every=5,
-            **_RELU,
+            **_RELU | _HE,
         ),
         {
             "no clipping": dict(optimizer__clip=None),
@@ -184,13 +185,9 @@ CASES = {
             "nothing against it": {},
             "dropout 0.5": dict(model__dropout=0.5),
             "weight decay 1": dict(optimizer__weight_decay=1.0),
-            "augmentation": dict(augment__shift=1, augment__rotate=10.0),
-            "all three": dict(
-                model__dropout=0.5,
-                optimizer__weight_decay=0.3,
-                augment__shift=1,
-                augment__rotate=10.0,
-            ),
+            "augmentation": _AUGMENT,
+            "all three": dict(model__dropout=0.5, optimizer__weight_decay=0.3)
+            | _AUGMENT,
         },
         800,
         _last_losses,
@@ -207,10 +204,8 @@ CASES = {
         ),
         {
             "from nothing": {},
-            "from Fashion-MNIST": dict(init_from="{out}/fashion"),
-            "the same, head 5 times as fast": dict(
-                init_from="{out}/fashion", optimizer__rates="head=5"
-            ),
+            "from Fashion-MNIST": _WARM,
+            "the same, head 5 times as fast": _WARM | dict(optimizer__rates="head=5"),
         },
         200,
         _steps_to_90,
@@ -314,14 +309,17 @@ def _draw(case: Case, networks: list[Trained]):
     left, right = fig.subplots(1, 2)
     first = dict(color="black", linewidth=2.4)
     styles = [first, *(dict(color=color, linewidth=1.6) for color in COLORS)]
+
+    def curve(ax, points, **style):
+        ax.plot([step for step, _ in points], [value for _, value in points], **style)
+
     for network, style in zip(networks, styles, strict=False):
         history, label = network.histories[0], network.label
         accuracies = _points(history, "validation", "accuracy")
         label = label if accuracies else f"{label}: diverged"
-        right.plot(*_columns(accuracies), label=label, **style)
+        curve(right, accuracies, label=label, **style)
         for split, name, line in case.curves:
-            points = _points(history, split, name)
-            left.plot(*_columns(points), linestyle=line, **style)
+            curve(left, _points(history, split, name), linestyle=line, **style)
         if not case.curves:
             norms = network.gradients
             left.plot(np.arange(len(norms), 0, -1), norms, **style)
@@ -337,8 +335,3 @@ def _draw(case: Case, networks: list[Trained]):
         tidy(ax)
     fig.legend(loc="outside lower center", frameon=False, ncols=min(4, len(networks)))
     return fig
-
-
-def _columns(points: list[tuple[int, float]]) -> np.ndarray:
-    """`[2, n]` of `[n, 2]`, of no points, too."""
-    return np.reshape(points, (-1, 2)).T

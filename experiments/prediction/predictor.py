@@ -1,15 +1,16 @@
 """What answers: a trained network, or the compiled function of an exported file."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from experiments.spec import DataSpec
-from experiments.tasks import TaskKind
 from lstm_jax import data
+
+BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Predictor:
       experiment, params: of a run; an exported file has none.
     """
 
-    kind: TaskKind
+    kind: Any
     spec: DataSpec
     answer: Callable[[dict[str, np.ndarray]], Any]
     sampling: str
@@ -55,6 +56,42 @@ class Predictor:
                 f"{path}: steps of {clip.shape[-1]} features, but {shape[0]} are wanted"
             )
         return clip, length
+
+
+def predict_pictures(
+    predictor: Predictor, paths: Sequence[str | Path]
+) -> Iterator[dict[str, Any]]:
+    """Answers to pictures, a batch at a time."""
+    shape = tuple(predictor.spec.image_shape)
+    files = data.image_paths(paths)
+    for start in range(0, len(files), BATCH):
+        rows, images = [], []
+        for path in files[start : start + BATCH]:
+            rows.append({"path": str(path)})
+            try:
+                images.append(data.read_image(path, shape))
+            except data.DataError as error:
+                rows[-1]["error"] = str(error)
+        good = [row for row in rows if "error" not in row]
+        if good:
+            outputs = predictor(inputs=np.stack(images))
+            for row, image, output in zip(good, images, outputs, strict=True):
+                path = Path(row["path"])
+                row |= predictor.kind.describe(predictor.spec, image, output, path)
+        yield from rows
+
+
+def predict_clips(
+    predictor: Predictor, paths: Sequence[str | Path]
+) -> Iterator[dict[str, Any]]:
+    """Answers to clips, one after another."""
+    for path in data.clip_paths(paths):
+        row: dict[str, Any] = {"path": str(path)}
+        try:
+            row |= predictor.kind.predict_clip(predictor, path)
+        except data.DataError as error:
+            row["error"] = str(error)
+        yield row
 
 
 def sampling_of(config: Any) -> str:

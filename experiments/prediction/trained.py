@@ -11,8 +11,7 @@ import numpy as np
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.prediction import live
-from experiments.prediction.answers import BATCH
-from experiments.prediction.predictor import Predictor, sampling_of
+from experiments.prediction.predictor import BATCH, Predictor, sampling_of
 from experiments.run.load_run import load_run
 from lstm_jax.models import stream
 

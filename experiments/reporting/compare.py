@@ -66,36 +66,27 @@ def _table(names, runs) -> Section:
     labels: dict[str, str] = {}
     for run in runs:
         labels |= {name: label for name, label, _ in run.kind.metrics}
-    rows, gap = [], " " if len(runs) < 3 else "\n"  # a page shows a space for both
-    for key, label in labels.items():
-        found = [value(run.test, key) for run in runs]
-        if all(each is None for each in found):
-            continue
-        cells = []
-        for run, each in zip(runs, found, strict=True):
-            ends = run.intervals.get(key)
-            ends = f"{gap}({number(ends[0])}, {number(ends[1])})" if ends else ""
-            cells.append(number(each) + ends)
-        rows.append((label, *cells))
+    gap = " " if len(runs) < 3 else "\n"  # a page shows a space for both
 
-    def line(label, of):
-        rows.append((label, *(of(run) for run in runs)))
+    def metric(run, key):
+        found, ends = value(run.test, key), run.intervals.get(key)
+        ends = f"{gap}({number(ends[0])}, {number(ends[1])})" if ends else ""
+        return number(found) + ends
 
-    line("test examples", lambda run: number(run.test["examples"]))
-    line("parameters", lambda run: number(run.model["parameters"]))
-    line("FLOPs, forward, of one", lambda run: number(run.model["flops"].total))
-    line("step tested", lambda run: f"{run.step:,}")
-    line(
-        "steps",
-        lambda run: (
-            f"{value(run.finished, 'train.steps'):,}"
-            if run.finished
-            else f"{run.last_step:,} of {run.experiment.steps:,}, stopped"
-        ),
-    )
-    rates = [value(run.finished or {}, "train.images_per_second") for run in runs]
-    texts = ("–" if rate is None else f"{rate:,.0f}" for rate in rates)
-    rows.append(("examples/s in training", *texts))
+    rows = [
+        (label, *(metric(run, key) for run in runs))
+        for key, label in labels.items()
+        if any(value(run.test, key) is not None for run in runs)
+    ]
+    facts = {
+        "test examples": lambda run: number(run.test["examples"]),
+        "parameters": lambda run: number(run.model["parameters"]),
+        "FLOPs, forward, of one": lambda run: number(run.model["flops"].total),
+        "step tested": lambda run: f"{run.step:,}",
+        "steps": _steps,
+        "examples/s in training": _rate,
+    }
+    rows += [(label, *map(fact, runs)) for label, fact in facts.items()]
     words = (
         f"In brackets: 95 % percentile bootstrap over test examples, "
         f"{metrics.RESAMPLES:,} draws, seed 0."
@@ -103,6 +94,17 @@ def _table(names, runs) -> Section:
     return Section(
         "Test metrics", (Table(("", *names), tuple(rows)), Words(words, "quiet"))
     )
+
+
+def _steps(run: Evaluation) -> str:
+    if run.finished:
+        return f"{value(run.finished, 'train.steps'):,}"
+    return f"{run.last_step:,} of {run.experiment.steps:,}, stopped"
+
+
+def _rate(run: Evaluation) -> str:
+    rate = value(run.finished or {}, "train.images_per_second")
+    return "–" if rate is None else f"{rate:,.0f}"
 
 
 def _curves(names, runs) -> Section:

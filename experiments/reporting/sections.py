@@ -213,22 +213,20 @@ def model(evaluation: Evaluation) -> Section:
     )
     if found["flops"].unknown:
         words += f" Not counted right: {', '.join(found['flops'].unknown)}."
-    batch = evaluation.config.batch_size
-    memory = (
-        ("parameters", size(found["parameter_bytes"])),
-        ("optimizer state", size(found["optimizer_bytes"])),
-        (
-            f"temporaries of an evaluated batch of {evaluation.experiment.eval_size()}",
-            size(found["eval_bytes"]),
-        ),
-        (f"temporaries of a gradient, batch of {batch}", size(found["train_bytes"])),
-    )
+    evaluated, trained = evaluation.experiment.eval_size(), evaluation.config.batch_size
+    memory = {
+        "parameters": "parameter_bytes",
+        "optimizer state": "optimizer_bytes",
+        f"temporaries of an evaluated batch of {evaluated}": "eval_bytes",
+        f"temporaries of a gradient, batch of {trained}": "train_bytes",
+    }
+    sizes = tuple((label, size(found[key])) for label, key in memory.items())
     return Section(
         "Model",
         (
             Table(("layer", "output", "parameters", "FLOPs"), (*rows, total)),
             Words(words, "quiet"),
-            Table(("memory", ""), memory),
+            Table(("memory", ""), sizes),
         ),
     )
 
