@@ -237,7 +237,7 @@ def _pretrain(options: Ablations) -> None:
     train(
         "fashion-rows",
         **_PLAIN | _DEEP,
-        steps=max(1, round(2000 * options.scale)),
+        steps=2000,
         run_dir=str(options.out / "fashion"),
         data__manual_dir=options.manual_dir,
         optimizer__learning_rate=2e-3,
@@ -248,17 +248,15 @@ def _train(
     case: Case, label: str, changes: dict, folder: Path, options: Ablations
 ) -> Trained:
     """Runs of all seeds."""
-    steps = max(2, round(case.steps * options.scale))
-    chosen = {"eval_every": max(1, steps // 20)} | _PLAIN | case.common | changes
+    chosen = dict(steps=case.steps, eval_every=max(1, case.steps // 20))
+    chosen |= _PLAIN | case.common | changes
     if "init_from" in chosen:
         chosen["init_from"] = chosen["init_from"].format(out=options.out)
     scores, histories = [], []
     for seed in range(options.seeds):
         run_dir = folder / f"{label.replace(' ', '-').replace(',', '')}-{seed}"
         try:
-            run = train(
-                "digits", **chosen, steps=steps, seed=seed, run_dir=str(run_dir)
-            )
+            run = train("digits", **chosen, seed=seed, run_dir=str(run_dir))
             scores.append(run.report["test"]["accuracy"])
         except training.Diverged:
             scores.append(None)

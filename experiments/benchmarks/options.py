@@ -97,8 +97,6 @@ class Ablations:
     manual_dir: str | None = None
     """Folder with Fashion-MNIST's files for `slow`, where there is no network."""
     seeds: int = 1
-    scale: float = 1.0
-    """Of the number of steps; less for a trial."""
     out: Path = Path("runs/ablations")
     """Folder of the runs, the tables (.json) and the pictures (.png)."""
 

@@ -44,18 +44,18 @@ def reading(options: Reading) -> dict[str, Any]:
         for answer in predictor.kind.predict(predictor, files):
             first = first or time.perf_counter() - start
             answers.append(answer.get("text", ""))
-        found["ours"] = _judged(true, answers, time.perf_counter() - start)
+        found["ours"] = _scored(true, answers, time.perf_counter() - start)
         found["ours"]["first_line_after"] = first
         if shutil.which("tesseract"):
             files = _pictures(Path(folder), split, count, options.scale)
             start = time.perf_counter()
             answers = _tesseract(Path(folder), files)
-            found["tesseract"] = _judged(true, answers, time.perf_counter() - start)
+            found["tesseract"] = _scored(true, answers, time.perf_counter() - start)
     _show(f"{count:,} lines, {dataset.name}, {options.split}", found)
     return found
 
 
-def _judged(true: list[str], read: list[str], seconds: float) -> dict[str, float]:
+def _scored(true: list[str], read: list[str], seconds: float) -> dict[str, float]:
     found = scores(true, read) | {"lines_per_second": len(true) / seconds}
     return found | {"loose_cer": _loose_cer(true, read)}
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from experiments.errors import UsageError
 from experiments.prediction import live
@@ -59,12 +58,11 @@ def watch(path: str | Path, source: str, every: int = 25) -> dict[str, Any]:
     if about["inputs"]["kind"] != "clips":
         raise UsageError(f"{path}: --live wants frames, not features")
 
+    spec, kind = _spec(about), TASKS.get(about["task"])
+
     def words(frame, before, now):
-        if not _told_in_words(about):
-            return ""
-        kind = TASKS[about["task"]]
-        row = {"path": ""} | kind.describe(_spec(about), [], np.asarray(now), Path())
-        return "  ".join(kind.row(row)[1:])
+        told = _told_in_words(about)
+        return kind.stream_line(spec, frame, before, now) if told else ""
 
     start, step = (jaxexport.runner(path, functions[n]) for n in ("start", "step"))
     shape = tuple(about["inputs"]["shape"])
