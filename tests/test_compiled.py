@@ -1,8 +1,11 @@
 """Layers and training steps, compiled for devices that are not here."""
 
+import importlib
+
 import pytest
 
 from experiments.benchmarks import compile_tables, compiled, targets
+from experiments.benchmarks.options import Compile
 from experiments.benchmarks.programs import READS
 from experiments.errors import UsageError
 
@@ -68,13 +71,6 @@ class TestTpu:
         assert ours["temporary"] <= 0.45 * flax["temporary"]
         assert all(loop["weights_in_vmem"] == 1 for loop in ours["loops"])
 
-    def test_bundles_of_a_loop(self):
-        (row,) = compiled.compile_all(
-            layers("v5e", engines=["scan"], bundles=True, shape=(8, 6, 8, 128))[:1]
-        )
-        assert row["error"] is None
-        assert 50 < row["loops"][0]["bundles"] < 5000
-
     @pytest.mark.parametrize("topology, chips", [("v5e:1x1", 1), ("v5e:2x2", 4)])
     def test_the_training_step(self, topology, chips):
         jobs = training_steps(topology, chips, "digits", "fashion-rows")
@@ -135,9 +131,8 @@ def test_without_compilers(monkeypatch, capsys):
     monkeypatch.setattr(targets, "compiler", lambda kind: None)
     (row,) = compiled.compile_all(layers("v6e")[:1])
     assert "pip install --no-deps --target=" in row["error"]
-    rows = compile_tables.compile_table(
-        ("v5e", "v6e", "h200"), {"rows": (2, 3, 4, 5)}, ("scan",), ("forward",), ()
-    )
+    options = Compile(targets=("v5e", "v6e", "h200"))
+    rows = compile_tables.compile_programs(options)
     assert rows == []
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
@@ -153,16 +148,21 @@ def test_an_unknown_device(target):
         list(compiled.compile_all(layers(target)))
 
 
-def test_words_that_are_not_known():
-    with pytest.raises(UsageError, match="--kinds backward: choose from forward"):
-        compile_tables.compile_table(("v5e",), {}, (), ("backward",), ())
+def test_words_that_are_not_known(capsys):
     with pytest.raises(UsageError, match="--presets digits: choose from fashion-rows"):
-        compile_tables.step_table(("v5e",), ("digits",), ())
+        compile_tables.compile_programs(Compile(presets=("digits",)))
+    with pytest.raises(ValueError, match="did you mean pixels"):
+        compile_tables.compile_programs(Compile(shapes=("pixel",)))
+    with pytest.raises(SystemExit):
+        importlib.import_module("experiments.benchmark").main(
+            ["compile", "--kinds", "backward"]
+        )
+    assert "backward" in capsys.readouterr().err
 
 
 def test_one_dead_process_is_one_lost_program(monkeypatch):
     # `compile_all` starts another for the jobs that are left.
-    def dying(target, bundles, jobs):
+    def dying(target, jobs):
         for job in jobs:
             if job["layer"]["engine"] == "crash":
                 return

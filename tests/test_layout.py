@@ -17,6 +17,7 @@ LEVELS = {
     "validation": 0,
     "cells": 1,
     "interop": 2,  # names the carries of cells
+    "export": 3,
     "engines": 2,
     "randomness": 3,
     "unroll": 4,

@@ -1,13 +1,24 @@
-"""Networks made sick on purpose, and what cures them: `benchmark cures`."""
+"""Four ways in which training fails, and changes that help: `benchmark ablations`."""
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-_PLAIN = dict(
+from experiments.benchmarks.options import Ablations
+from experiments.config import from_dict, read_run
+from experiments.experiment import Experiment
+from experiments.run import record
+from experiments.train import train
+from lstm_jax import inspect, training
+from lstm_jax.figures.style import COLORS, figure, tidy
+
+# One plain layer over rows, so that what is changed shows by itself.
+PLAIN = dict(
     baselines=False,
     overwrite=True,
     augment__translate=0,
@@ -16,28 +27,104 @@ _PLAIN = dict(
     model__order="rows",
     model__bidirectional=False,
     model__pooling="last",
-    optimizer__schedule__warmup_steps=0,
-    task__label_smoothing=0.0,
 )
+_PLAIN = PLAIN | dict(optimizer__schedule__warmup_steps=0, task__label_smoothing=0.0)
 _TANH = dict(model__cell="rnn", model__recurrent_init="glorot")
 _DEEP = dict(model__layers=3, model__features=96, model__pooling="mean")
 _RELU = dict(model__cell="rnn", model__cell__activation="relu")
+_HE = dict(model__init="he", model__recurrent_init="he")
+_AUGMENT = dict(augment__translate=1, augment__rotate=10.0)
+_WARM = dict(init_from="{out}/fashion")
+
+
+class Trained(NamedTuple):
+    """A network of a case, trained with each seed.
+
+    Attributes:
+      label: what is said of it in tables and figures.
+      scores: test accuracies; None of a run that diverged.
+      histories: rows of metrics.jsonl.
+      gradients: ‖∂loss/∂h_t‖ `[T - 1]` before training, where a case shows them.
+    """
+
+    label: str
+    scores: list[float | None]
+    histories: list[list[dict[str, Any]]]
+    gradients: np.ndarray | None = None
+
+
+def _mean(values: list[float | None]) -> float | None:
+    values = [value for value in values if value is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _points(history: list[dict], split: str, name: str) -> list[tuple[int, float]]:
+    """Steps and values of a metric, where it is known."""
+    rows = [row for row in history if row["split"] == split]
+    return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+
+
+def _gradient_ratio(network: Trained) -> dict[str, Any]:
+    norms = network.gradients
+    return {"gradient, first / last step": float(norms[0] / norms[-1])}
+
+
+def _largest_norm(network: Trained) -> dict[str, Any]:
+    norms = [
+        [row["gradient_norm"] or np.inf for row in history if "gradient_norm" in row]
+        for history in network.histories
+    ]
+    largest = _mean([max(each) for each in norms if each])
+    diverged = sum(score is None for score in network.scores)
+    return {
+        "largest gradient norm": "infinite" if largest == np.inf else largest,
+        "diverged": f"{diverged} of {len(network.scores)}",
+    }
+
+
+def _last_losses(network: Trained) -> dict[str, Any]:
+    found = {}
+    for split in ("train", "validation"):
+        curves = [_points(history, split, "loss") for history in network.histories]
+        found[f"{split} loss"] = _mean([curve[-1][1] for curve in curves if curve])
+    return found
+
+
+def _steps_to_90(network: Trained) -> dict[str, Any]:
+    curves = [_points(each, "validation", "accuracy") for each in network.histories]
+    reached = [[step for step, value in curve if value >= 0.9] for curve in curves]
+    return {"steps to 90 % validation": _mean([x[0] for x in reached if x])}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One sickness: options of all, and of each network; the sick one comes first."""
+    """One failure of training; the first network has it.
 
-    preset: str
-    words: str
+    Attributes:
+      title: of the table and the figure.
+      common: options of all networks.
+      networks: options of each, by label.
+      steps: of training.
+      measure: columns of the table beside the test accuracy.
+      panel: title and x axis of the figure's left half.
+      curves: what is drawn there: split, metric and line style; with none, the
+        gradients before training.
+    """
+
+    title: str
     common: dict[str, Any]
     networks: dict[str, dict[str, Any]]
     steps: int
+    measure: Callable[[Trained], dict[str, Any]]
+    panel: tuple[str, str] = ("loss: training dotted, validation solid", "step")
+    curves: tuple[tuple[str, str, str], ...] = (
+        ("train", "loss", ":"),
+        ("validation", "loss", "-"),
+    )
 
 
 CASES = {
     "vanishing": Case(
-        "digits",
         "Vanishing gradients: digits of 28x28, pixel by pixel, 784 steps",
         dict(
             data__size=28,
@@ -50,26 +137,26 @@ CASES = {
         {
             "tanh RNN, Xavier": _TANH,
             "tanh RNN, orthogonal": dict(model__cell="rnn"),
-            "ReLU RNN, He": _RELU | dict(model__init="he", model__recurrent_init="he"),
+            "ReLU RNN, He": _RELU | _HE,
             "ReLU RNN, identity": _RELU | dict(model__recurrent_init="identity"),
             "LSTM, forget bias 0": dict(model__cell__forget_bias=0.0),
             "LSTM, forget bias 1": {},
             "LSTM, chrono": dict(model__cell__forget_bias="chrono"),
         },
         500,
+        _gradient_ratio,
+        ("gradient with respect to $h_t$, untrained", "steps back"),
+        (),
     ),
     "exploding": Case(
-        "digits",
         "Exploding gradients: a ReLU RNN over 64 pixels, weights by He",
         dict(
             model__order="pixels",
             model__features=64,
-            model__init="he",
-            model__recurrent_init="he",
             optimizer="sgd",
             optimizer__learning_rate=0.05,
             log_every=5,
-            **_RELU,
+            **_RELU | _HE,
         ),
         {
             "no clipping": dict(optimizer__clip=None),
@@ -78,9 +165,11 @@ CASES = {
             "adaptive, 0.01": dict(optimizer__clip=0.01, optimizer__clip_by="adaptive"),
         },
         600,
+        _largest_norm,
+        ("gradient norm before clipping", "step"),
+        (("train", "gradient_norm", "-"),),
     ),
     "overfitting": Case(
-        "digits",
         "Overfitting: a wide LSTM on 300 digits",
         dict(
             data__limit=300,
@@ -96,18 +185,14 @@ CASES = {
             "nothing against it": {},
             "dropout 0.5": dict(model__dropout=0.5),
             "weight decay 1": dict(optimizer__weight_decay=1.0),
-            "augmentation": dict(augment__translate=1, augment__rotate=10.0),
-            "all three": dict(
-                model__dropout=0.5,
-                optimizer__weight_decay=0.3,
-                augment__translate=1,
-                augment__rotate=10.0,
-            ),
+            "augmentation": _AUGMENT,
+            "all three": dict(model__dropout=0.5, optimizer__weight_decay=0.3)
+            | _AUGMENT,
         },
         800,
+        _last_losses,
     ),
     "slow": Case(
-        "digits",
         "Slow convergence: three layers over digits of 28x28, first trained on clothes",
         dict(
             data__size=28,
@@ -119,34 +204,19 @@ CASES = {
         ),
         {
             "from nothing": {},
-            "from Fashion-MNIST": dict(init_from="{out}/fashion"),
-            "the same, head 5 times as fast": dict(
-                init_from="{out}/fashion", optimizer__lr_multipliers="head=5"
+            "from Fashion-MNIST": _WARM,
+            "the same, head 5 times as fast": (
+                _WARM | dict(optimizer__lr_multipliers="head=5")
             ),
         },
         200,
+        _steps_to_90,
     ),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Cures:
-    """Vanishing and exploding gradients, overfitting, slow convergence; cured."""
-
-    cases: tuple[str, ...] = tuple(CASES)
-    manual_dir: str | None = None
-    """Folder with Fashion-MNIST's files for `slow`, where there is no network."""
-    seeds: int = 1
-    scale: float = 1.0
-    """Of the number of steps; less for a trial."""
-    out: Path = Path("runs/cures")
-    """Folder of the runs, the tables (.json) and the pictures (.png)."""
-
-
-def cures(options: Cures) -> dict[str, list[dict[str, Any]]]:
+def ablations(options: Ablations) -> dict[str, list[dict[str, Any]]]:
     """Trains each case; prints a table, writes CASE.json and CASE.png."""
-    from experiments.run import record
-
     found = {}
     for name in options.cases:
         case = CASES[name]
@@ -156,126 +226,63 @@ def cures(options: Cures) -> dict[str, list[dict[str, Any]]]:
             _train(case, label, changes, options.out / name, options)
             for label, changes in case.networks.items()
         ]
-        rows = [_row(name, network) for network in networks]
-        print(f"\n{case.words}\n{_table(rows)}", flush=True)
+        rows = [_row(case, network) for network in networks]
+        print(f"\n{case.title}\n{_table(rows)}", flush=True)
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / f"{name}.json").write_text(json.dumps(rows, indent=2))
-        record.save_figure(options.out / f"{name}.png", _draw(name, case, networks))
+        record.save_figure(options.out / f"{name}.png", _draw(case, networks))
         found[name] = rows
     return found
 
 
-def _pretrain(options: Cures) -> None:
-    from experiments.train import train
-
+def _pretrain(options: Ablations) -> None:
     train(
         "fashion-rows",
         **_PLAIN | _DEEP,
-        steps=max(1, round(2000 * options.scale)),
+        steps=2000,
         run_dir=str(options.out / "fashion"),
         data__manual_dir=options.manual_dir,
         optimizer__learning_rate=2e-3,
     )
 
 
-def _train(case: Case, label: str, changes: dict, folder: Path, options: Cures) -> dict:
-    """Runs of all seeds: histories, test accuracy, gradients before training."""
-    from experiments.run import record
-    from experiments.train import train
-    from lstm_jax import training
-
-    changes = {
-        key: value.format(out=options.out) if isinstance(value, str) else value
-        for key, value in changes.items()
-    }
-    steps = max(2, round(case.steps * options.scale))
+def _train(
+    case: Case, label: str, changes: dict, folder: Path, options: Ablations
+) -> Trained:
+    """Runs of all seeds."""
+    chosen = dict(steps=case.steps, eval_every=max(1, case.steps // 20))
+    chosen |= _PLAIN | case.common | changes
+    if "init_from" in chosen:
+        chosen["init_from"] = chosen["init_from"].format(out=options.out)
     scores, histories = [], []
     for seed in range(options.seeds):
         run_dir = folder / f"{label.replace(' ', '-').replace(',', '')}-{seed}"
-        chosen = _PLAIN | case.common | changes
-        chosen |= dict(steps=steps, seed=seed, run_dir=str(run_dir))
-        chosen.setdefault("eval_every", max(1, steps // 20))
         try:
-            run = train(case.preset, **chosen)
+            run = train("digits", **chosen, seed=seed, run_dir=str(run_dir))
             scores.append(run.report["test"]["accuracy"])
         except training.Diverged:
             scores.append(None)
         histories.append(record.MetricsLog(run_dir).rows())
-    return {
-        "label": label,
-        "scores": scores,
-        "histories": histories,
-        "gradients": _gradients(run_dir) if case is CASES["vanishing"] else None,
-    }
+    gradients = None if case.curves else _gradients(run_dir)
+    return Trained(label, scores, histories, gradients)
 
 
 def _gradients(run_dir: Path) -> np.ndarray:
     """‖∂loss/∂h_t‖ `[T - 1]` of the untrained network, for 32 test pictures."""
-    import jax
-
-    from experiments.config import from_dict, read_run
-    from experiments.experiment import Experiment
-    from lstm_jax import inspect
-
     experiment = Experiment(from_dict(read_run(run_dir)["config"]))
     test = experiment.dataset.splits["test"]
     images = experiment.spec.normalize(test.inputs[:32])
-    params = experiment.init(
-        jax.random.split(jax.random.key(experiment.config.seed))[0]
+    key = jax.random.split(jax.random.key(experiment.config.seed))[0]
+    measured = inspect.measure(
+        experiment.network.module, experiment.init(key), images, test.targets[:32]
     )
-    module = experiment.network.module
-    measured = inspect.measure(module, params, images, test.targets[:32])
     return np.asarray(measured.layers[0].gradients["h"])[:-1]
 
 
-def _last(history: list[dict], split: str, name: str) -> float | None:
-    values = [
-        r[name] for r in history if r["split"] == split and r.get(name) is not None
-    ]
-    return values[-1] if values else None
-
-
-def _mean(values: list) -> float | None:
-    values = [value for value in values if value is not None]
-    return float(np.mean(values)) if values else None
-
-
-def _row(case: str, network: dict) -> dict[str, Any]:
+def _row(case: Case, network: Trained) -> dict[str, Any]:
     """What the table says of one network, means over the seeds."""
-    histories, scores = network["histories"], network["scores"]
-    row = {"network": network["label"], "test accuracy": _mean(scores)}
-    lost = sum(score is None for score in scores)
-    if case == "vanishing":
-        norms = network["gradients"]
-        row["gradient, first / last step"] = float(norms[0] / norms[-1])
-    if case == "exploding":
-        norms = [
-            max(r["gradient_norm"] or np.inf for r in h if "gradient_norm" in r)
-            for h in histories
-            if any("gradient_norm" in r for r in h)
-        ]
-        largest = _mean(norms)
-        row["largest gradient norm"] = "infinite" if largest == np.inf else largest
-        row["diverged"] = f"{lost} of {len(scores)}"
-    if case == "overfitting":
-        for split in ("train", "validation"):
-            losses = [_last(history, split, "loss") for history in histories]
-            row[f"{split} loss"] = _mean(losses)
-    if case == "slow":
-        row["steps to 90 % validation"] = _mean(
-            [
-                next(
-                    (
-                        r["step"]
-                        for r in history
-                        if r["split"] == "validation" and r["accuracy"] >= 0.9
-                    ),
-                    None,
-                )
-                for history in histories
-            ]
-        )
-    return row
+    accuracy = _mean(network.scores)
+    return {"network": network.label, "test accuracy": accuracy} | case.measure(network)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
@@ -285,7 +292,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
         if value is None:
             return "-"
         if "accuracy" in name:
-            return f"{value:.1%}".replace("%", " %")
+            return f"{100 * value:.1f} %"
         if name.startswith("steps"):
             return f"{value:.0f}"
         return f"{value:.2g}" if isinstance(value, float) else str(value)
@@ -295,37 +302,31 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _draw(name: str, case: Case, networks: list[dict]):
-    """What tells the sickness, and validation accuracy, against steps."""
-    from lstm_jax.figures.style import COLORS, figure, tidy
-
+def _draw(case: Case, networks: list[Trained]):
+    """What shows the failure, and validation accuracy, against steps."""
     fig = figure(11, 4.6)
-    fig.suptitle(case.words)
+    fig.suptitle(case.title)
     left, right = fig.subplots(1, 2)
-    for order, network in enumerate(networks):
-        style = dict(
-            color="black" if order == 0 else COLORS[(order - 1) % len(COLORS)],
-            linewidth=2.4 if order == 0 else 1.6,
-        )
-        history = network["histories"][0]
-        _curve(right, history, "validation", "accuracy", style, network["label"])
-        if name == "vanishing":
-            norms = network["gradients"]
+    first = dict(color="black", linewidth=2.4)
+    styles = [first, *(dict(color=color, linewidth=1.6) for color in COLORS)]
+
+    def curve(ax, points, **style):
+        ax.plot([step for step, _ in points], [value for _, value in points], **style)
+
+    for network, style in zip(networks, styles, strict=False):
+        history, label = network.histories[0], network.label
+        accuracies = _points(history, "validation", "accuracy")
+        label = label if accuracies else f"{label}: diverged"
+        curve(right, accuracies, label=label, **style)
+        for split, name, line in case.curves:
+            curve(left, _points(history, split, name), linestyle=line, **style)
+        if not case.curves:
+            norms = network.gradients
             left.plot(np.arange(len(norms), 0, -1), norms, **style)
-        elif name == "exploding":
-            _curve(left, history, "train", "gradient_norm", style)
-        else:
-            _curve(left, history, "train", "loss", style | dict(linestyle=":"))
-            _curve(left, history, "validation", "loss", style)
-    titles = {
-        "vanishing": ("gradient with respect to $h_t$, untrained", "steps back"),
-        "exploding": ("gradient norm before clipping", "step"),
-    }
-    title, axis = titles.get(name, ("loss: training dotted, validation solid", "step"))
-    left.set_title(title, loc="left")
-    left.set_xlabel(axis)
+    left.set_title(case.panel[0], loc="left")
+    left.set_xlabel(case.panel[1])
     left.set_yscale("log")
-    if name == "vanishing":
+    if not case.curves:
         left.invert_xaxis()
         left.set_ylim(bottom=1e-20)
     right.set_title("validation accuracy", loc="left")
@@ -334,15 +335,3 @@ def _draw(name: str, case: Case, networks: list[dict]):
         tidy(ax)
     fig.legend(loc="outside lower center", frameon=False, ncols=min(4, len(networks)))
     return fig
-
-
-def _curve(ax, history, split, name, style, label=None):
-    points = [
-        (r["step"], r[name])
-        for r in history
-        if r["split"] == split and r.get(name) is not None
-    ]
-    if points:
-        ax.plot(*zip(*points, strict=True), label=label, **style)
-    elif label:
-        ax.plot([], [], label=f"{label}: diverged", **style)

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
-from experiments.benchmarks import peers
+from experiments.benchmarks import peers, tables
 from experiments.benchmarks.layer_figures import table
-from experiments.benchmarks.timing import Timed, about, measure, peak
+from experiments.benchmarks.timing import Measured, Timed, about, measure, peak
+from experiments.run.record import save_figure
 
 Row = dict[str, Any]
 _CALM = 2.0  # times its least that a median may be
+_TIMES = "ms", "ms_min", "us_per_step", "sequences_per_s", "peak_share"
 
 
 class Bench:
@@ -24,9 +25,7 @@ class Bench:
         if options.rounds < 1:
             raise ValueError(f"rounds={options.rounds}, but it must be 1 or more")
         self.options, self.about = options, about()
-        self.console = Console()
-        if not self.console.is_terminal:
-            self.console = Console(width=140)
+        self.console = tables.console()
         self.rng = np.random.default_rng(options.seed)
         self.path = Path(options.out, "results.jsonl")
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +40,11 @@ class Bench:
             self.peaks[dtype] = max(self.peaks.get(dtype, 0.0), peak(dtype))
 
     def _introduce(self) -> None:
-        about, products = self.about, []
-        for dtype, flops in self.peaks.items():
-            products.append(f"{flops / 1e9:,.0f} GFLOP/s in {dtype}")
+        about = self.about
+        products = [
+            f"{flops / 1e9:,.0f} GFLOP/s in {dtype}"
+            for dtype, flops in self.peaks.items()
+        ]
         settings = " ".join(f"{k}={v}" for k, v in about["settings"].items())
         lines = [
             f"{about['cpu']}, {about['cores']} cores; JAX on {about['device_kind']}",
@@ -69,47 +70,62 @@ class Bench:
         self._look_for_peak()
         found = measure(made, self.options.rounds, self.rng)
         best = max(self.peaks["float32"], self.peaks[facts["dtype"]])
-        rows = []
-        for name in made:
-            seconds, timed = found.seconds.get(name), found.timed.get(name, Timed(None))
-            size, ran = timed.temporary_bytes, seconds is not None
-            median = float(np.median(seconds)) if ran else None
-            count = flops.get(name)
-            row = facts | {
-                "candidate": name,
-                "ms": 1000 * median if ran else None,
-                "ms_min": 1000 * float(seconds.min()) if ran else None,
-                "us_per_step": 1e6 * median / facts["steps"] if ran else None,
-                "sequences_per_s": facts["batch"] / median if ran else None,
-                "compile_s": timed.compile_s,
-                "temporary_mb": None if size is None else size / 1e6,
-                "peak_gflops": best / 1e9,
-                "peak_share": count / median / best if ran and count else None,
-                # of each peer's time to ours, the median over rounds
-                "times_as_fast": {
-                    peer: float(np.median(found.seconds[peer] / seconds))
-                    for peer in peers.NAMES
-                    if ran and peer in found.seconds
-                },
-                "refused": found.refused.get(name),
-                "rounds": self.options.rounds,
-                "environment": self.about,
-            }
-            rows.append(row)
-            with open(self.path, "a") as file:
-                file.write(json.dumps(row) + "\n")
-            if not ran and (name, row["refused"]) not in self._told:
-                self._told.add((name, row["refused"]))
-                self.console.print(Text(f"{name}: {row['refused']}", style="yellow"))
+        rows = [self._row(facts, name, found, flops.get(name), best) for name in made]
+        with open(self.path, "a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        for name, reason in found.refused.items():
+            if (name, reason) not in self._told:
+                self._told.add((name, reason))
+                self._warn(f"{name}: {reason}")
         for row in rows:
             if row["ms"] and row["ms"] > _CALM * row["ms_min"]:
                 times = row["ms"] / row["ms_min"]
-                line = (
+                self._warn(
                     f"disturbed: the median of {row['candidate']} is {times:.1f} x its "
                     "least; trust no ratio with it, and measure on a quieter machine"
                 )
-                self.console.print(Text(line, style="yellow"))
         return rows
+
+    def _row(self, facts: Row, name: str, found: Measured, flops, peak: float) -> Row:
+        timed = found.timed.get(name, Timed(None))
+        size = timed.temporary_bytes
+        row = facts | dict.fromkeys(_TIMES)
+        row |= {
+            "candidate": name,
+            "compile_s": timed.compile_s,
+            "temporary_mb": None if size is None else size / 1e6,
+            "peak_gflops": peak / 1e9,
+            "times_as_fast": {},
+            "refused": found.refused.get(name),
+            "rounds": self.options.rounds,
+            "environment": self.about,
+        }
+        if name not in found.seconds:
+            return row
+        seconds = found.seconds[name]
+        median = float(np.median(seconds))
+        return row | {
+            "ms": 1000 * median,
+            "ms_min": 1000 * float(seconds.min()),
+            "us_per_step": 1e6 * median / facts["steps"],
+            "sequences_per_s": facts["batch"] / median,
+            "peak_share": flops / median / peak if flops else None,
+            # of each peer's time to ours, the median over rounds
+            "times_as_fast": {
+                peer: float(np.median(found.seconds[peer] / seconds))
+                for peer in peers.NAMES
+                if peer in found.seconds
+            },
+        }
+
+    def save(self, name: str, figure: Any) -> None:
+        """Writes a figure beside the rows, and tells of both files."""
+        plot = self.path.with_name(name)
+        save_figure(plot, figure)
+        self.console.print(Text(f"written: {self.path}, {plot}"))
+
+    def _warn(self, line: str) -> None:
+        self.console.print(Text(line, style="yellow"))
 
     def table(self, facts: Row, made, flops) -> list[Row]:
         """The same, and prints them."""

@@ -1,36 +1,21 @@
 """Trainings side by side: LSTM and vanilla RNN; an LSTM here and in PyTorch."""
 
-import dataclasses
-import json
 import time
-from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """LSTM against vanilla RNN on digits with rows of noise below them."""
-
-    noise_rows: tuple[int, ...] = (0, 24, 56)
-    """Rows of noise, each a task of its own; a digit itself has 8 rows."""
-    seeds: int = 2
-    epochs: float = 100
-    features: int = 64
-    out: Path = Path("runs/memory")
-    """Folder of the runs, the table (.json) and the plot (.png)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracy:
-    """The same network on Fashion-MNIST rows, here and in PyTorch."""
-
-    manual_dir: str | None = None
-    """Folder with the four idx files, where there is no network."""
-    seeds: int = 3
-    epochs: float = 6
-    out: Path = Path("runs/accuracy")
+from experiments.benchmarks import peers, tables
+from experiments.benchmarks.ablations import PLAIN
+from experiments.benchmarks.options import Accuracy, Memory
+from experiments.experiment import Experiment
+from experiments.run import record
+from experiments.train import train
+from lstm_jax import data
+from lstm_jax.figures.style import BLUE, ORANGE, figure, tidy
+from lstm_jax.inspect import carry_gradients, gradient_norms
 
 
 def accuracy(options: Accuracy) -> list[dict[str, Any]]:
@@ -41,8 +26,6 @@ def accuracy(options: Accuracy) -> list[dict[str, Any]]:
     alone, batches included: of ours without what compiled, of PyTorch's without the
     first ten.
     """
-    from experiments.train import train
-
     rows = []
     for seed in range(options.seeds):
         start = time.perf_counter()
@@ -73,7 +56,7 @@ def accuracy(options: Accuracy) -> list[dict[str, Any]]:
         )
     ratio = np.median(np.divide(rates["lstm_jax"], rates["torch"]))
     print(f"  images per second, lstm_jax to torch, median of seeds: {ratio:.2f}")
-    (options.out / "accuracy.json").write_text(json.dumps(rows, indent=2))
+    record.write_json(options.out / "accuracy.json", rows)
     return rows
 
 
@@ -92,47 +75,36 @@ def _train_torch(config) -> tuple[float, float]:
     """Test accuracy and images/s of `nn.LSTM` and `nn.Linear` as a run is set."""
     import torch
 
-    from experiments.experiment import Experiment
-    from lstm_jax import data, training
-
     experiment = Experiment(config)
     spec, steps = experiment.spec, experiment.steps
     split, test = experiment.split, experiment.dataset.splits["test"]
-    o = config.optimizer
-    schedule = training.make_schedule(o.schedule.name, o.learning_rate, steps)
-    rates = np.asarray([schedule(step) for step in range(steps)])
+    rates = [float(experiment.schedule(step)) for step in range(steps)]
 
     def rows(images):  # [B, H, W, 1] -> [B, T, F]
         images = spec.normalize(images)
         return torch.from_numpy(images.reshape(*images.shape[:2], -1))
 
     torch.manual_seed(config.seed)
-    h, w, c = spec.image_shape
-    lstm = torch.nn.LSTM(w * c, config.model.features, batch_first=True)
-    head = torch.nn.Linear(config.model.features, spec.outputs)
-    weights = [*lstm.parameters(), *head.parameters()]
-    adam, warm = torch.optim.Adam(weights), min(10, steps - 1)
+    _, w, c = spec.image_shape
+    model = peers.torch_classifier(w * c, config.model.features, spec.outputs)
+    adam, warm = torch.optim.Adam(model.parameters()), min(10, steps - 1)
     for step in range(steps):
         if step == warm:
             start = time.perf_counter()
         batch = data.train_batch(split, config.batch_size, seed=config.seed, step=step)
-        adam.param_groups[0]["lr"] = float(rates[step])
-        adam.zero_grad()
-        logits = head(lstm(rows(batch["inputs"]))[0][:, -1])
+        adam.param_groups[0]["lr"] = rates[step]
         targets = torch.from_numpy(batch["targets"]).long()
-        torch.nn.functional.cross_entropy(logits, targets).backward()
-        torch.nn.utils.clip_grad_norm_(weights, o.clip)
-        adam.step()
+        peers.torch_step(
+            model, adam, rows(batch["inputs"]), targets, config.optimizer.clip
+        )
     rate = (steps - warm) * config.batch_size / (time.perf_counter() - start)
     with torch.no_grad():
-        logits = head(lstm(rows(test.inputs))[0][:, -1])
+        logits = model(rows(test.inputs))
     return float((logits.argmax(-1).numpy() == test.targets).mean()), rate
 
 
 def memory(options: Memory) -> list[dict[str, Any]]:
     """Trains both cells on each task; prints a table, draws gradients over time."""
-    from experiments.train import train
-
     rows, curves = [], {}
     for noise in options.noise_rows:
         for cell in ("lstm", "rnn"):
@@ -141,21 +113,14 @@ def memory(options: Memory) -> list[dict[str, Any]]:
                 start = time.perf_counter()
                 run = train(
                     "digits",
+                    **PLAIN,
                     run_dir=str(options.out / f"{cell}-{noise}-{seed}"),
-                    overwrite=True,
                     seed=seed,
                     epochs=options.epochs,
-                    baselines=False,
                     log_every=1_000_000,
                     data__noise_rows=noise,
-                    augment__translate=0,
                     model__cell=cell,
                     model__features=options.features,
-                    model__layers=1,
-                    model__dropout=0.0,
-                    model__order="rows",
-                    model__bidirectional=False,
-                    model__pooling="last",
                     optimizer__learning_rate=2e-3,
                 )
                 scores.append(run.report["test"]["accuracy"])
@@ -176,22 +141,16 @@ def memory(options: Memory) -> list[dict[str, Any]]:
                     "reach": float(after[0] / after[-2]) if steps > 1 else None,
                 }
             )
-    _print_table(rows)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "memory.json").write_text(json.dumps(rows, indent=2))
-    _draw(curves).savefig(options.out / "memory.png", dpi=110)
-    print(f"written: {options.out / 'memory.json'}, {options.out / 'memory.png'}")
+    tables.console().print(_table(rows))
+    numbers, plot = options.out / "memory.json", options.out / "memory.png"
+    record.write_json(numbers, rows)
+    record.save_figure(plot, _draw(curves))
+    print(f"written: {numbers}, {plot}")
     return rows
 
 
 def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
     """Gradient norms over time, untrained and trained, and T."""
-    import jax
-    import jax.numpy as jnp
-
-    from experiments.experiment import Experiment
-    from lstm_jax.inspect import carry_gradients, gradient_norms
-
     experiment = Experiment(run.config)
     test, module = experiment.dataset.splits["test"], experiment.network.module
     images = experiment.spec.normalize(jnp.asarray(test.inputs[:128]))
@@ -217,49 +176,39 @@ def _flops(run, steps: int) -> int:
     return int(2 * steps * (layer["w_x"].size + layer["w_h"].size) + 2 * head.size)
 
 
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold")
-    titles = ("cell", "steps", "accuracy", "lowest", "parameters", "FLOPs/image", "s")
-    for title in titles:
-        table.add_column(title, justify="left" if title == "cell" else "right")
-    for row in rows:
-        table.add_row(
-            row["cell"],
-            str(row["steps"]),
-            f"{row['accuracy']:.1%}",
-            f"{row['lowest']:.1%}",
-            f"{row['parameters']:,}",
-            f"{row['flops_per_image']:,}",
-            f"{row['seconds']:.0f}",
-        )
-    Console().print(table)
+def _table(rows: list[dict[str, Any]]):
+    columns = {  # head: key of a row, format
+        "cell": ("cell", "s"),
+        "steps": ("steps", "d"),
+        "accuracy": ("accuracy", ".1%"),
+        "lowest": ("lowest", ".1%"),
+        "parameters": ("parameters", ",d"),
+        "FLOPs/image": ("flops_per_image", ",d"),
+        "s": ("seconds", ".0f"),
+    }
+    cells = [[format(row[key], form) for key, form in columns.values()] for row in rows]
+    return tables.table("LSTM and vanilla RNN", list(columns), cells)
 
 
 def _draw(curves: dict[str, np.ndarray]):
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
+    fig = figure(8, 4.5)
+    axes = fig.subplots()
+    tidy(axes)
     longest = max(map(len, curves.values()))
     for name, norms in curves.items():
         if len(norms) != longest:
             continue
-        color = "#0072b2" if name.startswith("lstm") else "#d55e00"
         distance = np.arange(len(norms))[::-1]
         # At distance 0 nothing goes on through the carry.
         axes.semilogy(
             distance[:-1],
             np.maximum(norms[:-1], 1e-30),
             "--" if "untrained" in name else "-",
-            color=color,
+            color=BLUE if name.startswith("lstm") else ORANGE,
             label=name,
         )
     axes.set_xlabel("distance in time from the answer, steps")
     axes.set_ylabel("norm of ∂loss / ∂carry")
     axes.set_title("How far back a gradient reaches")
-    axes.grid(alpha=0.3)
     axes.legend()
-    return figure
+    return fig

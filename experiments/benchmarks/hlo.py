@@ -1,9 +1,8 @@
-"""Counts in the texts that compilers write: loops, copies, memory spaces, bundles."""
+"""Counts in the texts that compilers write: loops, copies, memory spaces."""
 
 import dataclasses
 import re
 from collections.abc import Collection, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 
@@ -28,10 +27,6 @@ class Loop:
     """Arrays of a given shape that are read and stay the same in all iterations."""
     weights_in_vmem: int
     """Those of them that lie in a TPU's fast memory."""
-    body: tuple[str, ...] = dataclasses.field(repr=False, default=())
-    """Names of the instructions."""
-    bundles: int | None = None
-    """Instruction words of a TPU; a loop inside a kernel is counted once."""
     on_host: bool | None = None
     """Whether a GPU's host starts each iteration; else it is in a command buffer."""
     launches: int | None = None
@@ -113,71 +108,6 @@ def captured(text: str, found: list[Loop]) -> list[Loop]:
     ]
 
 
-def bundles(folder: Path, found: list[Loop]) -> list[Loop]:
-    """Adds the bundles of each loop of a TPU program.
-
-    Args:
-      folder: where the compiler has dumped its instructions.
-      found: the loops of that program.
-    """
-    kernels: dict[str, int] = {}
-    program: list[tuple[int, str | None]] = []
-    same: dict[str, str] = {}
-    for path in sorted(folder.glob("*.txt")):
-        if "schedule-analysis" in path.name:
-            continue
-        if name := re.fullmatch(r"\d+-(.+)-\d+-final_bundles\.txt", path.name):
-            words = list(final_bundles(path.read_text()))
-            if name[1] == "TLP":  # the program around its kernels
-                program = words
-            else:
-                kernels[name[1]] = len(words)
-        elif path.name.endswith("deduplication-map.txt"):
-            same |= _duplicates(path.read_text())
-    counts = []
-    for loop in found:
-        own = [same.get(name, name) for name in loop.body]
-        inside = sum(kernels.get(name, 0) for name in own)
-        counts.append(inside + _around(program, set(own) | set(loop.body)))
-    return [
-        dataclasses.replace(loop, bundles=count if program else None)
-        for loop, count in zip(found, counts, strict=True)
-    ]
-
-
-def final_bundles(text: str) -> Iterator[tuple[int, str | None]]:
-    """The depth of each bundle in loops, and the kernel that it calls, if any."""
-    for line in text.splitlines():
-        if word := re.match(
-            r"\s*(?:0x[0-9a-f]+|\d+)\s+(?:[A-Z]{2})?: *([> ]*)\{", line
-        ):
-            called = re.search(r"inlined_call .*/\* %([\w.\-]+) =", line)
-            yield word[1].count(">"), called and called[1]
-
-
-def _around(program: list[tuple[int, str | None]], body: set[str]) -> int:
-    """Bundles of the stretches of `program`, of one depth each, that call `body`."""
-    total, start = 0, 0
-    for i in range(1, len(program) + 1):
-        if i == len(program) or program[i][0] != program[start][0]:
-            stretch = program[start:i]
-            if stretch[0][0] and any(called in body for _, called in stretch):
-                total += len(stretch)
-            start = i
-    return total
-
-
-def _duplicates(text: str) -> dict[str, str]:
-    """The instruction whose kernel serves another, by the other's name."""
-    same, key = {}, ""
-    for line in text.splitlines():
-        if line.startswith("key:"):
-            key = line.removeprefix("key:")
-        elif line.startswith("  "):
-            same[line.strip()] = key
-    return same
-
-
 def _computations(text: str) -> tuple[dict[str, list[_Instruction]], str]:
     computations: dict[str, list[_Instruction]] = {}
     entry = name = ""
@@ -233,7 +163,6 @@ def _loop(caller: _Instruction, body: list[_Instruction], wanted, depth) -> Loop
         longest_copy=max(map(_cycles, copies), default=0),
         weights=len(weights),
         weights_in_vmem=sum("S(1)" in shape for shape in weights),
-        body=tuple(i.name for i in body),
     )
 
 

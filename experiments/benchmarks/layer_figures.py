@@ -5,11 +5,12 @@ import math
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from experiments.benchmarks import tables
 from experiments.benchmarks.peers import CONV, FLAX, NAMES, TORCH
+from experiments.benchmarks.tables import number
 from lstm_jax.figures.style import BLUE, COLORS, INK, LINE, figure, safe, tidy
 
 Row = dict[str, Any]
@@ -17,13 +18,38 @@ Row = dict[str, Any]
 OURS = ("lstm, auto", "lstm, auto, a device a core")
 
 
+# Of tables: head, key of a row, format.
+_COLUMNS = (
+    ("ms", "ms", ",.2f"),
+    ("least", "ms_min", ",.2f"),
+    ("µs/step", "us_per_step", ",.1f"),
+    ("sequences/s", "sequences_per_s", ",.0f"),
+    ("compile s", "compile_s", ".2f"),
+    ("MB temporary", "temporary_mb", ",.1f"),
+    ("of peak", "peak_share", ".0%"),
+)
+_GROWTH_COLUMNS = (
+    ("T", "steps", ",d"),
+    ("ms", "ms", ",.1f"),
+    ("least", "ms_min", ",.1f"),
+    ("of no remat", "of_no_remat", ".2f"),
+    ("µs/step", "us_per_step", ",.1f"),
+    ("MB temporary", "temporary_mb", ",.1f"),
+    ("of peak", "peak_share", ".0%"),
+)
+
+
+def _size(row: Row) -> str:
+    return f"B={row['batch']} F={row['inputs']} D={row['width']}"
+
+
 def title(row: Row) -> str:
     """What was timed: `rows, gradient, float32: B=128 T=28 F=28 D=128`."""
-    size = f"B={row['batch']} T={row['steps']} F={row['inputs']} D={row['width']}"
+    batch, steps, width = row["batch"], row["steps"], row["width"]
+    size = f"B={batch} T={steps} F={row['inputs']} D={width}"
     if "side" in row:
         side = row["side"]
-        size = f"two 3x3 layers, B={row['batch']} T={row['steps']} "
-        size += f"{side}x{side}x{row['width']}"
+        size = f"two 3x3 layers, B={batch} T={steps} {side}x{side}x{width}"
     return f"{row['shape']}, {row['kind']}, {row['dtype']}: {size}"
 
 
@@ -32,30 +58,18 @@ def table(rows: list[Row]) -> Table:
     ran = [row for row in rows if row["ms"]]
     flax = CONV if "side" in ran[0] else FLAX
     shown = [peer for peer in (TORCH, flax) if peer in ran[0]["times_as_fast"]]
-    found = Table(box=box.SIMPLE_HEAD, title_justify="left")
-    found.title = Text(f"\n{title(ran[0])}", style="bold")
-    found.add_column("", no_wrap=True)
-    heads = "ms,least,µs/step,sequences/s,compile s,MB temporary,of peak"
-    for head in (*heads.split(","), *(f"x {peer.split()[0]}" for peer in shown)):
-        found.add_column(head, justify="right")
-    for row in ran:
-        ratios = [f"{row['times_as_fast'][peer]:.2f}" for peer in shown]
-        found.add_row(
-            Text(row["candidate"]),
-            f"{row['ms']:,.2f}",
-            f"{row['ms_min']:,.2f}",
-            f"{row['us_per_step']:,.1f}",
-            f"{row['sequences_per_s']:,.0f}",
-            _or_dash(row["compile_s"], ".2f"),
-            _or_dash(row["temporary_mb"], ",.1f"),
-            _or_dash(row["peak_share"], ".0%"),
-            *ratios,
-        )
-    return found
-
-
-def _or_dash(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
+    heads = [head for head, _, _ in _COLUMNS] + [
+        f"x {peer.split()[0]}" for peer in shown
+    ]
+    cells = [
+        [
+            row["candidate"],
+            *(number(row[key], form) for _, key, form in _COLUMNS),
+            *(f"{row['times_as_fast'][peer]:.2f}" for peer in shown),
+        ]
+        for row in ran
+    ]
+    return tables.table(title(ran[0]), ("", *heads), cells)
 
 
 def geometric_means(rows: list[Row]) -> list[str]:
@@ -85,26 +99,19 @@ def geometric_means(rows: list[Row]) -> list[str]:
 
 def overview(rows: list[Row]):
     """A Figure of bars: a column for each shape, a row for each kind and dtype."""
-    rows = [row for row in rows if row["ms"]]
-    shapes = list(dict.fromkeys(row["shape"] for row in rows))
-    lines = list(dict.fromkeys((row["kind"], row["dtype"]) for row in rows))
-    most = max(
-        sum((row["shape"], row["kind"], row["dtype"]) == (shape, *line) for row in rows)
-        for shape in shapes
-        for line in lines
-    )
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        if row["ms"]:
+            group = (row["kind"], row["dtype"]), row["shape"]
+            groups.setdefault(group, []).append(row)
+    lines, shapes = (list(dict.fromkeys(names)) for names in zip(*groups, strict=True))
+    most = max(map(len, groups.values()))
     fig = figure(max(6.4, 4.2 * len(shapes)), len(lines) * (1.1 + 0.24 * most) + 0.5)
     axes = fig.subplots(len(lines), len(shapes), squeeze=False)
-    for line, (kind, dtype) in enumerate(lines):
-        for column, shape in enumerate(shapes):
-            ax = axes[line][column]
-            here = [
-                row
-                for row in rows
-                if (row["shape"], row["kind"], row["dtype"]) == (shape, kind, dtype)
-            ]
-            if here:
-                _bars(ax, here)
+    for line, row_of_axes in zip(lines, axes, strict=True):
+        for shape, ax in zip(shapes, row_of_axes, strict=True):
+            if (line, shape) in groups:
+                _bars(ax, groups[line, shape])
             else:
                 ax.set_axis_off()
     about, rounds = rows[0]["environment"], rows[0]["rounds"]
@@ -137,39 +144,34 @@ def _what(row: Row) -> str:
 
 def growth_table(rows: list[Row], exponents: list[Row]) -> Table:
     """Time and memory by length, then the exponents that fit them."""
-    found = Table(box=box.SIMPLE_HEAD, title_justify="left")
     first = rows[0]
-    found.title = Text(
-        f"\n{_what(first)}, {first['dtype']}, by length: "
-        f"B={first['batch']} F={first['inputs']} D={first['width']}",
-        style="bold",
+    found = tables.table(
+        f"{_what(first)}, {first['dtype']}, by length: {_size(first)}",
+        ("", *(head for head, _, _ in _GROWTH_COLUMNS)),
+        (),
     )
-    found.add_column("", no_wrap=True)
-    heads = "T,ms,least,of no remat,µs/step,MB temporary,of peak"
-    for head in heads.split(","):
-        found.add_column(head, justify="right")
     times = {(row["candidate"], row["steps"]): row["ms"] for row in rows}
     for fit in exponents:
-        for row in (r for r in rows if r["candidate"] == fit["candidate"]):
-            whole = times.get((row["candidate"].split(", remat=")[0], row["steps"]))
-            found.add_row(
-                Text(row["candidate"]),
-                f"{row['steps']:,}",
-                _or_dash(row["ms"], ",.1f"),
-                _or_dash(row["ms_min"], ",.1f"),
-                _or_dash(row["ms"] and whole and row["ms"] / whole, ".2f"),
-                _or_dash(row["us_per_step"], ",.1f"),
-                _or_dash(row["temporary_mb"], ",.1f"),
-                _or_dash(row["peak_share"], ".0%"),
-            )
-        powers = [_or_dash(fit[what], ".2f") for what in ("time", "bytes")]
-        label = Text("  grows as T to the", style="bold")
-        found.add_row(
-            *(label, "", powers[0], "", "", "", powers[1], ""),
-            style="bold",
-            end_section=True,
-        )
+        name = fit["candidate"]
+        for row in (row for row in rows if row["candidate"] == name):
+            whole = times.get((name.split(", remat=")[0], row["steps"]))
+            ratio = row["ms"] / whole if row["ms"] and whole else None
+            row = row | {"of_no_remat": ratio}
+            cells = (number(row[key], form) for _, key, form in _GROWTH_COLUMNS)
+            found.add_row(Text(name), *cells)
+        powers = {
+            "ms": number(fit["time"], ".2f"),
+            "temporary_mb": number(fit["bytes"], ".2f"),
+        }
+        cells = (powers.get(key, "") for _, key, _ in _GROWTH_COLUMNS)
+        found.add_row("  grows as T to the", *cells, style="bold", end_section=True)
     return found
+
+
+def points(rows: list[Row], name: str, what: str) -> list[tuple[int, float]]:
+    """T, and time or memory, of one candidate where it is known."""
+    own = [row for row in rows if row["candidate"] == name]
+    return [(row["steps"], row[what]) for row in own if row[what]]
 
 
 def growth(rows: list[Row], exponents: list[Row]):
@@ -179,17 +181,12 @@ def growth(rows: list[Row], exponents: list[Row]):
     for ax, (what, power, label) in zip(fig.subplots(1, 2), panels, strict=True):
         tidy(ax)
         for color, fit in zip(COLORS * 4, exponents, strict=False):
-            points = [
-                (row["steps"], row[what])
-                for row in rows
-                if row["candidate"] == fit["candidate"] and row[what]
-            ]
-            if not points:
+            if not (known := points(rows, fit["candidate"], what)):
                 continue
             name = safe(fit["candidate"], 40)
             if fit[power] is not None:
                 name += f": $T^{{{fit[power]:.2f}}}$"
-            xs, ys = zip(*points, strict=True)
+            xs, ys = zip(*known, strict=True)
             ax.plot(xs, ys, marker="o", markersize=4, color=color, label=name)
         ax.set_xscale("log", base=2)
         ax.set_yscale("log")
@@ -198,6 +195,6 @@ def growth(rows: list[Row], exponents: list[Row]):
         if ax.lines:
             ax.legend(frameon=False, fontsize=8)
     first = rows[0]
-    size = f"B={first['batch']} F={first['inputs']} D={first['width']}"
-    fig.suptitle(safe(f"{_what(first)}, {first['dtype']}, {size}", 90), color=INK)
+    words = f"{_what(first)}, {first['dtype']}, {_size(first)}"
+    fig.suptitle(safe(words, 90), color=INK)
     return fig

@@ -1,19 +1,21 @@
 """Single layers by engine, cell and library: time, memory, share of the machine."""
 
+import dataclasses
 import difflib
 import importlib.util
+import itertools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 from rich.text import Text
 
-from experiments.benchmarks import peers
+from experiments.benchmarks import layer_figures, peers
 from experiments.benchmarks.bench import Bench, Row
-from experiments.benchmarks.layer_figures import geometric_means, overview
+from experiments.benchmarks.options import Layers
 from experiments.benchmarks.timing import Timed, compiled
-from experiments.run.record import save_figure
 from lstm_jax import conv_lstm, gru, lstm, stack, training, unroll
 from lstm_jax.unroll import ENGINES
 
@@ -31,35 +33,86 @@ CELLS = {  # and the number of their gates
 }
 
 
-def layers(options) -> list[Row]:
+def layers(options: Layers) -> list[Row]:
     """Prints a table for each shape, kind and dtype; writes results.jsonl and a plot.
 
     Returns:
       Rows: a candidate each, with `ms` None and `refused` a reason where it did not
-      run.
+      run; of `--grow`, those of `growth`.
     """
+    training.split_cpu()
+    if options.grow:
+        return growth(options)
     shapes = {name: shape(name) for name in options.shapes}
     kinds_of_cell = cells(options)
     bench = Bench(options)
     rows = []
-    for dtype in options.dtypes:
-        for kind in options.kinds:
-            for name, (batch, steps, inputs, width) in shapes.items():
-                facts = dict(shape=name, batch=batch, steps=steps, inputs=inputs)
-                facts |= dict(width=width, kind=kind, dtype=dtype)
-                rows += bench.table(facts, *candidates(options, kinds_of_cell, facts))
-            if options.images:
-                batch, steps, side, width = IMAGES
-                facts = dict(shape="images", batch=batch, steps=steps, inputs=width)
-                facts |= dict(side=side, width=width, kind=kind, dtype=dtype)
-                rows += bench.table(facts, *images(options, facts))
-    for line in geometric_means(rows):
+    for dtype, kind in itertools.product(options.dtypes, options.kinds):
+        for name, (batch, steps, inputs, width) in shapes.items():
+            facts = dict(shape=name, batch=batch, steps=steps, inputs=inputs)
+            facts |= dict(width=width, kind=kind, dtype=dtype)
+            rows += bench.table(facts, *candidates(options, kinds_of_cell, facts))
+        if options.images:
+            batch, steps, side, width = IMAGES
+            facts = dict(shape="images", batch=batch, steps=steps, inputs=width)
+            facts |= dict(side=side, width=width, kind=kind, dtype=dtype)
+            rows += bench.table(facts, *images(options, facts))
+    for line in layer_figures.geometric_means(rows):
         bench.console.print(Text(line, style="bold"))
-    plot = Path(options.out, "benchmark.png")
     if any(row["ms"] for row in rows):
-        save_figure(plot, overview(rows))
-        bench.console.print(Text(f"written: {bench.path}, {plot}"))
+        bench.save("benchmark.png", layer_figures.overview(rows))
     return rows
+
+
+def growth(options: Layers) -> list[Row]:
+    """Times gradients over 64 steps, 128, and so on; prints a table, draws a plot.
+
+    Each candidate is taken as it is and, by default, with `remat="sqrt"`, too. One
+    that would need more memory than is free has its bytes told, not its time.
+
+    Returns:
+      Rows as of `layers`, and for each candidate one with `time` and `bytes`: the
+      exponents of T that fit best.
+    """
+    if options.grow < 64:
+        raise ValueError(f"grow={options.grow}, but lengths start at T=64")
+    if options.peers and options.grow_reads == "state":
+        raise ValueError("--peers show outputs only: add --grow-reads=outputs")
+    remat = tuple(dict.fromkeys((*options.remat, "none", "sqrt")))
+    engines = options.engines or ("auto",)
+    options = dataclasses.replace(options, engines=engines, remat=remat)
+    kinds_of_cell, bench, found = cells(options), Bench(options), []
+    for dtype in options.dtypes:
+        rows, steps = [], 64
+        while steps <= options.grow:
+            facts = dict(shape="growth", batch=options.grow_batch, steps=steps)
+            facts |= dict(inputs=options.grow_inputs, width=options.grow_width)
+            kind = {"state": "state", "outputs": "gradient"}[options.grow_reads]
+            facts |= dict(kind=kind, dtype=dtype)
+            rows += bench.rows(facts, *candidates(options, kinds_of_cell, facts))
+            bench.console.print(Text(f"T={steps} is measured", style="dim"))
+            steps *= 2
+        names = dict.fromkeys(row["candidate"] for row in rows if row["temporary_mb"])
+        names |= dict.fromkeys(row["candidate"] for row in rows if row["ms"])
+        exponents = [fit(name, rows) for name in names]
+        if exponents:
+            bench.console.print(layer_figures.growth_table(rows, exponents))
+            only = len(options.dtypes) == 1
+            plot = "grow.png" if only else f"grow-{dtype}.png"
+            bench.save(plot, layer_figures.growth(rows, exponents))
+        found += rows + exponents
+    return found
+
+
+def fit(name: str, rows: list[Row]) -> Row:
+    """Exponents of time and of bytes in T for one candidate: a line on logarithms."""
+    found: Row = {"candidate": name, "time": None, "bytes": None}
+    for power, what in (("time", "ms"), ("bytes", "temporary_mb")):
+        points = layer_figures.points(rows, name, what)
+        if len(points) > 1:
+            steps, values = np.log(points).T
+            found[power] = float(np.polyfit(steps, values, 1)[0])
+    return found
 
 
 def shape(text: str) -> tuple[int, int, int, int]:
@@ -79,7 +132,7 @@ def shape(text: str) -> tuple[int, int, int, int]:
     )
 
 
-def cells(options) -> dict[str, tuple[Callable, int | None]]:
+def cells(options: Layers) -> dict[str, tuple[Callable, int | None]]:
     """Makers of cells by name, and how many gates each has, if that is known."""
     found = {name: CELLS[name] for name in options.cells}
     if options.cell:
@@ -118,66 +171,57 @@ def flops(facts: Row, gates: int = 4, window: int = 1, layers: int = 1) -> float
     return layers * (2 * forward + unit * facts["width"]) + above
 
 
-def candidates(options, cells: dict[str, tuple], facts: Row):
+def candidates(options: Layers, cells: dict[str, tuple], facts: Row):
     """Layers by name, and the operations of those that are known."""
-    size = (facts["steps"], facts["batch"], facts["inputs"])
-    xs = jax.random.normal(jax.random.key(options.seed), size).astype(facts["dtype"])
-    width, kind = facts["width"], facts["kind"]
-    made, counts = {}, {}
-    for cell_name, (cell, gates) in cells.items():
-        for engine in options.engines or (*ENGINES, "auto"):
-            for remat in options.remat:
-                name = f"{cell_name}, {engine}" + _tail(remat)
-                run = partial(_ours, (cell(width),), xs, width, engine, remat)
-                made[name] = partial(run, options.seed, kind)
-                if gates:
-                    counts[name] = flops(facts, gates)
-        if _shared(facts):
-            name = f"{cell_name}, auto, a device a core"
-            run = partial(_ours, (cell(width),), xs, width, "auto", "none")
-            made[name] = partial(run, options.seed, kind, cores=True)
-            if gates:
-                counts[name] = flops(facts, gates)
+    xs = _inputs(options, facts, facts["inputs"])
+    width, made, counts = facts["width"], {}, {}
+    for name, (cell, gates) in cells.items():
+        own = _ways(options, facts, name, (cell(width),), xs)
+        made |= own
+        if gates:
+            counts |= dict.fromkeys(own, flops(facts, gates))
     if options.peers:
-        others = peers.peers(width, xs, options.seed, kind)
+        others = peers.peers(width, xs, options.seed, facts["kind"])
         made |= others
         counts |= dict.fromkeys(others, flops(facts))
     return made, counts
 
 
-def images(options, facts: Row):
+def images(options: Layers, facts: Row):
     """Two layers of a convolutional LSTM, and both as one cell."""
     side, width, kind = facts["side"], facts["width"], facts["kind"]
-    size = (facts["steps"], facts["batch"], side, side, width)
-    xs = jax.random.normal(jax.random.key(options.seed), size).astype(facts["dtype"])
+    xs = _inputs(options, facts, side, side, width)
     cells = (conv_lstm(width, (3, 3)),) * 2
-    made = {}
-    for engine in options.engines or (*ENGINES, "auto"):
-        for remat in options.remat:
-            run = partial(_ours, cells, xs, width, engine, remat, options.seed, kind)
-            made[f"conv_lstm, {engine}" + _tail(remat)] = run
-    if _shared(facts):
-        run = partial(_ours, cells, xs, width, "auto", "none", options.seed, kind)
-        made["conv_lstm, auto, a device a core"] = partial(run, cores=True)
-    both = partial(_ours, (stack(*cells),), xs, width, "scan", "step")
-    made["stack, scan, remat=step"] = partial(both, options.seed, kind)
+    made = _ways(options, facts, "conv_lstm", cells, xs)
+    both = partial(_ours, (stack(*cells),), xs, width, options.seed, kind)
+    made["stack, scan, remat=step"] = partial(both, "scan", "step")
     if options.peers:
         made |= peers.peers(width, xs, options.seed, kind, images=True)
     return made, dict.fromkeys(made, flops(facts, window=9, layers=2))
 
 
-def _shared(facts: Row) -> bool:
-    """Whether the batch is shared by the cores of this machine, as `train` does."""
+def _inputs(options: Layers, facts: Row, *features: int) -> jax.Array:
+    size = (facts["steps"], facts["batch"], *features)
+    return jax.random.normal(jax.random.key(options.seed), size).astype(facts["dtype"])
+
+
+def _ways(options: Layers, facts: Row, name: str, cells: tuple, xs):
+    """Our layers by every engine and remat, and shared by the cores."""
+    run = partial(_ours, cells, xs, facts["width"], options.seed, facts["kind"])
+    made = {}
+    for engine in options.engines or (*ENGINES, "auto"):
+        for remat in options.remat:
+            tail = "" if remat == "none" else f", remat={remat}"
+            made[f"{name}, {engine}{tail}"] = partial(run, engine, remat)
     devices = jax.devices()
-    return training.are_cores(devices) and facts["batch"] % len(devices) == 0
-
-
-def _tail(remat: str) -> str:
-    return "" if remat == "none" else f", remat={remat}"
+    if training.are_cores(devices) and facts["batch"] % len(devices) == 0:
+        # The batch is shared by the cores of this machine, as `train` does.
+        made[f"{name}, auto, a device a core"] = partial(run, "auto", "none", True)
+    return made
 
 
 def _ours(
-    cells, xs, width, engine: str, remat: str, seed: int, kind: str, cores: bool = False
+    cells, xs, width, seed: int, kind: str, engine: str, remat: str, cores: bool = False
 ) -> Timed:
     @jax.jit
     def init(key):

@@ -156,6 +156,32 @@ def torch_timed(width: int, xs, seed: int, kind: str) -> Timed:
     return Timed(run)
 
 
+def torch_classifier(inputs: int, width: int, classes: int):
+    """`nn.LSTM`, batch-major, and `nn.Linear` of its last output."""
+    import torch
+
+    class Classifier(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = torch.nn.LSTM(inputs, width, batch_first=True)
+            self.head = torch.nn.Linear(width, classes)
+
+        def forward(self, xs):
+            return self.head(self.lstm(xs)[0][:, -1])
+
+    return Classifier()
+
+
+def torch_step(model, optimizer, xs, labels, clip: float) -> None:
+    """A training step of a classifier, with its gradient clipped by its norm."""
+    import torch
+
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(xs), labels).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+
+
 JAX_PEERS: dict[str, Callable] = {
     FLAX: partial(flax, "LSTMCell"),
     "flax OptimizedLSTMCell": partial(flax, "OptimizedLSTMCell"),
@@ -163,8 +189,6 @@ JAX_PEERS: dict[str, Callable] = {
     "keras LSTM": keras,
     "equinox LSTMCell": equinox,
 }
-
-
 NAMES = (TORCH, *JAX_PEERS, CONV)
 
 

@@ -102,12 +102,6 @@ def step(
         experiment.loss, tx, mesh, accumulate=config.grad_accum_steps
     )
 
-    def init():
-        params = experiment.init(jax.random.key(0))
-        return training.TrainState(
-            jnp.int32(0), params, tx.init(params), jax.random.key(0)
-        )
-
     def pictures(*lead):
         return {
             "inputs": jax.ShapeDtypeStruct((*lead, *image), np.uint8),
@@ -124,7 +118,7 @@ def step(
     else:
         data = pictures(examples)
         batches["rows"] = jax.ShapeDtypeStruct(shape, np.int32)
-    state = placed(jax.eval_shape(init), everywhere)
+    state = placed(experiment.state_shapes(), everywhere)
     arguments = (
         state,
         placed(data, everywhere),

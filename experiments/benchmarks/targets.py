@@ -126,15 +126,9 @@ def compiler(kind: str) -> Path | None:
 
     It is looked for apart, in `own_folder`, and then where Python finds packages.
     """
-    wanted = {
-        "tpu": ("libtpu/libtpu.so",),
-        "cuda": (
-            "jax_plugins/xla_cuda12/xla_cuda_plugin.so",
-            "jax_plugins/xla_cuda13/xla_cuda_plugin.so",
-        ),
-    }[kind]
+    wanted = {"tpu": "libtpu/libtpu.so", "cuda": "jax_plugins/*/xla_cuda_plugin.so"}
     for folder in (own_folder(kind), *map(Path, sys.path)):
-        if any((folder / file).is_file() for file in wanted):
+        if any(folder.glob(wanted[kind])):
             return folder
     return None
 
@@ -146,24 +140,16 @@ def own_folder(kind: str) -> Path:
 
 def how_to_install(kind: str) -> str:
     """A line for someone who has no compiler for this platform."""
-    package = {
-        "tpu": "libtpu",
-        "cuda": f"jax-cuda12-pjrt=={metadata.version('jaxlib')}",
-    }[kind]
+    cuda = f"jax-cuda12-pjrt=={metadata.version('jaxlib')}"
+    package = {"tpu": "libtpu", "cuda": cuda}[kind]
     return (
         f"no compiler for {kind}: pip install --no-deps --target={own_folder(kind)} "
         f"{package} (apart: a jax that finds it looks for the device at every start)"
     )
 
 
-def environment(target: str, dump: str | None = None) -> dict[str, str]:
-    """The environment of a process that compiles for `target`.
-
-    Args:
-      target: a device.
-      dump: a folder for the instructions of TPU programs; their compiler reads such
-        options at its start only.
-    """
+def environment(target: str) -> dict[str, str]:
+    """The environment of a process that compiles for `target`."""
     kind = platform(target)
     root = Path(__file__).parents[2]
     paths = [str(compiler(kind)), str(root), os.environ.get("PYTHONPATH", "")]
@@ -180,10 +166,6 @@ def environment(target: str, dump: str | None = None) -> dict[str, str]:
             "TPU_SKIP_MDS_QUERY": "1",
             "TPU_WORKER_HOSTNAMES": "localhost",
         }
-    if kind == "tpu" and dump:
-        wanted["LIBTPU_INIT_ARGS"] = (
-            f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true"
-        )
     return wanted
 
 

@@ -1,6 +1,5 @@
 """How well and how fast a run reads lines, beside Tesseract on the same pictures."""
 
-import dataclasses
 import os
 import shutil
 import subprocess
@@ -8,43 +7,24 @@ import tempfile
 import time
 import unicodedata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps
 
+from experiments.benchmarks import tables
+from experiments.benchmarks.options import Reading
+from experiments.config import override
 from experiments.errors import UsageError
-
-_SHOWN = "cer", "loose_cer", "wer", "exact"
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """Reads the same lines by a run and by Tesseract, if it is installed.
-
-    Tesseract gets each line enlarged, with a white rim, and one process for all:
-    `--psm 7 --oem 1 -l eng --dpi 300`, all of its symbols allowed.
-    """
-
-    run: Path
-    """Folder of a run that reads lines, such as runs/text-lines."""
-    split: Literal["test", "unseen_fonts"] = "unseen_fonts"
-    data: str | None = None
-    """Another set of lines, such as text_lines/all; default that of the run."""
-    limit: int = 1000
-    scale: int = 3
-    """Of the pictures that Tesseract gets."""
+from experiments.experiment import load_data
+from experiments.prediction.trained import predictor as predictor_of
+from lstm_jax import tasks
+from lstm_jax.tasks.text_recognition import scores
 
 
 def reading(options: Reading) -> dict[str, Any]:
     """Prints character and word error rates and lines per second of both."""
-    from experiments.config import override
-    from experiments.experiment import load_data
-    from experiments.prediction.predictor import Predictor
-    from experiments.run.load_run import load_run
-    from lstm_jax import tasks
-    from lstm_jax.tasks.text_recognition import scores
-
-    predictor = Predictor(*load_run(options.run))
+    predictor = predictor_of(options.run)
     config = predictor.config
     if predictor.kind.target_type != "text":
         raise UsageError(f"{options.run} reads no lines of text")
@@ -64,25 +44,23 @@ def reading(options: Reading) -> dict[str, Any]:
         for answer in predictor.kind.predict(predictor, files):
             first = first or time.perf_counter() - start
             answers.append(answer.get("text", ""))
-        seconds = time.perf_counter() - start
-        found["ours"] = scores(true, answers) | {"lines_per_second": count / seconds}
-        found["ours"]["loose_cer"] = _loose_cer(true, answers)
+        found["ours"] = _scored(true, answers, time.perf_counter() - start)
         found["ours"]["first_line_after"] = first
         if shutil.which("tesseract"):
             files = _pictures(Path(folder), split, count, options.scale)
             start = time.perf_counter()
             answers = _tesseract(Path(folder), files)
-            seconds = time.perf_counter() - start
-            theirs = scores(true, answers)
-            found["tesseract"] = theirs | {"lines_per_second": count / seconds}
-            found["tesseract"]["loose_cer"] = _loose_cer(true, answers)
-    _show(options, dataset.name, count, found)
+            found["tesseract"] = _scored(true, answers, time.perf_counter() - start)
+    _show(f"{count:,} lines, {dataset.name}, {options.split}", found)
     return found
 
 
-def _loose_cer(true: list[str], read: list[str]) -> float:
-    from lstm_jax.tasks.text_recognition import scores
+def _scored(true: list[str], read: list[str], seconds: float) -> dict[str, float]:
+    found = scores(true, read) | {"lines_per_second": len(true) / seconds}
+    return found | {"loose_cer": _loose_cer(true, read)}
 
+
+def _loose_cer(true: list[str], read: list[str]) -> float:
     return scores(list(map(_loosely, true)), list(map(_loosely, read)))["cer"]
 
 
@@ -94,8 +72,6 @@ def _loosely(text: str) -> str:
 
 
 def _pictures(folder: Path, split, count: int, scale: int) -> list[Path]:
-    from PIL import Image, ImageOps
-
     files = []
     for k in range(count):
         pixels = split.inputs[k, :, : split.lengths[k], 0]
@@ -126,24 +102,19 @@ def _tesseract(folder: Path, files: list[Path]) -> list[str]:
     return [" ".join(page.split()) for page in pages[: len(files)]]
 
 
-def _show(options: Reading, name: str, count: int, found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{count:,} lines, {name}, {options.split}", box=None)
-    for column in ("", "CER", "loosely", "WER", "exact", "lines a second"):
-        table.add_column(column, justify="left" if not column else "right")
-    for who, numbers in found.items():
-        table.add_row(
+def _show(title: str, found: dict[str, Any]) -> None:
+    keys = "cer", "loose_cer", "wer", "exact"
+    rows = [
+        (
             who,
-            *(f"{100 * numbers[key]:.2f} %" for key in _SHOWN),
+            *(f"{100 * numbers[k]:.2f} %" for k in keys),
             f"{numbers['lines_per_second']:.1f}",
         )
-    console = Console()
-    console.print(table)
-    console.print(f"first line after {found['ours']['first_line_after']:.2f} s")
-    console.print(
-        "loosely: CER without spaces and accents, quotes and dashes of one kind"
-    )
+        for who, numbers in found.items()
+    ]
+    heads = ("", "CER", "loosely", "WER", "exact", "lines a second")
+    tables.console().print(tables.table(title, heads, rows))
+    print(f"first line after {found['ours']['first_line_after']:.2f} s")
+    print("loosely: CER without spaces and accents, quotes and dashes of one kind")
     if "tesseract" not in found:
-        console.print("tesseract is not installed: Debian's package is tesseract-ocr")
+        print("tesseract is not installed: Debian's package is tesseract-ocr")

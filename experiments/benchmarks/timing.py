@@ -142,13 +142,20 @@ def _too_big(size: int | None) -> str | None:
     if stats and "bytes_limit" in stats:
         free = stats["bytes_limit"] - stats.get("bytes_in_use", 0)
     elif jax.default_backend() == "cpu":
-        with suppress(OSError, StopIteration):
-            lines = Path("/proc/meminfo").read_text().splitlines()
-            line = next(x for x in lines if x.startswith("MemAvailable"))
-            free = 1024 * int(line.split()[1])
+        available = _of_proc("meminfo", "MemAvailable")  # "123 kB"
+        free = available and 1024 * int(available.split()[0])
     if not size or free is None or size < 0.8 * free:
         return None
     return f"needs {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+
+
+def _of_proc(file: str, name: str) -> str | None:
+    """What a file of /proc says first under a name; None where there is none."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc", file).read_text().splitlines()
+        line = next(line for line in lines if line.startswith(name))
+        return line.partition(":")[2].strip()
+    return None
 
 
 def peak(dtype: str, size: int = 2048) -> float:
@@ -180,11 +187,8 @@ def about() -> dict[str, Any]:
     for name in _PEERS:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-    found["cpu"] = platform.processor() or platform.machine()
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        line = next(x for x in lines if x.startswith("model name"))
-        found["cpu"] = line.partition(":")[2].strip()
+    model = _of_proc("cpuinfo", "model name")
+    found["cpu"] = model or platform.processor() or platform.machine()
     affinity = getattr(os, "sched_getaffinity", None)
     found["cores"] = len(affinity(0)) if affinity else os.cpu_count()
     kinds = ("MALLOC_", "OMP_", "GOMP_", "KMP_")  # allocator, and PyTorch's threads

@@ -1,1 +1,5 @@
-"""How `experiments.predict` answers: for a run, weights or an exported file."""
+"""How `experiments.predict` answers.
+
+A `Predictor` is made of a run (`trained`) or of a .jaxexport file (`exported`), which
+needs neither Flax nor our models.
+"""

@@ -1,47 +1,100 @@
-"""A trained network that answers batches of any size."""
+"""What answers: a trained network, or the compiled function of an exported file."""
 
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from experiments.experiment import Experiment
-from experiments.prediction.answers import BATCH
+from experiments.spec import DataSpec
 from lstm_jax import data
 
+BATCH = 256
 
+
+@dataclasses.dataclass(frozen=True)
 class Predictor:
-    """A trained network, compiled.
+    """Answers batches of any size.
 
-    Args:
-      experiment: of the run.
-      params: of its network.
+    Attributes:
+      kind: of the task.
+      spec: of the data.
+      answer: `{"inputs": ..., "lengths": ...} -> predictions`.
+      sampling: of the frames of a clip that is too long.
+      experiment, params: of a run; an exported file has none.
     """
 
-    def __init__(self, experiment: Experiment, params: Any):
-        self.experiment, self.params = experiment, params
-        self.config, self.spec = experiment.config, experiment.spec
-        self.kind = experiment.kind
-        self._compiled = jax.jit(lambda batch: experiment.predictions(params, batch))
+    kind: Any
+    spec: DataSpec
+    answer: Callable[[dict[str, np.ndarray]], Any]
+    sampling: str
+    experiment: Any = None
+    params: Any = None
+
+    @property
+    def config(self):
+        """The configuration of the run."""
+        return self.experiment.config
 
     def __call__(self, **batch: np.ndarray) -> np.ndarray:
         """Predictions of a batch of `inputs` and, of sequences, `lengths`."""
-        count = len(batch["inputs"])
-        whole = not self.spec.pictures or "lengths" in batch
-        size = count if whole else BATCH
-
-        def padded(x):
-            return np.concatenate([x, np.zeros((size - count, *x.shape[1:]), x.dtype)])
-
-        batch = {name: padded(x) for name, x in batch.items()}
-        return np.asarray(self._compiled(batch))[:count]
+        return np.asarray(self.answer(batch))
 
     def read_clip(self, path: Path) -> tuple[np.ndarray, int]:
-        """A clip, or a sequence of features, and its number of steps."""
+        """A clip, or a sequence of features, and its number of steps.
+
+        Raises:
+          DataError: it cannot be read.
+        """
         frames, *shape = self.spec.image_shape
-        windows = self.config.data.sampling == "windows"
-        sampling = "spread" if windows else self.config.data.sampling
-        if self.spec.features:
-            return data.read_features(path, frames, sampling)
-        return data.read_clip(path, frames, tuple(shape), sampling)
+        if not self.spec.features:
+            return data.read_clip(path, frames, tuple(shape), self.sampling)
+        clip, length = data.read_features(path, frames, self.sampling)
+        if clip.shape[1:] != tuple(shape):
+            raise data.DataError(
+                f"{path}: steps of {clip.shape[-1]} features, but {shape[0]} are wanted"
+            )
+        return clip, length
+
+
+def predict_pictures(
+    predictor: Predictor, paths: Sequence[str | Path]
+) -> Iterator[dict[str, Any]]:
+    """Answers to pictures, a batch at a time."""
+    shape = tuple(predictor.spec.image_shape)
+    files = data.image_paths(paths)
+    for start in range(0, len(files), BATCH):
+        rows, images = [], []
+        for path in files[start : start + BATCH]:
+            rows.append({"path": str(path)})
+            try:
+                images.append(data.read_image(path, shape))
+            except data.DataError as error:
+                rows[-1]["error"] = str(error)
+        good = [row for row in rows if "error" not in row]
+        if good:
+            outputs = predictor(inputs=np.stack(images))
+            for row, image, output in zip(good, images, outputs, strict=True):
+                path = Path(row["path"])
+                row |= predictor.kind.describe(predictor.spec, image, output, path)
+        yield from rows
+
+
+def predict_clips(
+    predictor: Predictor, paths: Sequence[str | Path]
+) -> Iterator[dict[str, Any]]:
+    """Answers to clips, one after another."""
+    for path in data.clip_paths(paths):
+        row: dict[str, Any] = {"path": str(path)}
+        try:
+            row |= predictor.kind.predict_clip(predictor, path)
+        except data.DataError as error:
+            row["error"] = str(error)
+        yield row
+
+
+def sampling_of(config: Any) -> str:
+    """How a clip that is too long is read: windows are for training alone."""
+    sampling = config.data.sampling
+    return "spread" if sampling == "windows" else sampling

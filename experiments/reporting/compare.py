@@ -4,16 +4,28 @@ import hashlib
 import itertools
 from typing import Any
 
+import numpy as np
+
 from experiments.choices import flat, to_dict
-from experiments.reporting.page import Picture, Section, Table, Words, number
-from experiments.reporting.sections import between, plural, value
+from experiments.reporting.evaluation import Evaluation
+from experiments.reporting.page import (
+    Picture,
+    Section,
+    Table,
+    Words,
+    between,
+    number,
+    plural,
+    value,
+)
+from lstm_jax import figures, metrics
 
 # what every two runs differ in, or what changes no number
 _PLACE = {"run_dir", "overwrite"}
 
 
-def comparison(runs: list[Any]):
-    """`(title, lead, sections, numbers)` of runs that were judged."""
+def comparison(runs: list[Evaluation]):
+    """`(title, lead, sections, numbers)` of several runs."""
     names = _names(runs)
     pairs = [
         _pair(names[i], runs[i], names[j], runs[j])
@@ -53,54 +65,51 @@ def _table(names, runs) -> Section:
     labels: dict[str, str] = {}
     for run in runs:
         labels |= {name: label for name, label, _ in run.kind.metrics}
-    rows, gap = [], " " if len(runs) < 3 else "\n"  # a page shows a space for both
-    for key, label in labels.items():
-        found = [value(run.test, key) for run in runs]
-        if all(each is None for each in found):
-            continue
-        cells = []
-        for run, each in zip(runs, found, strict=True):
-            ends = run.intervals.get(key)
-            ends = f"{gap}({number(ends[0])}, {number(ends[1])})" if ends else ""
-            cells.append(number(each) + ends)
-        rows.append((label, *cells))
+    gap = " " if len(runs) < 3 else "\n"  # a page shows a space for both
 
-    def line(label, of):
-        rows.append((label, *(of(run) for run in runs)))
+    def metric(run, key):
+        found, ends = value(run.test, key), run.intervals.get(key)
+        ends = f"{gap}({number(ends[0])}, {number(ends[1])})" if ends else ""
+        return number(found) + ends
 
-    line("test examples", lambda run: number(run.test["examples"]))
-    line("parameters", lambda run: number(run.model["parameters"]))
-    line("FLOPs, forward, of one", lambda run: number(run.model["flops"].total))
-    line("step tested", lambda run: f"{run.step:,}")
-    line(
-        "steps",
-        lambda run: (
-            f"{value(run.finished, 'train.steps'):,}"
-            if run.finished
-            else f"{run.last_step:,} of {run.steps:,}, stopped"
-        ),
-    )
-    rates = [value(run.finished or {}, "train.images_per_second") for run in runs]
-    rows.append(("examples/s in training", *(_rate(rate) for rate in rates)))
+    rows = [
+        (label, *(metric(run, key) for run in runs))
+        for key, label in labels.items()
+        if any(value(run.test, key) is not None for run in runs)
+    ]
+    facts = {
+        "test examples": lambda run: number(run.test["examples"]),
+        "parameters": lambda run: number(run.model["parameters"]),
+        "FLOPs, forward, of one": lambda run: number(run.model["flops"].total),
+        "step tested": lambda run: f"{run.step:,}",
+        "steps": _steps,
+        "examples/s in training": _rate,
+    }
+    rows += [(label, *map(fact, runs)) for label, fact in facts.items()]
     words = (
         f"In brackets: 95 % percentile bootstrap over test examples, "
-        f"{runs[0].resamples:,} draws, seed 0."
+        f"{metrics.RESAMPLES:,} draws, seed 0."
     )
     return Section(
         "Test metrics", (Table(("", *names), tuple(rows)), Words(words, "quiet"))
     )
 
 
-def _rate(rate: float | None) -> str:
+def _steps(run: Evaluation) -> str:
+    if run.finished:
+        return f"{value(run.finished, 'train.steps'):,}"
+    return f"{run.last_step:,} of {run.experiment.steps:,}, stopped"
+
+
+def _rate(run: Evaluation) -> str:
+    rate = value(run.finished or {}, "train.images_per_second")
     return "–" if rate is None else f"{rate:,.0f}"
 
 
 def _curves(names, runs) -> Section:
-    from lstm_jax import figures
-
-    metrics = dict.fromkeys([*(run.task.monitor for run in runs), "loss"])
+    shown = dict.fromkeys([*(run.task.monitor for run in runs), "loss"])
     histories = {name: run.rows for name, run in zip(names, runs, strict=True)}
-    figure = figures.overlay(histories, tuple(metrics))
+    figure = figures.overlay(histories, tuple(shown))
     return Section("Curves", (Picture(figure, "Validation against steps."),))
 
 
@@ -115,8 +124,6 @@ def fingerprint(run) -> str:
 
 def _pair(first: str, a, second: str, b) -> dict[str, Any]:
     """McNemar's test and the difference of losses; or why there is none."""
-    from lstm_jax import metrics
-
     row: dict[str, Any] = {"first": first, "second": second}
     if a.task.name != b.task.name or fingerprint(a) != fingerprint(b):
         examples = (f"{run.test['examples']:,} of {run.spec.dataset}" for run in (a, b))
@@ -124,10 +131,8 @@ def _pair(first: str, a, second: str, b) -> dict[str, Any]:
             "left_out": f"{first} and {second} were not tested on the same examples "
             f"({' and '.join(examples)}): no test between them"
         }
-    if not a.judgeable:
+    if not a.has_targets:
         return row | {"left_out": f"{first} and {second}: no target is known"}
-    import numpy as np
-
     both = ~np.isnan(a.losses) & ~np.isnan(b.losses)
     difference = metrics.paired_difference(a.losses[both], b.losses[both])
     row |= {"difference": difference[0], "interval": list(difference[1:])}
@@ -140,54 +145,44 @@ def _pair(first: str, a, second: str, b) -> dict[str, Any]:
 def _pairs(pairs) -> Section:
     left_out = [Words(row["left_out"] + ".") for row in pairs if "left_out" in row]
     tested = [row for row in pairs if "left_out" not in row]
+    compared = [row for row in tested if "p" in row]
     blocks: list[Any] = []
     if tested:
-        rows = tuple(
-            (
-                f"{row['first']} – {row['second']}",
-                number(row["difference"]),
-                between(row["interval"]),
-            )
-            for row in tested
-        )
         header = ("pair", "difference of mean loss", "95 % interval")
+        rows = [
+            (_name(row), number(row["difference"]), between(row["interval"]))
+            for row in tested
+        ]
         words = (
             "Loss of the first minus that of the second, on the same examples, with "
             "its bootstrap interval: where 0 is outside, one is better."
         )
-        blocks += [Table(header, rows), Words(words, "quiet")]
-    compared = [row for row in tested if "p" in row]
+        blocks += [Table(header, tuple(rows)), Words(words, "quiet")]
     if compared:
-        rows = tuple(
-            (
-                f"{row['first']} – {row['second']}",
-                number(row["first_only"]),
-                number(row["second_only"]),
-                "exact"
-                if row["statistic"] is None
-                else f"chi² = {row['statistic']:.3f}",
-                f"{row['p']:.3g}",
-            )
-            for row in compared
-        )
-        header = (
-            "McNemar's test",
-            "right: first only",
-            "second only",
-            "statistic",
-            "p",
-        )
+        test, first, second = "McNemar's test", "right: first only", "second only"
+        header = (test, first, second, "statistic", "p")
         words = (
             "p: how likely so uneven numbers are if both err equally often. With "
             "fewer than 25 examples that only one has right, the exact two-sided "
             "binomial test; else chi² = (|b - c| - 1)² / (b + c), one degree of "
             "freedom (McNemar 1947, Edwards 1948). No correction for many pairs."
         )
-        blocks += [Table(header, rows), Words(words, "quiet")]
+        blocks += [Table(header, tuple(map(_mcnemar, compared))), Words(words, "quiet")]
     elif tested:
         words = "McNemar's test is for right and wrong answers of a classification."
         blocks.append(Words(words, "quiet"))
     return Section("Pairs", (*blocks, *left_out))
+
+
+def _name(pair: dict[str, Any]) -> str:
+    return f"{pair['first']} – {pair['second']}"
+
+
+def _mcnemar(pair: dict[str, Any]) -> tuple[str, ...]:
+    chi = pair["statistic"]
+    statistic = "exact" if chi is None else f"chi² = {chi:.3f}"
+    counts = number(pair["first_only"]), number(pair["second_only"])
+    return _name(pair), *counts, statistic, f"{pair['p']:.3g}"
 
 
 def _differences(names, runs) -> Section:

@@ -2,23 +2,22 @@
 
 from typing import Any
 
-from experiments.reporting.page import Picture, Section, Table, Words
-from experiments.reporting.sections import plural
+import numpy as np
+
+from experiments.experiment import arrays
+from experiments.reporting.evaluation import Evaluation
+from experiments.reporting.page import Picture, Section, Table, Words, plural
+from lstm_jax import inspect
 
 MEASURED = 32  # examples that a diagnosis looks at
 
 
-def diagnosis(judged) -> Section | None:
+def diagnosis(evaluation: Evaluation) -> Section | None:
     """Problems of the network, and how it reads the example with the largest loss."""
-    if not judged.experiment.model_kind.explains:
+    if not evaluation.experiment.model_kind.explains:
         return None
-    import numpy as np
-
-    from experiments.experiment import arrays
-    from lstm_jax import inspect
-
-    network = judged.experiment.network.module
-    train = judged.dataset.splits["train"]
+    network = evaluation.experiment.network.module
+    train = evaluation.dataset.splits["train"]
     some = np.linspace(0, len(train.inputs) - 1, min(MEASURED, len(train.inputs)))
     some = some.astype(int)
     batch = {name: array[some] for name, array in arrays(train).items()}
@@ -26,50 +25,45 @@ def diagnosis(judged) -> Section | None:
     lengths = batch.get("lengths")
     measures = inspect.measure(
         network,
-        judged.params,
-        judged.spec.normalize(batch["inputs"]),
-        loss=lambda outputs: judged.task.loss(outputs, batch)[0],
+        evaluation.params,
+        evaluation.spec.normalize(batch["inputs"]),
+        loss=lambda outputs: evaluation.task.loss(outputs, batch)[0],
         lengths=lengths,
     )
-    updates = inspect.logged_updates(judged.rows)
-    findings = inspect.diagnose(measures, rows=judged.rows, updates=updates)
+    updates = inspect.logged_updates(evaluation.rows)
+    findings = inspect.diagnose(measures, rows=evaluation.rows, updates=updates)
     rows = tuple((each.words, each.cure) for each in findings)
     words = f"Measured on {plural(len(some), 'training example')}."
+    blocks: list[Any] = [
+        Words(words if rows else f"No problems found. {words}", "quiet")
+    ]
     if rows:
-        blocks: list[Any] = [Table(("found", "what may help"), rows, numbers=False)]
-    else:
-        blocks = []
-        words = f"No problems found. {words}"
-    blocks.append(Words(words, "quiet"))
+        blocks.insert(0, Table(("found", "what may help"), rows, numbers=False))
     caption = (
         "How gradients, gates and memory go through the steps of a sequence, and how "
         "much of its norm a step of training changed of each matrix."
     )
     blocks.append(Picture(inspect.health(measures, updates), caption))
-    if judged.judgeable:
-        blocks.append(_reading(judged, network))
+    if evaluation.has_targets:
+        blocks.append(_reading(evaluation, network))
     return Section("Diagnosis", tuple(blocks))
 
 
-def _reading(judged, network) -> Picture:
-    import numpy as np
-
-    from lstm_jax import inspect
-
-    test = judged.dataset.splits["test"]
-    worst = int(np.nan_to_num(judged.losses, nan=-np.inf).argmax())
-    place = judged.shown[worst]
-    targets = judged.known[1]
+def _reading(evaluation: Evaluation, network) -> Picture:
+    test = evaluation.dataset.splits["test"]
+    worst = int(np.nan_to_num(evaluation.losses, nan=-np.inf).argmax())
+    place = evaluation.shown[worst]
+    targets = evaluation.known[1]
     single = targets.ndim == 1  # one class each
     figure = inspect.reading(
         network,
-        judged.params,
-        judged.spec.normalize(test.inputs[place]),
-        classes=judged.spec.classes or None,
+        evaluation.params,
+        evaluation.spec.normalize(test.inputs[place]),
+        classes=evaluation.spec.classes or None,
         target=int(targets[worst]) if single else None,
         length=None if test.lengths is None else int(test.lengths[place]),
         shown=test.inputs[place] if test.inputs.dtype == np.uint8 else None,
-        predict=judged.task.predict,
+        predict=evaluation.task.predict,
     )
     caption = "How it reads, step by step, the test example that it errs on most."
     return Picture(figure, caption, photo=True)

@@ -8,6 +8,12 @@ import html as escaping
 import io
 from typing import Any, NamedTuple
 
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from experiments.run.display import Display
+
 DPI = 160  # of figures: sharp on a phone, and small enough to mail
 
 
@@ -80,6 +86,23 @@ def size(count: int | None) -> str:
     return f"{count:,} bytes"
 
 
+def value(report: dict[str, Any], name: str) -> Any:
+    """`report["macro"]["f1"]` of "macro.f1"; None where it is missing."""
+    for part in name.split("."):
+        report = report.get(part) if isinstance(report, dict) else None
+    return report
+
+
+def between(interval: tuple[float, float] | None) -> str:
+    """The two ends of an interval."""
+    return f"{number(interval[0])} to {number(interval[1])}" if interval else ""
+
+
+def plural(count: int, word: str) -> str:
+    """`1 clip`, `2 clips`."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --ink: #1f2933; --quiet: #5b6770;
   --line: #d9dee3; --panel: #f4f6f8; --accent: #0072b2; --warn: #fdf1e3;
@@ -138,16 +161,13 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 def html(title: str, lead: tuple[Any, ...], sections: list[Section]) -> str:
     """The page: a title, blocks below it, links to the sections, the sections."""
-    names = [_slug(section.title) for section in sections]
-    links = "".join(
-        f'<a href="#{name}">{_safe(section.title)}</a>'
-        for name, section in zip(names, sections, strict=True)
-    )
-    body = "".join(
-        f'<section id="{name}"><h2>{_safe(section.title)}</h2>'
-        f"{''.join(map(_block, section.blocks))}</section>\n"
-        for name, section in zip(names, sections, strict=True)
-    )
+    links = body = ""
+    for section in sections:
+        name = "".join(c if c.isalnum() else "-" for c in section.title.lower())
+        blocks = "".join(map(_block, section.blocks))
+        links += f'<a href="#{name}">{_safe(section.title)}</a>'
+        heading = f"<h2>{_safe(section.title)}</h2>"
+        body += f'<section id="{name}">{heading}{blocks}</section>\n'
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -174,29 +194,27 @@ def _safe(text: Any) -> str:
     return escaping.escape(str(text), quote=True)
 
 
-def _slug(title: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in title.lower())
-
-
 def _block(block: Any) -> str:
-    return _KINDS[type(block)](block)
-
-
-def _words(block: Words) -> str:
-    return f'<p class="{block.tone}">{_safe(block.text)}</p>\n'
-
-
-def _code(block: Code) -> str:
-    return f"<pre>{_safe(block.text)}</pre>\n"
-
-
-def _tiles(block: Tiles) -> str:
-    cells = "".join(
-        f"<div><span>{_safe(name)}</span><b>{_safe(value)}</b>"
-        f"<span>{_safe(beside)}</span></div>"
-        for name, value, beside in block.items
-    )
-    return f'<div class="tiles">{cells}</div>\n'
+    match block:
+        case Words(text, tone):
+            return f'<p class="{tone}">{_safe(text)}</p>\n'
+        case Code(text):
+            return f"<pre>{_safe(text)}</pre>\n"
+        case Tiles(items):
+            cells = "".join(
+                f"<div><span>{_safe(name)}</span><b>{_safe(value)}</b>"
+                f"<span>{_safe(beside)}</span></div>"
+                for name, value, beside in items
+            )
+            return f'<div class="tiles">{cells}</div>\n'
+        case Fold(title, blocks):
+            inside = "".join(map(_block, blocks))
+            return f"<details><summary>{_safe(title)}</summary>\n{inside}</details>\n"
+        case Table():
+            return _table(block)
+        case Picture():
+            return _picture(block)
+    raise TypeError(f"a page has no {type(block).__name__}")
 
 
 def _table(block: Table) -> str:
@@ -226,44 +244,18 @@ def _picture(block: Picture) -> str:
     )
 
 
-def _fold(block: Fold) -> str:
-    inside = "".join(map(_block, block.blocks))
-    return f"<details><summary>{_safe(block.title)}</summary>\n{inside}</details>\n"
-
-
-_KINDS = {
-    Words: _words,
-    Code: _code,
-    Tiles: _tiles,
-    Table: _table,
-    Picture: _picture,
-    Fold: _fold,
-}
-
-
 def show(title: str, lead: tuple[Any, ...], sections: list[Section]) -> None:
     """The same in a terminal, but for pictures and what is folded."""
-    from rich.text import Text
-
-    from experiments.run.display import Display
-
     display = Display()
-    display.note(Text(f"\n{title}", style="bold"))
-    for block in lead:
-        _print(display, block)
-    for section in sections:
+    for section in (Section(title, lead), *sections):
         drawn = [b for b in section.blocks if not isinstance(b, Picture | Fold)]
-        if drawn:
+        if drawn or section.title == title:
             display.note(Text(f"\n{section.title}", style="bold"))
         for block in drawn:
             _print(display, block)
 
 
-def _print(display: Any, block: Any) -> None:
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
+def _print(display: Display, block: Any) -> None:
     if isinstance(block, Words):
         styles = {"quiet": "dim", "warning": "bold yellow"}
         display.note(Text(block.text, style=styles.get(block.tone, "")))

@@ -1,10 +1,12 @@
-"""The sections of a run's report, each a pure function of what was judged."""
+"""The sections of a run's report, each a function of an evaluation."""
 
 from typing import Any
 
 from experiments.choices import flat, to_dict
 from experiments.config import preset, train_line
 from experiments.presets import PRESETS
+from experiments.reporting.diagnosis import diagnosis
+from experiments.reporting.evaluation import Evaluation
 from experiments.reporting.page import (
     Code,
     Fold,
@@ -13,126 +15,123 @@ from experiments.reporting.page import (
     Table,
     Tiles,
     Words,
+    between,
     number,
+    plural,
     size,
+    value,
 )
+from experiments.run import record
+from lstm_jax import figures
+from lstm_jax.metrics import RESAMPLES, reliability
 
 LONG = 12  # rows, above which a table is folded
 
 
-def value(report: dict[str, Any], name: str) -> Any:
-    """`report["macro"]["f1"]` of "macro.f1"; None where it is missing."""
-    for part in name.split("."):
-        report = report.get(part) if isinstance(report, dict) else None
-    return report
+def single(evaluation: Evaluation):
+    """`(title, lead, sections, numbers)` of one run.
+
+    Sections that say nothing of it are left out; numbers are as JSON can hold them.
+    """
+    makers = (metrics, curves, mistakes, calibration, diagnosis)
+    makers += (model, configuration, environment)
+    sections = [part for make in makers if (part := make(evaluation)) is not None]
+    found, kept = evaluation.model, ("layers", "flops")
+    numbers = {
+        "run": str(evaluation.run),
+        "step": evaluation.step,
+        "finished": evaluation.finished is not None,
+        "test": evaluation.test,
+        "intervals": {k: list(pair) for k, pair in evaluation.intervals.items()},
+        "model": {k: v for k, v in found.items() if k not in kept}
+        | {"flops": found["flops"].total},
+    }
+    title = f"Run {evaluation.run.resolve().name}"
+    return title, head(evaluation), sections, numbers
 
 
-def between(interval: tuple[float, float] | None) -> str:
-    """The two ends of an interval."""
-    return f"{number(interval[0])} to {number(interval[1])}" if interval else ""
-
-
-def plural(count: int, word: str) -> str:
-    """`1 clip`, `2 clips`."""
-    return f"{count:,} {word}" + ("" if count == 1 else "s")
-
-
-def head(judged) -> tuple[Any, ...]:
+def head(evaluation: Evaluation) -> tuple[Any, ...]:
     """What is seen first: the numbers, and whether they are final."""
-    about, test = judged.spec, judged.dataset.splits["test"]
-    pictures = len(about.image_shape) == 3
+    kind, spec, finished = evaluation.kind, evaluation.spec, evaluation.finished
+    count = len(evaluation.dataset.splits["test"].inputs)
     words = (
-        f"{judged.kind.name.capitalize()} of {about.dataset}: "
-        f"{plural(len(test.inputs), 'test ' + ('picture' if pictures else 'clip'))} of "
-        f"{'x'.join(map(str, about.image_shape))}, answered by the checkpoint of step "
-        f"{judged.step:,}."
+        f"{kind.name.capitalize()} of {spec.dataset}: "
+        f"{plural(count, 'test picture' if spec.pictures else 'test clip')} of "
+        f"{'x'.join(map(str, spec.image_shape))}, answered by the checkpoint of step "
+        f"{evaluation.step:,}."
     )
     blocks: list[Any] = [Words(words, "quiet")]
-    if not judged.finished:
-        blocks.append(
-            Words(
-                f"This run has not finished: it was stopped at step "
-                f"{judged.last_step:,} of {judged.steps:,}. Its train line goes on "
-                "from there.",
-                "warning",
-            )
+    if not finished:
+        words = (
+            f"This run has not finished: it was stopped at step "
+            f"{evaluation.last_step:,} of {evaluation.experiment.steps:,}. Its train "
+            "line goes on from there."
         )
-    stored = judged.finished.get("test", {}) if judged.finished else {}
-    changed = [
-        f"{label} was {number(value(stored, name))}, is {number(now)}"
-        for name, label, _ in judged.kind.metrics[:4]
-        if isinstance(now := value(judged.test, name), float)
-        and isinstance(value(stored, name), float)
-        and abs(now - value(stored, name)) > 1e-3 * max(1.0, abs(now))
-    ]
+        blocks.append(Words(words, "warning"))
+    tiles, changed = [], []
+    for name, label, _ in kind.metrics[:4]:
+        now = value(evaluation.test, name)
+        before = value(finished or {}, f"test.{name}")
+        both = isinstance(now, float) and isinstance(before, float)
+        if both and abs(now - before) > 1e-3 * max(1.0, abs(now)):
+            changed.append(f"{label} was {number(before)}, is {number(now)}")
     if changed:
-        blocks.append(
-            Words(
-                "Evaluated again, the test differs from what report.json holds: "
-                f"{'; '.join(changed)}. The data, the code or the device have changed.",
-                "warning",
-            )
+        words = (
+            "Evaluated again, the test differs from what report.json holds: "
+            f"{'; '.join(changed)}. The data, the code or the device have changed."
         )
-    names = {name: label for name, label, _ in judged.kind.metrics}
-    unit = getattr(judged.config.task, "unit", "")
-    tiles = tuple(
-        (
-            names[name],
-            f"{number(found)} {unit}".strip()
-            if name in ("mae", "rmse")
-            else number(found),
-            between(judged.intervals.get(name)),
-        )
-        for name in judged.kind.headlines
-        if (found := value(judged.test, name)) is not None
-    )
-    return (*blocks, Tiles(tiles)) if tiles else tuple(blocks)
+        blocks.append(Words(words, "warning"))
+    labels = {name: label for name, label, _ in kind.metrics}
+    for name in kind.headlines:
+        if (now := value(evaluation.test, name)) is not None:
+            own = name in ("mae", "rmse")
+            unit = getattr(evaluation.config.task, "unit", "") if own else ""
+            ends = between(evaluation.intervals.get(name))
+            tiles.append((labels[name], f"{number(now)} {unit}".strip(), ends))
+    return (*blocks, Tiles(tuple(tiles))) if tiles else tuple(blocks)
 
 
-def metrics(judged) -> Section:
+def metrics(evaluation: Evaluation) -> Section:
     """All test metrics, with intervals, beside what needs no network."""
-    if not judged.judgeable:
-        words = "No test example has a known target: nothing can be judged."
+    test, dataset = evaluation.test, evaluation.dataset
+    if not evaluation.has_targets:
+        words = "No test example has a known target: nothing can be scored."
         return Section("Test metrics", (Words(words),))
-    others = dict(judged.test.get("references", {}))
-    if judged.finished:
-        others |= judged.finished.get("baselines", {})
+    baselines = (evaluation.finished or {}).get("baselines", {})
+    others = test.get("references", {}) | baselines
     rows = tuple(
         (
             label,
             number(found),
-            between(judged.intervals.get(name)),
+            between(evaluation.intervals.get(name)),
             *(number(value(other, name)) for other in others.values()),
         )
-        for name, label, _ in judged.kind.metrics
-        if (found := value(judged.test, name)) is not None
+        for name, label, _ in evaluation.kind.metrics
+        if (found := value(test, name)) is not None
     )
     header = ("", "test", "95 % interval", *(w.replace("_", " ") for w in others))
     words = (
-        f"Intervals: 95 % percentile bootstrap over {judged.test['examples']:,} test "
-        f"examples, {judged.resamples:,} draws, seed 0; they tell how much another "
-        "test set would change a number, not another training run."
+        f"Intervals: 95 % percentile bootstrap over {test['examples']:,} test "
+        f"examples, {RESAMPLES:,} draws, seed 0; they tell how much another test set "
+        "would change a number, not another training run."
     )
-    of = [v["test"] for v in (judged.dataset.groups, judged.dataset.names) if v]
+    of = [names["test"] for names in (dataset.groups, dataset.names) if names]
     if any(len(set(labels)) < len(labels) for labels in of):
         words += (
             " Examples of one group or clip were drawn as if they were independent: "
             "the intervals are too narrow."
         )
-    blocks: list[Any] = [Table(header, rows), Words(words, "quiet")]
-    rows = _per_class(judged)
-    if rows:
-        blocks.append(rows)
+    blocks = [Table(header, rows), Words(words, "quiet"), *_per_class(evaluation)]
     return Section("Test metrics", tuple(blocks))
 
 
-def _per_class(judged) -> Any:
-    if judged.kind.by_class is None:
-        return None
-    title, keys = judged.kind.by_class
-    found = judged.kind.class_rows(judged.test)
+def _per_class(evaluation: Evaluation) -> list[Any]:
+    if evaluation.kind.by_class is None:
+        return []
+    title, keys = evaluation.kind.by_class
+    found = evaluation.kind.class_rows(evaluation.test)
     if len(found) < 2:
-        return None
+        return []
     words = {"f1": "F1", "roc_auc": "ROC AUC", "r2": "R²", "psnr": "PSNR, dB"}
     words |= {"mse": "MSE", "mae": "MAE", "rmse": "RMSE", "ssim": "SSIM"}
     header = (title, *(words.get(key, key.replace("_", " ")) for key in keys))
@@ -141,17 +140,14 @@ def _per_class(judged) -> Any:
     rows = tuple((row["name"], *(number(row[key]) for key in keys)) for row in found)
     table = Table(header, rows)
     if len(rows) <= LONG:
-        return table
-    return Fold(
-        f"All {plural(len(rows), title)}".replace("classs", "classes"), (table,)
-    )
+        return [table]
+    name = f"All {plural(len(rows), title)}".replace("classs", "classes")
+    return [Fold(name, (table,))]
 
 
-def curves(judged) -> Section:
+def curves(evaluation: Evaluation) -> Section:
     """Loss and metrics against steps."""
-    from lstm_jax import figures
-
-    picture = Picture(figures.curves(judged.rows), "Training and validation.")
+    picture = Picture(figures.curves(evaluation.rows), "Training and validation.")
     return Section("Curves", (picture,))
 
 
@@ -165,47 +161,43 @@ CAPTIONS = {
 }
 
 
-def mistakes(judged) -> Section | None:
+def mistakes(evaluation: Evaluation) -> Section | None:
     """The task's own pictures, precision against recall, and the worst answers."""
-
-    if not judged.judgeable:
+    if not evaluation.has_targets:
         return None
-    predictions, targets = judged.known
-    found = judged.task.figures(predictions, targets)
+    predictions, targets = evaluation.known
+    found = evaluation.task.figures(predictions, targets)
     blocks = [
         Picture(figure, CAPTIONS.get(name, name.replace("_", " ")), name == "strip")
         for name, figure in found.items()
     ]
-    blocks += judged.kind.figures(judged)
-    return Section("Mistakes", (*blocks, *judged.kind.worst(judged)))
+    blocks += evaluation.kind.figures(evaluation)
+    return Section("Mistakes", (*blocks, *evaluation.kind.worst(evaluation)))
 
 
-def calibration(judged) -> Section | None:
+def calibration(evaluation: Evaluation) -> Section | None:
     """Whether a classifier is as often right as it says."""
-    from lstm_jax import figures
-    from lstm_jax.metrics import reliability
-
-    if not judged.kind.answers_right_or_wrong or not len(judged.known[1]):
+    if not evaluation.kind.answers_right_or_wrong or not len(evaluation.known[1]):
         return None
-    found = reliability(*judged.known)
-    confidence = float(judged.known[0].max(-1).mean())
-    accuracy = judged.test["accuracy"]
+    found, test = reliability(*evaluation.known), evaluation.test
+    confidence = float(evaluation.known[0].max(-1).mean())
     words = (
-        f"Its mean confidence is {confidence:.1%}, its accuracy {accuracy:.1%}. "
-        f"Expected calibration error {number(found.ece)}: the mean over examples of "
-        f"|accuracy - confidence| in {len(found.count)} bins of equal width, "
+        f"Its mean confidence is {confidence:.1%}, its accuracy "
+        f"{test['accuracy']:.1%}. Expected calibration error "
+        f"{number(found.ece)}: the mean over examples of |accuracy - confidence| in "
+        f"{len(found.count)} bins of equal width, "
         "((m - 1)/M, m/M], of the highest probability (Guo et al. 2017, On Calibration "
-        f"of Modern Neural Networks). Brier score {number(judged.test['brier'])}: the "
-        "mean over examples of sum_k (p_k - y_k)², 0 to 2 (Brier 1950)."
+        f"of Modern Neural Networks). Brier score {number(test['brier'])}: the mean "
+        "over examples of sum_k (p_k - y_k)², 0 to 2 (Brier 1950)."
     )
     figure = figures.reliability_figure(found)
     caption = "Right answers in each bin of confidence; below, examples in it."
     return Section("Calibration", (Words(words), Picture(figure, caption)))
 
 
-def model(judged) -> Section:
+def model(evaluation: Evaluation) -> Section:
     """Layers, parameters, FLOPs and memory."""
-    found = judged.model
+    found = evaluation.model
     rows = tuple(
         (
             row.name,
@@ -222,68 +214,61 @@ def model(judged) -> Section:
     )
     if found["flops"].unknown:
         words += f" Not counted right: {', '.join(found['flops'].unknown)}."
-    batch = judged.config.batch_size
-    memory = (
-        ("parameters", size(found["parameter_bytes"])),
-        ("optimizer state", size(found["optimizer_bytes"])),
-        (
-            f"temporaries of an evaluated batch of {judged.eval_size}",
-            size(found["eval_bytes"]),
-        ),
-        (f"temporaries of a gradient, batch of {batch}", size(found["train_bytes"])),
-    )
+    evaluated, trained = evaluation.experiment.eval_size(), evaluation.config.batch_size
+    memory = {
+        "parameters": "parameter_bytes",
+        "optimizer state": "optimizer_bytes",
+        f"temporaries of an evaluated batch of {evaluated}": "eval_bytes",
+        f"temporaries of a gradient, batch of {trained}": "train_bytes",
+    }
+    sizes = tuple((label, size(found[key])) for label, key in memory.items())
     return Section(
         "Model",
         (
             Table(("layer", "output", "parameters", "FLOPs"), (*rows, total)),
             Words(words, "quiet"),
-            Table(("memory", ""), memory),
+            Table(("memory", ""), sizes),
         ),
     )
 
 
-def configuration(judged) -> Section:
+def configuration(evaluation: Evaluation) -> Section:
     """What differs from the preset, the line that trains it, and every option."""
-    name = judged.preset if judged.preset in PRESETS else "digits"
-    base, now = (flat(to_dict(c)) for c in (preset(name), judged.config))
+    trained_by, config = evaluation.preset, evaluation.config
+    name = trained_by if trained_by in PRESETS else "digits"
+    base, now = (flat(to_dict(c)) for c in (preset(name), config))
+    blocks: list[Any] = [Code(train_line(name, config))]
+    if name != trained_by:
+        words = f"There is no preset {trained_by} any more; compared with {name}."
+        blocks.append(Words(words, "warning"))
     rows = tuple(
         (key, str(base.get(key, "")), str(now[key]))
         for key in now
-        if now[key] != base.get(key, "")
+        if now[key] != base.get(key)
     )
-    blocks: list[Any] = []
-    if name != judged.preset:
-        words = f"There is no preset {judged.preset} any more; compared with {name}."
-        blocks.append(Words(words, "warning"))
     if rows:
-        header = ("option", f"preset {name}", "this run")
-        blocks.append(
-            Fold("What differs from the preset", (Table(header, rows, False),))
-        )
+        changed = Table(("option", f"preset {name}", "this run"), rows, False)
+        blocks.append(Fold("What differs from the preset", (changed,)))
     else:
         blocks.append(Words(f"All options are those of the preset {name}."))
-    everything = Table(
-        ("option", ""), tuple((k, str(v)) for k, v in now.items()), False
-    )
-    blocks.append(Fold("Every option", (everything,)))
-    blocks.insert(0, Code(train_line(name, judged.config)))
+    rows = tuple((key, str(option)) for key, option in now.items())
+    blocks.append(Fold("Every option", (Table(("option", ""), rows, False),)))
     return Section("Configuration", tuple(blocks))
 
 
-def environment(judged) -> Section:
+def environment(evaluation: Evaluation) -> Section:
     """Where it was trained, and where it was evaluated."""
-    then = (judged.finished or {}).get("environment", {})
-    keys = dict.fromkeys([*then, *judged.environment])
+    finished, now = evaluation.finished or {}, record.environment()
+    then = finished.get("environment", {})
+
+    def text(found, key):
+        return "–" if found.get(key) is None else str(found[key])
+
     rows = tuple(
-        (
-            key.replace("_", " "),
-            *(str(e.get(key) if e.get(key) is not None else "–") for e in (then, now)),
-        )
-        for key in keys
-        for now in (judged.environment,)
+        (key.replace("_", " "), text(then, key), text(now, key))
+        for key in dict.fromkeys([*then, *now])
     )
-    rate = value(judged.finished or {}, "train.images_per_second")
     blocks: list[Any] = [Table(("", "training", "this evaluation"), rows, False)]
-    if rate:
+    if rate := value(finished, "train.images_per_second"):
         blocks.insert(0, Words(f"Trained at {rate:,.0f} examples a second."))
     return Section("Environment", tuple(blocks))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.reporting.page import Fold, Picture, Table, number
+from lstm_jax import figures, metrics
 
 SHOWN = 12  # answers on the sheet
 
@@ -18,8 +19,6 @@ def order_of(evaluation) -> np.ndarray:
 
 def pictures(evaluation, kind) -> list[Any]:
     """The test examples with the highest loss, as pictures and in words."""
-    from lstm_jax import figures, metrics
-
     order = order_of(evaluation)
     predictions, targets = evaluation.known
     shown = evaluation.shown[order]
@@ -58,8 +57,6 @@ def precision_recall(pairs, classes) -> Picture:
       pairs: of each class, scores and truths of its examples, `([n], [n])`.
       classes: names.
     """
-    from lstm_jax import figures
-
     figure = figures.precision_recall_figure(pairs, classes)
     words = "Precision against recall; average precision is the area below."
     return Picture(figure, words)

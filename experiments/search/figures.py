@@ -1,6 +1,7 @@
 """The table and the picture of a sweep."""
 
 import math
+from itertools import accumulate
 from typing import Any
 
 from rich import box
@@ -76,9 +77,8 @@ def overview(
     best = best_of(tried, mode)
     title = f"{len(tried)} trials"
     if best:
-        title += (
-            f": best validation {monitor} {best['value']:.4g}, trial {best['trial']}"
-        )
+        value, trial = best["value"], best["trial"]
+        title += f": best validation {monitor} {value:.4g}, trial {trial}"
     fig.suptitle(safe(title, 90), color=INK)
     grid = fig.add_gridspec(1 + rows, 1, height_ratios=[1.1] + [1] * rows)
     top = grid[0].subgridspec(1, 2, width_ratios=(1.8, 1))
@@ -136,13 +136,9 @@ def _points(ax, xs, tried, limits, best):
             style = dict(marker="*", s=190, color="#f0c808", edgecolor=INK, zorder=5)
         else:
             marker = "v" if row["value"] < low else "^" if row["value"] > high else "o"
-            style = dict(
-                marker=marker,
-                s=28,
-                edgecolor=color,
-                facecolor="white" if hollow else color,
-                zorder=3 if hollow else 4,
-            )
+            face, order = ("white", 3) if hollow else (color, 4)
+            style = dict(facecolor=face, edgecolor=color, zorder=order, s=28)
+            style["marker"] = marker
         ax.scatter([x], [y], clip_on=False, **style)
     ax.set_ylim(limits)
 
@@ -153,23 +149,20 @@ def _history(ax, tried, mode, limits, best):
     pick = max if mode == "max" else min
     complete = [row for row in tried if row["state"] == "complete"]
     if complete:
-        values = [
-            pick(r["value"] for r in complete[: k + 1]) for k in range(len(complete))
-        ]
+        values = list(accumulate((row["value"] for row in complete), pick))
         xs = [row["trial"] for row in complete] + [tried[-1]["trial"]]
         ax.step(xs, [*values, values[-1]], where="post", color=INK, linewidth=1.2)
     ax.set_title("In the order of trials", loc="left", fontsize=11)
     ax.set_xlabel("trial")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    shown = {row["state"] for row in tried if row["value"] is not None}
+    known = [row for row in tried if row["value"] is not None]
+    shown = {row["state"] for row in known}
     for state, (color, hollow, label) in _KINDS.items():
         if state in shown:
             face = "white" if hollow else color
             ax.scatter([], [], s=28, edgecolor=color, facecolor=face, label=label)
     low, high = limits
-    if any(
-        not low <= row["value"] <= high for row in tried if row["value"] is not None
-    ):
+    if not all(low <= row["value"] <= high for row in known):
         marker = "v" if mode == "max" else "^"
         style = dict(facecolor="white", edgecolor=INK, marker=marker)
         ax.scatter([], [], s=28, label="further off", **style)

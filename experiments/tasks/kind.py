@@ -207,10 +207,10 @@ class PerFileTask(TaskKind):
 
     def predict(self, predictor, paths: Sequence[str | Path]) -> Iterator[dict]:
         """Answers, one a file: pictures in batches, clips one by one."""
-        from experiments.prediction.answers import predict_clips, predict_pictures
+        from experiments.prediction.predictor import predict_clips, predict_pictures
 
         read = predict_pictures if predictor.spec.pictures else predict_clips
-        return read(self, predictor, paths)
+        return read(predictor, paths)
 
     def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
         """The answer to a clip.

@@ -1,26 +1,26 @@
-"""The gallery of cures, at reduced size."""
+"""Ablations of failing trainings, at reduced size."""
 
 import dataclasses
 import json
 
 import pytest
 
-from experiments.benchmarks import cures
+from experiments.benchmarks import ablations
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["vanishing", "exploding"])
 def test_a_case_is_trained_told_and_drawn(name, tmp_path, monkeypatch, capsys, drawn):
-    case = cures.CASES[name]
+    case = ablations.CASES[name]
     small = dict(model__features=8, data__size=8, batch_size=16, log_every=1)
     first = dict(list(case.networks.items())[:2])
-    if name == "exploding":  # the sick one is made to diverge in these few steps
+    if name == "exploding":  # the failing one is made to diverge in these few steps
         first["no clipping"] |= dict(optimizer__learning_rate=1e8)
     case = dataclasses.replace(
         case, common=case.common | small, networks=first, steps=6
     )
-    monkeypatch.setitem(cures.CASES, name, case)
-    found = cures.cures(cures.Cures(cases=(name,), out=tmp_path))
+    monkeypatch.setitem(ablations.CASES, name, case)
+    found = ablations.ablations(ablations.Ablations(cases=(name,), out=tmp_path))
     rows = found[name]
     assert [row["network"] for row in rows] == list(first)
     assert json.loads((tmp_path / f"{name}.json").read_text()) == rows
@@ -39,7 +39,7 @@ def test_what_the_tables_say():
     def row(step, split, **values):
         return dict(step=step, split=split, **values)
 
-    network = dict(
+    network = ablations.Trained(
         label="some",
         scores=[0.5, 0.7],
         gradients=None,
@@ -54,11 +54,11 @@ def test_what_the_tables_say():
             ],
         ],
     )
-    slow = cures._row("slow", network)
+    slow = ablations._row(ablations.CASES["slow"], network)
     assert slow["steps to 90 % validation"] == 15
     assert slow["test accuracy"] == pytest.approx(0.6)
-    over = cures._row("overfitting", network)
+    over = ablations._row(ablations.CASES["overfitting"], network)
     assert over["train loss"] == pytest.approx(0.6)
     assert over["validation loss"] == pytest.approx(0.6)
-    exploded = cures._row("exploding", network)
+    exploded = ablations._row(ablations.CASES["exploding"], network)
     assert exploded["largest gradient norm"] == "infinite"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import benchmark
-from experiments.benchmarks import growth, layers, peers
+from experiments.benchmarks import layers, peers
 from lstm_jax import lstm, unroll
 from lstm_jax.unroll import ENGINES
 
@@ -188,9 +188,9 @@ def test_exponents_of_what_grows_by_a_law():
         for t in (64, 128, 256)
     ]
     rows.append(dict(candidate="a", steps=512, ms=None, temporary_mb=2 * 512**0.5))
-    found = growth.fit("a", rows)
+    found = layers.fit("a", rows)
     assert found["time"] == pytest.approx(1) and found["bytes"] == pytest.approx(0.5)
-    assert growth.fit("b", rows) == {"candidate": "b", "time": None, "bytes": None}
+    assert layers.fit("b", rows) == {"candidate": "b", "time": None, "bytes": None}
 
 
 @pytest.mark.slow  # six programs and a figure

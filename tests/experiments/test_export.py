@@ -19,11 +19,13 @@ from selection import slow_but
 
 from experiments.config import override, preset
 from experiments.experiment import Experiment
-from experiments.export import _compiled, _write_weights, export
+from experiments.export import export
 from experiments.predict import predict
 from experiments.prediction import exported
+from experiments.prediction.files import jaxexport_bytes
 from experiments.spec import DataSpec
 from lstm_jax import data
+from lstm_jax.export import jaxexport, weights
 from lstm_jax.interop import read_keras, read_safetensors, read_torch
 from lstm_jax.training import named
 
@@ -171,8 +173,8 @@ def made(name, tmp_path, streaming=False):
     """An exported file, what it has to equal, and the shape of an example."""
     parts = untrained(name)
     path = tmp_path / "x.jaxexport"
-    path.write_bytes(_compiled(*parts, streaming))
-    return exported.read(path), answers(*parts), parts[0].spec.image_shape
+    path.write_bytes(jaxexport_bytes(*parts, streaming))
+    return jaxexport.read(path), answers(*parts), parts[0].spec.image_shape
 
 
 def drawn(seed, *shape, kind="pictures"):
@@ -298,8 +300,8 @@ def test_mistakes_get_one_line_and_no_file(digits_run, command, flags, words):
 def test_other_mistakes(tmp_path, command):
     code, _, err = command("export", tmp_path)
     assert code == 2 and "holds no run" in err
-    with pytest.raises(ValueError, match="the network has encoder"):
-        _write_weights("keras", tmp_path / "x.h5", {"encoder": {}, "layer_0": {}})
+    with pytest.raises(NotImplementedError, match="the network has encoder"):
+        weights.write(tmp_path / "x.h5", {"encoder": {}, "layer_0": {}}, "keras")
     with pytest.raises(ValueError, match="--streaming: .*bidirectional"):
         made("clips, both ways", tmp_path, streaming=True)
     made("masks", tmp_path)

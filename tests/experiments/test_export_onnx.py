@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_export import answers, drawn, untrained
 
-from experiments.export import _onnx
 from experiments.predict import predict
+from experiments.prediction.files import onnx_bytes
 
 NAMES = ["rows", "gru, both ways", "convolutions", "an encoder", "clips, both ways"]
 NAMES += ["features, a label each step", "a regression"]
@@ -31,10 +31,10 @@ def session(content):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_onnxruntime_answers_alike(name, tmp_path):
+def test_onnxruntime_answers_alike(name):
     pytest.importorskip("jax2onnx", reason="it writes ONNX, in an environment apart")
     parts = untrained(name)
-    runs, want = session(_onnx(tmp_path, *parts)), answers(*parts)
+    runs, want = session(onnx_bytes(*parts)), answers(*parts)
     shape = parts[0].spec.image_shape
     kind = "features" if len(shape) == 2 else "clips"
     names = [entry.name for entry in runs.get_inputs()]
@@ -64,7 +64,9 @@ def test_a_run_as_onnx(digits_run, tmp_path, command):
     np.testing.assert_allclose(got[0], list(row["probabilities"].values()), atol=1e-5)
 
 
-def test_what_is_not_exported_is_refused(tmp_path):
+def test_what_is_not_exported_is_refused():
     pytest.importorskip("jax2onnx", reason="it writes ONNX, in an environment apart")
-    with pytest.raises(ValueError, match="a segmentation is not exported to ONNX"):
-        _onnx(tmp_path, *untrained("masks"))
+    with pytest.raises(
+        NotImplementedError, match="a segmentation is not exported to ONNX"
+    ):
+        onnx_bytes(*untrained("masks"))

@@ -72,22 +72,6 @@ condition:
         032: kCustomKernel [source | sink] loop_add_fusion
 """
 
-BUNDLES = """\
-= control target key start
-LB: loop body
-= control target key end
-
-     0   :  { %s1 = sld [smem:[#allocation27]] } /* Start region 0 */
-   0x1 LB: > { %s2 = sld [smem:[#allocation30]] } /* Start region 1 */
-   0x2   : > {}
-   0x3   : > { %3 = inlined_call %s2 /* %copy.1 = copy(%h) */ }
-   0x4   : > > { %4 = inlined_call %s2 /* %add.9 = add(%i) */ }
-   0x5   : > { %593 = shalt.err (!%p590_p5) /* BoundsCheck 0
-hlo: copy-start
- */ }
-   0x6 PF:  { %5 = inlined_call %s2 /* %copy.1 = copy(%x) */ }
-"""
-
 
 def test_what_a_loop_does():
     outer, inner = hlo.loops(TPU, [(4, 16)])
@@ -112,21 +96,3 @@ def test_where_the_loops_of_a_gpu_run():
     assert (outer.on_host, outer.launches) == (True, 3)
     assert (inner.on_host, inner.launches) == (True, 1)
     assert (last.on_host, last.launches) == (False, None)
-
-
-def test_bundles(tmp_path):
-    depths = [depth for depth, _ in hlo.final_bundles(BUNDLES)]
-    assert depths == [0, 1, 1, 1, 2, 1, 0]
-    kernel = "     0   :  { %v0 = vld [vmem:[%s0]] }\n   0x1   :  {}\n"
-    for name, text in {
-        "17-TLP-73-final_bundles.txt": BUNDLES,
-        "18-copy.1-9-final_bundles.txt": kernel,
-        "18-copy.1-8-schedule-analysis_final_bundles.txt": "total: 9\n",
-        "19-a.0-9-final_bundles.txt": kernel + kernel,
-        "16-TLP-00-deduplication-map.txt": "key:a.0\nordinal:1\n"
-        "equivalent_hlos[size=2]:\n  a.0\n  a\n",
-    }.items():
-        (tmp_path / name).write_text(text)
-    outer, inner = hlo.bundles(tmp_path, hlo.loops(TPU))
-    assert outer.bundles == 3 + 2 + 4  # the stretch that calls it, `copy.1`, `a`
-    assert inner.bundles == 0

@@ -22,7 +22,7 @@ from experiments.presets import PRESETS
 from experiments.reporting import compare
 from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.page import Code, Fold, Picture, Table, Words, number
-from experiments.reporting.sections import configuration, head, train_line
+from experiments.reporting.sections import configuration, head, single, train_line
 from experiments.run import record
 from experiments.run.load_run import load_run
 from lstm_jax import metrics, training
@@ -133,7 +133,7 @@ def test_what_it_has_to_say_of_a_classifier(finished):
 
 
 @pytest.mark.slow
-def test_the_updates_of_a_run_are_judged_and_drawn(finished, tmp_path):
+def test_the_updates_of_a_run_are_diagnosed_and_drawn(finished, tmp_path):
     """Of the run as it is, and of one whose rate is far too high."""
     (run,) = finished.runs
     assert not any("norm" in words for words in told_updates(run))
@@ -152,9 +152,9 @@ def test_the_updates_of_a_run_are_judged_and_drawn(finished, tmp_path):
     assert "--optimizer.schedule.warmup-steps" in told_updates(bad)[words]
 
 
-def told_updates(judged):
+def told_updates(evaluation):
     """{what a report finds: what may help}; the figure has a panel of updates."""
-    section = diagnosis(judged)
+    section = diagnosis(evaluation)
     (figure,) = (
         block.figure for block in blocks([section], Picture) if "matrix" in block.words
     )
@@ -314,7 +314,7 @@ def test_labels_for_every_step_known_or_not(tmp_path):
         test=run.task.report(predictions, nothing),
         intervals={},
     )
-    sections = importlib.import_module("experiments.report").single(unknown)
+    sections = single(unknown)[2]
     words = " ".join(block.text for block in blocks(sections, Words))
     assert "No test example has a known target" in words
     assert "Mistakes" not in titles(sections)

@@ -11,7 +11,7 @@ import pytest
 from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment, load_data
-from experiments.search import rates as lr_find
+from experiments.search import learning_rate as lr_find
 from lstm_jax import data, training
 
 TINY = dict(

@@ -9,7 +9,7 @@ from test_train_lines import fill
 from experiments import train
 from experiments.config import check, override, preset
 from experiments.evaluation.seeds import train_seeds
-from experiments.search import rates
+from experiments.search import learning_rate
 from lstm_jax import training
 
 STEPS = 9  # of 30 training lines in batches of 4: into the second epoch
@@ -69,7 +69,7 @@ def test_batches_are_those_of_train(name, lines, batches_of, tmp_path):
     assert len(shapes) == (3 if name == "text-lines" else 0)
 
     found = batches_of(
-        lambda: rates.lr_find(name, run_dir=tmp_path / "b", seed=4, **options)
+        lambda: learning_rate.lr_find(name, run_dir=tmp_path / "b", seed=4, **options)
     )
     for mine, wanted in zip(found, alone, strict=True):
         assert mine.keys() == wanted.keys()
@@ -113,5 +113,5 @@ def test_losses_on_lines_are_those_of_train(lines, monkeypatch, tmp_path):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
     report = json.loads((tmp_path / "seeds" / "seed-4" / "report.json").read_text())
     assert report["test"]["cer"] == pytest.approx(alone.report["test"]["cer"])
-    first = rates.lr_find("text-lines", run_dir=tmp_path / "r", seed=4, **options)
+    first = learning_rate.lr_find("text-lines", run_dir=tmp_path / "r", seed=4, **options)
     assert first.losses[0] == pytest.approx(alone.history[0]["loss"], rel=1e-5)

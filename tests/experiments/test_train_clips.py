@@ -14,7 +14,7 @@ from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.predict import main as predict_main
 from experiments.predict import predict
-from experiments.prediction import live
+from experiments.prediction import trained as prediction
 from lstm_jax import data, training
 
 T, SIDE = 6, 12
@@ -93,7 +93,7 @@ def test_broken_clips_are_told_and_counted_in_the_report(films):
 def test_a_clip_is_answered_live_as_it_is_offline(films, folder, capsys):
     clip = folder / "left" / "3.gif"
     (offline,) = predict(films.directory, clip)
-    found = live.watch(films.directory, str(clip), every=1)
+    found = prediction.watch(films.directory, str(clip), every=1)
     assert found["frames"] == T
     wanted = [offline["probabilities"][name] for name in ("left", "right")]
     np.testing.assert_allclose(found["outputs"], wanted, atol=1e-6)
@@ -198,7 +198,9 @@ def test_the_frames_after_a_clip_become_a_film(forecasts, tmp_path, capsys):
     assert predict_main([str(forecasts.directory), str(tmp_path / "clip.gif")]) == 0
     film = Image.open(forecasts.directory / "predictions" / "clip.gif")
     assert film.n_frames == 6
-    assert live.watch(forecasts.directory, str(tmp_path / "clip.gif"))["frames"] == 6
+    assert (
+        prediction.watch(forecasts.directory, str(tmp_path / "clip.gif"))["frames"] == 6
+    )
 
 
 def features(folder, rng):

@@ -17,10 +17,9 @@ from experiments.experiment import Experiment, load_data
 from experiments.models import MODELS
 from experiments.predict import main, predict
 from experiments.prediction import alto
-from experiments.prediction.predictor import Predictor
+from experiments.prediction import trained as prediction
 from experiments.report import report
 from experiments.run.init_from import known_labels, weights_from
-from experiments.run.load_run import load_run
 from experiments.spec import DataSpec
 from experiments.tasks import TASKS
 from lstm_jax import data
@@ -263,7 +262,7 @@ def test_another_preset_says_which_one_reads_lines(folder, command):
 
 
 def test_live_reading_begins_before_all_is_read(run, folder):
-    predictor = Predictor(*load_run(run.directory))
+    predictor = prediction.predictor(run.directory)
     answers = predictor.kind.predict(predictor, [folder])
     assert next(answers)["path"].endswith("000.png")
 

@@ -9,6 +9,8 @@ import jax
 from jax import lax
 from jax.extend import core
 
+from lstm_jax.export.jaxexport import symbolic_inputs
+
 _CALLS = "jit", "pjit"  # of functions, which are taken in here
 
 
@@ -19,34 +21,27 @@ def model_bytes(
 
     Args:
       function: of arrays, to one array.
-      inputs: shape and dtype of each; a size given as text, such as "B", is open.
+      inputs: as of `jaxexport.symbolic_inputs`.
       words: what the model's metadata says, each as JSON.
 
     Raises:
       ImportError: there is no jax2onnx.
-      ValueError: jax2onnx cannot convert the function; one line.
+      NotImplementedError: jax2onnx cannot convert the function; one line.
     """
     import jax2onnx
-    from jax import export
 
-    scope = export.SymbolicScope()
-
-    def size(n):
-        return export.symbolic_shape(n, scope=scope)[0] if isinstance(n, str) else n
-
-    specs = [jax.ShapeDtypeStruct(tuple(map(size, s)), dtype) for s, dtype in inputs]
     # It warns of shapes that it leaves out of the file, which nobody can do about.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         model = jax2onnx.to_onnx(
             forwards(function),
-            specs,
+            symbolic_inputs(inputs),
             input_names=["inputs", "lengths"][: len(inputs)],
             output_names=["outputs"],
         )
     except Exception as error:  # it raises what it meets
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
+        raise NotImplementedError(
             f"jax2onnx cannot convert this network "
             f"({type(error).__name__}: {reason}); .jaxexport holds every network"
         ) from error

@@ -1,0 +1,98 @@
+"""The content of files that `experiments.export` writes of a run."""
+
+import dataclasses
+import importlib.util
+import json
+from typing import Any
+
+import jax
+
+import lstm_jax
+from experiments.choices import to_dict
+from experiments.errors import UsageError
+from experiments.experiment import Experiment
+from experiments.prediction.predictor import sampling_of
+from experiments.prediction.trained import stepwise, whole
+from lstm_jax.export import jaxexport, onnx
+
+
+def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> bytes:
+    """A .jaxexport file.
+
+    Args:
+      experiment, params: of a run.
+      streaming: with the step from frame to frame.
+
+    Raises:
+      UsageError: the network cannot be streamed.
+    """
+    function, inputs = whole(experiment, params)
+    made = jaxexport.exported(function, *jaxexport.symbolic_inputs(inputs))
+    functions = {"answer": made}
+    config, spec = experiment.config, experiment.spec
+    if streaming and spec.pictures:
+        raise UsageError("--streaming: the run reads single pictures, not clips")
+    if streaming:
+        try:
+            start, step, frame = stepwise(experiment, params)
+        except ValueError as error:
+            raise UsageError(f"--streaming: {error}") from error
+        frame = jax.ShapeDtypeStruct(*frame)
+        functions["start"] = jaxexport.exported(start)
+        functions["step"] = jaxexport.exported(step, jax.eval_shape(start), frame)
+    shape = tuple(spec.image_shape)
+    if spec.pictures:
+        described = {"kind": "pictures", "shape": shape}
+    else:
+        described = {
+            "kind": "features" if spec.features else "clips",
+            "shape": shape[1:],
+            "frames": inputs[0][0][1] if len(inputs) == 1 else shape[0],
+            "sampling": sampling_of(config),
+        }
+    about = {
+        "task": config.task.name,
+        "dataset": spec.dataset,
+        "classes": spec.classes,
+        "inputs": described,
+        "platforms": jaxexport.PLATFORMS,
+        "jax": jax.__version__,
+        "lstm_jax": lstm_jax.__version__,
+    }
+    return jaxexport.pack(about, functions)
+
+
+def onnx_bytes(experiment: Experiment, params: Any) -> bytes:
+    """An ONNX model.
+
+    Raises:
+      NotImplementedError: jax2onnx is missing, or the network cannot be converted.
+    """
+    if importlib.util.find_spec("jax2onnx") is None:
+        raise NotImplementedError(
+            "ONNX needs jax2onnx, which wants an older orbax: make an environment of "
+            "its own, and there pip install lstm_jax jax2onnx"
+        )
+    task, spec = experiment.kind, experiment.spec
+    if not task.to_onnx:
+        raise NotImplementedError(f"a {task.name} is not exported to ONNX")
+    # With an open time jax2onnx knows no masks.
+    frames = None if spec.pictures else spec.image_shape[0]
+    function, inputs = whole(experiment, params, frames=frames)
+    words = {"task": task.name, "classes": spec.classes}
+    return onnx.model_bytes(function, inputs, words)
+
+
+def metadata(experiment: Experiment) -> dict[str, str]:
+    """What a .safetensors file tells of its run, without the places of its data."""
+    config, spec = experiment.config, experiment.spec
+    data = dataclasses.replace(
+        config.data, source=spec.dataset, dir=None, manual_dir=None
+    )
+    config = dataclasses.replace(config, data=data, run_dir=None, init_from=None)
+    run = {"config": to_dict(config), "data": dataclasses.asdict(spec)}
+    return {
+        "classes": json.dumps(spec.classes),
+        "by": "lstm_jax",
+        "run": json.dumps(run),
+    }

@@ -1,0 +1,32 @@
+"""Params as a file, by the names of a library or by our own."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lstm_jax import interop
+
+
+def write(
+    path: Path, params: Any, names: str, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes a file whole, or not at all.
+
+    Args:
+      path: of PyTorch's names .safetensors or else .pt.
+      params: of a `SequenceClassifier` without an encoder; by our own names, arrays of
+        any network by their paths.
+      names: "pytorch", "keras" or "safetensors", our own.
+      metadata: of the file by our own names.
+
+    Raises:
+      NotImplementedError: the library's layers cannot hold the network.
+    """
+    if names == "keras":
+        interop.write_keras(path, interop.to_keras_classifier(params))
+    elif names == "safetensors":
+        interop.write_safetensors(path, params, metadata)
+    elif path.suffix == ".safetensors":
+        interop.write_safetensors(path, interop.to_pytorch_classifier(params))
+    else:
+        interop.write_torch(path, interop.to_pytorch_classifier(params))
