@@ -94,8 +94,8 @@ def _kind(config: Config, name: str, old: Choice, word: str) -> type[Choice]:
     if word in old.kinds and word not in words:
         fit = [task for task, kind in TASKS.items() if word in kind.models]
         raise UsageError(
-            f"--model={word} is for {' or '.join(fit)}; for {config.task.name} there "
-            f"are {' and '.join(words)}"
+            f"--model={word} is for {' or '.join(fit)}; "
+            f"{config.task.name} has {' and '.join(words)}"
         )
     if word not in words:
         wanted = Option(name, word, words=words).wanted(word)
@@ -164,7 +164,7 @@ def _owners(config: Config, name: str) -> Iterator[tuple[str, list[str]]]:
 
     part = _at(config, group)
     if isinstance(part, Choice):
-        fits = [word for word in _words(config, group, part) if has(part.kinds[word])]
+        fits = [word for word, kind in part.kinds.items() if has(kind)]
         if fits:
             yield group, fits
     if group in ("data", "augment"):

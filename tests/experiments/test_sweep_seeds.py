@@ -113,5 +113,6 @@ def test_losses_on_lines_are_those_of_train(lines, monkeypatch, tmp_path):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
     report = json.loads((tmp_path / "seeds" / "seed-4" / "report.json").read_text())
     assert report["test"]["cer"] == pytest.approx(alone.report["test"]["cer"])
-    first = learning_rate.lr_find("text-lines", run_dir=tmp_path / "r", seed=4, **options)
+    options |= dict(run_dir=tmp_path / "r", seed=4)
+    first = learning_rate.lr_find("text-lines", **options)
     assert first.losses[0] == pytest.approx(alone.history[0]["loss"], rel=1e-5)

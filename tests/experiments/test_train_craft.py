@@ -167,7 +167,7 @@ def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
             dict(model__cell__activation="relu"),
             "an option of model.cell=rnn, not of lstm",
         ),
-        (dict(model__remat="step"), "unknown option model.remat"),
+        (dict(model__remat="step"), "an option of model=encoder_forecaster or stacked"),
         (dict(data__buckets=2), "an option of task=text_recognition, not of"),
         (dict(model__cell__forget_bias="crono"), "did you mean 'chrono'"),
         (dict(data__limit=3), "3 training examples are fewer than its 10 classes"),

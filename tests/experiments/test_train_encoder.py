@@ -149,7 +149,7 @@ def test_a_damaged_file_is_told_in_one_line(options, tmp_path, capsys):
         (
             "moving-digits",
             dict(model__encoder="resnet18"),
-            "unknown option model.encoder",
+            "an option of model=classifier, not of encoder_forecaster",
         ),
         (
             "moving-motion",

@@ -240,7 +240,7 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
         ({"model.spec": "[1,16,0,1 Cr5,3 Lbx8]"}, "character 16"),
         ({"model.spec": "[1,16,0,1 Lbx8 O2s5]"}, "text is read by CTC"),
         ({"data.size": 20}, "reads lines 16 pixels high"),
-        ({"model": "classifier"}, "for text_recognition there are vgsl and crnn"),
+        ({"model": "classifier"}, "text_recognition has vgsl and crnn"),
         ({"augment.translate": 1}, "is an option of --task=classification"),
     ],
 )
