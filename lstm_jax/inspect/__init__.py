@@ -43,24 +43,3 @@ from lstm_jax.inspect.measures import (
     update_ratios,
 )
 from lstm_jax.inspect.pictures import reading
-
-__all__ = [
-    "Finding",
-    "Followed",
-    "GateMeasures",
-    "Held",
-    "LayerMeasures",
-    "Measures",
-    "carry_gradients",
-    "diagnose",
-    "follow",
-    "gradient_norms",
-    "health",
-    "logged_updates",
-    "measure",
-    "measure_cell",
-    "read_history",
-    "reading",
-    "reading_gif",
-    "update_ratios",
-]

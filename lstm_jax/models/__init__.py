@@ -17,31 +17,6 @@ from lstm_jax.models.streaming import Stream, stream
 if TYPE_CHECKING:
     from lstm_jax.models.recurrent_nnx import NNXRecurrent, NNXRecurrentLayers
 
-__all__ = [
-    "CRNN",
-    "BoxEmitter",
-    "DenseDetector",
-    "EncoderForecaster",
-    "FrameEncoder",
-    "FrameForecaster",
-    "KrakenReader",
-    "NNXRecurrent",
-    "NNXRecurrentLayers",
-    "ReNet",
-    "Reader",
-    "Recurrent",
-    "RecurrentLayers",
-    "ResNet",
-    "Segmenter",
-    "SequenceClassifier",
-    "Stream",
-    "crnn",
-    "load_kraken",
-    "load_resnet",
-    "resnet_params",
-    "stream",
-]
-
 
 def __getattr__(name: str) -> Any:
     if name in ("NNXRecurrent", "NNXRecurrentLayers"):

@@ -1,7 +1,5 @@
 """K real numbers: squared or Huber error, and errors in the target's own unit."""
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -16,21 +14,19 @@ def regression(
     outputs: int = 1,
     *,
     loss: str = "mse",
-    huber_delta: float = 1.0,
     unit: str = "",
     offset=0.0,
     scale=1.0,
 ) -> Task:
     """K real numbers; the network predicts z = (target - offset) / scale.
 
-    mse: e^2.  huber: e^2 / 2 for |e| <= delta, else delta (|e| - delta / 2).
+    mse: e^2.  huber: e^2 / 2 for |e| <= 1, else |e| - 1 / 2.
     Here e = output - z, and the loss is the mean over K: a number without unit. All
     else ("mae", the report, the figures) is in the target's unit.
 
     Args:
       outputs: K.
       loss: "mse" | "huber".
-      huber_delta: where Huber's error turns linear, in units of `scale`.
       unit: the target's unit, for labels: "degrees".
       offset: the targets' mean, say; a number or [K].
       scale: their standard deviation, say; positive, a number or [K].
@@ -47,10 +43,6 @@ def regression(
         raise ValueError(f"regression: outputs={outputs}, wanted 1 or more")
     if loss not in ("mse", "huber"):
         raise ValueError(f'regression: loss="{loss}", wanted "mse" or "huber"')
-    if not (huber_delta > 0 and math.isfinite(huber_delta)):
-        raise ValueError(
-            f"regression: huber_delta={huber_delta}, wanted a positive number"
-        )
     width = outputs
     offset = _per_output("offset", offset, width)
     scale = _per_output("scale", scale, width)
@@ -63,17 +55,10 @@ def regression(
     def error(values, z):  # [B, K]
         if loss == "mse":
             return optax.squared_error(values, z)
-        return optax.huber_loss(values, z, delta=huber_delta)
+        return optax.huber_loss(values, z)
 
     def check(values, batch):
-        check_outputs(
-            "regression",
-            values,
-            batch["targets"],
-            batch["mask"],
-            width=width,
-            targets_ndim=2,
-        )
+        check_outputs("regression", values, batch, width=width, targets_ndim=2)
         return values.astype(jnp.float32), batch["targets"].astype(jnp.float32)
 
     def loss_of(values, batch):
@@ -90,13 +75,11 @@ def regression(
         return values.astype(jnp.float32) * scale + offset
 
     def report(predictions, targets):
+        from scipy.special import huber
+
         predictions, targets = _check(predictions, targets, width)
         e = (predictions - targets) / scale
-        if loss == "mse":
-            value = np.mean(e**2)
-        else:
-            linear = huber_delta * (np.abs(e) - huber_delta / 2)
-            value = np.mean(np.where(np.abs(e) <= huber_delta, e**2 / 2, linear))
+        value = np.mean(e**2 if loss == "mse" else huber(1.0, e))
         return _report(predictions, targets, float(value), unit)
 
     def figures(predictions, targets):

@@ -8,7 +8,7 @@ import optax
 from lstm_jax.metrics.bootstrap import Scores
 from lstm_jax.metrics.confusion import confusion
 from lstm_jax.targets import VOID
-from lstm_jax.tasks.task import Task, masked
+from lstm_jax.tasks.task import Task, check_mask, masked
 
 
 def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
@@ -55,10 +55,7 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
                 f"{targets.shape}; wanted [B, H, W] or [B, T, H, W], and {k} more for "
                 "each pixel"
             )
-        if mask.shape != targets.shape[:1]:
-            raise ValueError(
-                f"segmentation: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
-            )
+        check_mask("segmentation", mask, targets)
         valid = (targets != VOID) & _in_time(targets, batch.get("lengths"))
         return outputs.astype(jnp.float32), jnp.where(valid, targets, 0), valid
 
@@ -208,20 +205,14 @@ def _weighted_scores(predictions, targets) -> Scores:
 
 
 def _per_class(matrix) -> list[dict]:
-    rows = []
-    for k in range(len(matrix)):
-        hit, said, true = (int(n) for n in (matrix[k, k], *_sums(matrix, k)))
-        rows.append(
-            {
-                "iou": hit / (said + true - hit) if said + true else None,
-                "dice": 2 * hit / (said + true) if said + true else None,
-                "precision": hit / said if said else None,
-                "recall": hit / true if true else None,
-                "pixels": true,
-            }
-        )
-    return rows
-
-
-def _sums(matrix, k):
-    return matrix[:, k].sum(), matrix[k].sum()
+    counts = np.diag(matrix), matrix.sum(0), matrix.sum(1)
+    return [
+        {
+            "iou": hit / (said + true - hit) if said + true else None,
+            "dice": 2 * hit / (said + true) if said + true else None,
+            "precision": hit / said if said else None,
+            "recall": hit / true if true else None,
+            "pixels": true,
+        }
+        for hit, said, true in np.stack(counts, -1).tolist()
+    ]
