@@ -1,7 +1,7 @@
 """How examples are divided into splits and folds, and subsets of them."""
 
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,15 @@ def assign_splits(
     return chosen, notes
 
 
+def by_split(
+    values: Sequence | None, rows: Mapping[str, np.ndarray]
+) -> dict[str, tuple] | None:
+    """What is known of each example, such as its name, by split; None of None."""
+    if values is None:
+        return None
+    return {name: tuple(values[k] for k in indices) for name, indices in rows.items()}
+
+
 def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     """The same with `count` training examples at most, of each class in proportion.
 
@@ -209,9 +218,7 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     taken = Split(*(None if part is None else part[rows] for part in split))
 
     def kept(values):
-        if values is None:
-            return None
-        return {**values, "train": tuple(values["train"][row] for row in rows)}
+        return values and values | by_split(values["train"], {"train": rows})
 
     return dataset._replace(
         splits={**dataset.splits, "train": taken},
@@ -284,13 +291,6 @@ def select_fold(
     examples are copied into memory.
     """
     dealt = split_folds(dataset, folds, validation=validation, seed=seed)[fold]
-    names, groups = _pooled(dataset.names), _pooled(dataset.groups)
-
-    def listed(values: tuple | None) -> dict[str, tuple] | None:
-        if values is None:
-            return None
-        return {name: tuple(values[i] for i in rows) for name, rows in dealt.items()}
-
     note = (
         f"fold {fold} of 0 to {folds - 1} is tested on; the test split of "
         f"{dataset.name}, {len(dataset.splits['test'].inputs):,} examples, stays "
@@ -299,8 +299,8 @@ def select_fold(
     return dataset._replace(
         splits={name: _taken(dataset, rows) for name, rows in dealt.items()},
         notes=(*dataset.notes, note),
-        names=listed(names),
-        groups=listed(groups),
+        names=by_split(_pooled(dataset.names), dealt),
+        groups=by_split(_pooled(dataset.groups), dealt),
     )
 
 

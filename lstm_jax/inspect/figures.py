@@ -27,7 +27,7 @@ def health(measures: Measures, updates: dict[str, float] | None = None):
 
     Args:
       measures: from `measure` or `measure_cell`.
-      updates: from `logged_updates` or `update_ratios`.
+      updates: from `logged_updates`.
 
     Returns:
       A Figure, under a title that says what `diagnose` finds. Of more than six layers

@@ -183,27 +183,6 @@ def _cell(layer, loss, params, xs, key) -> dict:
     return _layer(layer, params, steps, gradients, valid, key)
 
 
-def update_ratios(before: Any, after: Any) -> dict[str, float]:
-    """‖after - before‖ / ‖before‖ of each matrix, {"layer_0/w_h": 1e-3, ...}.
-
-    Args:
-      before: params.
-      after: params of the next step, say; for the updates of an optimizer, what
-        `optax.apply_updates(before, updates)` returns.
-
-    Returns:
-      A number for each leaf of rank 2 and more that is not all zeros to begin with.
-    """
-    ratios = {}
-    old = jax.tree_util.tree_leaves_with_path(before)
-    for (path, b), a in zip(old, jax.tree.leaves(after), strict=True):
-        b, a = np.asarray(b, np.float64), np.asarray(a, np.float64)
-        if b.ndim >= 2 and b.any():
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            ratios[name] = float(np.linalg.norm(a - b) / np.linalg.norm(b))
-    return ratios
-
-
 def _loss(loss, targets):
     if loss is not None:
         return loss

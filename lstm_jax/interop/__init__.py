@@ -2,6 +2,12 @@
 
 None of the libraries is imported. What a name gives back has its arrays where ours are
 wanted; `from_*` may be differentiated, and takes tensors on the CPU, too.
+
+In all of them `caller` is what an error begins with, such as the file, and `prefix` is
+that of the names to read or to write, such as "lstm." of a whole model. Raised are
+ValueError for arrays that are missing, unexpected or of another shape, all by name, and
+for a bias that is left out and not zero; NotImplementedError for a cell that the other
+library does not have.
 """
 
 from lstm_jax.interop.classifier import (

@@ -14,13 +14,12 @@ import optax
 
 
 class Decoded(NamedTuple):
-    """The best path as characters, one line of each; the first `count` entries count.
+    """The best path as characters, one line of each.
 
     Attributes:
       labels: int32 [B, T], zeros follow.
       confidence: float [B, T], the largest probability of the label in its run.
       first, last: int32 [B, T], the run: from `first` to before `last`.
-      count: int32 [B].
       log_prob: [B], of the path, nats.
     """
 
@@ -28,7 +27,6 @@ class Decoded(NamedTuple):
     confidence: jax.Array
     first: jax.Array
     last: jax.Array
-    count: jax.Array
     log_prob: jax.Array
 
 
@@ -135,7 +133,6 @@ def _runs(path, number, log_p) -> Decoded:
         confidence=gathered(0, jnp.exp(log_p), "max"),
         first=jnp.where(labels != 0, gathered(time, at, "min"), 0),
         last=gathered(0, at + 1, "max"),
-        count=(labels != 0).sum(dtype=jnp.int32),
         log_prob=log_p.sum(),
     )
 

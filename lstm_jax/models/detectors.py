@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.cell import Cell, project_step
+from lstm_jax.models.blocks import Convolutions, across_frames, conv
 from lstm_jax.models.keys import example_keys
-from lstm_jax.models.segmenters import Convolutions, across_frames, conv
 from lstm_jax.randomness import is_stochastic
 from lstm_jax.unroll import unroll
 
@@ -200,8 +200,7 @@ class DenseDetector(nn.Module):
           images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`.
           carry: state of `memory` before the first frame.
           with_carry: also return the state after the last one.
-          keys: `[B]`, one key an example, for a memory with randomness; None means
-            those of `rngs={"dropout": key}`; without either, evaluation.
+          keys: `[B]`, as in `SequenceClassifier`.
 
         Returns:
           `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as shares of the picture,

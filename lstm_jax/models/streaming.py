@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from lstm_jax.cells import autoregressive
 from lstm_jax.keys import typed_key
+from lstm_jax.models.blocks import from_patches, to_patches
 from lstm_jax.models.classifier import SequenceClassifier, layer_keys
-from lstm_jax.models.forecasters import FrameForecaster, from_patches, to_patches
+from lstm_jax.models.forecasters import FrameForecaster
 from lstm_jax.randomness import example_dropout, step_dropout
 from lstm_jax.unroll import unroll
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.roc_pr import roc_figure
+from lstm_jax.figures.style import INK, figure, safe
 from lstm_jax.metrics.bootstrap import Scores, weighted_means
 from lstm_jax.metrics.ranking import LARGEST_RANKING, areas, macro_areas
 from lstm_jax.tasks.task import (
@@ -88,8 +90,6 @@ def classification(
         return _weighted_scores(predictions, targets, top_k, top_name)
 
     def figures(predictions, targets):
-        from lstm_jax.figures.roc_pr import roc_figure
-
         predictions, targets = _check(predictions, targets, classes)
         return {
             "confusion_matrix": _confusion_figure(predictions, targets, classes),
@@ -252,8 +252,6 @@ def _confusion_figure(predictions, targets, classes):
     """Rows are the true classes; colour is the share of the row, numbers are counts."""
     from matplotlib.colors import PowerNorm
     from sklearn.metrics import confusion_matrix
-
-    from lstm_jax.figures.style import INK, figure, safe
 
     width = len(classes)
     chosen = predictions.argmax(-1)

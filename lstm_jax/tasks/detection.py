@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.roc_pr import detection_precision_recall
 from lstm_jax.metrics.average_precision import average_precision
 from lstm_jax.metrics.bootstrap import Scores
 from lstm_jax.metrics.boxes import (
@@ -184,8 +185,6 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         }
 
     def figures(predictions, targets):
-        from lstm_jax.figures.roc_pr import detection_precision_recall
-
         predictions, targets = single_images(predictions, targets)
         curves = average_precision(predictions, targets, k, curves=True)["curves"]
         return {"precision_recall": detection_precision_recall(curves)}

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.video_plots import error_over_time, frame_strip
 from lstm_jax.metrics.bootstrap import Scores, weighted_means
 from lstm_jax.metrics.checks import check_finite
 from lstm_jax.metrics.image_similarity import frame_scores, ssim
@@ -116,8 +117,6 @@ def forecasting(horizon: int, *, loss: str = "mse") -> Task:
         }
 
     def figures(predictions, targets):
-        from lstm_jax.figures.video_plots import error_over_time, frame_strip
-
         scores = _score(predictions, targets, horizon, similarity=False)
         errors = scores["network"]["mse"].mean(1)
         clips = [

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.roc_pr import roc_figure
 from lstm_jax.metrics.bootstrap import Scores, mean_known
 from lstm_jax.metrics.checks import check_finite
 from lstm_jax.metrics.ranking import LARGEST_RANKING, areas_of_steps, macro_areas
@@ -85,8 +86,6 @@ def multilabel(labels: Sequence[str]) -> Task:
         return _report(pairs, np.asarray(predictions), np.asarray(targets), labels)
 
     def figures(predictions, targets):
-        from lstm_jax.figures.roc_pr import roc_figure
-
         return {"roc": roc_figure(known_entries(predictions, targets, width), labels)}
 
     return Task(

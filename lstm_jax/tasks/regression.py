@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, safe, tidy
 from lstm_jax.metrics.bootstrap import Scores, mean_known, weighted_means
 from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
 
@@ -186,14 +187,10 @@ def _weighted_scores(predictions, targets) -> Scores:
 
 
 def _with_unit(text, unit):
-    from lstm_jax.figures.style import safe
-
     return f"{text} ({safe(unit, 24)})" if unit else text
 
 
 def _number(value, unit):
-    from lstm_jax.figures.style import safe
-
     return f"{value:.3g} {safe(unit, 24)}".rstrip()
 
 
@@ -205,8 +202,6 @@ def _panel_title(errors, k, width, unit):
 
 def _predictions_figure(predictions, targets, unit):
     """Predicted against true, with the diagonal of a perfect answer."""
-    from lstm_jax.figures.style import BLUE, INK, figure, tidy
-
     width = predictions.shape[1]
     shown = min(width, PANELS)
     fig = figure(0.8 + 4.9 * shown, 5.8)
@@ -233,8 +228,6 @@ def _predictions_figure(predictions, targets, unit):
 
 def _residuals_figure(predictions, targets, unit):
     """Predicted minus true: against the true value, and how often."""
-    from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, tidy
-
     width = predictions.shape[1]
     shown = min(width, PANELS)
     fig = figure(8.6, 1.0 + 3.4 * shown)

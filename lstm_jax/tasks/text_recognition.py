@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.figures.text import confusion_figure
 from lstm_jax.metrics.bootstrap import Scores
 from lstm_jax.metrics.checks import check_finite
 from lstm_jax.metrics.ctc import (
@@ -105,8 +106,6 @@ def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Ta
         return {"task": "recognition", "examples": len(true), **scores(true, read)}
 
     def figures(predictions, targets):
-        from lstm_jax.figures.text import confusion_figure
-
         return {"confusions": confusion_figure(report(predictions, targets))}
 
     return Task(

@@ -93,7 +93,7 @@ def test_the_best_path_has_characters_with_places():
     best = p[np.arange(8), path]
     for more in (0, 5):
         found = jax.tree.map(lambda x: x[0], greedy(jnp.asarray(padded(logits, more))))
-        assert read_off(found.labels) == (2, 2, 1) and found.count == 3
+        assert read_off(found.labels) == (2, 2, 1)
         np.testing.assert_array_equal(found.first[:4], [1, 4, 5, 0])
         np.testing.assert_array_equal(found.last[:4], [3, 5, 7, 0])
         wanted = [best[1:3].max(), best[4], best[5:7].max(), 0]
@@ -124,7 +124,7 @@ def test_a_text_is_placed_along_its_best_path():
             (path for path in paths if said(path) == text),
             key=lambda path: np.prod(p[np.arange(T), path]),
         )
-        assert read_off(found.labels[row]) == text and found.count[row] == len(text)
+        assert read_off(found.labels[row]) == text
         got = np.zeros(T, int)
         for k, label in enumerate(text):
             got[found.first[row, k] : found.last[row, k]] = label

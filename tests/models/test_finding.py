@@ -10,8 +10,9 @@ import pytest
 from selection import slow_but
 
 from lstm_jax import bottleneck_conv_lstm, conv_lstm, gru, lstm, unroll
+from lstm_jax.models.blocks import conv
 from lstm_jax.models.detectors import BoxEmitter, DenseDetector
-from lstm_jax.models.segmenters import ReNet, Segmenter, conv
+from lstm_jax.models.segmenters import ReNet, Segmenter
 
 PARTS = {
     "renet": dict(renet=(lstm(4), gru(3))),

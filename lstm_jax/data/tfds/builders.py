@@ -21,6 +21,7 @@ import numpy as np
 from lstm_jax.data.cache import cached, written_beside
 from lstm_jax.data.catalog import LINES, MORE, OWN, SCENES, STOCK, VIDEOS
 from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
+from lstm_jax.data.files.tables import fingerprint
 from lstm_jax.data.splits import split_indices
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
@@ -43,14 +44,9 @@ def load_named(
     Args:
       source: `name` or `name/config`; `-` and `_` in the name are the same.
       root: the cache folder.
-      manual_dir: folder of files fetched by hand.
-      size: square side to resize to, pixels; None keeps the size.
-      validation: share carved out of train where the set has no validation split.
-      seed: of that draw.
+      manual_dir, size, validation, seed, sampling: as in `load`.
       frames: of stock clips, T; None: as many as all have, else 16.
-      sampling: of stock clips, as in `pick_steps`.
-      target_type: "labels" | "masks" | "boxes" | "text"; one of our sets of scenes or
-        lines gives what it has.
+      target_type: as in `load`; one of our sets of scenes or lines gives what it has.
 
     Raises:
       DataError: unknown set, no network, a set of another kind, or one that cannot be
@@ -243,8 +239,7 @@ def _differs(origin: dict, manual_dir: Path | None) -> bool:
 
 
 def _fingerprints(files: dict[str, Path]) -> dict[str, list[int]]:
-    stats = {name: path.stat() for name, path in sorted(files.items())}
-    return {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
+    return {name: fingerprint(path) for name, path in sorted(files.items())}
 
 
 def _builder(
@@ -253,24 +248,14 @@ def _builder(
     """The tfds builder of a name, over `data_dir`, its features checked."""
     tfds = _import_tfds()
     if name in OWN:
-        from lstm_jax.data.synthetic import digits, moving
+        from lstm_jax.data.synthetic.builders import BUILDERS
 
         options = dict(data_dir=data_dir, file_format="array_record")
-        if name in VIDEOS:
-            config = config or VIDEOS[name][0]
-            return moving.BUILDERS[name](config=config, **options)
-        if name in LINES:
-            from lstm_jax.data.synthetic import line_builder
-
-            config = config or LINES[name][0]
-            return line_builder.BUILDERS[name](config=config, **options)
-        if config:
+        if configs := (VIDEOS | LINES).get(name):
+            options["config"] = config or configs[0]
+        elif config:
             raise DataError(f"{label}: {name} has no configs; say {name}")
-        if name in SCENES:
-            from lstm_jax.data.synthetic import scene_builders
-
-            return scene_builders.BUILDERS[name](**options)
-        return digits.BUILDERS[name](**options)
+        return BUILDERS[name](**options)
     from lstm_jax.data.tfds.named_clips import REFUSED
 
     if name in REFUSED:
