@@ -65,17 +65,17 @@ def split_indices(
     *,
     validation: float,
     seed: int,
-    test: float = 0.2,
     groups: Sequence[Hashable] | None = None,
 ) -> dict[str, np.ndarray]:
     """Indices of the three splits; those not assigned are carved out of "train".
+
+    A test split takes a fifth of it.
 
     Args:
       targets: int [N] classes (stratified) or float [N, ...] (drawn plainly).
       assigned: indices by split name; "train" is there.
       validation: share of the examples in "train" as it is assigned, in (0, 1).
       seed: of the draw.
-      test: share of the same examples, used when no "test" is assigned.
       groups: [N] labels of examples that stay together; None: all apart.
 
     Returns:
@@ -85,9 +85,7 @@ def split_indices(
     strata = targets if targets.ndim == 1 else np.zeros(len(targets), np.int32)
     total = len(assigned["train"])
     # Test first, with a seed of its own: the share of validation cannot move it.
-    for number, (name, share) in enumerate(
-        (("test", test), ("validation", validation))
-    ):
+    for number, (name, share) in enumerate((("test", 0.2), ("validation", validation))):
         if name not in assigned:
             pool = assigned["train"]
             kept, taken = stratified_holdout(

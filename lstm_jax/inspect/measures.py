@@ -87,8 +87,6 @@ def measure(
     *,
     loss: Callable[[jax.Array], jax.Array] | None = None,
     lengths: Any = None,
-    mask: Any = None,
-    key: jax.Array | None = None,
 ) -> Measures:
     """Measures a network on a batch, in float32 and as it is in evaluation.
 
@@ -104,19 +102,17 @@ def measure(
       loss: of the outputs, in place of targets: a scalar. Take a sum over examples,
         so that the norms are those of one example.
       lengths: int `[B]`, steps of each sequence to read.
-      mask: bool `[B, T]`, steps to read.
-      key: for the random projections.
 
     Raises:
       ValueError: if the model is no `SequenceClassifier`, or there is no loss.
     """
     layers = layers_of(model)
     loss = _loss(loss, targets)
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0)  # of the random projections
     images = jnp.asarray(images)
     read = jax.eval_shape(lambda p, x: sequence(model, p, x), params, images)
     time, batch = read.shape[:2]
-    valid = valid_steps(time, batch, lengths, mask)
+    valid = valid_steps(time, batch, lengths)
 
     @jax.jit
     def run(params, images, valid):
@@ -151,8 +147,6 @@ def measure_cell(
     params: Any,
     xs: jax.Array,
     loss: Callable[[jax.Array], jax.Array],
-    *,
-    key: jax.Array | None = None,
 ) -> Measures:
     """The same of a bare cell: `xs [T, B, *F]`, and a loss of the outputs `[T, B, *D]`.
 
@@ -165,8 +159,7 @@ def measure_cell(
     >>> sorted(layer.gates), sorted(layer.gradients), layer.memory.shape
     (['f', 'i', 'o'], ['c', 'h'], (20,))
     """
-    key = jax.random.key(0) if key is None else key
-    found = _cell(Layer("cell", cell), loss, params, xs, key)
+    found = _cell(Layer("cell", cell), loss, params, xs, jax.random.key(0))
     return Measures((_measures("cell", jax.device_get(found)),))
 
 

@@ -45,28 +45,22 @@ def _groups(width: int) -> int:
 
 
 def across_frames(
-    memory: Cell,
-    params: Any,
-    x: jax.Array,
-    clips: tuple[int, int],
-    carry: Any,
-    **options,
-) -> tuple[jax.Array, Any]:
+    memory: Cell, params: Any, x: jax.Array, clips: tuple[int, int], **options
+) -> jax.Array:
     """A memory over the maps of frames, which lie folded into the batch.
 
     Args:
       memory, params: a cell over images.
       x: `[B T, h, w, C]`.
       clips: (B, T).
-      carry: before the first frame; None: the cell's own.
       **options: of `unroll`.
 
     Returns:
-      `[B T, h, w, D]` and the carry after the last frame.
+      `[B T, h, w, D]`.
     """
     xs = x.reshape(*clips, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
-    run = unroll(memory, params, xs, carry, **options)
-    return run.ys.swapaxes(0, 1).reshape(-1, *run.ys.shape[2:]), run.carry
+    ys = unroll(memory, params, xs, **options).ys
+    return ys.swapaxes(0, 1).reshape(-1, *ys.shape[2:])
 
 
 def to_patches(clips: jax.Array, patch: int) -> jax.Array:

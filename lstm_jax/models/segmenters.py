@@ -94,21 +94,17 @@ class Segmenter(nn.Module):
         self,
         images: jax.Array,
         *,
-        carry: Any = None,
-        with_carry: bool = False,
         keys: jax.Array | None = None,
-    ) -> Any:
+    ) -> jax.Array:
         """Logits of every pixel.
 
         Args:
           images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`; H and W are multiples
             of patch times 2 to the power of `len(widths) - 1`.
-          carry: state of `memory` before the first frame.
-          with_carry: also return the state after the last one.
           keys: `[B]`, as in `SequenceClassifier`.
 
         Returns:
-          `[B, H, W, K]` or `[B, T, H, W, K]`, float32; or that and the carry.
+          `[B, H, W, K]` or `[B, T, H, W, K]`, float32.
 
         Raises:
           ValueError: a size that does not halve so often.
@@ -138,7 +134,7 @@ class Segmenter(nn.Module):
         if self.memory is not None and len(batch) == 2:
             params = self.param("memory", self.memory.init, x.shape[1:])
             options = dict(engine=self.engine, dtype=self.dtype, key=fold(keys, 0))
-            x, carry = across_frames(self.memory, params, x, batch, carry, **options)
+            x = across_frames(self.memory, params, x, batch, **options)
         for stage in reversed(range(len(self.widths) - 1)):
             width = self.widths[stage]
             x = nn.Dense(4 * width, dtype=self.dtype, name=f"rise_{stage}")(x)
@@ -153,8 +149,7 @@ class Segmenter(nn.Module):
         wide = self.outputs * self.patch**2
         out = nn.Dense(wide, name="head")(x.astype(jnp.float32))
         out = from_patches(out[None], self.patch)[0]
-        out = out.reshape(*batch, h, w, self.outputs)
-        return (out, carry) if with_carry else out
+        return out.reshape(*batch, h, w, self.outputs)
 
     def _fuse(self, stage: int, pair: jax.Array, keys: Any) -> jax.Array:
         """`[2, B, h, w, C] -> [B, h, w, 2D]`, both ways, each by its last step."""

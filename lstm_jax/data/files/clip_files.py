@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.images import SUFFIXES, fit, probe, read_image, reason
@@ -141,13 +141,10 @@ def _probe_animation(path: Path) -> Clip:
     try:
         with Image.open(path) as image:
             size = image.size[::-1]
-            while True:
-                image.seek(steps)
-                pixels = np.asarray(image.convert("RGB"))
+            for frame in ImageSequence.Iterator(image):
+                pixels = np.asarray(frame.convert("RGB"))
                 grey = grey and bool((pixels == pixels[..., :1]).all())
                 steps += 1
-    except EOFError:
-        pass
     except Exception as error:  # Pillow's readers raise whatever they meet
         if not steps:
             raise DataError(
@@ -223,13 +220,10 @@ def _animation_frames(path, shape, wanted):
     number = 0
     try:
         with Image.open(path) as image:
-            while True:
-                image.seek(number)
+            for frame in ImageSequence.Iterator(image):
                 if wanted is None or number in wanted:
-                    yield number, fit(image, shape)
+                    yield number, fit(frame, shape)
                 number += 1
-    except EOFError:
-        return
     except Exception as error:  # Pillow's readers raise whatever they meet
         yield number, DataError(_early(path, number, error))
 
