@@ -100,26 +100,24 @@ def split_indices(
 
 def assign_splits(
     source: Path,
-    targets: np.ndarray,
-    classes: tuple[str, ...],
-    given: Sequence[str | None],
-    groups: Sequence[Hashable],
+    items: Sequence[Any],
+    what: str,
+    targets: np.ndarray | None = None,
+    classes: tuple[str, ...] = (),
     *,
     validation: float,
     seed: int,
-    what: tuple[str, str],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Deal examples out as a person gave them; refuses what cannot be learned from.
 
     Args:
       source: what an error names.
-      targets: as in `Split`.
-      classes: class names of int targets, else ().
-      given: [N] split of each example; None: to be dealt out.
-      groups: [N] labels of examples that stay together; None among them: all apart.
-      validation: share held out for validation where no split is given.
-      seed: of the draw.
-      what: what an example is called, ("picture", "pictures").
+      items: [N], each with its `split`, None where it is to be dealt out, and its
+        `group`, whose examples stay together; None among the groups: all apart.
+      what: what an example is called, such as "picture".
+      targets: class indices, each dealt out in proportion; only with `classes`.
+      classes: their names.
+      validation, seed: as in `load`.
 
     Returns:
       (indices by split, notes).
@@ -127,33 +125,33 @@ def assign_splits(
     Raises:
       DataError: one class only, too few of a class, groups that cannot be dealt out.
     """
-    one, many = what
     if len(classes) == 1:
         raise DataError(
             f"{source}: one class only, {classes[0]!r}; classes to tell apart are two "
             "or more"
         )
-    given = [split or "train" for split in given]
+    given = [item.split or "train" for item in items]
+    groups = [item.group for item in items]
     assigned = {
         name: np.flatnonzero([g == name for g in given])
         for name in SPLITS
         if name == "train" or name in given
     }
     needed = 1 + len(set(SPLITS) - set(assigned))
-    strata = targets if classes else np.zeros(len(targets), np.int32)
+    strata = targets if classes else np.zeros(len(items), np.int32)
     counts = np.bincount(strata[assigned["train"]], minlength=max(len(classes), 1))
     for name, count in zip(classes or ("",), counts, strict=True):
         if count < needed:
             table = "the table" if source.suffix.lower() == ".csv" else "it"
             which = f"class {name!r}" if classes else table
             raise DataError(
-                f"{source}: {which} has too few {many} for training, {count} readable;"
+                f"{source}: {which} has too few {what}s for training, {count} readable;"
                 f" {needed} or more are needed"
                 + (" (one for each split)" if needed > 1 else "")
             )
     apart = None in groups or len(set(groups)) == len(groups)
     chosen = split_indices(
-        targets,
+        strata,
         assigned,
         validation=validation,
         seed=seed,
@@ -169,7 +167,7 @@ def assign_splits(
     lacking = np.flatnonzero(left == 0)
     if len(lacking):
         raise DataError(
-            f"{source}: no {one} of class {classes[lacking[0]]!r} is left to train "
+            f"{source}: no {what} of class {classes[lacking[0]]!r} is left to train "
             "on, since its groups went to other splits; give more groups of it, or a "
             "split column"
         )

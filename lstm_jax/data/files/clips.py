@@ -84,15 +84,9 @@ def load_clips(
         targets, classes = _from_columns(entries, owners, steps, columns, by_step)
         notes += _beyond(entries, facts["totals"]) if by_step else []
     exclusive = targets.dtype == np.int32
+    known = classes if exclusive else ()
     chosen, more = assign_splits(
-        path,
-        targets,
-        classes if exclusive else (),
-        [entry.split for entry in owned],
-        [entry.group for entry in owned],
-        validation=validation,
-        seed=seed,
-        what=("clip", "clips"),
+        path, owned, "clip", targets, known, validation=validation, seed=seed
     )
     unknown = targets == -1 if exclusive else np.isnan(targets)
     bare = sum(unknown[i].all() for i in chosen["test"])

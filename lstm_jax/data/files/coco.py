@@ -32,6 +32,10 @@ class _Picture(NamedTuple):
     size: tuple[int, int] | None  # (H, W) as the JSON file says
     split: str | None  # None: to be dealt out
 
+    @property
+    def group(self) -> str:
+        return str(self.path)
+
 
 class _Box(NamedTuple):
     picture: int
@@ -150,14 +154,7 @@ def load_coco(
     targets = _tables(path, read, facts, arrays["images"].shape[1:3], list(names))
     pictures = [pictures[i] for i in kept]
     chosen, more = assign_splits(
-        path,
-        np.zeros(len(pictures), np.int32),
-        (),
-        [picture.split for picture in pictures],
-        [str(picture.path) for picture in pictures],
-        validation=validation,
-        seed=seed,
-        what=("picture", "pictures"),
+        path, pictures, "picture", validation=validation, seed=seed
     )
     images = arrays["images"]
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}

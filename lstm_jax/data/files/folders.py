@@ -57,14 +57,7 @@ def load_pictures(
     labels = [picture.label for picture in pictures]
     targets, classes = targets_of(path, labels, numbers=not path.is_dir())
     chosen, notes = assign_splits(
-        path,
-        targets,
-        classes,
-        [picture.split for picture in pictures],
-        [picture.group for picture in pictures],
-        validation=validation,
-        seed=seed,
-        what=("picture", "pictures"),
+        path, pictures, "picture", targets, classes, validation=validation, seed=seed
     )
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     names = by_split([picture.name for picture in pictures], chosen)

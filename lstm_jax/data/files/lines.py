@@ -145,26 +145,16 @@ def _dealt(
 ) -> tuple[dict[str, np.ndarray], bool, list[str]]:
     """Indices by split, whether groups were kept whole, and notes."""
 
-    def deal(groups: Sequence[str | None]) -> tuple[dict[str, np.ndarray], list[str]]:
-        return assign_splits(
-            path,
-            np.zeros(len(lines), np.int32),
-            (),
-            [line.split for line in lines],
-            groups,
-            validation=validation,
-            seed=seed,
-            what=("line", "lines"),
-        )
-
+    draw = dict(validation=validation, seed=seed)
     groups = [line.group for line in lines]
     try:
-        chosen, notes = deal(groups)
+        chosen, notes = assign_splits(path, lines, "line", **draw)
         return chosen, len(set(groups)) < len(groups), notes
     except DataError:
         if not any(line.cut for line in lines):
             raise
-    chosen, notes = deal([None] * len(lines))
+    apart = [line._replace(group=None) for line in lines]
+    chosen, notes = assign_splits(path, apart, "line", **draw)
     pages = len({line.group for line in lines if line.cut})
     notes.append(
         f"lines of one page are in several splits, since pages are too few ({pages}); "

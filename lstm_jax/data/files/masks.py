@@ -32,6 +32,7 @@ class _Pair(NamedTuple):
     mask: Path
     name: str
     split: str | None = None  # None: to be dealt out
+    group: None = None
 
 
 def is_mask_dataset(path: Path) -> bool:
@@ -78,14 +79,7 @@ def load_masks(
     kept = np.asarray(facts["kept"])
     pairs = [pairs[i] for i in kept]
     chosen, more = assign_splits(
-        path,
-        np.zeros(len(pairs), np.int32),
-        (),
-        [pair.split for pair in pairs],
-        [None] * len(pairs),
-        validation=validation,
-        seed=seed,
-        what=("picture", "pictures"),
+        path, pairs, "picture", validation=validation, seed=seed
     )
     images, masks = arrays["images"], arrays["masks"]
     splits = {name: Split(images[i], masks[kept[i]]) for name, i in chosen.items()}
