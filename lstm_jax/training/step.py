@@ -180,7 +180,7 @@ class Update(NamedTuple):
         metrics = {
             **metrics,
             "loss": (total, count),
-            "gradient_norm": (optax.global_norm(grads), jnp.float32(1)),
+            "gradient_norm": (_norm(grads), jnp.float32(1)),
         }
         # optax mixes its integer counts with floats, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
@@ -354,6 +354,10 @@ def _norms(tree):
     matrices = [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim >= 2]
     norms = [jnp.linalg.norm(leaf.astype(jnp.float32).ravel()) for leaf in matrices]
     return jnp.stack(norms) if norms else jnp.zeros(0, jnp.float32)
+
+
+def _norm(tree):
+    return jnp.sqrt(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)))
 
 
 def _size(tree, axis: int = 0) -> int:
