@@ -1,14 +1,12 @@
 """Initialisers of weights that `jax.nn.initializers` lacks, one gate at a time.
 
 An initialiser is `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, whose
-own serve any cell. A cell draws each gate's block on its own, unless the initialiser is
-wrapped in `Whole`.
+own serve any cell. A cell draws each gate's block on its own.
 
 `chrono` and `uniform_gate` draw the bias of a forget gate, for `forget_bias` of a cell.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,33 +106,6 @@ def uniform_gate() -> Initializer:
     return init
 
 
-class Whole(NamedTuple):
-    """Marks an initialiser that draws the blocks of all gates as one array.
-
-    Attributes:
-      init: the initialiser; it sees the fan-out of all gates together.
-    """
-
-    init: Initializer
-
-    def __call__(self, key, shape, dtype=jnp.float32) -> jax.Array:
-        return self.init(key, shape, dtype)
-
-
-def keras_defaults() -> dict[str, Initializer]:
-    """What Keras draws by default; the rest of its defaults are those of `lstm`.
-
-    >>> from lstm_jax import initializers, lstm
-    >>> cell = lstm(128, **initializers.keras_defaults())
-
-    Returns:
-      Arguments of a cell: `kernel_init` and `recurrent_init`, which take a matrix of
-      all gates for one.
-    """
-    kernel = jax.nn.initializers.glorot_uniform()
-    return {"kernel_init": Whole(kernel), "recurrent_init": Whole(orthogonal())}
-
-
 def pytorch_defaults(features: int) -> dict[str, Initializer]:
     """What PyTorch draws by default, uniform in `±1 / sqrt(D)` for every tensor.
 
@@ -161,10 +132,8 @@ def per_gate(init: Initializer, gates: int) -> Initializer:
     """Draws each of `gates` equal blocks of the last axis on its own.
 
     Drawn as one matrix, a block would see the fan-out of all gates together, and
-    orthogonal blocks would not be orthogonal. Who wants just that says `Whole(init)`.
+    orthogonal blocks would not be orthogonal.
     """
-    if isinstance(init, Whole):
-        return init
 
     def blocks(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
         *lead, width = shape

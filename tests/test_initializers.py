@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lstm_jax import gru, initializers, lstm, rnn
+from lstm_jax import initializers, lstm, rnn
 
 KEY = jax.random.key(0)
 
@@ -102,20 +102,6 @@ def test_a_drawn_forget_bias_adds_to_what_bias_init_draws(drawn):
     np.testing.assert_allclose(b, want, atol=1e-6)  # float32
 
 
-def test_keras_draws_all_gates_as_one_matrix():
-    params = lstm(64, **initializers.keras_defaults()).init(KEY, (300,))
-    # 76,800 draws: the sample variance has a relative deviation of about 0.4 %.
-    np.testing.assert_allclose(params["w_x"].var(), 2 / (300 + 256), rtol=0.02)
-    np.testing.assert_allclose(params["w_h"] @ params["w_h"].T, np.eye(64), atol=1e-5)
-    block = params["w_h"][:, :64]
-    assert np.abs(block @ block.T - np.eye(64)).max() > 0.5
-    np.testing.assert_array_equal(params["b"], np.repeat([0, 1, 0, 0], 64))
-    tied = gru(8, **initializers.keras_defaults()).init(KEY, (3,))["w_h"]
-    np.testing.assert_allclose(tied @ tied.T, np.eye(8), atol=1e-5)
-    square = rnn(8, **initializers.keras_defaults()).init(KEY, (3,))["w_h"]
-    np.testing.assert_allclose(square @ square.T, np.eye(8), atol=1e-5)
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -124,8 +110,6 @@ def test_keras_draws_all_gates_as_one_matrix():
         lambda: initializers.pytorch_defaults(8)["recurrent_init"],
         lambda: initializers.chrono(784),
         initializers.uniform_gate,
-        lambda: initializers.keras_defaults()["kernel_init"],
-        lambda: initializers.keras_defaults()["recurrent_init"],
     ],
 )
 def test_every_initialiser_draws_in_half_precision(make):

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax import jit
 from selection import slow
 
@@ -22,7 +21,6 @@ from lstm_jax import (
     zoneout,
 )
 from lstm_jax.keys import fold_in, split_key
-from lstm_jax.models import NNXRecurrentLayers, RecurrentLayers
 from lstm_jax.randomness import step_dropout
 
 T, B, F, D = 5, 3, 2, 4
@@ -157,34 +155,3 @@ def test_mistakes_are_named():
         layers.apply(params, XS, (None,))
     with pytest.raises(ValueError, match="reverse is no option"):
         layers.apply(params, XS, reverse=True)
-
-
-def test_linen_layers_equal_the_functions():
-    options = dict(num_layers=2, bidirectional=True, dropout=0.5, merge="sum")
-    module, layers = (
-        RecurrentLayers(rnn(D), **options),
-        recurrent_layers(rnn(D), **options),
-    )
-    params = layers.init(jax.random.key(0), (F,))
-    variables, images = {"params": {"layers": params}}, XS.swapaxes(0, 1)  # [B, T, F]
-    made = jax.eval_shape(module.init, jax.random.key(0), images)
-    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, made)
-    got = jit(partial(module.apply, lengths=LENGTHS))(variables, images)
-    want = jit(partial(layers.apply, lengths=LENGTHS))(params, XS)
-    equal((got.ys.swapaxes(0, 1), got.carry), tuple(want))
-    rngs = {"dropout": KEY}
-    drawn = jit(partial(module.apply, lengths=LENGTHS, rngs=rngs))(variables, images)
-    assert np.abs(drawn.ys - got.ys).max() > 1e-2
-
-
-def test_nnx_layers_equal_the_functions_and_draw_from_their_own_stream():
-    options = dict(num_layers=2, dropout=0.5)
-    module = NNXRecurrentLayers(rnn(D), (F,), **options, rngs=nnx.Rngs(0, dropout=1))
-    layers = recurrent_layers(rnn(D), **options)
-    images = XS.swapaxes(0, 1)
-    first, second = (module(images).ys for _ in range(2))
-    assert np.abs(first - second).max() > 1e-2
-    module.eval()
-    equal(module(images).ys.swapaxes(0, 1), layers.apply(module.params, XS).ys)
-    drawn = module(images, key=KEY).ys.swapaxes(0, 1)
-    equal(drawn, layers.apply(module.params, XS, key=KEY).ys)

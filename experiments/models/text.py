@@ -56,7 +56,7 @@ class TextModel(ModelKind):
     def build(self, config, spec) -> Network:
         import jax.numpy as jnp
 
-        from lstm_jax.models.readers import masked
+        from lstm_jax.models.blocks import masked
 
         module, margin = self.module(config, spec.outputs), config.model.pad
 

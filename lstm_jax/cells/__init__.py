@@ -21,29 +21,3 @@ from lstm_jax.cells.regularize import (
 )
 from lstm_jax.cells.rnn import RNNCarry, rnn
 from lstm_jax.cells.spatiotemporal import STLSTMCarry, st_lstm
-
-__all__ = [
-    "AutoregressiveCarry",
-    "GRUCarry",
-    "LSTMCarry",
-    "RNNCarry",
-    "STLSTMCarry",
-    "RecurrentDropoutCarry",
-    "autoregressive",
-    "bottleneck_conv_lstm",
-    "conv_gru",
-    "conv_lstm",
-    "densely_connected",
-    "dropout",
-    "gru",
-    "learned_carry",
-    "lstm",
-    "readout",
-    "recurrent_dropout",
-    "repeat",
-    "residual",
-    "rnn",
-    "st_lstm",
-    "stack",
-    "zoneout",
-]

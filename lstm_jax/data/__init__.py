@@ -26,37 +26,3 @@ from lstm_jax.data.files.images import image_paths, picture_size, read_image
 from lstm_jax.data.files.line_reading import WIDEST, read_line
 from lstm_jax.data.load import load
 from lstm_jax.data.splits import select_fold, split_folds, subset
-
-__all__ = [
-    "WIDEST",
-    "DataError",
-    "Dataset",
-    "Split",
-    "batch_indices",
-    "bucket_of",
-    "bucket_widths",
-    "clip_paths",
-    "default_root",
-    "eval_batches",
-    "image_paths",
-    "in_order",
-    "line_batches",
-    "load",
-    "logical",
-    "normalization",
-    "pad_to_widest",
-    "picture_size",
-    "prefetch",
-    "read_clip",
-    "read_features",
-    "read_image",
-    "read_line",
-    "select_fold",
-    "split_folds",
-    "steps_per_epoch",
-    "stream_frames",
-    "subset",
-    "train_batch",
-    "train_rows",
-    "visual",
-]

@@ -45,8 +45,7 @@ def normalization(
     if how == "standard":
         if not images.size:
             raise DataError("normalization: standard needs at least one image; got 0")
-        moments = _pixel_moments if pixels else _feature_moments
-        offset, variance = moments(images, lengths)  # [C], [C]
+        offset, variance = _moments(images, lengths)  # [C], [C]
         scale = np.where(variance > 0, 1 / np.sqrt(np.maximum(variance, 1e-12)), 1.0)
     elif not pixels:
         raise DataError(
@@ -73,22 +72,12 @@ def _blocks(images: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarr
         yield part.reshape(-1, images.shape[-1])
 
 
-def _pixel_moments(images, lengths) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.zeros((images.shape[-1], 256))
-    for part in _blocks(images, lengths):
-        for channel, values in enumerate(part.T):
-            counts[channel] += np.bincount(values, minlength=256)
-    values = np.arange(256.0)
-    share = counts / counts.sum(1, keepdims=True)
-    mean = share @ values
-    return mean, (share * (values - mean[:, None]) ** 2).sum(1)
-
-
-def _feature_moments(features, lengths) -> tuple[np.ndarray, np.ndarray]:
-    sums = [(len(p), p.sum(0, np.float64)) for p in _blocks(features, lengths)]
+def _moments(inputs, lengths) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance of each channel."""
+    sums = [(len(p), p.sum(0, np.float64)) for p in _blocks(inputs, lengths)]
     count = sum(n for n, _ in sums)
     mean = sum(total for _, total in sums) / count
-    squares = (((p - mean) ** 2).sum(0) for p in _blocks(features, lengths))
+    squares = (((p - mean) ** 2).sum(0) for p in _blocks(inputs, lengths))
     return mean, sum(squares) / count
 
 

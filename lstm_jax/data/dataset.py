@@ -15,6 +15,37 @@ class DataError(ValueError):
     """A person's mistake, or a file that is missing or broken; complete as it reads."""
 
 
+def check_size(source: object, size: int, what: str, most: int, remedy: str) -> None:
+    """Refuses more bytes of `what` than are held decoded."""
+    if size > most:
+        raise DataError(
+            f"{source}: {size / 2**30:.0f} GiB of {what}, over the {most >> 30} GiB "
+            f"that are held decoded; {remedy}"
+        )
+
+
+def sides(
+    known: tuple | None, size: int | None, fallback: int, told: str, notes: list[str]
+) -> tuple[int, int]:
+    """(H, W) that all are resized to.
+
+    Args:
+      known: the one (H, W) that all have; None, or of None, where they differ.
+      size: side of a square that a person wants.
+      fallback: side of a square where nothing else is given.
+      told: what has several sizes, for the notes.
+      notes: gets a line where the fallback is taken.
+    """
+    if size:
+        return size, size
+    if known and None not in known:
+        return known
+    notes.append(
+        f"{told}: all resized to {fallback}x{fallback} (--data.size=N for another)"
+    )
+    return fallback, fallback
+
+
 class Split(NamedTuple):
     """Examples of one split.
 

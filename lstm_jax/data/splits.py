@@ -1,7 +1,7 @@
 """How examples are divided into splits and folds, and subsets of them."""
 
 import inspect
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +65,17 @@ def split_indices(
     *,
     validation: float,
     seed: int,
-    test: float = 0.2,
     groups: Sequence[Hashable] | None = None,
 ) -> dict[str, np.ndarray]:
     """Indices of the three splits; those not assigned are carved out of "train".
+
+    A test split takes a fifth of it.
 
     Args:
       targets: int [N] classes (stratified) or float [N, ...] (drawn plainly).
       assigned: indices by split name; "train" is there.
       validation: share of the examples in "train" as it is assigned, in (0, 1).
       seed: of the draw.
-      test: share of the same examples, used when no "test" is assigned.
       groups: [N] labels of examples that stay together; None: all apart.
 
     Returns:
@@ -85,9 +85,7 @@ def split_indices(
     strata = targets if targets.ndim == 1 else np.zeros(len(targets), np.int32)
     total = len(assigned["train"])
     # Test first, with a seed of its own: the share of validation cannot move it.
-    for number, (name, share) in enumerate(
-        (("test", test), ("validation", validation))
-    ):
+    for number, (name, share) in enumerate((("test", 0.2), ("validation", validation))):
         if name not in assigned:
             pool = assigned["train"]
             kept, taken = stratified_holdout(
@@ -102,26 +100,24 @@ def split_indices(
 
 def assign_splits(
     source: Path,
-    targets: np.ndarray,
-    classes: tuple[str, ...],
-    given: Sequence[str | None],
-    groups: Sequence[Hashable],
+    items: Sequence[Any],
+    what: str,
+    targets: np.ndarray | None = None,
+    classes: tuple[str, ...] = (),
     *,
     validation: float,
     seed: int,
-    what: tuple[str, str],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Deal examples out as a person gave them; refuses what cannot be learned from.
 
     Args:
       source: what an error names.
-      targets: as in `Split`.
-      classes: class names of int targets, else ().
-      given: [N] split of each example; None: to be dealt out.
-      groups: [N] labels of examples that stay together; None among them: all apart.
-      validation: share held out for validation where no split is given.
-      seed: of the draw.
-      what: what an example is called, ("picture", "pictures").
+      items: [N], each with its `split`, None where it is to be dealt out, and its
+        `group`, whose examples stay together; None among the groups: all apart.
+      what: what an example is called, such as "picture".
+      targets: class indices, each dealt out in proportion; only with `classes`.
+      classes: their names.
+      validation, seed: as in `load`.
 
     Returns:
       (indices by split, notes).
@@ -129,33 +125,33 @@ def assign_splits(
     Raises:
       DataError: one class only, too few of a class, groups that cannot be dealt out.
     """
-    one, many = what
     if len(classes) == 1:
         raise DataError(
             f"{source}: one class only, {classes[0]!r}; classes to tell apart are two "
             "or more"
         )
-    given = [split or "train" for split in given]
+    given = [item.split or "train" for item in items]
+    groups = [item.group for item in items]
     assigned = {
         name: np.flatnonzero([g == name for g in given])
         for name in SPLITS
         if name == "train" or name in given
     }
     needed = 1 + len(set(SPLITS) - set(assigned))
-    strata = targets if classes else np.zeros(len(targets), np.int32)
+    strata = targets if classes else np.zeros(len(items), np.int32)
     counts = np.bincount(strata[assigned["train"]], minlength=max(len(classes), 1))
     for name, count in zip(classes or ("",), counts, strict=True):
         if count < needed:
             table = "the table" if source.suffix.lower() == ".csv" else "it"
             which = f"class {name!r}" if classes else table
             raise DataError(
-                f"{source}: {which} has too few {many} for training, {count} readable;"
+                f"{source}: {which} has too few {what}s for training, {count} readable;"
                 f" {needed} or more are needed"
                 + (" (one for each split)" if needed > 1 else "")
             )
     apart = None in groups or len(set(groups)) == len(groups)
     chosen = split_indices(
-        targets,
+        strata,
         assigned,
         validation=validation,
         seed=seed,
@@ -171,7 +167,7 @@ def assign_splits(
     lacking = np.flatnonzero(left == 0)
     if len(lacking):
         raise DataError(
-            f"{source}: no {one} of class {classes[lacking[0]]!r} is left to train "
+            f"{source}: no {what} of class {classes[lacking[0]]!r} is left to train "
             "on, since its groups went to other splits; give more groups of it, or a "
             "split column"
         )
@@ -180,6 +176,15 @@ def assign_splits(
         shares = ", ".join(f"{n} {len(rows)}" for n, rows in chosen.items())
         notes.append(f"no test split was given: dealt out by seed {seed} ({shares})")
     return chosen, notes
+
+
+def by_split(
+    values: Sequence | None, rows: Mapping[str, np.ndarray]
+) -> dict[str, tuple] | None:
+    """What is known of each example, such as its name, by split; None of None."""
+    if values is None:
+        return None
+    return {name: tuple(values[k] for k in indices) for name, indices in rows.items()}
 
 
 def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
@@ -209,9 +214,7 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     taken = Split(*(None if part is None else part[rows] for part in split))
 
     def kept(values):
-        if values is None:
-            return None
-        return {**values, "train": tuple(values["train"][row] for row in rows)}
+        return values and values | by_split(values["train"], {"train": rows})
 
     return dataset._replace(
         splits={**dataset.splits, "train": taken},
@@ -284,13 +287,6 @@ def select_fold(
     examples are copied into memory.
     """
     dealt = split_folds(dataset, folds, validation=validation, seed=seed)[fold]
-    names, groups = _pooled(dataset.names), _pooled(dataset.groups)
-
-    def listed(values: tuple | None) -> dict[str, tuple] | None:
-        if values is None:
-            return None
-        return {name: tuple(values[i] for i in rows) for name, rows in dealt.items()}
-
     note = (
         f"fold {fold} of 0 to {folds - 1} is tested on; the test split of "
         f"{dataset.name}, {len(dataset.splits['test'].inputs):,} examples, stays "
@@ -299,8 +295,8 @@ def select_fold(
     return dataset._replace(
         splits={name: _taken(dataset, rows) for name, rows in dealt.items()},
         notes=(*dataset.notes, note),
-        names=listed(names),
-        groups=listed(groups),
+        names=by_split(_pooled(dataset.names), dealt),
+        groups=by_split(_pooled(dataset.groups), dealt),
     )
 
 

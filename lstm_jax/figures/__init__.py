@@ -15,22 +15,3 @@ from lstm_jax.figures.visualization import (
     overlay_mask,
     resize_mask,
 )
-
-__all__ = [
-    "curves",
-    "encode_gif",
-    "encode_mask",
-    "encode_png",
-    "forecast_gif",
-    "frame_strip",
-    "image_grid",
-    "image_rows",
-    "lines_figure",
-    "overlay",
-    "overlay_boxes",
-    "overlay_mask",
-    "precision_recall_figure",
-    "reliability_figure",
-    "resize_mask",
-    "roc_figure",
-]

@@ -3,7 +3,17 @@
 import math
 from numbers import Real
 
-from lstm_jax.figures.style import BLUE, COLORS, INK, ORANGE, QUIET, figure, safe, tidy
+from lstm_jax.figures.style import (
+    BLUE,
+    COLORS,
+    INK,
+    ORANGE,
+    QUIET,
+    figure,
+    log_axis,
+    safe,
+    tidy,
+)
 
 # columns of a history that say where or how fast, not how well, beside those of parts
 # of the network, whose names have a slash
@@ -211,16 +221,8 @@ def _smooth(values):
 
 
 def _log_if_wide(ax, values):
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    if not values or min(values) <= 0 or max(values) <= 30 * min(values):
-        return
-    ax.set_yscale("log")
-    decades = math.log10(max(values) / min(values))
-    subs = (1, 3) if decades < 3 else (1,)
-    ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=7))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    if values and 0 < 30 * min(values) < max(values):
+        log_axis(ax)
 
 
 def _words(name):

@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from lstm_jax.figures.style import COLORS, FAINT, INK, LINE, figure, safe, tidy
+from lstm_jax.figures.style import (
+    COLORS,
+    FAINT,
+    INK,
+    LINE,
+    figure,
+    legend_beside,
+    safe,
+    tidy,
+)
 
 GREY = "#c3cad1"  # curves without a name
 
@@ -123,14 +132,7 @@ def _legend(ax, title, areas, named, note=""):
     title += f"\n{np.mean(list(areas.values())):.4f}  mean (macro){note}"
     if len(areas) > len(named):
         title += f"\nthe {len(named)} hardest of {len(areas)}:"
-    legend = ax.legend(
-        title=title,
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
-        alignment="left",
-        labelcolor=INK,
-    )
+    legend = legend_beside(ax, title, labelcolor=INK)
     legend.get_title().set_linespacing(1.5)
 
 
@@ -150,11 +152,5 @@ def detection_precision_recall(curves):
         ax.plot(RECALLS, curves[at], color=COLORS[number], label=label, linewidth=2)
     ax.set(xlim=(0, 1.01), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     ax.set_title("Precision at each recall, mean over classes", color=INK)
-    ax.legend(
-        title="average precision",
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
-        alignment="left",
-    )
+    legend_beside(ax, "average precision")
     return fig

@@ -46,6 +46,25 @@ def tidy(ax, size: float = 10):
     ax.set_axisbelow(True)
 
 
+def log_axis(ax):
+    """A logarithmic y axis with few, plain ticks."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    subs = (1.0, 3.0) if high < 1e3 * low else (1.0,)
+    ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_beside(ax, title: str, **options: Any):
+    """A legend to the right of a pair of axes."""
+    place = dict(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    look = dict(frameon=False, alignment="left")
+    return ax.legend(title=title, **place, **look, **options)
+
+
 def safe(text: Any, length: int = 18) -> str:
     """At most `length` letters that Matplotlib does not read as a formula."""
     text = " ".join(str(text).split())

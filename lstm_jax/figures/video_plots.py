@@ -3,7 +3,16 @@
 import numpy as np
 
 from lstm_jax.figures.gif import encode_gif
-from lstm_jax.figures.visualization import to_uint8
+from lstm_jax.figures.style import (
+    BLUE,
+    INK,
+    ORANGE,
+    QUIET,
+    figure,
+    legend_beside,
+    tidy,
+)
+from lstm_jax.figures.visualization import canvas, to_uint8
 
 COLUMNS = 20  # a strip shows at most about this many frames of a clip
 
@@ -21,8 +30,6 @@ def frame_strip(clips, *, total: int):
       every second frame is shown, or every third, and so on.
     """
     from matplotlib.patches import Rectangle
-
-    from lstm_jax.figures.style import BLUE, INK, figure
 
     length, height, width = clips[0][1].shape[:3]
     seen = length - len(clips[0][2])
@@ -60,8 +67,7 @@ def frame_strip(clips, *, total: int):
         edge = Rectangle((x, y), wide, tall, fill=False, lw=0.6, ec="#c3cad1")
         ax.add_patch(edge)
 
-    quiet = "#5b6770"
-    small = dict(fontsize=9, color=quiet)
+    small = dict(fontsize=9, color=QUIET)
     end = left + across
     for row, (caption, clip, predicted) in enumerate(clips):
         top = head + row * (block + 10)
@@ -79,12 +85,12 @@ def frame_strip(clips, *, total: int):
     base = down - foot + 4
     for frame in shown:
         place = x[frame] + wide / 2
-        color = BLUE if frame >= seen else quiet
+        color = BLUE if frame >= seen else QUIET
         ax.text(place, base, str(frame + 1), ha="center", fontsize=9, color=color)
     ax.text(left - 8, base, "frame", ha="right", **small)
     number = f"{len(clips)} of {total:,} clips" if total > 1 else "the only clip"
     note = f"{number}; error: squared, summed over the pixels of a frame"
-    ax.text(left, base + 30, note, fontsize=9, color=quiet)
+    ax.text(left, base + 30, note, fontsize=9, color=QUIET)
     title = dict(fontsize=12, color=INK, va="center")
     ax.text(left, 18, "Predicted frames", ha="left", **title)
     return fig
@@ -101,8 +107,6 @@ def error_over_time(errors, *, first: int):
       A Figure.
     """
     from matplotlib.ticker import MaxNLocator
-
-    from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, tidy
 
     looks = {
         "network": dict(color=BLUE, linewidth=2.6, marker="o", markersize=5, zorder=4),
@@ -123,14 +127,7 @@ def error_over_time(errors, *, first: int):
     ax.set_xlabel("frame")
     ax.set_ylabel("squared error, sum over a frame")
     ax.set_title("Error of each predicted frame", color=INK)
-    legend = ax.legend(
-        title="mean over frames",
-        loc="upper left",
-        bbox_to_anchor=(1.02, 1.0),
-        frameon=False,
-        alignment="left",
-    )
-    legend.get_title().set_color("#5b6770")
+    legend_beside(ax, "mean over frames").get_title().set_color(QUIET)
     return fig
 
 
@@ -152,8 +149,6 @@ def forecast_gif(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> b
     Returns:
       The bytes of an animated GIF. Three channels are RGB, else their mean is grey.
     """
-    from PIL import Image
-
     alone = true is None
     true = predicted if alone else true
     inputs, true, predicted = (np.asarray(x) for x in (inputs, true, predicted))
@@ -167,50 +162,23 @@ def forecast_gif(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> b
         raise ValueError(
             f"forecast_gif: scale={scale} and ms={ms}, wanted 1 or more and 10 or more"
         )
-    pages = [_page(x, x, scale, _SEEN, alone) for x in inputs]
-    pages += [
-        _page(a, b, scale, _PREDICTED, alone)
-        for a, b in zip(true, predicted, strict=True)
-    ]
-    images = []
-    for indices, palette in pages:
-        image = Image.fromarray(indices)
-        image.putpalette(palette.tobytes())
-        images.append(image)
-    return encode_gif(images, [ms] * (len(images) - 1) + [6 * ms])
+    triples = [(x, x, _SEEN) for x in inputs]
+    triples += [(a, b, _PREDICTED) for a, b in zip(true, predicted, strict=True)]
+    pages = []
+    for left, right, color in triples:
+        left, right = _framed(left, scale, _SEEN), _framed(right, scale, color)
+        space = np.full((len(left), 2 * max(3, scale), 3), 255, np.uint8)
+        pages.append(right if alone else np.concatenate([left, space, right], 1))
+    return encode_gif(pages, [ms] * (len(pages) - 1) + [6 * ms])
 
 
-_PAPER, _SEEN, _PREDICTED = 253, 254, 255  # the palette's last three entries
-_ENDS = np.array([[255, 255, 255], [154, 163, 173], [213, 94, 0]], np.uint8)
+_SEEN, _PREDICTED = (154, 163, 173), (213, 94, 0)  # colours of borders
 
 
-def _page(left, right, scale, border, alone):
-    """Two frames side by side, or the right one `alone`.
-
-    As palette indices [h, w] and the palette [256, 3].
-    """
-    both = np.concatenate([to_uint8(left), to_uint8(right)], 1)  # for one palette
-    indices, palette = _indexed(both)
-    indices = indices.repeat(scale, 0).repeat(scale, 1)
-    edge = max(3, scale)
-    sides = []
-    for side, color in zip(np.split(indices, 2, 1), (_SEEN, border), strict=True):
-        sides.append(np.pad(side, edge, constant_values=color))
-    space = np.full((len(sides[0]), 2 * edge), _PAPER, np.uint8)
-    page = sides[1] if alone else np.concatenate([sides[0], space, sides[1]], 1)
-    return page, np.concatenate([palette, _ENDS])
-
-
-def _indexed(picture):
-    """[H, W] indices below 253 and [253, 3] colours; grey levels are kept to 1/252."""
-    from PIL import Image
-
-    if picture.ndim == 2:
-        ramp = np.rint(np.arange(253) * (255 / 252)).astype(np.uint8)
-        indices = np.rint(picture * (252 / 255)).astype(np.uint8)
-        return indices, np.stack([ramp] * 3, -1)
-    image = Image.fromarray(picture).quantize(253)
-    colors = np.array(image.getpalette(), np.uint8).reshape(-1, 3)[:253]
-    palette = np.zeros((253, 3), np.uint8)
-    palette[: len(colors)] = colors
-    return np.asarray(image), palette
+def _framed(frame, scale, color):
+    """A frame in squares of `scale` pixels and a border: uint8 [h, w, 3]."""
+    inner, edge = canvas(np.atleast_3d(to_uint8(frame)), scale), max(3, scale)
+    page = np.empty((inner.shape[0] + 2 * edge, inner.shape[1] + 2 * edge, 3), np.uint8)
+    page[:] = color
+    page[edge:-edge, edge:-edge] = inner
+    return page

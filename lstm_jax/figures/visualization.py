@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 
+from lstm_jax.figures.style import BLUE, INK, QUIET, figure, safe, tidy
 from lstm_jax.targets import CLASS
 
 PALETTE = np.array(
@@ -23,12 +24,13 @@ def class_color(label: int) -> tuple[int, int, int]:
     return tuple(map(int, PALETTE[label if label <= last else 1 + (label - 1) % last]))
 
 
-def encode_png(picture: np.ndarray) -> bytes:
-    """A picture uint8 [H, W, 3] as a PNG file."""
+def encode_png(picture) -> bytes:
+    """A picture uint8 [H, W, 3], or an image of Pillow, as a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="PNG")
+    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    image.save(file, format="PNG")
     return file.getvalue()
 
 
@@ -46,9 +48,7 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
     image = Image.fromarray(np.asarray(mask, np.uint8))
     image.putpalette(np.array([class_color(k) for k in range(256)], np.uint8).tobytes())
-    file = io.BytesIO()
-    image.save(file, format="PNG")
-    return file.getvalue()
+    return encode_png(image)
 
 
 def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndarray:
@@ -65,12 +65,12 @@ def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.nd
     if np.ndim(picture) == 4:
         frames = zip(picture, mask, strict=True)
         return np.stack([overlay_mask(p, m, scale) for p, m in frames])
-    canvas = _canvas(picture, scale)
+    clear = canvas(picture, scale)
     mask = np.asarray(mask).repeat(scale, 0).repeat(scale, 1)
     inside = (mask > 0) & (mask != 255)
     paint = np.array([class_color(int(k)) for k in range(256)], np.float64)[mask]
-    mixed = 0.35 * canvas + 0.65 * paint
-    return np.where(inside[..., None], np.rint(mixed).astype(np.uint8), canvas)
+    mixed = 0.35 * clear + 0.65 * paint
+    return np.where(inside[..., None], np.rint(mixed).astype(np.uint8), clear)
 
 
 def overlay_boxes(
@@ -100,7 +100,7 @@ def overlay_boxes(
 
     from lstm_jax.metrics.boxes import SCORE_THRESHOLD
 
-    image = Image.fromarray(_canvas(picture, scale))
+    image = Image.fromarray(canvas(picture, scale))
     pen = ImageDraw.Draw(image)
     for row in () if truth is None else truth:
         if row[CLASS] >= 0:
@@ -121,7 +121,8 @@ def _edges(corners, scale):
     return x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)
 
 
-def _canvas(picture, scale):
+def canvas(picture, scale: int):
+    """A picture uint8 [H, W, C] in squares of `scale` pixels, RGB."""
     picture = np.asarray(picture, np.uint8)
     if picture.shape[-1] != 3:
         picture = np.rint(picture.mean(-1, keepdims=True)).astype(np.uint8)
@@ -148,8 +149,6 @@ def image_rows(rows, *, title: str):
     Returns:
       A Figure.
     """
-    from lstm_jax.figures.style import INK, QUIET, figure, safe
-
     across = max(len(pictures) for _, pictures in rows)
     fig = figure(0.3 + 1.9 * across, 0.5 + 2.45 * len(rows), pad=0.04)
     fig.suptitle(title, color=INK, fontsize=12)
@@ -167,8 +166,6 @@ def image_rows(rows, *, title: str):
 
 def bar_chart(values, title: str):
     """Shares by name as bars across, in the order given; None has no bar."""
-    from lstm_jax.figures.style import BLUE, INK, figure, safe, tidy
-
     names = list(values)
     fig = figure(6.4, 0.9 + 0.27 * len(names))
     ax = fig.add_subplot()
@@ -197,8 +194,6 @@ def image_grid(pictures, captions, *, title: str):
     Returns:
       A Figure.
     """
-    from lstm_jax.figures.style import INK, figure, safe
-
     across = min(len(pictures), 6)
     down = -(-len(pictures) // across)
     lines = max(caption.count("\n") + 1 for caption in captions)

@@ -7,21 +7,6 @@
     inspect.reading(model, params, images[0], classes=names).savefig("reading.png")
     Path("reading.gif").write_bytes(inspect.reading_gif(model, params, images[0]))
 
-The signatures:
-
-    measure(model, params, images, targets=None, *, loss=None, lengths=None, mask=None,
-            key=None) -> Measures
-    measure_cell(cell, params, xs, loss, *, key=None) -> Measures
-    diagnose(measures=None, *, rows=(), updates=None) -> list[Finding]
-    logged_updates(rows) -> {"layer_0/w_h": 1e-3, ...}      # for `updates`: of a run,
-    update_ratios(before, after) -> the same                # and between two steps
-    health(measures, updates=None) -> matplotlib Figure
-    reading(model, params, image, *, classes=None, target=None, length=None, shown=None,
-            predict=jax.nn.softmax, smooth=16, followed=None) -> Figure
-    reading_gif(model, params, image, *, ..., ms=None, followed=None) -> bytes
-    follow(model, params, image, *, ...) -> Followed     # for both pictures, made once
-    Finding(name, number, words, cure)
-
 `images` are normalised as the model wants them, [B, H, W, C] or clips; `image` is one,
 without the batch; `shown` the same in [0, 1] or uint8, for the eye. `targets`: int [B]
 for the cross-entropy, floats [B] or [B, K] for the squared error; or give `loss`, a
@@ -40,27 +25,5 @@ from lstm_jax.inspect.measures import (
     Measures,
     measure,
     measure_cell,
-    update_ratios,
 )
 from lstm_jax.inspect.pictures import reading
-
-__all__ = [
-    "Finding",
-    "Followed",
-    "GateMeasures",
-    "Held",
-    "LayerMeasures",
-    "Measures",
-    "carry_gradients",
-    "diagnose",
-    "follow",
-    "gradient_norms",
-    "health",
-    "logged_updates",
-    "measure",
-    "measure_cell",
-    "read_history",
-    "reading",
-    "reading_gif",
-    "update_ratios",
-]

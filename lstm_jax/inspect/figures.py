@@ -2,10 +2,19 @@
 
 import numpy as np
 
-from lstm_jax.figures.style import COLORS, INK, LINE, ORANGE, QUIET, figure, safe, tidy
+from lstm_jax.figures.style import (
+    COLORS,
+    INK,
+    LINE,
+    ORANGE,
+    QUIET,
+    figure,
+    log_axis,
+    safe,
+    tidy,
+)
 from lstm_jax.inspect.findings import LARGE_UPDATE, SMALL_UPDATE, diagnose
 from lstm_jax.inspect.gates import in_order
-from lstm_jax.inspect.look import log_axis
 from lstm_jax.inspect.measures import BINS, KEPT, SATURATED, LayerMeasures, Measures
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
@@ -18,7 +27,7 @@ def health(measures: Measures, updates: dict[str, float] | None = None):
 
     Args:
       measures: from `measure` or `measure_cell`.
-      updates: from `logged_updates` or `update_ratios`.
+      updates: from `logged_updates`.
 
     Returns:
       A Figure, under a title that says what `diagnose` finds. Of more than six layers

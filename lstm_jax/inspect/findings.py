@@ -51,7 +51,7 @@ def diagnose(
     Args:
       measures: from `measure` or `measure_cell`.
       rows: of a run's metrics, as in metrics.jsonl.
-      updates: from `logged_updates`, or `update_ratios` between two successive steps.
+      updates: from `logged_updates`.
 
     Returns:
       `Finding(name, number, words, cure)`s. The cure names flags of

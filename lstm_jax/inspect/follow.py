@@ -65,7 +65,6 @@ def follow(
     length: int | None = None,
     predict: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
     smooth: int | None = 16,
-    key: jax.Array | None = None,
 ) -> Followed:
     """Runs a network over one image and keeps everything.
 
@@ -79,7 +78,6 @@ def follow(
       smooth: noisy copies whose gradients are averaged for the saliency (SmoothGrad,
         noise of 15 % of the image's range); 0 takes the image's own gradient, None
         leaves the saliency out.
-      key: for the noise.
 
     Returns:
       `Followed`, in NumPy.
@@ -118,10 +116,9 @@ def follow(
     answers = answers.reshape(len(answers), -1)
     best = answers.argmax(-1)
     target = int(best[-1]) if target is None else target
-    key = jax.random.key(0) if key is None else key
     saliency = None
     if smooth is not None:
-        saliency = _saliency(model, params, images, valid, target, smooth, key)
+        saliency = _saliency(model, params, images, valid, target, smooth)
     return Followed(
         kind={3: "picture", 4: "clip"}.get(images.ndim - 1, "features"),
         places=places(model, images.shape[1:])[:time],
@@ -166,7 +163,7 @@ def _asked_anew(model, params, images, time: int) -> jax.Array:
     return jnp.asarray(np.stack(lines, -1), jnp.float32)
 
 
-def _saliency(model, params, images, valid, target, smooth, key) -> np.ndarray:
+def _saliency(model, params, images, valid, target, smooth) -> np.ndarray:
     @jax.jit
     def gradient(params, images):
         def output(images):
@@ -177,7 +174,9 @@ def _saliency(model, params, images, valid, target, smooth, key) -> np.ndarray:
 
     copies = jnp.broadcast_to(valid, (len(valid), max(smooth, 1)))
     if smooth:
-        noise = jax.random.normal(key, (smooth, *images.shape[1:]), images.dtype)
+        noise = jax.random.normal(
+            jax.random.key(0), (smooth, *images.shape[1:]), images.dtype
+        )
         images = images + NOISE * (images.max() - images.min()) * noise
     found = np.abs(np.asarray(gradient(params, images)))
     return found.max(-1) if found.ndim > 2 else found

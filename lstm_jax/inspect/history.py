@@ -59,11 +59,12 @@ def read_history(rows: Sequence[dict[str, Any]]) -> list[Finding]:
     diverged = _diverged(steps, losses)
     if diverged:
         return [diverged]
-    found = [
-        _spikes(*_column(rows, "train", "gradient_norm")),
-        _oscillating(losses) or _standing(steps, losses) or _falling(losses),
-        _overfitting(steps, losses, *_column(rows, "validation", "loss")),
-    ]
+    found = [_spikes(*_column(rows, "train", "gradient_norm"))]
+    if len(losses) >= LEAST_ROWS:
+        found.append(
+            _oscillating(losses) or _standing(steps, losses) or _falling(losses)
+        )
+    found.append(_overfitting(steps, losses, *_column(rows, "validation", "loss")))
     return [finding for finding in found if finding]
 
 
@@ -150,7 +151,7 @@ def _quarters(losses) -> tuple[float, float]:
 
 
 def _oscillating(losses) -> Finding | None:
-    if len(losses) < LEAST_ROWS or losses[0] <= 0:
+    if losses[0] <= 0:
         return None
     half = losses[len(losses) // 2 :]
     swing = float(np.median(np.abs(np.diff(half))) / losses[0])
@@ -162,8 +163,6 @@ def _oscillating(losses) -> Finding | None:
 
 
 def _standing(steps, losses) -> Finding | None:
-    if len(losses) < LEAST_ROWS:
-        return None
     third, last = _quarters(losses)
     if third <= 0 or abs(third - last) > FLAT * third or last <= LEARNED * losses[0]:
         return None
@@ -179,8 +178,6 @@ def _standing(steps, losses) -> Finding | None:
 
 
 def _falling(losses) -> Finding | None:
-    if len(losses) < LEAST_ROWS:
-        return None
     third, last = _quarters(losses)
     if last >= (1 - FALLING) * third or last <= LEARNED * losses[0]:
         return None

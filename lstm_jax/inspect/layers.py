@@ -76,12 +76,9 @@ def sequence(
     return encoded.reshape(time, batch, *encoded.shape[1:])
 
 
-def valid_steps(
-    time: int, batch: int, lengths: Any = None, mask: Any = None
-) -> jax.Array:
-    """bool `[T, B]` of `lengths [B]` and `mask [B, T]`; all, if there is neither."""
-    by_step = None if mask is None else jnp.asarray(mask).swapaxes(0, 1)
-    valid = time_major_steps(time, (batch,), lengths, by_step)
+def valid_steps(time: int, batch: int, lengths: Any = None) -> jax.Array:
+    """bool `[T, B]` of `lengths [B]`; all, if there are none."""
+    valid = time_major_steps(time, (batch,), lengths, None)
     return jnp.ones((time, batch), bool) if valid is None else valid
 
 

@@ -11,18 +11,6 @@ def bare(ax):
     ax.spines[:].set_visible(False)
 
 
-def log_axis(ax):
-    """A logarithmic y axis with few, plain ticks."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    ax.set_yscale("log")
-    low, high = ax.get_ylim()
-    subs = (1.0, 3.0) if high < 1e3 * low else (1.0,)
-    ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
 def visible(image: Any, shown: Any = None) -> np.ndarray:
     """What to draw of an image: `[..., H, W]` grey or `[..., H, W, 3]`, in [0, 1].
 

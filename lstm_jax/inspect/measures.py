@@ -87,8 +87,6 @@ def measure(
     *,
     loss: Callable[[jax.Array], jax.Array] | None = None,
     lengths: Any = None,
-    mask: Any = None,
-    key: jax.Array | None = None,
 ) -> Measures:
     """Measures a network on a batch, in float32 and as it is in evaluation.
 
@@ -104,19 +102,17 @@ def measure(
       loss: of the outputs, in place of targets: a scalar. Take a sum over examples,
         so that the norms are those of one example.
       lengths: int `[B]`, steps of each sequence to read.
-      mask: bool `[B, T]`, steps to read.
-      key: for the random projections.
 
     Raises:
       ValueError: if the model is no `SequenceClassifier`, or there is no loss.
     """
     layers = layers_of(model)
     loss = _loss(loss, targets)
-    key = jax.random.key(0) if key is None else key
+    key = jax.random.key(0)  # of the random projections
     images = jnp.asarray(images)
     read = jax.eval_shape(lambda p, x: sequence(model, p, x), params, images)
     time, batch = read.shape[:2]
-    valid = valid_steps(time, batch, lengths, mask)
+    valid = valid_steps(time, batch, lengths)
 
     @jax.jit
     def run(params, images, valid):
@@ -151,8 +147,6 @@ def measure_cell(
     params: Any,
     xs: jax.Array,
     loss: Callable[[jax.Array], jax.Array],
-    *,
-    key: jax.Array | None = None,
 ) -> Measures:
     """The same of a bare cell: `xs [T, B, *F]`, and a loss of the outputs `[T, B, *D]`.
 
@@ -165,8 +159,7 @@ def measure_cell(
     >>> sorted(layer.gates), sorted(layer.gradients), layer.memory.shape
     (['f', 'i', 'o'], ['c', 'h'], (20,))
     """
-    key = jax.random.key(0) if key is None else key
-    found = _cell(Layer("cell", cell), loss, params, xs, key)
+    found = _cell(Layer("cell", cell), loss, params, xs, jax.random.key(0))
     return Measures((_measures("cell", jax.device_get(found)),))
 
 
@@ -181,27 +174,6 @@ def _cell(layer, loss, params, xs, key) -> dict:
     shapes = jax.eval_shape(lambda: run_layer(layer, params, xs, valid))
     gradients, steps = jax.grad(through, has_aux=True)(_zeros(shapes.state))
     return _layer(layer, params, steps, gradients, valid, key)
-
-
-def update_ratios(before: Any, after: Any) -> dict[str, float]:
-    """‖after - before‖ / ‖before‖ of each matrix, {"layer_0/w_h": 1e-3, ...}.
-
-    Args:
-      before: params.
-      after: params of the next step, say; for the updates of an optimizer, what
-        `optax.apply_updates(before, updates)` returns.
-
-    Returns:
-      A number for each leaf of rank 2 and more that is not all zeros to begin with.
-    """
-    ratios = {}
-    old = jax.tree_util.tree_leaves_with_path(before)
-    for (path, b), a in zip(old, jax.tree.leaves(after), strict=True):
-        b, a = np.asarray(b, np.float64), np.asarray(a, np.float64)
-        if b.ndim >= 2 and b.any():
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            ratios[name] = float(np.linalg.norm(a - b) / np.linalg.norm(b))
-    return ratios
 
 
 def _loss(loss, targets):

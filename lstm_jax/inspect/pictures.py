@@ -39,15 +39,10 @@ def reading(
     move.
 
     Args:
-      model: the network.
-      params: its params.
-      image: `[H, W, C]`, normalised; or a clip `[T, H, W, C]`, or features `[T, F]`.
+      model, params, image, length, predict, smooth: as in `follow`.
       classes: names of the outputs.
       target: the true class, if it is known.
-      length: steps to read; by default all.
       shown: the image for the eye, in uint8 or in [0, 1].
-      predict: makes answers of outputs `[..., K]`, such as a task's `predict`.
-      smooth: as in `follow`.
       followed: what `follow` returned for this image, if it was called already.
 
     Returns:

@@ -2,6 +2,12 @@
 
 None of the libraries is imported. What a name gives back has its arrays where ours are
 wanted; `from_*` may be differentiated, and takes tensors on the CPU, too.
+
+In all of them `caller` is what an error begins with, such as the file, and `prefix` is
+that of the names to read or to write, such as "lstm." of a whole model. Raised are
+ValueError for arrays that are missing, unexpected or of another shape, all by name, and
+for a bias that is left out and not zero; NotImplementedError for a cell that the other
+library does not have.
 """
 
 from lstm_jax.interop.classifier import (
@@ -57,45 +63,3 @@ from lstm_jax.interop.safetensors import (
     write_safetensors,
 )
 from lstm_jax.interop.torch_file import read_torch, write_torch
-
-__all__ = [
-    "from_cudnn",
-    "from_cudnn_carry",
-    "from_equinox",
-    "from_equinox_carry",
-    "from_flax_carry",
-    "from_haiku",
-    "from_haiku_carry",
-    "from_keras",
-    "from_keras_carry",
-    "from_keras_classifier",
-    "from_linen",
-    "from_nnx",
-    "from_pytorch",
-    "from_pytorch_carry",
-    "from_pytorch_cell",
-    "from_pytorch_classifier",
-    "read_keras",
-    "read_safetensors",
-    "read_safetensors_metadata",
-    "read_torch",
-    "to_cudnn",
-    "to_cudnn_carry",
-    "to_equinox",
-    "to_equinox_carry",
-    "to_flax_carry",
-    "to_haiku",
-    "to_haiku_carry",
-    "to_keras",
-    "to_keras_carry",
-    "to_keras_classifier",
-    "to_linen",
-    "to_nnx",
-    "to_pytorch",
-    "to_pytorch_carry",
-    "to_pytorch_cell",
-    "to_pytorch_classifier",
-    "write_keras",
-    "write_safetensors",
-    "write_torch",
-]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lstm_jax.interop.entries import arrays, check, sizes, zeros_like
+from lstm_jax.interop.entries import arrays, check, few, sizes, zeros_like
 from lstm_jax.interop.keras import from_keras, to_keras
 from lstm_jax.interop.pytorch import from_pytorch, to_pytorch
 
@@ -30,7 +30,6 @@ def from_pytorch_classifier(
 
     Args:
       state: its `state_dict()`, whatever its attributes are called.
-      caller: what an error begins with, such as the file.
 
     Returns:
       Params; without `head` where there is no linear layer. Without a bias in the
@@ -46,7 +45,7 @@ def from_pytorch_classifier(
     if len(prefixes) != 1:
         raise ValueError(
             f"{caller}: {_count(prefixes, ends)}; wanted is the state_dict of one "
-            f"nn.LSTM, nn.GRU or nn.RNN and one nn.Linear; there are: {_list(found)}"
+            f"nn.LSTM, nn.GRU or nn.RNN and one nn.Linear; there are: {few(found)}"
         )
     own = re.compile(re.escape(prefixes[0]) + _OWN)
     layers = from_pytorch(
@@ -60,7 +59,7 @@ def from_pytorch_classifier(
     ]
     if len(linear) > 1:
         raise ValueError(
-            f"{caller}: {len(linear)} linear layers, but wanted is one: {_list(linear)}"
+            f"{caller}: {len(linear)} linear layers, but wanted is one: {few(linear)}"
         )
     weight = linear[0] if linear else ""
     bias = f"{weight[: -len('weight')]}bias"
@@ -104,7 +103,6 @@ def from_keras_classifier(
     Args:
       weights: arrays by their paths in a `.weights.h5` file, as `read_keras` gives
         them: `layers/lstm/cell/vars/0`, `layers/lstm_1/…`, `layers/dense/vars/0`.
-      caller: what an error begins with, such as the file.
 
     Returns:
       Params; without `head` where there is no `Dense`.
@@ -131,7 +129,7 @@ def from_keras_classifier(
     if len(kinds) != 1 or len(dense) > 1 or others:
         raise ValueError(
             f"{caller}: wanted are LSTM, GRU, SimpleRNN or Bidirectional layers of one "
-            f"kind and one Dense; there are: {_list(others or found)}"
+            f"kind and one Dense; there are: {few(others or found)}"
         )
     layers = []
     for place in sorted(places):
@@ -214,10 +212,3 @@ def _count(prefixes: Sequence[str], ends: str) -> str:
         return f"no array is called {ends}"
     names = ", ".join(prefix.rstrip(".") or "the file itself" for prefix in prefixes)
     return f"{len(prefixes)} recurrent modules, {names}"
-
-
-def _list(names: Any, most: int = 8) -> str:
-    names = list(names)
-    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (
-        len(names) > most
-    )

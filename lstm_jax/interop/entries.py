@@ -65,7 +65,7 @@ def arrays(caller: str, tree: Mapping[str, Any], prefix: str = "") -> dict[str, 
         found[path[len(prefix) :]] = leaf
     if not found:
         under = f" under {prefix!r}" if prefix else ""
-        names = _few(path for path, _ in _leaves(tree)) or "none"
+        names = few(path for path, _ in _leaves(tree)) or "none"
         raise ValueError(f"{caller}: no arrays{under}; there are: {names}")
     return found
 
@@ -102,7 +102,7 @@ def check(
         if name in found and tuple(found[name].shape) != tuple(shape)
     ]
     parts = [
-        f"{word}: {_few(names)}"
+        f"{word}: {few(names)}"
         for word, names in (
             ("missing", missing),
             ("unexpected", unexpected),
@@ -114,7 +114,8 @@ def check(
         raise ValueError(f"{caller}: {'; '.join(parts)}")
 
 
-def _few(names: Iterable[str]) -> str:
+def few(names: Iterable[str]) -> str:
+    """Names as one part of an error."""
     names = list(names)
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     return ", ".join(names[:MOST]) + more
@@ -123,7 +124,7 @@ def _few(names: Iterable[str]) -> str:
 def need(caller: str, found: Mapping[str, Any], name: str, ndim: int | None = 2):
     """An array whose shape all others follow from, or an error that names it."""
     if name not in found:
-        names = _few(f"{n} {tuple(a.shape)}" for n, a in found.items())
+        names = few(f"{n} {tuple(a.shape)}" for n, a in found.items())
         raise ValueError(f"{caller}: missing: {name}; there are: {names}")
     if ndim is not None and found[name].ndim != ndim:
         shape = tuple(found[name].shape)
@@ -219,6 +220,49 @@ def shifted(b: Any, shift: float, order: Sequence[int]) -> Any:
     i, f, g, o = blocks(b, 4)
     cut = [i, f + np.asarray(shift, f.dtype), g, o]
     return join([cut[k] for k in order])
+
+
+def bias_of(params: Mapping[str, Any]) -> Any:
+    """`b`, or zeros where a convolutional cell has none."""
+    w_h, b = params["w_h"], params.get("b")
+    return zeros_like(w_h.reshape(-1, w_h.shape[-1])[0]) if b is None else b
+
+
+IGFO = (0, 2, 1, 3)  # i f g o from i g f o, and back
+
+
+def from_igfo(w_x: Any, w_h: Any, b: Any) -> dict[str, Any]:
+    """Params of a cell with blocks i g f o that adds 1 to the forget gate."""
+    b = shifted(reorder(b, IGFO), 1, range(4))
+    return {"w_x": reorder(w_x, IGFO), "w_h": reorder(w_h, IGFO), "b": b}
+
+
+def to_igfo(params: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """The inverse of `from_igfo`: `w_x`, `w_h` and `b`."""
+    w_x, w_h = (reorder(params[name], IGFO) for name in ("w_x", "w_h"))
+    return w_x, w_h, shifted(bias_of(params), -1, IGFO)
+
+
+def conv_from_igfo(
+    caller: str,
+    found: Mapping[str, Any],
+    kernels: tuple[str, str],
+    biases: tuple[str, str],
+    *,
+    biased: bool = True,
+) -> dict[str, Any]:
+    """The same of two convolutions, by the names of their arrays; input first."""
+    w_x = need(caller, found, kernels[0], None)
+    w_h = need(caller, found, kernels[1], w_x.ndim)
+    features = w_h.shape[-2]
+    gates = 4 * features
+    wanted = {
+        kernels[0]: (*w_x.shape[:-1], gates),
+        kernels[1]: (*w_x.shape[:-2], features, gates),
+    }
+    check(caller, found, wanted | dict.fromkeys(biases if biased else (), (gates,)))
+    b = sum(found[name] for name in biases) if biased else bias_of({"w_h": w_h})
+    return from_igfo(w_x, w_h, b)
 
 
 def without_bias(caller: str, **biases: Any) -> None:

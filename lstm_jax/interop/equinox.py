@@ -18,30 +18,24 @@ from lstm_jax.interop.entries import (
 )
 
 
-def from_equinox(
-    fields: Mapping[str, Any], *, caller: str = "from_equinox"
-) -> dict[str, Any]:
+def from_equinox(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Params of an `LSTMCell` or a `GRUCell`.
 
     Args:
       fields: `weight_ih [G, F]`, `weight_hh [G, D]`, `bias [G]` or None, and of a GRU
         `bias_n [D]` or None.
-      caller: what an error begins with.
-
-    Raises:
-      ValueError: arrays are missing, unexpected or of another shape.
     """
-    found = arrays(caller, fields)
-    w_hh = need(caller, found, "weight_hh")
-    inputs = need(caller, found, "weight_ih").shape[1]
+    found = arrays("from_equinox", fields)
+    w_hh = need("from_equinox", found, "weight_hh")
+    inputs = need("from_equinox", found, "weight_ih").shape[1]
     gates, features = w_hh.shape
-    kind = kind_of(caller, "weight_hh", gates, features)
+    kind = kind_of("from_equinox", "weight_hh", gates, features)
     wanted = {"weight_ih": (gates, inputs), "weight_hh": (gates, features)}
     if "bias" in found or "bias_n" in found:
         wanted["bias"] = (gates,)
         if kind == "gru":
             wanted["bias_n"] = (features,)
-    check(caller, found, wanted)
+    check("from_equinox", found, wanted)
     bias, bias_n = found.get("bias"), found.get("bias_n")
     params = {
         "w_x": found["weight_ih"].T,
@@ -59,9 +53,6 @@ def to_equinox(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any
     Args:
       params: of `lstm` or `gru`.
       bias: False for a cell with `use_bias=False`; ours must then be zero.
-
-    Raises:
-      NotImplementedError: Equinox has no such cell.
     """
     own = sizes("to_equinox", params)
     if own.kernel or own.kind == "rnn" or "w_p" in params:

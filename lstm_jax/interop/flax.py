@@ -13,39 +13,33 @@ from lstm_jax.interop.entries import (
     arrays,
     blocks,
     check,
+    conv_from_igfo,
     join,
     kind_of,
     need,
     nested,
-    reorder,
-    shifted,
     sizes,
+    to_igfo,
     without_bias,
     zeros_like,
 )
 
-_IGFO = (0, 2, 1, 3)  # i f g o from i g f o, and back
 _GATES = {"lstm": "ifgo", "gru": "rzn"}
 
 
-def from_linen(
-    params: Mapping[str, Any], *, prefix: str = "", caller: str = "from_linen"
-) -> dict[str, Any]:
+def from_linen(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """Params of Linen's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `SimpleCell`
     (without `residual`) or `ConvLSTMCell`; which one it is, is seen from the names.
 
     Args:
       params: nested, as `cell.init(...)["params"]`; of a whole model with `prefix`.
-      prefix: of the paths to read, such as "RNN_0/cell/".
-      caller: what an error begins with.
-
-    Raises:
-      ValueError: arrays are missing, unexpected or of another shape.
     """
-    found = arrays(caller, params, prefix)
+    found = arrays("from_linen", params, prefix)
     if any(name.startswith("ih/") for name in found):
-        return _from_conv(caller, found)
-    return _from_cell(caller, found)
+        biased = any(name.endswith("/bias") for name in found)
+        kernels, biases = ("ih/kernel", "hh/kernel"), ("ih/bias", "hh/bias")
+        return conv_from_igfo("from_linen", found, kernels, biases, biased=biased)
+    return _from_cell("from_linen", found)
 
 
 def to_linen(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any]:
@@ -55,10 +49,6 @@ def to_linen(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any]:
       params: of `lstm`, `gru`, `rnn` or `conv_lstm`.
       bias: False for a `ConvLSTMCell` with `use_bias=False`: then `b` must be -1 for
         the forget gate, and 0 for the rest, since that cell adds 1.
-
-    Raises:
-      NotImplementedError: Linen has no such cell.
-      ValueError: params do not fit each other, or a bias is not as said.
     """
     own = sizes("to_linen", params)
     if own.kernel:
@@ -66,31 +56,24 @@ def to_linen(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any]:
     return _to_cell("to_linen", own, params)
 
 
-def from_nnx(
-    params: Mapping[str, Any], *, prefix: str = "", caller: str = "from_nnx"
-) -> dict[str, Any]:
+def from_nnx(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """Params of NNX's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
 
     Args:
       params: nested arrays, as `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`.
-      prefix: of the paths to read, such as "cell/".
-      caller: what an error begins with.
-
-    Raises:
-      ValueError: arrays are missing, unexpected or of another shape.
     """
-    found = arrays(caller, params, prefix)
+    found = arrays("from_nnx", params, prefix)
     if not any(name.startswith("dense_") for name in found):
         found = {n.replace("if_/", "if/"): leaf for n, leaf in found.items()}
-        return _from_cell(caller, found)
-    w_x = need(caller, found, "dense_i/kernel")
-    w_h = need(caller, found, "dense_h/kernel")
+        return _from_cell("from_nnx", found)
+    w_x = need("from_nnx", found, "dense_i/kernel")
+    w_h = need("from_nnx", found, "dense_h/kernel")
     (features, gates), inputs = w_h.shape, w_x.shape[0]
-    kind = kind_of(caller, "dense_h/kernel", gates, features)
+    kind = kind_of("from_nnx", "dense_h/kernel", gates, features)
     side = "h" if kind == "lstm" else "i"  # where the bias is
     shapes = {"i/kernel": (inputs, gates), "h/kernel": (features, gates)}
     shapes[f"{side}/bias"] = (gates,)
-    check(caller, found, {f"dense_{name}": shape for name, shape in shapes.items()})
+    check("from_nnx", found, {f"dense_{name}": shape for name, shape in shapes.items()})
     made = {"w_x": w_x, "w_h": w_h, "b": found[f"dense_{side}/bias"]}
     if kind == "gru":
         made["b_n"] = zeros_like(made["b"][:features])
@@ -187,39 +170,13 @@ def _to_cell(caller: str, own, params: Mapping[str, Any]) -> dict:
     return nested(flat)
 
 
-def _from_conv(caller: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    w_x = need(caller, found, "ih/kernel", None)
-    w_h = need(caller, found, "hh/kernel", w_x.ndim)
-    features = w_h.shape[-2]
-    gates = 4 * features
-    wanted = {
-        "ih/kernel": (*w_x.shape[:-1], gates),
-        "hh/kernel": (*w_x.shape[:-2], features, gates),
-    }
-    if any(name.endswith("/bias") for name in found):
-        wanted |= {"ih/bias": (gates,), "hh/bias": (gates,)}
-    check(caller, found, wanted)
-    if "ih/bias" in found:
-        b = found["ih/bias"] + found["hh/bias"]
-    else:
-        b = zeros_like(w_h.reshape(-1, gates)[0])
-    b = shifted(reorder(b, _IGFO), 1, range(4))
-    return {"w_x": reorder(w_x, _IGFO), "w_h": reorder(w_h, _IGFO), "b": b}
-
-
 def _to_conv(own, params: Mapping[str, Any], bias: bool) -> dict[str, Any]:
     if own.kind != "lstm":
         raise NotImplementedError("to_linen: of convolutional cells there is the LSTM")
-    b = params.get("b")
-    if b is None:
-        b = zeros_like(params["w_h"].reshape(-1, 4 * own.features)[0])
-    b = shifted(b, -1, _IGFO)
-    if not bias:
-        without_bias("to_linen", **{"b, less the 1 that is added,": b})
-    tree = {
-        "ih": {"kernel": reorder(params["w_x"], _IGFO)},
-        "hh": {"kernel": reorder(params["w_h"], _IGFO)},
-    }
+    w_x, w_h, b = to_igfo(params)
+    tree = {"ih": {"kernel": w_x}, "hh": {"kernel": w_h}}
     if bias:
         tree["ih"]["bias"], tree["hh"]["bias"] = b, zeros_like(b)
+    else:
+        without_bias("to_linen", **{"b, less the 1 that is added,": b})
     return tree

@@ -12,21 +12,21 @@ from lstm_jax.interop.carries import from_states, one_or_both, to_states
 from lstm_jax.interop.entries import (
     arrays,
     check,
+    conv_from_igfo,
+    from_igfo,
     join,
     need,
     nested,
-    reorder,
-    shifted,
     sizes,
+    to_igfo,
     zeros_like,
 )
 
-_IGFO = (0, 2, 1, 3)  # i f g o from i g f o, and back
 _HALVES = "input_to_hidden", "hidden_to_hidden"
 
 
 def from_haiku(
-    params: Mapping[str, Any], *, prefix: str | None = None, caller: str = "from_haiku"
+    params: Mapping[str, Any], *, prefix: str | None = None
 ) -> dict[str, Any]:
     """Params of a recurrent core; which one it is, is seen from the names.
 
@@ -34,27 +34,26 @@ def from_haiku(
       params: as `transformed.init` gives them: `{"lstm/linear": {"w": ..., "b": ...}}`.
       prefix: of the paths to read, such as "my_model/lstm/"; by default the module that
         all have in common.
-      caller: what an error begins with.
 
     Returns:
       Params of `lstm`, `conv_lstm`, or `rnn(activation=jax.nn.relu)`.
 
     Raises:
       NotImplementedError: of a `GRU`, which resets before the recurrent product.
-      ValueError: arrays are missing, unexpected or of another shape.
     """
-    found = arrays(caller, params, prefix or "")
+    found = arrays("from_haiku", params, prefix or "")
     if prefix is None:
         found = _below_the_common_module(found)
     if "w_i" in found and "w_h" in found:
         raise NotImplementedError(
-            f"{caller}: Haiku's GRU resets the state before the recurrent product; gru "
-            "does so after it"
+            "from_haiku: Haiku's GRU resets the state before the recurrent product; "
+            "gru does so after it"
         )
     if f"{_HALVES[0]}/w" in found or f"{_HALVES[1]}/w" in found:
-        return _from_conv(caller, found)
-    b = need(caller, found, "linear/b", 1)
-    w = need(caller, found, "linear/w")
+        kernels, biases = (tuple(f"{half}/{n}" for half in _HALVES) for n in "wb")
+        return conv_from_igfo("from_haiku", found, kernels, biases)
+    b = need("from_haiku", found, "linear/b", 1)
+    w = need("from_haiku", found, "linear/w")
     if "linear_1/w" in found:  # VanillaRNN
         features = len(b)
         shapes = {"linear/w": (len(w), features), "linear/b": (features,)}
@@ -62,15 +61,17 @@ def from_haiku(
         if "linear_1/b" in found:
             shapes["linear_1/b"] = (features,)
             b = b + found["linear_1/b"]
-        check(caller, found, shapes)
+        check("from_haiku", found, shapes)
         return {"w_x": w, "w_h": found["linear_1/w"], "b": b}
     features = len(b) // 4
     inputs = max(len(w) - features, 0)
     gates = 4 * features
-    check(caller, found, {"linear/w": (inputs + features, gates), "linear/b": (gates,)})
-    w, b = reorder(w, _IGFO), reorder(b, _IGFO)
-    b = shifted(b, 1, range(4))
-    return {"w_x": w[:inputs], "w_h": w[inputs:], "b": b}
+    check(
+        "from_haiku",
+        found,
+        {"linear/w": (inputs + features, gates), "linear/b": (gates,)},
+    )
+    return from_igfo(w[:inputs], w[inputs:], b)
 
 
 def to_haiku(
@@ -82,9 +83,6 @@ def to_haiku(
       params: of `lstm`, `conv_lstm`, or `rnn`, which Haiku runs with ReLU.
       name: of the module; by default Haiku's own, such as "lstm".
       double_bias: of a `VanillaRNN`, as there: whether the hidden half has a bias.
-
-    Raises:
-      NotImplementedError: Haiku has no such core.
     """
     own = sizes("to_haiku", params)
     if own.kind == "gru" or "w_p" in params:
@@ -99,11 +97,7 @@ def to_haiku(
             f"{name}/linear": {"w": params["w_x"], "b": b},
             f"{name}/linear_1": half,
         }
-    w_x, w_h = (reorder(params[key], _IGFO) for key in ("w_x", "w_h"))
-    b = params.get("b")
-    if b is None:
-        b = zeros_like(params["w_h"].reshape(-1, 4 * own.features)[0])
-    b = shifted(b, -1, _IGFO)
+    w_x, w_h, b = to_igfo(params)
     if not own.kernel:
         w = join([w_x, w_h], axis=0)
         return {f"{name or 'lstm'}/linear": {"w": w, "b": b}}
@@ -137,21 +131,3 @@ def _below_the_common_module(found: dict[str, Any]) -> dict[str, Any]:
             break
         tree = below
     return arrays("from_haiku", tree)
-
-
-def _from_conv(caller: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    w_x = need(caller, found, f"{_HALVES[0]}/w", None)
-    w_h = need(caller, found, f"{_HALVES[1]}/w", w_x.ndim)
-    features = w_h.shape[-2]
-    gates = 4 * features
-    shapes = {
-        f"{_HALVES[0]}/w": (*w_x.shape[:-1], gates),
-        f"{_HALVES[1]}/w": (*w_x.shape[:-2], features, gates),
-    }
-    check(caller, found, shapes | {f"{half}/b": (gates,) for half in _HALVES})
-    b = reorder(found[f"{_HALVES[0]}/b"] + found[f"{_HALVES[1]}/b"], _IGFO)
-    return {
-        "w_x": reorder(w_x, _IGFO),
-        "w_h": reorder(w_h, _IGFO),
-        "b": shifted(b, 1, range(4)),
-    }

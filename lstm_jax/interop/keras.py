@@ -9,8 +9,8 @@ from typing import Any
 
 from lstm_jax.interop.carries import from_states, to_states
 from lstm_jax.interop.entries import (
-    BLOCKS,
     arrays,
+    bias_of,
     check,
     join,
     kind_of,
@@ -37,14 +37,12 @@ def from_keras(
         `Bidirectional` those of the forward layer, then of the backward one.
       reset_after: of a GRU. False multiplies the reset gate before the recurrent
         product, which `gru` does not.
-      caller: what an error begins with.
 
     Returns:
       Params of a layer; a pair of them of `Bidirectional`, as of `bidirectional`.
 
     Raises:
       NotImplementedError: a GRU resets before the product.
-      ValueError: arrays are missing, unexpected or of another shape.
     """
     if len(weights) in (4, 6):
         half = len(weights) // 2
@@ -72,11 +70,10 @@ def _from(caller: str, weights: Sequence[Any], reset_after: bool) -> dict[str, A
     if "bias" in found:
         wanted["bias"] = (2, gates) if kind == "gru" else (gates,)
     check(caller, found, wanted)
-    if kind != "gru":
-        bias = found.get("bias")
-        bias = zeros_like(w_h.reshape(-1, gates)[0]) if bias is None else bias
-        return {"w_x": w_x, "w_h": w_h, "b": bias}
     bias = found.get("bias")
+    if kind != "gru":
+        params = {"w_x": w_x, "w_h": w_h, "b": bias}
+        return params | {"b": bias_of(params)}
     bias = zeros_like(w_h[:2]) if bias is None else bias
     b_x, b_h = (reorder(bias[k], _GATES) for k in (0, 1))
     two = 2 * features
@@ -99,10 +96,6 @@ def to_keras(params: Any, *, bias: bool = True) -> list[Any]:
       params: of `lstm`, `gru` (for `GRU(reset_after=True)`), `rnn` or `conv_lstm`; a
         pair for `Bidirectional`.
       bias: False for a layer without; ours must then be zero.
-
-    Raises:
-      NotImplementedError: the cell has an option that Keras does not know.
-      ValueError: params do not fit each other, or a bias is not zero.
     """
     if not isinstance(params, Mapping):
         return [array for own in params for array in to_keras(own, bias=bias)]
@@ -111,9 +104,7 @@ def to_keras(params: Any, *, bias: bool = True) -> list[Any]:
         raise NotImplementedError("to_keras: Keras's layers have no projection")
     if own.kernel and own.kind != "lstm":
         raise NotImplementedError("to_keras: of convolutional cells there is the LSTM")
-    w_x, w_h, b = params["w_x"], params["w_h"], params.get("b")
-    if b is None:
-        b = zeros_like(w_h.reshape(-1, BLOCKS[own.kind] * own.features)[0])
+    w_x, w_h, b = params["w_x"], params["w_h"], bias_of(params)
     if own.kind == "gru":
         two = 2 * own.features
         b_h = join([zeros_like(b[:two]), params["b_n"]])

@@ -34,17 +34,12 @@ def from_pytorch(
 
     Args:
       state: its `state_dict()`; which of the three it is, is seen from the shapes.
-      prefix: of the names to read, such as "lstm." of a whole model.
-      caller: what an error begins with, such as the file.
 
     Returns:
       One entry a layer, bottom first: params, as of `stack(*cells)`; of a
       bidirectional module a pair of them, as of `bidirectional`. `w_x [F, G]`,
       `w_h [D, G]` (`[P, G]`, with `w_p [D, P]`, where there is a `proj_size`),
       `b [G]`; of a GRU `b_n [D]`; zero where the module has no biases.
-
-    Raises:
-      ValueError: arrays are missing, unexpected or of another shape; all by name.
     """
     found = arrays(caller, state, prefix)
     w_hh = need(caller, found, "weight_hh_l0")
@@ -82,15 +77,10 @@ def to_pytorch(
     Args:
       layers: as `from_pytorch` returns them.
       bias: False for a module without; ours must then be zero.
-      prefix: of the names.
 
     Returns:
       Arrays by name, such as `weight_ih_l0 [4D, F]`; `bias_hh` is zero but for a GRU's
       new gate. `torch.from_numpy` makes tensors of NumPy's.
-
-    Raises:
-      ValueError: params do not fit each other, or a bias is not zero.
-      NotImplementedError: the cell has an option that PyTorch does not know.
     """
     if isinstance(layers, Mapping) or not layers:
         raise ValueError("to_pytorch: layers is a sequence of params, one a layer")
@@ -115,17 +105,19 @@ def to_pytorch(
     return state
 
 
-def from_pytorch_cell(
-    state: Mapping[str, Any], *, prefix: str = "", caller: str = "from_pytorch_cell"
-) -> dict[str, Any]:
+def from_pytorch_cell(state: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     """Params of an `nn.LSTMCell`, `nn.GRUCell` or `nn.RNNCell`, as `from_pytorch`."""
-    found = arrays(caller, state, prefix)
-    w_hh = need(caller, found, "weight_hh")
-    inputs = need(caller, found, "weight_ih").shape[1]
+    found = arrays("from_pytorch_cell", state, prefix)
+    w_hh = need("from_pytorch_cell", found, "weight_hh")
+    inputs = need("from_pytorch_cell", found, "weight_ih").shape[1]
     features = w_hh.shape[1]
-    kind = kind_of(caller, "weight_hh", w_hh.shape[0], features)
+    kind = kind_of("from_pytorch_cell", "weight_hh", w_hh.shape[0], features)
     bias = any(name.startswith("bias_") for name in found)
-    check(caller, found, _shapes(kind, inputs, features, features, bias, False))
+    check(
+        "from_pytorch_cell",
+        found,
+        _shapes(kind, inputs, features, features, bias, False),
+    )
     return _from(kind, found)
 
 

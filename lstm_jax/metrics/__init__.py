@@ -7,22 +7,3 @@ from lstm_jax.metrics.calibration import Reliability, brier, reliability
 from lstm_jax.metrics.ctc import infeasible
 from lstm_jax.metrics.error_analysis import average_precisions, middle_frames
 from lstm_jax.metrics.mcnemar import McNemar, mcnemar, paired_difference
-from lstm_jax.metrics.ngrams import Ngram, ngram
-
-__all__ = [
-    "RESAMPLES",
-    "SCORE_THRESHOLD",
-    "McNemar",
-    "Ngram",
-    "Reliability",
-    "average_precision",
-    "average_precisions",
-    "bootstrap",
-    "brier",
-    "infeasible",
-    "mcnemar",
-    "middle_frames",
-    "ngram",
-    "paired_difference",
-    "reliability",
-]

@@ -12,14 +12,9 @@ Scores = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def bootstrap(
-    scores: Scores,
-    count: int,
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    scores: Scores, count: int, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals of metrics, examples drawn with replacement.
+    """95 % percentile intervals of metrics, examples drawn with replacement.
 
     Whole examples are drawn: a clip brings all its frames, steps and labels along. A
     draw in which a metric is not defined, such as the ROC of a class that was not
@@ -28,20 +23,14 @@ def bootstrap(
     Args:
       scores: the metrics of weighted examples, as a task's `weighted_scores` returns.
       count: N, the examples.
-      level: share of the draws between the two ends, in (0, 1).
       resamples: draws.
       seed: of the draws.
 
     Returns:
       {metric: (low, high)}, by the names that `scores` has.
 
-    Raises:
-      ValueError: a level out of its range.
-
     Reference: Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"bootstrap: level={level} is not in (0, 1); 0.95 is usual")
     rng = np.random.default_rng(seed)
     rows, step = [], max(1, CHUNK // count)
     for start in range(0, resamples, step):
@@ -50,13 +39,12 @@ def bootstrap(
         drawn += count * np.arange(size)[:, None]
         weights = np.bincount(drawn.ravel(), minlength=size * count)
         rows.append(scores(weights.reshape(size, count).astype(np.float64)))
-    tail = 50 * (1 - level)
     found = {}
     for name in rows[0]:
         values = np.concatenate([row[name] for row in rows])
         values = values[~np.isnan(values)]
         if len(values):
-            low, high = np.percentile(values, [tail, 100 - tail])
+            low, high = np.percentile(values, [2.5, 97.5])
             found[name] = float(low), float(high)
     return found
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.metrics.checks import check_finite
 from lstm_jax.targets import CLASS, COLUMNS, CROWD
 
 SCORE_THRESHOLD = 0.5  # an answer counts from this score on
@@ -95,13 +96,11 @@ def single_images(predictions, targets):
             f"detection: predictions have shape {predictions.shape} for targets "
             f"{targets.shape}; wanted [..., Q, 6] and [..., M, {COLUMNS}], N >= 1"
         )
-    if bad := int((~np.isfinite(predictions).all((-1, -2))).sum()):
-        raise ValueError(
-            f"detection: {bad} predictions hold NaN or infinity; the parameters have "
-            "diverged: use an earlier checkpoint or train again with a lower learning "
-            "rate"
-        )
-    return (x.reshape(-1, *x.shape[-2:]) for x in (predictions, targets))
+    predictions, targets = (
+        x.reshape(-1, *x.shape[-2:]) for x in (predictions, targets)
+    )
+    check_finite("detection", np.isfinite(predictions).all((-1, -2)))
+    return predictions, targets
 
 
 def match_counts(predictions, targets) -> np.ndarray:

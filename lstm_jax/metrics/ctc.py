@@ -12,17 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lstm_jax.metrics.ngrams import Ngram
-
 
 class Decoded(NamedTuple):
-    """The best path as characters, one line of each; the first `count` entries count.
+    """The best path as characters, one line of each.
 
     Attributes:
       labels: int32 [B, T], zeros follow.
       confidence: float [B, T], the largest probability of the label in its run.
       first, last: int32 [B, T], the run: from `first` to before `last`.
-      count: int32 [B].
       log_prob: [B], of the path, nats.
     """
 
@@ -30,7 +27,6 @@ class Decoded(NamedTuple):
     confidence: jax.Array
     first: jax.Array
     last: jax.Array
-    count: jax.Array
     log_prob: jax.Array
 
 
@@ -38,15 +34,12 @@ class Beams(NamedTuple):
     """The best texts of each line, the best one first.
 
     Attributes:
-      labels: int32 [B, N, L], zeros follow.
+      labels: int32 [B, N, T], zeros follow.
       log_prob: [B, N], of the text given the image as far as it was searched, nats.
-      score: [B, N], what they are ordered by: with a language model, its weighed
-        log-probability is added.
     """
 
     labels: jax.Array
     log_prob: jax.Array
-    score: jax.Array
 
 
 def line_steps(logits: jax.Array) -> jax.Array:
@@ -140,7 +133,6 @@ def _runs(path, number, log_p) -> Decoded:
         confidence=gathered(0, jnp.exp(log_p), "max"),
         first=jnp.where(labels != 0, gathered(time, at, "min"), 0),
         last=gathered(0, at + 1, "max"),
-        count=(labels != 0).sum(dtype=jnp.int32),
         log_prob=log_p.sum(),
     )
 
@@ -194,107 +186,63 @@ def _forced_alignment(log_p, labels):  # [T, K], [L]
     return reading._replace(log_prob=end.max())
 
 
-def beam_search(
-    logits: jax.Array,
-    beams: int = 8,
-    *,
-    longest: int | None = None,
-    model: Ngram | None = None,
-    weight: float = 1.0,
-    bonus: float = 0.0,
-) -> Beams:
+def beam_search(logits: jax.Array, beams: int = 8) -> Beams:
     """The most probable texts: sums over the paths of each text, not paths.
-
-    score = log p(text | image) + weight log p_model(text) + bonus |text|
 
     Of all texts that begin a reading, the `beams` best are kept in each step.
 
     Args:
       logits: [B, T, K].
       beams: N, 1 or more.
-      longest: L, characters at most; None: T.
-      model: of characters, K classes.
-      weight: of the model, 0 or more.
-      bonus: for each character, nats.
 
     Returns:
       The N best texts of each line; those that do not exist have -inf.
 
     Raises:
-      ValueError: a number out of its range, or a model of other classes.
+      ValueError: `beams` out of its range.
 
     Reference: Graves 2008, section 4.4.2, prefix search; Hannun et al. 2014,
-    algorithm 1, with a language model. Departs: in one step all prefixes are extended
-    by all classes, as matrices of a fixed size.
+    algorithm 1, without a language model. Departs: in one step all prefixes are
+    extended by all classes, as matrices of a fixed size.
     """
-    time, k = logits.shape[1:]
-    longest = time if longest is None else longest
-    if beams < 1 or longest < 1 or weight < 0:
-        raise ValueError(
-            f"beam_search: beams={beams}, longest={longest}, weight={weight}; wanted "
-            "are 1, 1 and 0 or more"
-        )
-    if model is not None and model.log_p.shape[1] != k:
-        raise ValueError(
-            f"beam_search: the model has {model.log_p.shape[1]} classes, the logits {k}"
-        )
-    if model is not None:
-        model = model._replace(log_p=jnp.asarray(model.log_p))
-    search = _Search(beams, min(longest, time), model, weight, bonus)
-    return jax.vmap(lambda one: _search(one, search))(jax.nn.log_softmax(logits))
-
-
-class _Search(NamedTuple):
-    beams: int
-    longest: int
-    model: Ngram | None
-    weight: float
-    bonus: float
+    if beams < 1:
+        raise ValueError(f"beam_search: beams={beams}; wanted is 1 or more")
+    log_p = jax.nn.log_softmax(logits)
+    return jax.vmap(lambda one: _search(one, beams))(log_p)
 
 
 class _State(NamedTuple):
-    """N prefixes: their labels [N, L], and of each [N].
+    """N prefixes: their labels [N, T], and of each [N].
 
-    `blank` and `label` are the log-probabilities of the paths that end so; `model` what
-    the language model adds; `context` its state.
+    `blank` and `label` are the log-probabilities of the paths that end so.
     """
 
     prefixes: jax.Array
     lengths: jax.Array
     blank: jax.Array
     label: jax.Array
-    model: jax.Array
-    context: jax.Array
 
 
-def _search(log_p, search: _Search) -> Beams:  # [T, K]
-    n, size = search.beams, search.longest
-    none = jnp.full(n, -jnp.inf, log_p.dtype)
-    whole = jnp.zeros(n, jnp.int32)
+def _search(log_p, beams: int) -> Beams:  # [T, K]
+    none = jnp.full(beams, -jnp.inf, log_p.dtype)
     start = _State(
-        prefixes=jnp.zeros((n, size), jnp.int32),
-        lengths=whole,
+        prefixes=jnp.zeros((beams, len(log_p)), jnp.int32),
+        lengths=jnp.zeros(beams, jnp.int32),
         blank=none.at[0].set(0.0),
         label=none,
-        model=jnp.zeros(n, log_p.dtype),
-        context=whole,
     )
-    state, _ = jax.lax.scan(lambda s, p: (_step(s, p, search), None), start, log_p)
+    state, _ = jax.lax.scan(lambda state, p: (_step(state, p), None), start, log_p)
     found = jnp.minimum(jnp.logaddexp(state.blank, state.label), 0)  # by rounding
-    score = found + state.model
-    if search.model is not None:
-        end = search.model.log_p[state.context, 0].astype(score.dtype)
-        score += search.weight * end
-    order = jnp.argsort(score, descending=True)
-    return Beams(state.prefixes[order], found[order], score[order])
+    order = jnp.argsort(found, descending=True)
+    return Beams(state.prefixes[order], found[order])
 
 
-def _step(state: _State, log_p, search: _Search) -> _State:
+def _step(state: _State, log_p) -> _State:
     n, size = state.prefixes.shape
     others = log_p[1:]  # [K - 1], of the classes 1, 2 and so on
     k = len(others)
     total = jnp.logaddexp(state.blank, state.label)
-    at_end = jnp.arange(size) == state.lengths[:, None] - 1  # [N, L]
+    at_end = jnp.arange(size) == state.lengths[:, None] - 1  # [N, T]
     final = jnp.where(at_end, state.prefixes, 0).sum(-1)  # [N], 0 where empty
     parents = jnp.where(at_end, 0, state.prefixes)
 
@@ -304,7 +252,6 @@ def _step(state: _State, log_p, search: _Search) -> _State:
     # Or it is made longer; the same label again wants a blank between.
     again = final[:, None] == jnp.arange(1, k + 1)  # [N, K - 1]
     longer = jnp.where(again, state.blank[:, None], total[:, None]) + others
-    longer = jnp.where(state.lengths[:, None] < size, longer, -jnp.inf)
     # What it becomes may be among the prefixes: their paths are added there.
     child = (state.lengths[:, None] == state.lengths + 1) & (
         parents[:, None] == state.prefixes
@@ -314,29 +261,16 @@ def _step(state: _State, log_p, search: _Search) -> _State:
     taken = (child[:, :, None] & again[:, None]).any(0)  # [parents, K - 1]
     longer = jnp.where(taken, -jnp.inf, longer)
 
-    added = jnp.zeros((n, k), log_p.dtype)
-    if search.model is not None:
-        said = search.model.log_p[state.context, 1:].astype(log_p.dtype)
-        added = search.weight * said
-    added += search.bonus
-    stays = jnp.logaddexp(blank, label) + state.model
-    goes = longer + state.model[:, None] + added
-    _, best = jax.lax.top_k(jnp.concatenate([stays, goes.reshape(-1)]), n)
-
+    stays = jnp.logaddexp(blank, label)
+    _, best = jax.lax.top_k(jnp.concatenate([stays, longer.reshape(-1)]), n)
     grows = best >= n
     source = jnp.where(grows, (best - n) // k, best)
     new = jnp.where(grows, (best - n) % k, 0)  # a class less 1
     lengths = state.lengths[source]
     put = grows[:, None] & (jnp.arange(size) == lengths[:, None])
-    context = state.context[source]
-    if search.model is not None:
-        after = (context * (k + 1) + new + 1) % len(search.model.log_p)
-        context = jnp.where(grows, after, context)
     return _State(
         prefixes=jnp.where(put, new[:, None] + 1, state.prefixes[source]),
         lengths=lengths + grows.astype(jnp.int32),
         blank=jnp.where(grows, -jnp.inf, blank[source]),
         label=jnp.where(grows, longer[source, new], label[source]),
-        model=state.model[source] + jnp.where(grows, added[source, new], 0.0),
-        context=context,
     )

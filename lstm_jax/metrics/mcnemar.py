@@ -1,8 +1,11 @@
 """Two runs on the same examples: McNemar's test and paired differences."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+
+from lstm_jax.metrics.bootstrap import bootstrap, weighted_means
 
 FEW = 25  # discordant pairs, below which the test is exact
 
@@ -55,18 +58,13 @@ def mcnemar(first, second) -> McNemar:
     return McNemar(b, c, statistic, float(chi2.sf(statistic, 1)))
 
 
-def paired_difference(
-    first, second, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float, float]:
+def paired_difference(first, second) -> tuple[float, float, float]:
     """Mean of first - second over examples [N], and its bootstrap interval.
 
     Returns:
       (difference, low, high), percentiles as in `bootstrap`.
     """
-    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    rng = np.random.default_rng(seed)
-    count = len(difference)
-    means = [difference[rng.integers(0, count, count)].mean() for _ in range(resamples)]
-    tail = 50 * (1 - level)
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return float(difference.mean()), float(low), float(high)
+    columns = {"": np.asarray(first, np.float64) - np.asarray(second, np.float64)}
+    means = partial(weighted_means, columns)
+    low, high = bootstrap(means, len(columns[""]))[""]
+    return float(columns[""].mean()), low, high

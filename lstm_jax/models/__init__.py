@@ -9,43 +9,18 @@ from lstm_jax.models.encoders import FrameEncoder
 from lstm_jax.models.forecasters import EncoderForecaster, FrameForecaster
 from lstm_jax.models.kraken import KrakenReader, load_kraken
 from lstm_jax.models.readers import Reader
-from lstm_jax.models.recurrent import Recurrent, RecurrentLayers
+from lstm_jax.models.recurrent import Recurrent
 from lstm_jax.models.resnet import ResNet, load_resnet, resnet_params
 from lstm_jax.models.segmenters import ReNet, Segmenter
 from lstm_jax.models.streaming import Stream, stream
 
 if TYPE_CHECKING:
-    from lstm_jax.models.recurrent_nnx import NNXRecurrent, NNXRecurrentLayers
-
-__all__ = [
-    "CRNN",
-    "BoxEmitter",
-    "DenseDetector",
-    "EncoderForecaster",
-    "FrameEncoder",
-    "FrameForecaster",
-    "KrakenReader",
-    "NNXRecurrent",
-    "NNXRecurrentLayers",
-    "ReNet",
-    "Reader",
-    "Recurrent",
-    "RecurrentLayers",
-    "ResNet",
-    "Segmenter",
-    "SequenceClassifier",
-    "Stream",
-    "crnn",
-    "load_kraken",
-    "load_resnet",
-    "resnet_params",
-    "stream",
-]
+    from lstm_jax.models.recurrent_nnx import NNXRecurrent
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("NNXRecurrent", "NNXRecurrentLayers"):
+    if name == "NNXRecurrent":
         from lstm_jax.models import recurrent_nnx  # NNX takes a while to import
 
-        return getattr(recurrent_nnx, name)
+        return recurrent_nnx.NNXRecurrent
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,15 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lstm_jax.models.readers import (
-    Lines,
-    Norm,
-    convolution,
-    letters,
-    masked,
-    surely_blank,
-    widened,
-)
+from lstm_jax.models.blocks import Norm, masked, surely_blank, widened
+from lstm_jax.models.readers import Lines, convolution, letters
 from lstm_jax.models.vgsl import Spec, parse
 from lstm_jax.models.vgsl_layers import Conv, Pool, size
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.cell import Cell, project_step
+from lstm_jax.models.blocks import Convolutions, across_frames, conv
 from lstm_jax.models.keys import example_keys
-from lstm_jax.models.segmenters import Convolutions, across_frames, conv
 from lstm_jax.randomness import is_stochastic
 from lstm_jax.unroll import unroll
 
@@ -190,22 +190,17 @@ class DenseDetector(nn.Module):
         self,
         images: jax.Array,
         *,
-        carry: Any = None,
-        with_carry: bool = False,
         keys: jax.Array | None = None,
-    ) -> Any:
+    ) -> jax.Array:
         """Answers for all places, by rows.
 
         Args:
           images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`.
-          carry: state of `memory` before the first frame.
-          with_carry: also return the state after the last one.
-          keys: `[B]`, one key an example, for a memory with randomness; None means
-            those of `rngs={"dropout": key}`; without either, evaluation.
+          keys: `[B]`, as in `SequenceClassifier`.
 
         Returns:
           `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as shares of the picture,
-          e, logits of classes; or that and the carry.
+          e, logits of classes.
         """
         batch = images.shape[:-3]
         x = images.reshape(-1, *images.shape[-3:])
@@ -214,7 +209,7 @@ class DenseDetector(nn.Module):
             params = self.param("memory", self.memory.init, x.shape[1:])
             keys = example_keys(self, keys, batch[0])
             options = dict(engine=self.engine, dtype=self.dtype, key=keys)
-            ys, carry = across_frames(self.memory, params, x, batch, carry, **options)
+            ys = across_frames(self.memory, params, x, batch, **options)
             # what the frame itself shows stays at hand, as in their [h; b]
             x = jnp.concatenate([x.astype(ys.dtype), ys], axis=-1)
         for layer, width in enumerate(self.hidden):
@@ -226,8 +221,7 @@ class DenseDetector(nn.Module):
         centre = _places(h, w) + said[..., :2] / np.asarray([w, h], np.float32)
         rest = said[..., 4:].at[..., 0].add(RARE)
         out = _with_corners(centre, said[..., 2:4], rest)
-        out = out.reshape(*batch, *out.shape[1:])
-        return (out, carry) if with_carry else out
+        return out.reshape(*batch, *out.shape[1:])
 
 
 def _places(h: int, w: int) -> np.ndarray:

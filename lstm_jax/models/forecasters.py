@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
 from lstm_jax.cells import STLSTMCarry, autoregressive
+from lstm_jax.models.blocks import from_patches, to_patches
 from lstm_jax.models.keys import example_keys, fold
 from lstm_jax.randomness import key_for
 from lstm_jax.unroll import unroll
@@ -103,9 +104,8 @@ class FrameForecaster(nn.Module):
           sampling: None; or the probabilities that an own answer takes the place of a
             given frame among the first `inputs`, and of a later one. The later ones
             are then given, too; that is for training.
-          keys: `[B]`, one key an example, for `sampling` and for cells with
-            randomness; None means those of `rngs={"dropout": key}`; without either
-            nothing is drawn, and `sampling` counts for nothing.
+          keys: `[B]`, as in `SequenceClassifier`; without any, `sampling` counts for
+            nothing.
 
         Returns:
           `[B, T - 1, H, W, C]`. The decoupling loss of an `st_lstm` that has one, its
@@ -138,23 +138,3 @@ class FrameForecaster(nn.Module):
             layers = len(carry.cell.c)
             self.sow("losses", "decoupling", carry.cell.overlap / (steps * layers))
         return from_patches(ys.swapaxes(0, 1).astype(jnp.float32), self.patch)
-
-
-def to_patches(clips: jax.Array, patch: int) -> jax.Array:
-    """`[B, T, H, W, C] -> [B, T, H/p, W/p, p p C]`: space becomes channels."""
-    b, t, h, w, c = clips.shape
-    if h % patch or w % patch:
-        raise ValueError(
-            f"frames are {h}x{w}, which patch={patch} does not divide; choose another"
-        )
-    clips = clips.reshape(b, t, h // patch, patch, w // patch, patch, c)
-    clips = clips.transpose(0, 1, 2, 4, 3, 5, 6)
-    return clips.reshape(b, t, h // patch, w // patch, -1)
-
-
-def from_patches(patches: jax.Array, patch: int) -> jax.Array:
-    """The inverse of `to_patches`."""
-    b, t, h, w, c = patches.shape
-    patches = patches.reshape(b, t, h, w, patch, patch, -1)
-    patches = patches.transpose(0, 1, 2, 4, 3, 5, 6)
-    return patches.reshape(b, t, h * patch, w * patch, -1)

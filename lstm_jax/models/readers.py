@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.bidirectional import bidirectional
-from lstm_jax.cell import at_least_float32
 from lstm_jax.cells import gru, lstm
 from lstm_jax.models import vgsl_layers as vgsl
+from lstm_jax.models.blocks import Norm, conv, masked, surely_blank, widened
 from lstm_jax.models.keys import example_keys, fold
-from lstm_jax.models.segmenters import conv
 from lstm_jax.models.vgsl import Spec
 from lstm_jax.unroll import unroll
 
@@ -25,7 +24,6 @@ ACTIVATIONS: dict[str, Callable] = {
     "l": lambda x: x,
     "m": jax.nn.softmax,
 }
-EPSILON = 1e-5  # added to the variances of the group norm
 NOISE = 5.0  # grey values: less than that is no writing
 
 
@@ -61,8 +59,7 @@ class Reader(nn.Module):
             has height 1 and more than 3 channels, also grey ones as high as it has
             channels.
           lengths: int `[B]`, the columns of each image that count; default all.
-          keys: `[B]`, one key an image, for dropout; None means those of
-            `rngs={"dropout": key}`; without either, evaluation.
+          keys: `[B]`, as in `SequenceClassifier`.
 
         Returns:
           Logits `[B, T, K]` of O1, T = `spec.steps(W)`; `[B, H, W, K]` of O2, `[B, K]`
@@ -201,39 +198,6 @@ class Lines(nn.Module):
         return jnp.moveaxis(ys, 0, axis)
 
 
-class Norm(nn.Module):
-    """A group norm whose statistics are those of the valid columns.
-
-    Attributes:
-      groups: the channels of one group share a mean and a variance.
-    """
-
-    groups: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-        """`[B, H, W, C]`, zero past `lengths [B]`, to the same shape."""
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        wide = widened(x)
-        b, h, w, c = wide.shape
-        inside = jnp.ones((b, w), bool)
-        if lengths is not None:
-            inside = jnp.arange(w, dtype=lengths.dtype) < lengths[:, None]
-        inside = inside[:, None, :, None].astype(wide.dtype)
-        count = jnp.maximum(inside.sum((1, 2, 3)), 1) * (h * c // self.groups)
-
-        def mean(values):  # of each channel's group, [B, 1, 1, C]
-            sums = (values * inside).sum((1, 2))  # of channels first: they lie together
-            sums = sums.reshape(b, self.groups, -1).sum(-1) / count[:, None]
-            return jnp.repeat(sums, c // self.groups, axis=-1)[:, None, None]
-
-        centered = wide - mean(wide)
-        scale = scale.astype(wide.dtype) * jax.lax.rsqrt(mean(centered**2) + EPSILON)
-        y = centered * scale
-        return (y + bias.astype(wide.dtype)).astype(x.dtype)
-
-
 def convolution(
     layer: vgsl.Conv, dtype: Any, name: str, *, bias: bool = True
 ) -> Callable:
@@ -259,28 +223,12 @@ def convolution(
     return lambda images: run(jnp.pad(images, (none, (y, y), (x, x), none)))
 
 
-def surely_blank(logits: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Logits `[B, T, K]` that say blank, index 0, from step `lengths [B]` on."""
-    steps = jnp.arange(logits.shape[1], dtype=lengths.dtype)
-    inside = steps < lengths[:, None]
-    blank = jnp.where(jnp.arange(logits.shape[2]) == 0, 0.0, -jnp.inf)
-    return jnp.where(inside[..., None], logits, blank.astype(logits.dtype))
-
-
 def _strips(images: jax.Array, spec: Spec) -> jax.Array:
     """Columns of grey pixels as channels, where the spec reads them so."""
     strips = spec.height == 1 and spec.channels > 3
     if strips and images.ndim == 4 and images.shape[1::2] == (spec.channels, 1):
         return images.swapaxes(1, 3)
     return images
-
-
-def masked(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """`[B, H, W, C]`, zero from column `lengths [B]` on, or for each of B several."""
-    if lengths is None:
-        return x
-    inside = jnp.arange(x.shape[2], dtype=lengths.dtype) < lengths[:, None]
-    return jnp.where(inside[:, None, :, None], x, jnp.zeros((), x.dtype))
 
 
 def standardized(images: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
@@ -348,11 +296,6 @@ def _dropout(x: jax.Array, layer: vgsl.Dropout, keys: jax.Array | None) -> jax.A
     kept = keep(keys).reshape(len(x), *shape)
     scaled = x * jnp.asarray(1 / (1 - layer.rate), x.dtype)
     return jnp.where(kept, scaled, jnp.zeros((), x.dtype))
-
-
-def widened(x: jax.Array) -> jax.Array:
-    """At least float32."""
-    return x.astype(at_least_float32(x.dtype))
 
 
 def letters(layer: Any) -> str:

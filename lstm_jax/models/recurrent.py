@@ -1,15 +1,14 @@
 """Cells and layers of them as Linen modules, which own params; `unroll` runs them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from lstm_jax.cell import Cell
-from lstm_jax.layers import recurrent_layers
 from lstm_jax.unroll import Unrolled, UnrolledWithCarries, unroll
 
 
@@ -63,40 +62,6 @@ class Recurrent(nn.Module):
         options = own | options
         run = partial(unroll, self.cell)
         return run_batch_major(run, params, xs, **_with_key(self, options))
-
-
-class RecurrentLayers(nn.Module):
-    """`recurrent_layers` as a Linen module: `[B, T, F] -> Unrolled([B, T, D], carry)`.
-
-    Attributes:
-      cells, num_layers, bidirectional, dropout, merge: as in `recurrent_layers`.
-      engine, dtype, param_dtype: as in `Recurrent`.
-
-    Call with any other option of `unroll`, as `Recurrent`; `carry` and the carry that
-    is returned are tuples of one entry a layer.
-    """
-
-    cells: Cell | Sequence[Cell]
-    num_layers: int | None = None
-    bidirectional: bool = False
-    dropout: float = 0.0
-    merge: Literal["concat", "sum"] = "concat"
-    engine: str = "auto"
-    dtype: Any = None
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, xs: jax.Array, **options: Any) -> Unrolled | UnrolledWithCarries:
-        layers = recurrent_layers(
-            self.cells,
-            self.num_layers,
-            bidirectional=self.bidirectional,
-            dropout=self.dropout,
-            merge=self.merge,
-        )
-        params = self.param("layers", layers.init, xs.shape[2:], self.param_dtype)
-        options = dict(engine=self.engine, dtype=self.dtype) | options
-        return run_batch_major(layers.apply, params, xs, **_with_key(self, options))
 
 
 def _with_key(module: nn.Module, options: dict[str, Any]) -> dict[str, Any]:

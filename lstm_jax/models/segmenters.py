@@ -8,8 +8,12 @@ import jax.numpy as jnp
 
 from lstm_jax.bidirectional import bidirectional
 from lstm_jax.cell import Cell
-from lstm_jax.cells.convolve import convolve
-from lstm_jax.models.forecasters import from_patches, to_patches
+from lstm_jax.models.blocks import (
+    Convolutions,
+    across_frames,
+    from_patches,
+    to_patches,
+)
 from lstm_jax.models.keys import example_keys, fold, spread
 from lstm_jax.unroll import unroll
 
@@ -47,62 +51,6 @@ class ReNet(nn.Module):
             ys = bidirectional((self.cell, self.cell), params, xs, **options).ys
             x = jnp.moveaxis(ys, 0, axis)
         return x
-
-
-def conv(features: int, kernel_size: tuple[int, int], **options: Any) -> nn.Conv:
-    """Flax's layer by a convolution whose gradient is fast within a loop, too."""
-
-    def run(x, w, stride, padding, *_, rhs_dilation, **__):
-        return convolve(x, w, stride, padding, rhs_dilation).astype(x.dtype)
-
-    return nn.Conv(features, kernel_size, conv_general_dilated=run, **options)
-
-
-class Convolutions(nn.Module):
-    """Two 3x3 convolutions of one width, each with a group norm and a ReLU."""
-
-    width: int
-    number: int = 2
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, H, W, C] -> [B, H, W, width]`."""
-        for k in range(self.number):
-            x = conv(self.width, (3, 3), dtype=self.dtype, name=f"conv_{k}")(x)
-            groups = _groups(self.width)
-            x = nn.relu(nn.GroupNorm(groups, dtype=self.dtype, name=f"norm_{k}")(x))
-        return x
-
-
-def _groups(width: int) -> int:
-    """Groups of about eight channels."""
-    return next(n for n in range(max(width // 8, 1), 0, -1) if width % n == 0)
-
-
-def across_frames(
-    memory: Cell,
-    params: Any,
-    x: jax.Array,
-    clips: tuple[int, int],
-    carry: Any,
-    **options,
-) -> tuple[jax.Array, Any]:
-    """A memory over the maps of frames, which lie folded into the batch.
-
-    Args:
-      memory, params: a cell over images.
-      x: `[B T, h, w, C]`.
-      clips: (B, T).
-      carry: before the first frame; None: the cell's own.
-      **options: of `unroll`.
-
-    Returns:
-      `[B T, h, w, D]` and the carry after the last frame.
-    """
-    xs = x.reshape(*clips, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
-    run = unroll(memory, params, xs, carry, **options)
-    return run.ys.swapaxes(0, 1).reshape(-1, *run.ys.shape[2:]), run.carry
 
 
 class Segmenter(nn.Module):
@@ -146,22 +94,17 @@ class Segmenter(nn.Module):
         self,
         images: jax.Array,
         *,
-        carry: Any = None,
-        with_carry: bool = False,
         keys: jax.Array | None = None,
-    ) -> Any:
+    ) -> jax.Array:
         """Logits of every pixel.
 
         Args:
           images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`; H and W are multiples
             of patch times 2 to the power of `len(widths) - 1`.
-          carry: state of `memory` before the first frame.
-          with_carry: also return the state after the last one.
-          keys: `[B]`, one key an example, for cells with randomness; None means those
-            of `rngs={"dropout": key}`; without either, evaluation.
+          keys: `[B]`, as in `SequenceClassifier`.
 
         Returns:
-          `[B, H, W, K]` or `[B, T, H, W, K]`, float32; or that and the carry.
+          `[B, H, W, K]` or `[B, T, H, W, K]`, float32.
 
         Raises:
           ValueError: a size that does not halve so often.
@@ -191,7 +134,7 @@ class Segmenter(nn.Module):
         if self.memory is not None and len(batch) == 2:
             params = self.param("memory", self.memory.init, x.shape[1:])
             options = dict(engine=self.engine, dtype=self.dtype, key=fold(keys, 0))
-            x, carry = across_frames(self.memory, params, x, batch, carry, **options)
+            x = across_frames(self.memory, params, x, batch, **options)
         for stage in reversed(range(len(self.widths) - 1)):
             width = self.widths[stage]
             x = nn.Dense(4 * width, dtype=self.dtype, name=f"rise_{stage}")(x)
@@ -206,8 +149,7 @@ class Segmenter(nn.Module):
         wide = self.outputs * self.patch**2
         out = nn.Dense(wide, name="head")(x.astype(jnp.float32))
         out = from_patches(out[None], self.patch)[0]
-        out = out.reshape(*batch, h, w, self.outputs)
-        return (out, carry) if with_carry else out
+        return out.reshape(*batch, h, w, self.outputs)
 
     def _fuse(self, stage: int, pair: jax.Array, keys: Any) -> jax.Array:
         """`[2, B, h, w, C] -> [B, h, w, 2D]`, both ways, each by its last step."""

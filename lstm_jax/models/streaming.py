@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from lstm_jax.cells import autoregressive
-from lstm_jax.keys import typed_key
-from lstm_jax.models.classifier import SequenceClassifier, layer_keys
-from lstm_jax.models.forecasters import FrameForecaster, from_patches, to_patches
-from lstm_jax.randomness import example_dropout, step_dropout
+from lstm_jax.models.blocks import from_patches, to_patches
+from lstm_jax.models.classifier import SequenceClassifier
+from lstm_jax.models.forecasters import FrameForecaster
 from lstm_jax.unroll import unroll
 
 
@@ -33,24 +32,19 @@ def stream(
     network: SequenceClassifier | FrameForecaster,
     params: Any,
     frame_shape: tuple[int, ...],
-    *,
-    key: jax.Array | None = None,
 ) -> Stream:
-    """The network as a `Stream` of single frames.
+    """The network as a `Stream` of single frames, in evaluation.
 
     Args:
       network: reads clips in the order of their frames, in one direction.
       params: its params.
       frame_shape: of a frame, (H, W, C), or (F,) of features.
-      key: one key, to draw what the network draws for a clip with that key, such as
-        its dropout; None means evaluation.
 
     Raises:
       ValueError: the network has to see a whole clip before it can answer.
     """
-    keys = None if key is None else typed_key(key)[None]  # [B = 1]
     if isinstance(network, FrameForecaster):
-        return _forecasts(network, params, frame_shape, keys)
+        return _forecasts(network, params, frame_shape)
     if not isinstance(network, SequenceClassifier):
         raise ValueError(
             f"stream: a {type(network).__name__} answers only once a clip is over; "
@@ -61,10 +55,10 @@ def stream(
             "stream: a bidirectional network reads the end of a clip first; train one "
             "with bidirectional=False"
         )
-    return _answers(network, params, frame_shape, keys)
+    return _answers(network, params, frame_shape)
 
 
-def _answers(network, params, frame_shape, keys) -> Stream:
+def _answers(network, params, frame_shape) -> Stream:
     head = nn.Dense(network.outputs)
     options = dict(engine="scan", dtype=network.dtype)
 
@@ -74,35 +68,24 @@ def _answers(network, params, frame_shape, keys) -> Stream:
             xs = network.encoder.apply({"params": params["encoder"]}, xs)
         return xs[None]  # [T = 1, B = 1, *F]
 
-    def layers(xs, carries, first_step):
+    def layers(xs, carries):
         new = []
         for layer, cell in enumerate(network.cells):
-            p, at = params[f"layer_{layer}"], dict(first_step=first_step)
-            drop_keys, at["key"] = layer_keys(keys, layer)
-            if layer and keys is not None:
-                xs = step_dropout(xs, network.dropout, drop_keys, first_step)
-            xs, carry = unroll(cell, p, xs, carries[layer], **at, **options)
+            own = params[f"layer_{layer}"]
+            xs, carry = unroll(cell, own, xs, carries[layer], **options)
             new.append(carry)
         return tuple(new), xs.mean(tuple(range(2, xs.ndim - 1)))[:, 0]  # [T, D]
 
-    def dropped(y, t):
-        head_keys, _ = layer_keys(keys, len(network.cells))
-        if keys is None:
-            return y
-        if network.per_step:
-            return step_dropout(y[None, None], network.dropout, head_keys, t)[0, 0]
-        return example_dropout(y[None], network.dropout, head_keys)[0]
-
     def start():
         none = read(jnp.zeros(frame_shape))[:0]  # after no frame: the first carries
-        carries, ys = layers(none, (None,) * len(network.cells), 0)
+        carries, ys = layers(none, (None,) * len(network.cells))
         lowest = jnp.finfo(ys.dtype).min if network.pooling == "max" else 0
         pooled = jnp.full(ys.shape[1:], lowest, ys.dtype)
         return _apart((carries, pooled, jnp.int32(0)))
 
     def step(state, frame):
         carries, pooled, count = state
-        carries, (y,) = layers(read(frame), carries, count)
+        carries, (y,) = layers(read(frame), carries)
         if network.per_step or network.pooling == "last":
             pooled = answer = y
         elif network.pooling == "mean":
@@ -110,16 +93,15 @@ def _answers(network, params, frame_shape, keys) -> Stream:
             answer = pooled / (count + 1).astype(y.dtype)
         else:
             pooled = answer = jnp.maximum(pooled, y)
-        answer = dropped(answer, count).astype(jnp.float32)
-        out = head.apply({"params": params["head"]}, answer)
+        out = head.apply({"params": params["head"]}, answer.astype(jnp.float32))
         return (carries, pooled, count + 1), out
 
     return Stream(start, step)
 
 
-def _forecasts(network, params, frame_shape, keys) -> Stream:
+def _forecasts(network, params, frame_shape) -> Stream:
     cell = autoregressive(network.cell)
-    options = dict(engine="scan", dtype=network.dtype, key=keys)
+    options = dict(engine="scan", dtype=network.dtype)
 
     def read(frame):
         return to_patches(frame[None, None], network.patch)  # [T = 1, B = 1, ...]
@@ -127,14 +109,11 @@ def _forecasts(network, params, frame_shape, keys) -> Stream:
     def start():
         none = read(jnp.zeros(frame_shape))[:0]
         carry = unroll(cell, params["cell"], none, **options).carry
-        return _apart((carry, jnp.int32(0)))
+        return _apart(carry)
 
-    def step(state, frame):
-        carry, count = state
-        at = dict(first_step=count, **options)
-        ys, carry = unroll(cell, params["cell"], read(frame), carry, **at)
-        out = from_patches(ys.astype(jnp.float32), network.patch)[0, 0]
-        return (carry, count + 1), out
+    def step(carry, frame):
+        ys, carry = unroll(cell, params["cell"], read(frame), carry, **options)
+        return carry, from_patches(ys.astype(jnp.float32), network.patch)[0, 0]
 
     return Stream(start, step)
 

@@ -8,15 +8,3 @@ from lstm_jax.tasks.regression import regression
 from lstm_jax.tasks.segmentation import segmentation
 from lstm_jax.tasks.task import Task
 from lstm_jax.tasks.text_recognition import text_of, text_recognition
-
-__all__ = [
-    "Task",
-    "classification",
-    "detection",
-    "forecasting",
-    "multilabel",
-    "regression",
-    "segmentation",
-    "text_of",
-    "text_recognition",
-]

@@ -7,9 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.roc_pr import roc_figure
+from lstm_jax.figures.style import INK, figure, safe
 from lstm_jax.metrics.bootstrap import Scores, weighted_means
 from lstm_jax.metrics.ranking import LARGEST_RANKING, areas, macro_areas
-from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
+from lstm_jax.tasks.task import (
+    Task,
+    check_outputs,
+    check_predictions,
+    checked_names,
+    masked,
+)
 
 
 def classification(
@@ -34,15 +42,8 @@ def classification(
 
     Reference: Szegedy et al. 2016, Rethinking the Inception Architecture, section 7.
     """
-    classes = tuple(str(name) for name in classes)
+    classes = checked_names("classification", "classes", classes, 2)
     width = len(classes)
-    if width < 2:
-        raise ValueError(
-            f"classification: got {width} class(es) {list(classes)}, wanted 2 or more"
-        )
-    if len(set(classes)) < width:
-        twice = sorted({name for name in classes if classes.count(name) > 1})
-        raise ValueError(f"classification: class names appear twice: {twice[:5]}")
     if not 0 <= label_smoothing < 1:
         raise ValueError(
             f"classification: label_smoothing={label_smoothing} is not in [0, 1); "
@@ -53,27 +54,16 @@ def classification(
     top_name = f"top{top_k}_accuracy" if width > top_k else None
 
     def check(outputs, batch):
-        check_outputs(
-            "classification",
-            outputs,
-            batch["targets"],
-            batch["mask"],
-            width=width,
-            targets_ndim=1,
-        )
+        check_outputs("classification", outputs, batch, width=width, targets_ndim=1)
         return outputs.astype(jnp.float32)
 
     def loss(outputs, batch):
         logits = check(outputs, batch)
         if not label_smoothing:
-            values = optax.softmax_cross_entropy_with_integer_labels(
-                logits, batch["targets"]
-            )
-        else:
-            labels = jax.nn.one_hot(batch["targets"], width, dtype=jnp.float32)
-            labels = optax.smooth_labels(labels, label_smoothing)
-            values = optax.softmax_cross_entropy(logits, labels)
-        return masked(values, batch["mask"])
+            return metrics(outputs, batch)["loss"]
+        labels = jax.nn.one_hot(batch["targets"], width, dtype=jnp.float32)
+        labels = optax.smooth_labels(labels, label_smoothing)
+        return masked(optax.softmax_cross_entropy(logits, labels), batch["mask"])
 
     def metrics(outputs, batch):
         logits = check(outputs, batch)
@@ -100,8 +90,6 @@ def classification(
         return _weighted_scores(predictions, targets, top_k, top_name)
 
     def figures(predictions, targets):
-        from lstm_jax.figures.roc_pr import roc_figure
-
         predictions, targets = _check(predictions, targets, classes)
         return {
             "confusion_matrix": _confusion_figure(predictions, targets, classes),
@@ -168,9 +156,7 @@ def _report(predictions, targets, classes, top_k, top_name):
         "loss": float(-xlogy(1.0, p_true.clip(np.finfo(np.float32).tiny)).mean()),
     }
     if top_name:
-        # stable, so that ties go to the lower class, as in the compiled metric
-        best = np.argsort(-predictions, -1, kind="stable")[:, :top_k]
-        result[top_name] = float(np.mean((best == targets[:, None]).any(-1)))
+        result[top_name] = float(np.mean(_in_top(predictions, targets, top_k)))
     names = ("precision", "recall", "f1")
     for average in ("macro", "weighted"):
         values = precision_recall_fscore_support(
@@ -206,6 +192,13 @@ def one_against_rest(predictions, targets) -> list[tuple[np.ndarray, np.ndarray]
     return [(predictions[:, k], targets == k) for k in range(predictions.shape[1])]
 
 
+def _in_top(predictions, targets, k):
+    """Whether the target of each example is among the k likeliest classes."""
+    # stable, so that ties go to the lower class, as in the compiled metric
+    best = np.argsort(-predictions, -1, kind="stable")[:, :k]
+    return (best == targets[:, None]).any(-1)
+
+
 def _example_losses(predictions, targets):
     """The cross-entropy of each example."""
     p_true = np.float64(predictions)[np.arange(len(targets)), targets]
@@ -220,8 +213,7 @@ def _weighted_scores(predictions, targets, top_k, top_name) -> Scores:
     right = chosen == targets
     columns = {"accuracy": right, "loss": _example_losses(predictions, targets)}
     if top_name:
-        best = np.argsort(-predictions, -1, kind="stable")[:, :top_k]
-        columns[top_name] = (best == targets[:, None]).any(-1)
+        columns[top_name] = _in_top(predictions, targets, top_k)
     p_true = predictions[np.arange(len(targets)), targets]
     columns["brier"] = (predictions**2).sum(-1) - 2 * p_true + 1
 
@@ -260,8 +252,6 @@ def _confusion_figure(predictions, targets, classes):
     """Rows are the true classes; colour is the share of the row, numbers are counts."""
     from matplotlib.colors import PowerNorm
     from sklearn.metrics import confusion_matrix
-
-    from lstm_jax.figures.style import INK, figure, safe
 
     width = len(classes)
     chosen = predictions.argmax(-1)

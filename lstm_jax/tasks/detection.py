@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.roc_pr import detection_precision_recall
 from lstm_jax.metrics.average_precision import average_precision
 from lstm_jax.metrics.bootstrap import Scores
 from lstm_jax.metrics.boxes import (
@@ -17,7 +18,7 @@ from lstm_jax.metrics.boxes import (
     single_images,
 )
 from lstm_jax.targets import CLASS, COLUMNS, CROWD, HIDDEN
-from lstm_jax.tasks.task import Task, masked
+from lstm_jax.tasks.task import Task, check_mask, masked
 
 FOCUS = 2.0  # gamma of the focal loss
 
@@ -88,10 +89,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
                 f"detection: {outputs.shape[-2]} answers for {targets.shape[-2]} things"
                 f"{' and the stop' if emits else ''}; give the network more"
             )
-        if mask.shape != targets.shape[:1]:
-            raise ValueError(
-                f"detection: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
-            )
+        check_mask("detection", mask, targets)
         weight = mask.astype(jnp.float32)
         if targets.ndim == 4:
             steps, lengths = targets.shape[1], batch.get("lengths")
@@ -187,8 +185,6 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         }
 
     def figures(predictions, targets):
-        from lstm_jax.figures.roc_pr import detection_precision_recall
-
         predictions, targets = single_images(predictions, targets)
         curves = average_precision(predictions, targets, k, curves=True)["curves"]
         return {"precision_recall": detection_precision_recall(curves)}

@@ -8,17 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.video_plots import error_over_time, frame_strip
 from lstm_jax.metrics.bootstrap import Scores, weighted_means
+from lstm_jax.metrics.checks import check_finite
 from lstm_jax.metrics.image_similarity import frame_scores, ssim
-from lstm_jax.tasks.task import Task, masked
+from lstm_jax.tasks.task import Task, check_mask, masked
 
 LOSSES = ("mse", "l1", "bce", "ssim")
 SSIM_SHARE = 0.84  # alpha of the loss that Zhao et al. 2017 call Mix
+THRESHOLD = 0.5  # a pixel at or above it is an event for CSI, POD and FAR
 REFERENCES = ("copy last frame", "mean frame", "all zeros")
 CHUNK = 2**18  # pixels of predicted frames scored at once; on CPU they fit a cache
 
 
-def forecasting(horizon: int, *, loss: str = "mse", threshold: float = 0.5) -> Task:
+def forecasting(horizon: int, *, loss: str = "mse") -> Task:
     """The last frames of a clip, predicted from the frames before them.
 
     mse: e^2.  l1: |e|.  bce: cross-entropy of a sigmoid.
@@ -33,7 +36,6 @@ def forecasting(horizon: int, *, loss: str = "mse", threshold: float = 0.5) -> T
     Args:
       horizon: frames that are scored, 1 or more.
       loss: "mse" | "l1" | "bce" | "ssim"; for "bce" the outputs are logits.
-      threshold: in (0, 1); a pixel at or above it is an event for CSI, POD and FAR.
 
     Returns:
       A Task; targets are whole clips [B, T, H, W, C], uint8 or float in [0, 1];
@@ -52,10 +54,6 @@ def forecasting(horizon: int, *, loss: str = "mse", threshold: float = 0.5) -> T
         raise ValueError(f"forecasting: horizon={horizon}, wanted 1 or more frames")
     if loss not in LOSSES:
         raise ValueError(f'forecasting: loss="{loss}", wanted one of {LOSSES}')
-    if not 0 < threshold < 1:
-        raise ValueError(
-            f"forecasting: threshold={threshold} is not in (0, 1), the range of a pixel"
-        )
 
     def check(outputs, batch):
         targets, mask = batch["targets"], batch["mask"]
@@ -68,10 +66,7 @@ def forecasting(horizon: int, *, loss: str = "mse", threshold: float = 0.5) -> T
                 f"{targets.shape}; wanted [B, P, H, W, C], the last P frames of the "
                 f"clip, with {horizon} <= P < T"
             )
-        if mask.shape != targets.shape[:1]:
-            raise ValueError(
-                f"forecasting: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
-            )
+        check_mask("forecasting", mask, targets)
         return outputs.astype(jnp.float32), _pixels(targets[:, -frames:])
 
     def error(outputs, true):  # [B]
@@ -101,7 +96,7 @@ def forecasting(horizon: int, *, loss: str = "mse", threshold: float = 0.5) -> T
         return jax.nn.sigmoid(frames) if loss == "bce" else jnp.clip(frames, 0, 1)
 
     def report(predictions, targets):
-        scores = _score(predictions, targets, horizon, threshold)
+        scores = _score(predictions, targets, horizon)
         pixels = math.prod(targets.shape[2:])
         rows = {name: _summary(score, pixels) for name, score in scores.items()}
         network = rows.pop("network")
@@ -115,16 +110,14 @@ def forecasting(horizon: int, *, loss: str = "mse", threshold: float = 0.5) -> T
             "task": "forecasting",
             "examples": len(targets),
             "horizon": horizon,
-            "threshold": threshold,
+            "threshold": THRESHOLD,
             "loss": value,
             **network,
             "references": rows,
         }
 
     def figures(predictions, targets):
-        from lstm_jax.figures.video_plots import error_over_time, frame_strip
-
-        scores = _score(predictions, targets, horizon, threshold, similarity=False)
+        scores = _score(predictions, targets, horizon, similarity=False)
         errors = scores["network"]["mse"].mean(1)
         clips = [
             (
@@ -181,7 +174,7 @@ def _check_clips(targets, horizon):
         )
 
 
-def _score(predictions, targets, horizon, threshold, similarity=True):
+def _score(predictions, targets, horizon, similarity=True):
     """Scores of the network and of three references, in chunks of clips.
 
     Returns:
@@ -196,29 +189,18 @@ def _score(predictions, targets, horizon, threshold, similarity=True):
             f"{targets.shape}; wanted {wanted} with N >= 1"
         )
     step = max(1, CHUNK // math.prod(wanted[1:]))
-    chunks, broken = [], 0
+    scored = []
     for start in range(0, len(targets), step):
         part = slice(start, start + step)
-        chunk, finite, inside = jax.device_get(
-            _score_chunk(
-                np.asarray(predictions[part]),
-                np.asarray(targets[part]),
-                threshold=threshold,
-                similarity=similarity,
-            )
-        )
-        broken += int(np.sum(~finite))
-        if not inside and not broken:
-            raise ValueError(
-                "forecasting: predictions or targets are not in [0, 1]; pass outputs "
-                "through task.predict first, and give targets as uint8 or divide by 255"
-            )
-        chunks.append(chunk)
-    if broken:
+        pair = np.asarray(predictions[part]), np.asarray(targets[part])
+        scored.append(jax.device_get(_score_chunk(*pair, similarity=similarity)))
+    chunks, finite, inside = zip(*scored, strict=True)
+    what = "predictions or targets"
+    check_finite("forecasting", np.concatenate(finite), what)
+    if not all(inside):
         raise ValueError(
-            f"forecasting: {broken} of {len(targets)} predictions or targets hold NaN "
-            "or infinity; the parameters may have diverged: use an earlier checkpoint "
-            "or train again with a lower learning rate"
+            f"forecasting: {what} are not in [0, 1]; pass outputs through task.predict "
+            "first, and give targets as uint8 or divide by 255"
         )
     join = {"events": lambda rows: np.sum(np.stack(rows), 0, dtype=np.int64)}
     return {
@@ -230,8 +212,8 @@ def _score(predictions, targets, horizon, threshold, similarity=True):
     }
 
 
-@functools.partial(jax.jit, static_argnames=("threshold", "similarity"))
-def _score_chunk(predictions, clips, *, threshold, similarity):
+@functools.partial(jax.jit, static_argnames="similarity")
+def _score_chunk(predictions, clips, *, similarity):
     """Scores of some clips, which of them are finite, and whether all are in [0, 1]."""
     predicted, clips = _pixels(predictions), _pixels(clips)
     first = clips.shape[1] - predicted.shape[1]
@@ -243,12 +225,12 @@ def _score_chunk(predictions, clips, *, threshold, similarity):
         "all zeros": jnp.zeros_like(true[:1, :1]),
     }
     scores = {}
-    event = true >= threshold
+    event = true >= THRESHOLD
     for name, x in frames.items():
         scores[name] = frame_scores(x, true)
         if not similarity:
             del scores[name]["ssim"]
-        guess = x >= threshold
+        guess = x >= THRESHOLD
         counts = (guess & event, ~guess & event, guess & ~event)
         scores[name]["events"] = jnp.stack([jnp.sum(jnp.int32(c)) for c in counts])
     axes = (1, 2, 3, 4)
@@ -297,17 +279,9 @@ def _weighted_scores(predictions, targets) -> Scores:
 
 def _clip_scores(predictions, targets):
     """Scores of each clip, {name: [N]}, means over its predicted frames."""
-    run = jax.jit(frame_scores)
-    rows, step = [], 64
-    for start in range(0, len(targets), step):
-        true = targets[start : start + step, -predictions.shape[1] :]
-        if true.dtype == np.uint8:
-            true = true.astype(np.float32) / np.float32(255)
-        rows.append(jax.device_get(run(predictions[start : start + step], true)))
-    return {
-        name: np.concatenate([row[name].mean(1, dtype=np.float64) for row in rows])
-        for name in rows[0]
-    }
+    scores = _score(predictions, targets, predictions.shape[1])["network"]
+    del scores["events"]
+    return {name: score.mean(1, dtype=np.float64) for name, score in scores.items()}
 
 
 def _examples(errors):

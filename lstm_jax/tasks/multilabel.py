@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.roc_pr import roc_figure
 from lstm_jax.metrics.bootstrap import Scores, mean_known
+from lstm_jax.metrics.checks import check_finite
 from lstm_jax.metrics.ranking import LARGEST_RANKING, areas_of_steps, macro_areas
-from lstm_jax.tasks.task import Task, masked
+from lstm_jax.tasks.task import Task, checked_names, masked
 
 SCORES = ("roc_auc", "average_precision", "f1", "precision", "recall")
 
@@ -35,13 +37,8 @@ def multilabel(labels: Sequence[str]) -> Task:
 
     Reference: Bishop 2006, Pattern Recognition and Machine Learning, equation 4.90.
     """
-    labels = tuple(str(name) for name in labels)
+    labels = checked_names("multilabel", "labels", labels, 1)
     width = len(labels)
-    if not width:
-        raise ValueError("multilabel: got no labels, wanted 1 or more")
-    if len(set(labels)) < width:
-        twice = sorted({name for name in labels if labels.count(name) > 1})
-        raise ValueError(f"multilabel: label names appear twice: {twice[:5]}")
 
     def check(outputs, batch):
         """Logits, targets without NaN, and the weight of each entry."""
@@ -89,8 +86,6 @@ def multilabel(labels: Sequence[str]) -> Task:
         return _report(pairs, np.asarray(predictions), np.asarray(targets), labels)
 
     def figures(predictions, targets):
-        from lstm_jax.figures.roc_pr import roc_figure
-
         return {"roc": roc_figure(known_entries(predictions, targets, width), labels)}
 
     return Task(
@@ -138,13 +133,7 @@ def known_entries(predictions, targets, width: int):
         for k in range(width)
     ]
     p, q = (np.concatenate(values) for values in zip(*pairs, strict=True))
-    bad = int(np.sum(~np.isfinite(p)))
-    if bad:
-        raise ValueError(
-            f"multilabel: {bad} of {len(p)} predictions are NaN or infinite; the "
-            "parameters have diverged: use an earlier checkpoint or train again with a "
-            "lower learning rate"
-        )
+    check_finite("multilabel", np.isfinite(p))
     if ((p < 0) | (p > 1)).any():
         raise ValueError(
             "multilabel: predictions are not probabilities; pass the outputs through "

@@ -1,11 +1,10 @@
 """K real numbers: squared or Huber error, and errors in the target's own unit."""
 
-import math
-
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, safe, tidy
 from lstm_jax.metrics.bootstrap import Scores, mean_known, weighted_means
 from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
 
@@ -16,21 +15,19 @@ def regression(
     outputs: int = 1,
     *,
     loss: str = "mse",
-    huber_delta: float = 1.0,
     unit: str = "",
     offset=0.0,
     scale=1.0,
 ) -> Task:
     """K real numbers; the network predicts z = (target - offset) / scale.
 
-    mse: e^2.  huber: e^2 / 2 for |e| <= delta, else delta (|e| - delta / 2).
+    mse: e^2.  huber: e^2 / 2 for |e| <= 1, else |e| - 1 / 2.
     Here e = output - z, and the loss is the mean over K: a number without unit. All
     else ("mae", the report, the figures) is in the target's unit.
 
     Args:
       outputs: K.
       loss: "mse" | "huber".
-      huber_delta: where Huber's error turns linear, in units of `scale`.
       unit: the target's unit, for labels: "degrees".
       offset: the targets' mean, say; a number or [K].
       scale: their standard deviation, say; positive, a number or [K].
@@ -47,10 +44,6 @@ def regression(
         raise ValueError(f"regression: outputs={outputs}, wanted 1 or more")
     if loss not in ("mse", "huber"):
         raise ValueError(f'regression: loss="{loss}", wanted "mse" or "huber"')
-    if not (huber_delta > 0 and math.isfinite(huber_delta)):
-        raise ValueError(
-            f"regression: huber_delta={huber_delta}, wanted a positive number"
-        )
     width = outputs
     offset = _per_output("offset", offset, width)
     scale = _per_output("scale", scale, width)
@@ -63,17 +56,10 @@ def regression(
     def error(values, z):  # [B, K]
         if loss == "mse":
             return optax.squared_error(values, z)
-        return optax.huber_loss(values, z, delta=huber_delta)
+        return optax.huber_loss(values, z)
 
     def check(values, batch):
-        check_outputs(
-            "regression",
-            values,
-            batch["targets"],
-            batch["mask"],
-            width=width,
-            targets_ndim=2,
-        )
+        check_outputs("regression", values, batch, width=width, targets_ndim=2)
         return values.astype(jnp.float32), batch["targets"].astype(jnp.float32)
 
     def loss_of(values, batch):
@@ -90,13 +76,11 @@ def regression(
         return values.astype(jnp.float32) * scale + offset
 
     def report(predictions, targets):
+        from scipy.special import huber
+
         predictions, targets = _check(predictions, targets, width)
         e = (predictions - targets) / scale
-        if loss == "mse":
-            value = np.mean(e**2)
-        else:
-            linear = huber_delta * (np.abs(e) - huber_delta / 2)
-            value = np.mean(np.where(np.abs(e) <= huber_delta, e**2 / 2, linear))
+        value = np.mean(e**2 if loss == "mse" else huber(1.0, e))
         return _report(predictions, targets, float(value), unit)
 
     def figures(predictions, targets):
@@ -203,14 +187,10 @@ def _weighted_scores(predictions, targets) -> Scores:
 
 
 def _with_unit(text, unit):
-    from lstm_jax.figures.style import safe
-
     return f"{text} ({safe(unit, 24)})" if unit else text
 
 
 def _number(value, unit):
-    from lstm_jax.figures.style import safe
-
     return f"{value:.3g} {safe(unit, 24)}".rstrip()
 
 
@@ -222,8 +202,6 @@ def _panel_title(errors, k, width, unit):
 
 def _predictions_figure(predictions, targets, unit):
     """Predicted against true, with the diagonal of a perfect answer."""
-    from lstm_jax.figures.style import BLUE, INK, figure, tidy
-
     width = predictions.shape[1]
     shown = min(width, PANELS)
     fig = figure(0.8 + 4.9 * shown, 5.8)
@@ -250,8 +228,6 @@ def _predictions_figure(predictions, targets, unit):
 
 def _residuals_figure(predictions, targets, unit):
     """Predicted minus true: against the true value, and how often."""
-    from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, tidy
-
     width = predictions.shape[1]
     shown = min(width, PANELS)
     fig = figure(8.6, 1.0 + 3.4 * shown)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lstm_jax.metrics.bootstrap import Scores
+from lstm_jax.figures.visualization import bar_chart
+from lstm_jax.metrics.bootstrap import Scores, mean_known
 from lstm_jax.metrics.confusion import confusion
 from lstm_jax.targets import VOID
-from lstm_jax.tasks.task import Task, masked
+from lstm_jax.tasks.task import Task, check_mask, masked
 
 
 def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
@@ -55,10 +56,7 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
                 f"{targets.shape}; wanted [B, H, W] or [B, T, H, W], and {k} more for "
                 "each pixel"
             )
-        if mask.shape != targets.shape[:1]:
-            raise ValueError(
-                f"segmentation: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
-            )
+        check_mask("segmentation", mask, targets)
         valid = (targets != VOID) & _in_time(targets, batch.get("lengths"))
         return outputs.astype(jnp.float32), jnp.where(valid, targets, 0), valid
 
@@ -121,8 +119,6 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
         }
 
     def figures(predictions, targets):
-        from lstm_jax.figures.visualization import bar_chart
-
         matrix = confusion(predictions, targets, k).sum(0)
         rows = _per_class(matrix)
         values = {n: r["iou"] for n, r in zip(classes, rows, strict=True)}
@@ -163,16 +159,25 @@ def scores(matrix) -> dict[str, float | None]:
     Reference: Everingham et al. 2010, The Pascal VOC Challenge, section 4.1.4 (IoU).
     """
     matrix = np.asarray(matrix, np.float64)
+    if not matrix.any():
+        return dict.fromkeys(("mean_iou", "dice", "pixel_accuracy", "foreground_iou"))
+    iou, dice = _overlaps(matrix)
     hit, whole = np.diag(matrix), matrix.sum(0) + matrix.sum(1)
-    there = whole > 0
-    iou = hit[there] / (whole - hit)[there]
     union = (whole - hit)[1:].sum()
     return {
-        "mean_iou": float(iou.mean()) if there.any() else None,
-        "dice": float((2 * hit[there] / whole[there]).mean()) if there.any() else None,
-        "pixel_accuracy": float(hit.sum() / matrix.sum()) if matrix.sum() else None,
+        "mean_iou": float(mean_known(iou)),
+        "dice": float(mean_known(dice)),
+        "pixel_accuracy": float(hit.sum() / matrix.sum()),
         "foreground_iou": float(hit[1:].sum() / union) if union else None,
     }
+
+
+def _overlaps(matrix):
+    """IoU and Dice of each class [..., K], of [..., K, K]; NaN where none is."""
+    hit = np.diagonal(matrix, axis1=-2, axis2=-1)
+    whole = matrix.sum(-2) + matrix.sum(-1)
+    whole = np.where(whole > 0, whole, np.nan)
+    return hit / (whole - hit), 2 * hit / whole
 
 
 def _example_losses(predictions, targets):
@@ -192,36 +197,25 @@ def _weighted_scores(predictions, targets) -> Scores:
 
     def scores(weights):
         found = np.einsum("rn,nij->rij", weights, each)
-        hit = np.diagonal(found, axis1=1, axis2=2)  # [R, K]
-        whole = found.sum(1) + found.sum(2)
-        there = whole > 0
-        count = np.maximum(there.sum(1), 1)
-        iou = np.where(there, hit / np.maximum(whole - hit, 1), 0)
-        dice = np.where(there, 2 * hit / np.maximum(whole, 1), 0)
+        iou, dice = _overlaps(found)  # [R, K]
         return {
-            "mean_iou": iou.sum(1) / count,
-            "dice": dice.sum(1) / count,
-            "pixel_accuracy": hit.sum(1) / found.sum((1, 2)),
+            "mean_iou": mean_known(iou.T),
+            "dice": mean_known(dice.T),
+            "pixel_accuracy": np.trace(found, axis1=1, axis2=2) / found.sum((1, 2)),
         }
 
     return scores
 
 
 def _per_class(matrix) -> list[dict]:
-    rows = []
-    for k in range(len(matrix)):
-        hit, said, true = (int(n) for n in (matrix[k, k], *_sums(matrix, k)))
-        rows.append(
-            {
-                "iou": hit / (said + true - hit) if said + true else None,
-                "dice": 2 * hit / (said + true) if said + true else None,
-                "precision": hit / said if said else None,
-                "recall": hit / true if true else None,
-                "pixels": true,
-            }
-        )
-    return rows
-
-
-def _sums(matrix, k):
-    return matrix[:, k].sum(), matrix[k].sum()
+    counts = np.diag(matrix), matrix.sum(0), matrix.sum(1)
+    return [
+        {
+            "iou": hit / (said + true - hit) if said + true else None,
+            "dice": 2 * hit / (said + true) if said + true else None,
+            "precision": hit / said if said else None,
+            "recall": hit / true if true else None,
+            "pixels": true,
+        }
+        for hit, said, true in np.stack(counts, -1).tolist()
+    ]

@@ -1,12 +1,13 @@
 """The contract of a task: losses and metrics are masked (sum, count)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.metrics.bootstrap import Scores
+from lstm_jax.metrics.checks import check_finite
 
 
 class Task(NamedTuple):
@@ -48,8 +49,29 @@ def masked(values, mask):
     return jnp.sum(jnp.where(weights != 0, values * weights, 0.0)), jnp.sum(weights)
 
 
-def check_outputs(task: str, outputs, targets, mask, *, width: int, targets_ndim: int):
+def checked_names(task: str, what: str, names: Iterable, least: int) -> tuple[str, ...]:
+    """Names of the outputs: `least` or more, none twice."""
+    names = tuple(map(str, names))
+    if len(names) < least:
+        raise ValueError(
+            f"{task}: got {len(names)} {what} {list(names)}, wanted {least} or more"
+        )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"{task}: {what} appear twice: {twice[:5]}")
+    return names
+
+
+def check_mask(task: str, mask, targets) -> None:
+    """Refuses a mask that is not [B] for targets [B, ...]."""
+    if mask.shape != targets.shape[:1]:
+        raise ValueError(
+            f"{task}: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
+        )
+
+
+def check_outputs(task: str, outputs, batch, *, width: int, targets_ndim: int):
     """Refuses shapes that would broadcast into a wrong loss."""
+    targets, mask = batch["targets"], batch["mask"]
     wanted = (outputs.shape[0], width)[:targets_ndim]
     if outputs.shape[1:] != (width,):
         raise ValueError(
@@ -72,11 +94,5 @@ def check_predictions(task: str, predictions, targets, *, width: int):
             f"{task}: predictions have shape {predictions.shape} for {len(targets)} "
             f"targets; wanted [N, {width}] with N >= 1, the same for both"
         )
-    bad = int(np.sum(~np.isfinite(predictions).all(-1)))
-    if bad:
-        raise ValueError(
-            f"{task}: {bad} of {len(predictions)} predictions hold NaN or infinity; "
-            "the parameters have diverged: use an earlier checkpoint or train again "
-            "with a lower learning rate"
-        )
+    check_finite(task, np.isfinite(predictions).all(-1))
     return predictions, targets

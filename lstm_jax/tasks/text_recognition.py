@@ -6,7 +6,9 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from lstm_jax.figures.text import confusion_figure
 from lstm_jax.metrics.bootstrap import Scores
+from lstm_jax.metrics.checks import check_finite
 from lstm_jax.metrics.ctc import (
     Decoded,
     beam_search,
@@ -16,8 +18,7 @@ from lstm_jax.metrics.ctc import (
     line_steps,
 )
 from lstm_jax.metrics.edit_distance import align, edit_distances
-from lstm_jax.metrics.ngrams import Ngram
-from lstm_jax.tasks.task import Task, masked
+from lstm_jax.tasks.task import Task, check_mask, masked
 
 # Columns of a prediction: the label; its probability; its run of steps, from the first
 # one to before the last.
@@ -25,14 +26,7 @@ LABEL, CONFIDENCE, FIRST, LAST = range(4)
 SHOWN = 20  # confusions in a report
 
 
-def text_recognition(
-    alphabet: Sequence[str],
-    *,
-    beams: int | None = None,
-    model: Ngram | None = None,
-    weight: float = 1.0,
-    bonus: float = 0.0,
-) -> Task:
+def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Task:
     """Lines of text, whose characters the network says one after another.
 
     The loss is -log p(text | image) of CTC, the mean over lines. A line that has more
@@ -45,7 +39,6 @@ def text_recognition(
     Args:
       alphabet: characters by label; that of label k is `alphabet[k - 1]`.
       beams: predict by a prefix beam search so wide; None: by the best path.
-      model, weight, bonus: of the search, as in `ctc.beam_search`.
 
     Returns:
       A Task; targets are int [B, L], labels 1 to K - 1, zeros follow; outputs are
@@ -77,10 +70,7 @@ def text_recognition(
                 f"recognition: targets {targets.shape} do not fit outputs "
                 f"{outputs.shape}; wanted [B, L], labels with zeros after them"
             )
-        if mask.shape != targets.shape[:1]:
-            raise ValueError(
-                f"recognition: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
-            )
+        check_mask("recognition", mask, targets)
         return outputs.astype(jnp.float32), targets, mask.astype(jnp.float32)
 
     def loss_of(outputs, batch):
@@ -106,8 +96,7 @@ def text_recognition(
         outputs = outputs.astype(jnp.float32)
         if beams is None:
             return as_rows(greedy(outputs))
-        options = dict(model=model, weight=weight, bonus=bonus)
-        best = beam_search(outputs, beams, **options).labels[:, 0]
+        best = beam_search(outputs, beams).labels[:, 0]
         return as_rows(forced_alignment(outputs, best))
 
     def report(predictions, targets):
@@ -117,8 +106,6 @@ def text_recognition(
         return {"task": "recognition", "examples": len(true), **scores(true, read)}
 
     def figures(predictions, targets):
-        from lstm_jax.figures.text import confusion_figure
-
         return {"confusions": confusion_figure(report(predictions, targets))}
 
     return Task(
@@ -224,10 +211,5 @@ def _check(predictions, targets):
             f"recognition: predictions have shape {predictions.shape} for targets "
             f"{targets.shape}; wanted [N, T, 4] and [N, L], N >= 1"
         )
-    if bad := int((~np.isfinite(predictions).all((-1, -2))).sum()):
-        raise ValueError(
-            f"recognition: {bad} of {len(predictions)} predictions hold NaN or "
-            "infinity; the parameters have diverged: use an earlier checkpoint or "
-            "train again with a lower learning rate"
-        )
+    check_finite("recognition", np.isfinite(predictions).all((-1, -2)))
     return predictions, targets

@@ -1,7 +1,12 @@
 """Random changes of the training images, inside the compiled step.
 
-Pixels go from 0 to 255. A key is used up by the function that gets it, so each function
-wants keys of its own. Amounts are Python numbers: another amount compiles anew.
+All take `images` [B, H, W, C], pixels from 0 to 255, and `keys` [B], one typed key per
+image: what an image becomes does not depend on the rest of its batch. A key is used up
+by the function that gets it, so each function wants keys of its own. Amounts are Python
+numbers: another amount compiles anew, and one out of its range is a ValueError.
+
+Returned are images of the same shape; of the same dtype where pixels are moved or
+covered (`shift`, `flip`, `cutout`), else float32.
 """
 
 import math
@@ -16,16 +21,7 @@ def shift(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
       y[i, j] = x[i + a, j + b],   a, b uniform on the integers -pixels ... pixels
 
     Args:
-      images: [B, H, W, C].
-      keys: [B], one typed key per image: what an image becomes does not depend on
-        the rest of its batch.
       pixels: the largest shift, 0 or more.
-
-    Returns:
-      [B, H, W, C], of the dtype of `images`.
-
-    Raises:
-      ValueError: `pixels` is negative.
     """
     _check("shift", "pixels", pixels, 0)
     if pixels == 0:
@@ -46,15 +42,7 @@ def flip(images: jax.Array, keys: jax.Array, probability: float = 0.5) -> jax.Ar
       y[i, j] = x[i, W - 1 - j]  with the probability,  x[i, j]  otherwise
 
     Args:
-      images: [B, H, W, C].
-      keys: [B], one typed key per image.
       probability: 0 ... 1.
-
-    Returns:
-      [B, H, W, C], of the dtype of `images`.
-
-    Raises:
-      ValueError: `probability` is not in 0 ... 1.
     """
     _check("flip", "probability", probability, 0, 1)
     if probability == 0:
@@ -76,15 +64,7 @@ def crop(images: jax.Array, keys: jax.Array, area: float) -> jax.Array:
     Between the centre of an outermost pixel and the border, x is that pixel.
 
     Args:
-      images: [B, H, W, C].
-      keys: [B], one typed key per image.
       area: the window's smallest share of the image, above 0, up to 1 (no crop).
-
-    Returns:
-      [B, H, W, C], float32.
-
-    Raises:
-      ValueError: `area` is not in that range.
 
     Reference: Szegedy et al. 2015, section 6. Departs: the window has the image's
     ratio of sides, theirs any from 3/4 to 4/3.
@@ -114,15 +94,7 @@ def rotate(images: jax.Array, keys: jax.Array, degrees: float) -> jax.Array:
       m = ((H - 1) / 2, (W - 1) / 2),   a uniform on -degrees ... degrees
 
     Args:
-      images: [B, H, W, C].
-      keys: [B], one typed key per image.
       degrees: the largest angle, 0 ... 180; a positive one is counterclockwise.
-
-    Returns:
-      [B, H, W, C], float32.
-
-    Raises:
-      ValueError: `degrees` is not in 0 ... 180.
     """
     _check("rotate", "degrees", degrees, 0, 180)
     images = jnp.asarray(images, jnp.float32)
@@ -146,16 +118,8 @@ def cutout(images: jax.Array, keys: jax.Array, size: int, fill: float = 0) -> ja
     The square's centre is in the image; what sticks out is cut off.
 
     Args:
-      images: [B, H, W, C].
-      keys: [B], one typed key per image.
       size: the side of the square in pixels, 0 or more.
       fill: its value, 0 ... 255, cast to the dtype of `images`.
-
-    Returns:
-      [B, H, W, C], of the dtype of `images`.
-
-    Raises:
-      ValueError: `size` is negative, or `fill` is not in 0 ... 255.
 
     Reference: DeVries & Taylor 2017, section 3.
     """
@@ -181,15 +145,7 @@ def noise(images: jax.Array, keys: jax.Array, deviation: float) -> jax.Array:
       y = min(max(x + deviation n, 0), 255),   n standard normal
 
     Args:
-      images: [B, H, W, C], pixels 0 ... 255.
-      keys: [B], one typed key per image.
       deviation: standard deviation in pixel units, 0 or more.
-
-    Returns:
-      [B, H, W, C], float32 in 0 ... 255.
-
-    Raises:
-      ValueError: `deviation` is negative.
     """
     _check("noise", "deviation", deviation, 0)
     images = jnp.asarray(images, jnp.float32)
@@ -215,16 +171,11 @@ def warp(
     leave the image is stretched less.
 
     Args:
-      images: [B, H, W, C].
       lengths: int [B], the columns of each line, 1 to W.
-      keys: [B], one typed key per image.
       amount: 0 or more; 0.1 is about a tenth.
 
     Returns:
       (float32 [B, H, W, C], int32 [B]): the images, and their columns.
-
-    Raises:
-      ValueError: `amount` is negative.
     """
     _check("warp", "amount", amount, 0)
     if amount == 0:
@@ -268,16 +219,11 @@ def mixup(
     partner is the first of the share. Wants a batch without padding.
 
     Args:
-      images: [B, H, W, C].
-      keys: [B], one typed key per image.
       alpha: 0 (no mixing) or more; 1 makes `lam` uniform on 1/2 ... 1.
 
     Returns:
       (mixed images [B, H, W, C] float32, lam [B] float32 in 1/2 ... 1, partner [B]
       int32).
-
-    Raises:
-      ValueError: `alpha` is negative.
 
     Reference: Zhang et al. 2018, section 2. Departs: each pair has a lam of its own,
     which their code draws once per batch; the partner is the neighbour and not a

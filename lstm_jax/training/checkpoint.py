@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from lstm_jax.training.devices import wait_for_all
+from lstm_jax.training.warm_start import named
 
 State = Any  # a tree of arrays; typed PRNG keys are leaves too
 
@@ -173,11 +174,11 @@ class Checkpoints:
         directory, reader = self._manager().directory / str(step) / "state", _reader()
         with self._reading(step), contextlib.closing(reader):
             metadata = reader.metadata(directory)
-            saved = _leaves_by_name(getattr(metadata, "tree", metadata))
+            saved = named(getattr(metadata, "tree", metadata))
             if not saved:
                 raise FileNotFoundError("files are missing")
         blank = jax.tree.map(_numpy_blank, template)
-        _check_fit(step, saved, _leaves_by_name(blank))
+        _check_fit(step, saved, named(blank))
         as_numpy = jax.tree.map(
             lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), blank
         )
@@ -227,10 +228,7 @@ class Checkpoints:
                 preservation_policy=policy.AnyPreservationPolicy(
                     [
                         policy.LatestN(self._keep),
-                        policy.BestN(
-                            get_metric_fn=self._rank,
-                            n=1,
-                        ),
+                        policy.BestN(get_metric_fn=self._rank, n=1),
                     ]
                 ),
                 best_fn=self._rank,
@@ -407,41 +405,21 @@ def _key_impl(dtype) -> str:
     raise CheckpointError(f"checkpoint: keys of type {dtype} cannot be restored")
 
 
-def _leaves_by_name(tree) -> dict[str, Any]:
-    """Leaves by path, "params/dense/kernel", the same for tuples, fields and dicts."""
-
-    def word(entry) -> str:
-        for field in ("key", "name", "idx"):
-            if hasattr(entry, field):
-                return str(getattr(entry, field))
-        return str(entry)
-
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(map(word, path)): leaf for path, leaf in leaves}
-
-
 def _check_fit(step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for name, leaf in wanted.items():
-        if name not in saved:
-            raise CheckpointError(
-                f"checkpoint {step} does not fit: it has no {name}, which this model "
-                f"wants with shape {tuple(leaf.shape)}; use the model and optimizer "
-                "that it was saved with"
-            )
-        if tuple(saved[name].shape) != tuple(leaf.shape):
-            raise CheckpointError(
-                f"checkpoint {step} does not fit: {name} has shape "
-                f"{tuple(saved[name].shape)}, but this model wants "
-                f"{tuple(leaf.shape)}; use the model and optimizer that it was saved "
-                "with"
-            )
-    extra = sorted(saved.keys() - wanted.keys())
-    if extra:
+    def refuse(what: str) -> None:
         raise CheckpointError(
-            f"checkpoint {step} does not fit: this model has no {extra[0]} "
-            f"(shape {tuple(saved[extra[0]].shape)}); use the model and optimizer that "
+            f"checkpoint {step} does not fit: {what}; use the model and optimizer that "
             "it was saved with"
         )
+
+    for name, leaf in wanted.items():
+        shape = tuple(leaf.shape)
+        if name not in saved:
+            refuse(f"it has no {name}, which this model wants with shape {shape}")
+        if (found := tuple(saved[name].shape)) != shape:
+            refuse(f"{name} has shape {found}, but this model wants {shape}")
+    for name in sorted(saved.keys() - wanted.keys()):
+        refuse(f"this model has no {name} (shape {tuple(saved[name].shape)})")
 
 
 def _disk_full(error: BaseException | None) -> bool:

@@ -31,9 +31,7 @@ def make_schedule(
     steps: int,
     *,
     warmup_steps: int = 0,
-    end_fraction: float = 0.0,
     decay_rate: float = 0.1,
-    boundaries: Sequence[int] | None = None,
     cycles: int = 4,
 ) -> optax.Schedule:
     """The learning rate at each step.
@@ -42,9 +40,9 @@ def make_schedule(
 
       warm-up, t < w   learning_rate (t + 1) / (w + 1)
       constant         learning_rate
-      cosine           learning_rate (e + (1 - e)(1 + cos(pi u)) / 2), e = end_fraction
-      exponential      learning_rate max(decay_rate^u, end_fraction)
-      step             learning_rate decay_rate^(number of boundaries <= t)
+      cosine           learning_rate (1 + cos(pi u)) / 2
+      exponential      learning_rate decay_rate^u
+      step             learning_rate decay_rate^(how many of 1/2 and 3/4 are <= u)
       one_cycle        up along half a cosine from learning_rate / 25 over the first
                        0.3 of u, then down along another to learning_rate / 250,000
       restarts         cosine, of u cycles - floor(u cycles): `cycles` times over
@@ -56,11 +54,7 @@ def make_schedule(
       learning_rate: the highest rate, reached when the warm-up ends.
       steps: length of the whole run.
       warmup_steps: length of the linear warm-up, less than `steps`.
-      end_fraction: the lowest rate as a fraction of `learning_rate`, in [0, 1]
-        (cosine, exponential and restarts).
-      decay_rate: factor over the whole run (exponential) or at each boundary (step).
-      boundaries: steps at which the rate drops (step); by default at one half and
-        at three quarters of what follows the warm-up.
+      decay_rate: factor over the whole run (exponential) or at each drop (step).
       cycles: how often the rate starts from the top (restarts).
 
     Returns:
@@ -74,10 +68,7 @@ def make_schedule(
     """
     _known("schedule", name, SCHEDULES)
     _not_negative(
-        learning_rate=learning_rate,
-        warmup_steps=warmup_steps,
-        end_fraction=end_fraction,
-        decay_rate=decay_rate,
+        learning_rate=learning_rate, warmup_steps=warmup_steps, decay_rate=decay_rate
     )
     if steps < 1:
         raise ValueError(f"steps: got {steps}, want at least 1")
@@ -85,47 +76,38 @@ def make_schedule(
         raise ValueError(
             f"warmup_steps: got {warmup_steps}, want less than steps={steps}"
         )
-    if end_fraction > 1:
-        raise ValueError(f"end_fraction: got {end_fraction}, want at most 1")
     if cycles < 1:
         raise ValueError(f"cycles: got {cycles}, want 1 or more")
     rest = steps - warmup_steps
-    if boundaries is None:
-        boundaries = [warmup_steps + rest // 2, warmup_steps + 3 * rest // 4]
-    elif min(boundaries, default=steps) <= warmup_steps:
-        raise ValueError(
-            f"boundaries: got {list(boundaries)}, want steps after "
-            f"warmup_steps={warmup_steps}"
+    if name in ("constant", "plateau"):
+        schedule = optax.constant_schedule(learning_rate)
+    elif name in ("cosine", "restarts"):
+        cycles = cycles if name == "restarts" else 1
+        one = optax.cosine_decay_schedule(learning_rate, rest / cycles)
+        starts = [number * rest / cycles for number in range(1, cycles)]
+        schedule = optax.join_schedules([one] * cycles, starts)
+    elif name == "exponential":
+        schedule = optax.exponential_decay(
+            learning_rate, rest, decay_rate, end_value=learning_rate * decay_rate
         )
+    elif name == "step":
+        drops = {rest // 2: decay_rate, 3 * rest // 4: decay_rate}
+        schedule = optax.piecewise_constant_schedule(learning_rate, drops)
+    else:
+        ends = {0.3 * rest: 25.0, rest: 1 / 250_000}
+        schedule = optax.piecewise_interpolate_schedule(
+            "cosine", learning_rate / 25, ends
+        )
+    if warmup_steps:
+        first = learning_rate / (warmup_steps + 1)
+        warm = optax.linear_schedule(first, learning_rate, warmup_steps)
+        schedule = optax.join_schedules([warm, schedule], [warmup_steps])
 
-    def schedule(count):
-        t = jnp.asarray(count, jnp.float32)
-        u = jnp.clip((t - warmup_steps) / rest, 0.0, 1.0)
-        if name in ("constant", "plateau"):
-            factor = jnp.ones_like(t)
-        elif name in ("cosine", "restarts"):
-            if name == "restarts":  # at the very end it is down, not up again
-                u = jnp.where(u < 1, u * cycles - jnp.floor(u * cycles), u)
-            factor = end_fraction + (1.0 - end_fraction) * _fall(u)
-        elif name == "one_cycle":
-            low, lowest = 1 / 25, 1 / 250_000
-            rise = low + (1 - low) * (1 - _fall(u / 0.3))
-            fall = lowest + (1 - lowest) * _fall((u - 0.3) / 0.7)
-            factor = jnp.where(u < 0.3, rise, fall)
-        elif name == "exponential":
-            factor = jnp.maximum(jnp.power(decay_rate, u), end_fraction)
-        else:
-            passed = t[..., None] >= jnp.asarray(boundaries, jnp.float32)
-            factor = jnp.prod(jnp.where(passed, decay_rate, 1.0), axis=-1)
-        warm = (t + 1.0) / (warmup_steps + 1.0)
-        return learning_rate * jnp.where(t < warmup_steps, warm, factor)
+    def rate(count):
+        with jax.numpy_dtype_promotion("standard"):  # as all of optax
+            return jnp.asarray(schedule(jnp.asarray(count, jnp.float32)), jnp.float32)
 
-    return schedule
-
-
-def _fall(u):
-    """From 1 at u = 0 to 0 at u = 1, along half a cosine."""
-    return (1.0 + jnp.cos(jnp.pi * u)) / 2.0
+    return rate
 
 
 def make_optimizer(

@@ -161,6 +161,11 @@ class Update(NamedTuple):
         kept = jax.tree.map(lambda m: jnp.zeros((most, *m.shape), m.dtype), shapes)
         return lax.fori_loop(0, count, body, (state, kept))
 
+    def of_device(self, *arguments):
+        """`many` on one device's share of the batches, within an axis "data"."""
+        device = lax.axis_index("data")
+        return self.many(*arguments, device, lambda tree: lax.psum(tree, "data"))
+
     def one(self, state, batch, device, all_devices):
         """One update; `all_devices` sums a tree over all shares of the batch."""
         key = jax.random.fold_in(state.key, state.step)
@@ -228,22 +233,16 @@ def jit_updates(
       `(state, data or None, batches [K, B, ...], count) -> (state, metrics)`, jitted.
     """
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
-    many = Update(loss_fn, tx, accumulate).many
+    update = Update(loss_fn, tx, accumulate)
+    run = update.many
     if by_hand:
-
-        def of_device(*arguments):
-            device = lax.axis_index("data")
-            return many(*arguments, device, lambda tree: lax.psum(tree, "data"))
-
         run = jax.shard_map(
-            of_device,
+            update.of_device,
             mesh=mesh,
             in_specs=(P(), P(), P(None, "data"), P()),
             out_specs=P(),
             check_vma=False,  # what psum returns is the same everywhere
         )
-    else:
-        run = many
     return jax.jit(
         run,
         donate_argnums=0,
@@ -254,13 +253,8 @@ def jit_updates(
 
 def _jit_step(update, mesh, data, by_hand):
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
-    compiled = jit_updates(
-        update.loss_fn,
-        update.tx,
-        mesh,
-        accumulate=update.accumulate,
-        by_hand=by_hand,
-    )
+    parts = dict(accumulate=update.accumulate, by_hand=by_hand)
+    compiled = jit_updates(update.loss_fn, update.tx, mesh, **parts)
     copy = jax.jit(
         lambda state: jax.tree.map(jnp.copy, state), out_shardings=everywhere
     )
@@ -283,21 +277,15 @@ def _pmap_step(update, mesh, data):
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     devices = list(mesh.devices.flat)
 
-    def many(state, data, batches, count):
-        device = lax.axis_index("data")
-        return update.many(
-            state, data, batches, count, device, lambda tree: lax.psum(tree, "data")
-        )
-
     compiled = jax.pmap(
-        many,
+        update.of_device,
         axis_name="data",
         in_axes=(0, 0, 0, None),
         out_axes=(0, None),
         devices=devices,
         donate_argnums=0,
     )
-    # Spread by pmap, same axis: another layout would compile `many` a second time.
+    # Spread by pmap, same axis: another layout would compile a second time.
     spread_out = jax.pmap(
         lambda _, tree: tree, axis_name="data", in_axes=(0, None), devices=devices
     )

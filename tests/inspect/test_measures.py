@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lstm_jax import lstm, rnn, unroll
-from lstm_jax.inspect import carry_gradients, measure, measure_cell, update_ratios
+from lstm_jax.inspect import carry_gradients, measure, measure_cell
 from lstm_jax.inspect.measures import BINS
 from lstm_jax.models import EncoderForecaster, SequenceClassifier, sequences
 
@@ -120,13 +120,6 @@ def test_backward_reads_from_the_end(both_ways):
     a, b = whole.layers[0], measure(model, swapped, images[:, ::-1], targets).layers[1]
     np.testing.assert_allclose(a.gradients["c"], b.gradients["c"], rtol=1e-4)
     np.testing.assert_allclose(a.gates["o"].mean, b.gates["o"].mean, rtol=1e-5)
-
-
-def test_update_ratios():
-    before = {"layer": {"w": np.array([[3.0, 4.0]]), "v": np.zeros((2, 2))}}
-    after = {"layer": {"w": np.array([[3.0, 4.5]]), "v": np.ones((2, 2))}}
-    before["layer"]["b"], after["layer"]["b"] = np.full(2, 1e-3), np.ones(2)
-    assert update_ratios(before, after) == {"layer/w": pytest.approx(0.1)}
 
 
 def test_mistakes(both_ways):

@@ -8,7 +8,7 @@ from selection import slow_but
 
 from lstm_jax import conv_lstm, readout, st_lstm, stack
 from lstm_jax.models import EncoderForecaster, FrameForecaster
-from lstm_jax.models.forecasters import from_patches, to_patches
+from lstm_jax.models.blocks import from_patches, to_patches
 
 
 def shi(*widths):

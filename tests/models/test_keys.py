@@ -20,7 +20,6 @@ from lstm_jax.models import (
     Segmenter,
     SequenceClassifier,
     sequences,
-    stream,
 )
 
 B, T = 3, 4
@@ -145,36 +144,3 @@ def test_nnx_layer_draws_from_its_stream_until_it_is_evaluated():
     np.testing.assert_array_equal(layer(xs).ys, layer(xs).ys)
     plain = NNXRecurrent(rnn(4), (4,), rngs=nnx.Rngs(0))
     assert not nnx.state(plain, nnx.RngState)  # nothing to draw, nothing to keep
-
-
-@pytest.mark.parametrize("per_step", slow_but([False, True], True))
-def test_a_stream_with_dropout_equals_the_clip(per_step):
-    cells = recurrent_dropout(dropout(rnn(4), 0.5), 0.5), zoneout(rnn(3), 0.5)
-    network = SequenceClassifier(
-        sequences.flat_frames(), cells, 2, dropout=0.5, per_step=per_step
-    )
-    clip, key = CLIPS[:1], jax.random.key(3)
-    params = drawn(network, clip)
-    (want,) = jax.jit(partial(network.apply, params))(clip, keys=key[None])
-    parts = stream(network, params["params"], clip.shape[2:], key=key)
-    step, state = jax.jit(parts.step), parts.start()
-    found = []
-    for frame in clip[0]:
-        state, output = step(state, frame)
-        found.append(output)
-    # Float32; projected in each step or before the loop.
-    np.testing.assert_allclose(found if per_step else found[-1], want, atol=1e-5)
-
-
-def test_a_stream_of_a_forecaster_with_dropout_equals_the_clip():
-    network = FrameForecaster(readout(NOISY_MAPS, 1), inputs=T)
-    clip, key = CLIPS[:1], jax.random.key(3)
-    params = drawn(network, clip)
-    run = jax.jit(partial(network.apply, params))
-    parts = stream(network, params["params"], clip.shape[2:], key=key)
-    step, state, found = jax.jit(parts.step), parts.start(), []
-    for frame in clip[0, :-1]:
-        state, output = step(state, frame)
-        found.append(output)
-    (want,) = run(clip, keys=key[None])
-    np.testing.assert_allclose(found, want, atol=1e-5)

@@ -10,8 +10,9 @@ from selection import slow_but
 
 from lstm_jax import gru, lstm, unroll
 from lstm_jax.models import vgsl
+from lstm_jax.models.blocks import Norm
 from lstm_jax.models.crnn import crnn
-from lstm_jax.models.readers import Norm, Reader
+from lstm_jax.models.readers import Reader
 
 SPECS = {
     "lines": "[1,8,0,1 Cr3,3,4 Mp2,2 Gn2 S1(1x0)1,3 Lbx3 O1c5]",

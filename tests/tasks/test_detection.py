@@ -397,5 +397,5 @@ def test_refusals_name_the_mistake():
     with pytest.raises(ValueError, match=r"shape \(2, 6, 6\) for targets \(3, 3, 7\)"):
         task.report(answers[:2], targets)
     answers[1, 2, 3] = np.nan
-    with pytest.raises(ValueError, match="1 predictions hold NaN"):
+    with pytest.raises(ValueError, match="1 of . predictions hold NaN"):
         task.report(answers, targets)

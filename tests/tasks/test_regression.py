@@ -31,13 +31,13 @@ def huber(e, delta):
 def test_loss_is_standardised_and_mae_is_not(loss, scale):
     z, targets = case()
     mask = [1, 1, 0, 1, 1, 0]
-    task = regression(2, loss=loss, huber_delta=0.7, offset=10.0, scale=scale)
+    task = regression(2, loss=loss, offset=10.0, scale=scale)
     assert (task.outputs, task.monitor, task.mode) == (2, "mae", "min")
     with jax.numpy_dtype_promotion("strict"):
         total, count = jax.jit(task.loss)(jnp.asarray(z), batch(targets, mask))
         metrics = jax.jit(task.metrics)(jnp.asarray(z), batch(targets, mask))
     e = z.astype(np.float64) - (targets - 10) / np.array(scale)
-    each = e**2 if loss == "mse" else huber(e, 0.7)
+    each = e**2 if loss == "mse" else huber(e, 1.0)
     expected = np.sum(each.mean(-1) * mask)
     np.testing.assert_allclose((total, count), (expected, 4), rtol=1e-5)  # float32
     np.testing.assert_allclose(metrics["loss"], (expected, 4), rtol=1e-5)
@@ -98,7 +98,6 @@ def test_r2_is_none_where_targets_never_change():
     [
         (dict(outputs=0), "outputs=0, wanted 1"),
         (dict(loss="mae"), 'loss="mae", wanted "mse" or "huber"'),
-        (dict(huber_delta=0.0), "huber_delta=0.0, wanted a positive"),
         (dict(scale=0.0), r"scale=\[0.0\], wanted positive.*use 1"),
         (dict(scale=float("nan")), r"scale has shape \(\), wanted one finite"),
         (dict(outputs=2, offset=(1, 2, 3)), r"offset has shape \(3,\).*\[2\]"),

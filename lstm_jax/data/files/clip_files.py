@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from lstm_jax.data.dataset import DataError
-from lstm_jax.data.files.images import SUFFIXES, fit, probe, read_image
+from lstm_jax.data.files.images import SUFFIXES, fit, probe, read_image, reason
 
 VIDEOS = frozenset(".mp4 .avi .mov .mkv .webm".split())
 FEATURES = ".npy"
@@ -122,7 +122,7 @@ def probe_clip(path: Path) -> Clip:
             return _probe_pictures(path, [path])
         return _probe_video(path)
     except OSError as error:
-        raise DataError(f"{path}: {_reason(error)}") from error
+        raise DataError(f"{path}: {reason(error)}") from error
 
 
 def _probe_pictures(path: Path, files: list[Path]) -> Clip:
@@ -141,17 +141,14 @@ def _probe_animation(path: Path) -> Clip:
     try:
         with Image.open(path) as image:
             size = image.size[::-1]
-            while True:
-                image.seek(steps)
-                pixels = np.asarray(image.convert("RGB"))
+            for frame in ImageSequence.Iterator(image):
+                pixels = np.asarray(frame.convert("RGB"))
                 grey = grey and bool((pixels == pixels[..., :1]).all())
                 steps += 1
-    except EOFError:
-        pass
     except Exception as error:  # Pillow's readers raise whatever they meet
         if not steps:
             raise DataError(
-                f"{path}: not a readable animation ({_reason(error)})"
+                f"{path}: not a readable animation ({reason(error)})"
             ) from error
         flaws = (_early(path, steps, error),)
     return Clip(steps, frozenset([size]), grey, flaws)
@@ -223,13 +220,10 @@ def _animation_frames(path, shape, wanted):
     number = 0
     try:
         with Image.open(path) as image:
-            while True:
-                image.seek(number)
+            for frame in ImageSequence.Iterator(image):
                 if wanted is None or number in wanted:
-                    yield number, fit(image, shape)
+                    yield number, fit(frame, shape)
                 number += 1
-    except EOFError:
-        return
     except Exception as error:  # Pillow's readers raise whatever they meet
         yield number, DataError(_early(path, number, error))
 
@@ -284,7 +278,7 @@ def open_video(path: Path | str, **options: Any) -> Iterator[Any]:
     try:
         container = av.open(str(path), **options)
     except Exception as error:  # PyAV's errors share no base with Python's
-        raise DataError(f"{path}: not a readable video ({_reason(error)})") from error
+        raise DataError(f"{path}: not a readable video ({reason(error)})") from error
     with container:
         if not container.streams.video:
             raise DataError(f"{path}: not a readable video (no pictures in it)")
@@ -343,7 +337,7 @@ def _features(path: Path) -> np.ndarray:
             features = np.load(path, mmap_mode="r", allow_pickle=False)
         shape, kind = features.shape, features.dtype.kind
     except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise DataError(f"{path}: not a readable .npy ({_reason(error)})") from error
+        raise DataError(f"{path}: not a readable .npy ({reason(error)})") from error
     if len(shape) != 2 or kind not in "fiu" or 0 in shape:
         raise DataError(
             f"{path}: {features.dtype} of shape {shape}; wanted are numbers "
@@ -353,14 +347,4 @@ def _features(path: Path) -> np.ndarray:
 
 
 def _early(path: Path | str, frames: int, error: Exception) -> str:
-    return f"{path}: ends early, after {frames} frames ({_reason(error)})"
-
-
-def _reason(error: Exception) -> str:
-    """One line for what went wrong, without the path or an address in memory."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "no picture format that Pillow knows"
-    if strerror := getattr(error, "strerror", None):
-        return strerror
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return f"{path}: ends early, after {frames} frames ({reason(error)})"

@@ -1,15 +1,14 @@
 """What a folder or a table lists: clips, their labels, splits and groups."""
 
-import functools
 import math
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_jax.data.dataset import SPLIT_NAMES, DataError
+from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.clip_files import FEATURES, VIDEOS, frame_files, is_animated
 from lstm_jax.data.files.images import SUFFIXES, read_table
-from lstm_jax.data.files.tables import split_of
+from lstm_jax.data.files.tables import class_folders, placed, table_rows, visible
 
 _SAMPLE = 5  # animations looked into to know whether a folder holds clips
 _VALUES = {"0": 0.0, "1": 1.0, "": math.nan}  # as they are nearly always written
@@ -34,14 +33,14 @@ def is_clip_dataset(path: Path) -> bool:
     more clips; animations count as clips where one of a few has several frames.
     """
     if path.is_dir():
-        files = [f for _, folder in _class_folders(path) for f in _visible(folder)]
+        files = [f for _, folder in class_folders(path) for f in visible(folder)]
     else:
         try:
             rows = read_table(path, ["path"]) if path.suffix.lower() == ".csv" else []
         except DataError:
             return False
         written = dict.fromkeys(row["path"] for row in rows if row["path"])
-        files = [_placed(path, name) for name in written]
+        files = [placed(path, name) for name in written]
     kinds = Counter(file.suffix.lower() for file in files)
     clips = sum(kinds[suffix] for suffix in (*VIDEOS, FEATURES))
     gifs = [file for file in files if file.suffix.lower() == ".gif"]
@@ -55,33 +54,12 @@ def is_clip_dataset(path: Path) -> bool:
     return any(file.is_dir() and frame_files(file) for file in files)
 
 
-def _visible(folder: Path) -> list[Path]:
-    hidden = (".", "__")
-    return sorted(f for f in folder.iterdir() if not f.name.startswith(hidden))
-
-
-def _class_folders(path: Path) -> list[tuple[str | None, Path]]:
-    """(split, folder) of CLASS, or of SPLIT/CLASS where the folders are named so."""
-    folders = [f for f in _visible(path) if f.is_dir()]
-    names = {f.name.lower() for f in folders}
-    if "train" in names and len(names) > 1 and names <= SPLIT_NAMES.keys():
-        if {"val", "validation"} <= names:
-            raise DataError(f"{path}: holds both val and validation; keep one")
-        return [
-            (SPLIT_NAMES[folder.name.lower()], inside)
-            for folder in folders
-            for inside in _visible(folder)
-            if inside.is_dir()
-        ]
-    return [(None, folder) for folder in folders]
-
-
 def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
     """List CLASS/clip, a file or a folder of frames; and notes of what is left out."""
     entries, notes, beside = [], [], 0
     wanted = {*VIDEOS, ".gif", FEATURES}
-    for split, folder in _class_folders(path):
-        inside = _visible(folder)
+    for split, folder in class_folders(path):
+        inside = visible(folder)
         clips = [f for f in inside if f.is_dir() or f.suffix.lower() in wanted]
         beside += sum(f.suffix.lower() in SUFFIXES for f in set(inside) - set(clips))
         if not clips:
@@ -97,11 +75,6 @@ def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
     return entries, notes
 
 
-@functools.lru_cache(maxsize=1024)  # a table by step names a clip in many rows
-def _placed(table: Path, written: str) -> Path:
-    return table.parent / Path(written).expanduser()
-
-
 def list_table(
     path: Path,
 ) -> tuple[list[Entry], tuple[str, ...] | None, bool]:
@@ -111,50 +84,36 @@ def list_table(
       (entries, names of the labels or None where a column `label` names the class,
       whether a column `step` gives them step by step).
     """
-    table = read_table(path, ["path"])
-    by_step = "step" in table[0]
-    single = "label" in table[0] and not by_step
-    columns = tuple(name for name in table[0] if name and name not in _COLUMNS)
+    rows = [*table_rows(path, ["path"])]
+    header = rows[0].cells
+    by_step = "step" in header
+    single = "label" in header and not by_step
+    columns = tuple(name for name in header if name and name not in _COLUMNS)
     if not columns:
         raise DataError(
             f"{path}: no column of labels; wanted is the column label, or one column "
             "of 0 and 1 for each label"
         )
     entries: dict[object, Entry] = {}
-    splits: dict[str, str | None] = {}
-    for number, row in enumerate(table, start=1):
-        entry, where = _entry(path, row, number), f"{path}: entry {number}"
-        if splits.setdefault(entry.group, entry.split) != entry.split:
-            raise DataError(
-                f"{path}: group {entry.group!r} is in {splits[entry.group]} and in "
-                f"{entry.split}; a group belongs to one split"
-            )
+    for number, (where, cells, file, split, group) in enumerate(rows):
+        entry = Entry(file, cells["path"], split, group)
         if single:
-            if not row["label"] and entry.split != "test":
+            if not cells["label"] and split != "test":
                 raise DataError(f"{where} has an empty label")
-            entries[number] = entry._replace(label=row["label"])
+            entries[number] = entry._replace(label=cells["label"])
             continue
-        step = _step(row["step"], where) if by_step else -1
+        step = _step(cells["step"], where) if by_step else -1
         key = entry.name if by_step else number
         entry = entries.setdefault(key, entry._replace(by_step={}))
-        if (row.get("group") or entry.group) != entry.group:
+        if (cells.get("group") or entry.group) != entry.group:
             raise DataError(
-                f"{where}: {entry.name} is in the group {row['group']!r} and in "
+                f"{where}: {entry.name} is in the group {group!r} and in "
                 f"{entry.group!r}; a clip belongs to one group"
             )
         if step in entry.by_step:
             raise DataError(f"{where}: step {step} of {entry.name} is listed twice")
-        entry.by_step[step] = [_binary(row[name], name, where) for name in columns]
+        entry.by_step[step] = [_binary(cells[name], name, where) for name in columns]
     return list(entries.values()), None if single else columns, by_step
-
-
-def _entry(path: Path, row: dict[str, str], number: int) -> Entry:
-    if not row["path"]:
-        raise DataError(f"{path}: entry {number} has an empty path")
-    split = split_of(path, row, number)
-    place = _placed(path, row["path"])
-    # Without a group, one clip listed twice is a group of its own.
-    return Entry(place, row["path"], split, row.get("group") or str(place))
 
 
 def _step(text: str, where: str) -> int:

@@ -74,8 +74,7 @@ def read_features(
 
     Args:
       path: an .npy of numbers [steps, F].
-      frames: T, at least 1.
-      sampling: "spread" evenly over the steps, or "start".
+      frames, sampling: as in `read_clip`.
 
     Returns:
       (float32 [T, F], length in 1..T); what follows the length is zero.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.data.cache import cached
-from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.dataset import DataError, Dataset, Split, sides
 from lstm_jax.data.files.clip_files import (
     FEATURES,
     VIDEOS,
@@ -25,13 +25,12 @@ from lstm_jax.data.files.clip_files import (
     probe_clip,
 )
 from lstm_jax.data.files.clip_lists import Entry, list_folder, list_table
-from lstm_jax.data.files.tables import targets_of
-from lstm_jax.data.splits import assign_splits
+from lstm_jax.data.files.tables import fingerprint, first_few, targets_of
+from lstm_jax.data.splits import assign_splits, by_split
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 _FRAMES = 16
 _FALLBACK_SIZE = 64
-_NAMED = 5  # files with the same kind of trouble told by name
 
 
 def load_clips(
@@ -49,11 +48,8 @@ def load_clips(
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      frames: T; None: 16, of features as many as the longest file has.
-      sampling: "spread", "start" or "windows", as in `pick_steps`.
-      size: square side to resize to, pixels; None keeps the size all have, else 64.
-      validation: share held out for validation where no split is given.
-      seed: of the draw.
+      frames, sampling, validation, seed: as in `load`.
+      size: as in `load`; where sizes differ, None is 64.
 
     Raises:
       DataError: no clips, one class only, too few of a class, a malformed table.
@@ -88,15 +84,9 @@ def load_clips(
         targets, classes = _from_columns(entries, owners, steps, columns, by_step)
         notes += _beyond(entries, facts["totals"]) if by_step else []
     exclusive = targets.dtype == np.int32
+    known = classes if exclusive else ()
     chosen, more = assign_splits(
-        path,
-        targets,
-        classes if exclusive else (),
-        [entry.split for entry in owned],
-        [entry.group for entry in owned],
-        validation=validation,
-        seed=seed,
-        what=("clip", "clips"),
+        path, owned, "clip", targets, known, validation=validation, seed=seed
     )
     unknown = targets == -1 if exclusive else np.isnan(targets)
     bare = sum(unknown[i].all() for i in chosen["test"])
@@ -108,26 +98,21 @@ def load_clips(
         name: Split(inputs[name], targets[i], None if lengths is None else lengths[i])
         for name, i in chosen.items()
     }
-    names = {name: tuple(owned[k].name for k in i) for name, i in chosen.items()}
-    groups = {name: tuple(owned[k].group for k in i) for name, i in chosen.items()}
+    names = by_split([entry.name for entry in owned], chosen)
+    groups = by_split([entry.group for entry in owned], chosen)
     return Dataset(path.name, splits, classes, (*notes, *more), names, groups)
 
 
 def _stamp(path: Path) -> list:
     """What changes when a file does, or one of the frames in a folder."""
     try:
-        if path.is_dir():
-            digest = hashlib.sha256()
-            for file in frame_files(path):
-                stat = file.stat()
-                digest.update(
-                    f"{file.name}/{stat.st_size}/{stat.st_mtime_ns}/".encode()
-                )
-            return [digest.hexdigest()]
-        stat = path.stat()
+        files = frame_files(path) if path.is_dir() else None
     except OSError:
-        return [-1, -1]
-    return [stat.st_size, stat.st_mtime_ns]
+        files = None
+    if files is None:
+        return fingerprint(path)
+    frames = [[file.name, *fingerprint(file)] for file in files]
+    return [hashlib.sha256(str(frames).encode()).hexdigest()]
 
 
 def _decode_all(
@@ -187,9 +172,9 @@ def _decode_all(
     np.save(folder / "lengths.npy", (steps >= 0).sum(1).astype(np.int32))
     np.save(folder / "steps.npy", steps)
     flaws = [line for k, (_, own) in filled.items() for line in own or clips[k].flaws]
-    notes += _first_few(flaws, "clips or frames with flaws")
+    notes += first_few(flaws, "{} more clips or frames with flaws")
     skipped = [f"skipped {failed[k]}" for k in sorted(failed)]
-    notes += _first_few(skipped, "clips that cannot be used")
+    notes += first_few(skipped, "{} more clips that cannot be used")
     return {"notes": notes, "totals": {str(k): clips[k].steps for k in filled}}
 
 
@@ -227,17 +212,10 @@ def _shape(
     sizes = frozenset().union(*(clip.sizes for clip in clips))
     if features:
         return next(iter(sizes)), []
-    notes = []
-    if size:
-        height = width = size
-    elif len(sizes) == 1:
-        height, width = next(iter(sizes))
-    else:
-        height = width = _FALLBACK_SIZE
-        notes.append(
-            f"frames of {len(sizes)} sizes: all resized to {height}x{width} "
-            "(--data.size=N for another)"
-        )
+    notes: list[str] = []
+    known = next(iter(sizes)) if len(sizes) == 1 else None
+    told = f"frames of {len(sizes)} sizes"
+    height, width = sides(known, size, _FALLBACK_SIZE, told, notes)
     return (height, width, 1 if all(clip.grey for clip in clips) else 3), notes
 
 
@@ -257,12 +235,6 @@ def _hopeless(source: Path, paths: list[Path], failed: dict[int, str]) -> str:
         f"{source}: none of its {len(paths)} clips can be used; the first: "
         f"{failed[min(failed)]}"
     )
-
-
-def _first_few(lines: list[str], what: str) -> list[str]:
-    if len(lines) <= _NAMED:
-        return lines
-    return [*lines[:_NAMED], f"{len(lines) - _NAMED} more {what}"]
 
 
 def _labelled(source: Path, entries: list[Entry]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -307,7 +279,7 @@ def _beyond(entries: list[Entry], totals: dict[str, int]) -> list[str]:
                 f"{entry.path}: has {total} steps; {lost} of its labels are for steps "
                 "after them and are left out"
             )
-    return _first_few(lines, "files with labels after their end")
+    return first_few(lines, "{} more files with labels after their end")
 
 
 def _dealt(

@@ -13,9 +13,10 @@ import numpy as np
 from lstm_jax.data.boxes import table
 from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError, Dataset, Split
-from lstm_jax.data.files.folders import decode_each, fingerprint
+from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.masks import FOLDERS, split_folders
-from lstm_jax.data.splits import assign_splits
+from lstm_jax.data.files.tables import fingerprint
+from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
@@ -30,6 +31,10 @@ class _Picture(NamedTuple):
     name: str
     size: tuple[int, int] | None  # (H, W) as the JSON file says
     split: str | None  # None: to be dealt out
+
+    @property
+    def group(self) -> str:
+        return str(self.path)
 
 
 class _Box(NamedTuple):
@@ -99,10 +104,8 @@ def load_coco(
     Args:
       path: a JSON file, or a folder that `find_coco` finds one in.
       root: the cache folder.
-      size: square side to resize to, pixels; boxes go along. None keeps the size all
-        have, else 64.
-      validation: share held out for validation where no split is given.
-      seed: of the draw.
+      size: as in `load`, boxes go along; where sizes differ, None is 64.
+      validation, seed: as in `load`.
 
     Returns:
       The Dataset; targets are float32 [N, M, 7] as `Split` has boxes, M the largest
@@ -151,20 +154,13 @@ def load_coco(
     targets = _tables(path, read, facts, arrays["images"].shape[1:3], list(names))
     pictures = [pictures[i] for i in kept]
     chosen, more = assign_splits(
-        path,
-        np.zeros(len(pictures), np.int32),
-        (),
-        [picture.split for picture in pictures],
-        [str(picture.path) for picture in pictures],
-        validation=validation,
-        seed=seed,
-        what=("picture", "pictures"),
+        path, pictures, "picture", validation=validation, seed=seed
     )
     images = arrays["images"]
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     if not (splits["train"].targets[..., CLASS] >= 0).any():
         raise DataError(f"{path}: no box in a picture to train on")
-    named = {name: tuple(pictures[k].name for k in i) for name, i in chosen.items()}
+    named = by_split([picture.name for picture in pictures], chosen)
     notes = (*notes, *facts["notes"], *_faults(read), *more)
     classes = tuple(names.values())
     return Dataset(path.name, splits, classes, notes, named, target_type="boxes")

@@ -8,14 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_jax.data.cache import cached
-from lstm_jax.data.dataset import SPLIT_NAMES, DataError, Dataset, Split
-from lstm_jax.data.files.images import find_images, probe, read_image, read_table
-from lstm_jax.data.files.tables import split_of, targets_of
-from lstm_jax.data.splits import assign_splits
+from lstm_jax.data.dataset import DataError, Dataset, Split, check_size, sides
+from lstm_jax.data.files.images import find_images, probe, read_image
+from lstm_jax.data.files.tables import (
+    class_folders,
+    fingerprint,
+    first_few,
+    table_rows,
+    targets_of,
+)
+from lstm_jax.data.splits import assign_splits, by_split
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
 FALLBACK_SIZE = 32
-_NAMED = 5  # unreadable files told by name
 
 
 class _Picture(NamedTuple):
@@ -34,9 +39,8 @@ def load_pictures(
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      size: square side to resize to, pixels; None keeps the size all have, else 32.
-      validation: share held out for validation where no split is given.
-      seed: of the draw.
+      size: as in `load`; where sizes differ, None is 32.
+      validation, seed: as in `load`.
 
     Raises:
       DataError: no pictures, one class only, too few of a class, a malformed table.
@@ -53,42 +57,23 @@ def load_pictures(
     labels = [picture.label for picture in pictures]
     targets, classes = targets_of(path, labels, numbers=not path.is_dir())
     chosen, notes = assign_splits(
-        path,
-        targets,
-        classes,
-        [picture.split for picture in pictures],
-        [picture.group for picture in pictures],
-        validation=validation,
-        seed=seed,
-        what=("picture", "pictures"),
+        path, pictures, "picture", targets, classes, validation=validation, seed=seed
     )
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
-    names = {name: tuple(pictures[k].name for k in i) for name, i in chosen.items()}
-    groups = None
-    if not path.is_dir():
-        groups = {n: tuple(pictures[k].group for k in i) for n, i in chosen.items()}
+    names = by_split([picture.name for picture in pictures], chosen)
+    groups = None if path.is_dir() else [picture.group for picture in pictures]
+    groups = by_split(groups, chosen)
     notes = (*facts["notes"], *notes)
     return Dataset(path.name, splits, classes, notes, names, groups)
 
 
 def _from_folder(path: Path) -> list[_Picture]:
     """List CLASS/picture, or SPLIT/CLASS/picture where the folders are named so."""
-    names = {f.name.lower(): f for f in _folders(path)}
-    if "train" in names and len(names) > 1 and names.keys() <= SPLIT_NAMES.keys():
-        if {"val", "validation"} <= names.keys():
-            raise DataError(f"{path}: holds both val and validation; keep one")
-        pictures = [
-            _Picture(image, folder.name, _from(path, image), split=SPLIT_NAMES[name])
-            for name, split_folder in sorted(names.items())
-            for folder in _folders(split_folder)
-            for image in find_images(folder)
-        ]
-    else:
-        pictures = [
-            _Picture(image, folder.name, _from(path, image))
-            for folder in _folders(path)
-            for image in find_images(folder)
-        ]
+    pictures = [
+        _Picture(image, folder.name, image.relative_to(path).as_posix(), split=split)
+        for split, folder in class_folders(path)
+        for image in find_images(folder)
+    ]
     if not pictures:
         if find_images(path):
             raise DataError(
@@ -103,46 +88,16 @@ def _from_folder(path: Path) -> list[_Picture]:
     return pictures
 
 
-def _from(path: Path, image: Path) -> str:
-    return image.relative_to(path).as_posix()
-
-
-def _folders(path: Path) -> list[Path]:
-    hidden = (".", "__")
-    inside = sorted(path.iterdir())
-    return [f for f in inside if f.is_dir() and not f.name.startswith(hidden)]
-
-
 def _from_table(path: Path) -> list[_Picture]:
     """List the rows of a table with the columns path,label[,group][,split]."""
     if path.suffix.lower() != ".csv":
         raise DataError(f"{path}: a file, but no CSV; give a folder or a .csv table")
     pictures = []
-    for number, row in enumerate(read_table(path, ["path", "label"]), start=1):
-        if not row["path"] or not row["label"]:
-            raise DataError(f"{path}: entry {number} has an empty path or label")
-        split = split_of(path, row, number)
-        image = path.parent / Path(row["path"]).expanduser()
-        # Without a group, one picture listed twice is a group of its own.
-        group = row.get("group") or str(image)
-        pictures.append(_Picture(image, row["label"], row["path"], group, split))
-    seen: dict[str, str | None] = {}
-    for picture in pictures:
-        if seen.setdefault(picture.group, picture.split) != picture.split:
-            raise DataError(
-                f"{path}: group {picture.group!r} is in {seen[picture.group]} and in "
-                f"{picture.split}; a group belongs to one split"
-            )
+    for where, cells, file, split, group in table_rows(path, ["path", "label"]):
+        if not cells["label"]:
+            raise DataError(f"{where} has an empty label")
+        pictures.append(_Picture(file, cells["label"], cells["path"], group, split))
     return pictures
-
-
-def fingerprint(path: Path) -> list[int]:
-    """[bytes, time of change] of a file, -1 where it is missing."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return [-1, -1]
-    return [stat.st_size, stat.st_mtime_ns]
 
 
 def decode_each(
@@ -160,7 +115,7 @@ def decode_each(
     Args:
       source: what an error names.
       paths: pictures.
-      size: square side to resize to, pixels; None keeps the size all have.
+      size: as in `load`.
       folder: to write into.
       beside: is given (H, W, C) and returns what reads the other half of an example:
         called with its number and (h, w) of its file, it returns a JSON value, or
@@ -179,26 +134,15 @@ def decode_each(
         heads = [head for head in probed if head]
         sizes = {shape for shape, _ in heads}
         channels = 1 if heads and all(grey for _, grey in heads) else 3
-        notes = []
-        if size:
-            height = width = size
-        elif len(sizes) == 1:
-            height, width = sizes.pop()
-        else:
-            height = width = fallback
-            if sizes:
-                notes.append(
-                    f"pictures of {len(sizes)} sizes: all resized to {height}x{width} "
-                    "(--data.size=N for another)"
-                )
+        notes: list[str] = []
+        known = next(iter(sizes)) if len(sizes) == 1 else None
+        told = f"pictures of {len(sizes)} sizes"
+        height, width = sides(known, size, fallback, told, notes)
         shape = (height, width, channels)
-        total = len(paths) * height * width * channels
-        if largest and total > largest:
-            raise DataError(
-                f"{source}: {total / 2**30:.0f} GiB of pictures at {height}x{width}, "
-                f"over the {largest >> 30} GiB that are held decoded; give a smaller "
-                "--data.size"
-            )
+        if largest:
+            what = f"pictures at {height}x{width}"
+            total = len(paths) * height * width * channels
+            check_size(source, total, what, largest, "give a smaller --data.size")
         images = np.lib.format.open_memmap(
             folder / "images.npy", "w+", np.uint8, (len(paths), *shape)
         )
@@ -231,9 +175,3 @@ def decode_each(
         )
     notes += first_few(failed, "skipped {} more files that cannot be read")
     return {"kept": kept, "notes": notes, "found": found if beside else []}
-
-
-def first_few(lines: list[str], more: str) -> list[str]:
-    """Lines told one by one, then as `more` with the number of the rest."""
-    rest = len(lines) - _NAMED
-    return [*lines[:_NAMED], more.format(rest)] if rest > 0 else lines

@@ -33,8 +33,7 @@ def decode(file: BinaryIO, shape: tuple[int, int, int], name: str) -> np.ndarray
                 image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
             return fit(image, shape)
     except Exception as error:  # Pillow's readers raise whatever they meet
-        reason = _reason(error)
-        raise DataError(f"{name}: not a readable picture ({reason})") from error
+        raise DataError(f"{name}: not a readable picture ({reason(error)})") from error
 
 
 def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
@@ -84,7 +83,7 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.
                 mask = mask.resize(shape[::-1], Image.Resampling.NEAREST)
             return np.asarray(mask, np.uint8)
     except Exception as error:  # Pillow's readers raise whatever they meet
-        raise DataError(f"{name}: not a readable mask ({_reason(error)})") from error
+        raise DataError(f"{name}: not a readable mask ({reason(error)})") from error
 
 
 def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarray:
@@ -107,7 +106,7 @@ def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarr
         with open(path, "rb") as file:
             return decode(file, shape, os.fspath(path))
     except OSError as error:
-        raise DataError(f"{os.fspath(path)}: {_reason(error)}") from error
+        raise DataError(f"{os.fspath(path)}: {reason(error)}") from error
 
 
 def probe(path: Path) -> tuple[tuple[int, int], bool] | None:
@@ -152,9 +151,7 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path}: not a readable CSV file ({_reason(error)})"
-        ) from error
+        raise DataError(f"{path}: not a readable CSV file ({reason(error)})") from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
     wanted = list(wanted)
     missing = [name for name in wanted if name not in header]
@@ -212,11 +209,11 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
     return found
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """One line for what went wrong, without the path or an address in memory."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "no picture format that Pillow knows"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+    if strerror := getattr(error, "strerror", None):
+        return strerror
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

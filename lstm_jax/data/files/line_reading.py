@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lstm_jax.data.dataset import LARGEST, DataError
-from lstm_jax.data.files.folders import first_few
+from lstm_jax.data.dataset import LARGEST, DataError, check_size
 from lstm_jax.data.files.images import fit, picture_size, read_image
+from lstm_jax.data.files.tables import first_few
 
 HEIGHT = 32  # pixels that lines are scaled to
 LOWEST = 4  # pixels of a line's picture, at least
@@ -103,12 +103,8 @@ def decode_lines(
         # Sizes first: they tell how much room all take.
         widest = max((w for found in places for _, w in found.values()), default=1)
         total = sum(map(len, places)) * height * widest
-        if total > LARGEST:
-            raise DataError(
-                f"{source}: {total / 2**30:.0f} GiB of lines at {height}x{widest}, "
-                f"over the {LARGEST >> 30} GiB that are held decoded; give a smaller "
-                "--data.size, or cut the longest lines"
-            )
+        remedy = "give a smaller --data.size, or cut the longest lines"
+        check_size(source, total, f"lines at {height}x{widest}", LARGEST, remedy)
         shape = (max(sum(map(len, places)), 1), height, widest, 1)
         images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
         read = pool.map(lambda p, q: _read(*p, q, height), pages.items(), places)

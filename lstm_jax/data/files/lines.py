@@ -9,13 +9,12 @@ import numpy as np
 from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.bidi import visual
-from lstm_jax.data.files.folders import fingerprint, first_few
-from lstm_jax.data.files.images import find_images, read_table
+from lstm_jax.data.files.images import find_images
 from lstm_jax.data.files.line_reading import HEIGHT, Line, decode_lines
 from lstm_jax.data.files.masks import split_folders
 from lstm_jax.data.files.pages import is_page, is_page_dataset, read_pages
-from lstm_jax.data.files.tables import split_of
-from lstm_jax.data.splits import assign_splits
+from lstm_jax.data.files.tables import fingerprint, first_few, table_rows
+from lstm_jax.data.splits import assign_splits, by_split
 
 TEXT = ".gt.txt"
 _FORMAT = 2  # of the arrays in the cache; raise it when decoding changes
@@ -96,9 +95,8 @@ def load_lines(
         file beside its picture.
       root: the cache folder.
       size: height to scale to, pixels; None: 32.
-      validation: share held out for validation where no split is given.
-      seed: of the draw.
-      alphabet: of a network that is there already; None: all characters that occur.
+      validation, seed: as in `load`.
+      alphabet: as in `load`.
 
     Returns:
       The Dataset: inputs uint8 [N, H, W, 1], lengths int32 [N], the columns of each
@@ -136,10 +134,9 @@ def load_lines(
         more.append(f"never in a line to train on: {shown}")
     images, widths = arrays["images"], arrays["widths"]
     splits = {n: Split(images[i], targets[i], widths[i]) for n, i in chosen.items()}
-    names = {n: tuple(lines[k].name for k in i) for n, i in chosen.items()}
-    groups = {n: tuple(lines[k].group for k in i) for n, i in chosen.items()}
+    names = by_split([line.name for line in lines], chosen)
+    groups = by_split([line.group for line in lines] if grouped else None, chosen)
     notes = (*notes, *facts["notes"], *more)
-    groups = groups if grouped else None
     return Dataset(path.name, splits, classes, notes, names, groups, target_type="text")
 
 
@@ -148,26 +145,16 @@ def _dealt(
 ) -> tuple[dict[str, np.ndarray], bool, list[str]]:
     """Indices by split, whether groups were kept whole, and notes."""
 
-    def deal(groups: Sequence[str | None]) -> tuple[dict[str, np.ndarray], list[str]]:
-        return assign_splits(
-            path,
-            np.zeros(len(lines), np.int32),
-            (),
-            [line.split for line in lines],
-            groups,
-            validation=validation,
-            seed=seed,
-            what=("line", "lines"),
-        )
-
+    draw = dict(validation=validation, seed=seed)
     groups = [line.group for line in lines]
     try:
-        chosen, notes = deal(groups)
+        chosen, notes = assign_splits(path, lines, "line", **draw)
         return chosen, len(set(groups)) < len(groups), notes
     except DataError:
         if not any(line.cut for line in lines):
             raise
-    chosen, notes = deal([None] * len(lines))
+    apart = [line._replace(group=None) for line in lines]
+    chosen, notes = assign_splits(path, apart, "line", **draw)
     pages = len({line.group for line in lines if line.cut})
     notes.append(
         f"lines of one page are in several splits, since pages are too few ({pages}); "
@@ -239,21 +226,10 @@ def _outside(path: Path, parts: Iterable[Path]) -> list[str]:
 
 
 def _from_table(path: Path) -> list[Line]:
-    lines, splits = [], {}
-    for number, row in enumerate(read_table(path, ["path", "text"]), start=1):
-        if not row["path"]:
-            raise DataError(f"{path}: entry {number} has an empty path")
-        image = path.parent / Path(row["path"]).expanduser()
-        split = split_of(path, row, number)
-        # Without a group, one picture listed twice is a group of its own.
-        group = row.get("group") or str(image)
-        if splits.setdefault(group, split) != split:
-            raise DataError(
-                f"{path}: group {group!r} is in {splits[group]} and in {split}; a "
-                "group belongs to one split"
-            )
-        lines.append(Line(image, row["text"], str(image), row["path"], split, group))
-    return lines
+    return [
+        Line(file, cells["text"], str(file), cells["path"], split, group)
+        for _, cells, file, split, group in table_rows(path, ["path", "text"])
+    ]
 
 
 def _with_good_texts(

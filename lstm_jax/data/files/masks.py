@@ -16,9 +16,10 @@ from lstm_jax.data.dataset import (
     Dataset,
     Split,
 )
-from lstm_jax.data.files.folders import decode_each, fingerprint, first_few
+from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.images import decode_mask, find_images
-from lstm_jax.data.splits import assign_splits
+from lstm_jax.data.files.tables import fingerprint, first_few
+from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
@@ -31,6 +32,7 @@ class _Pair(NamedTuple):
     mask: Path
     name: str
     split: str | None = None  # None: to be dealt out
+    group: None = None
 
 
 def is_mask_dataset(path: Path) -> bool:
@@ -55,10 +57,8 @@ def load_masks(
     Args:
       path: the folder.
       root: the cache folder.
-      size: square side to resize to, pixels; masks to the nearest pixel. None keeps
-        the size all have, else 64.
-      validation: share held out for validation where no split is given.
-      seed: of the draw.
+      size: as in `load`, masks to the nearest pixel; where sizes differ, None is 64.
+      validation, seed: as in `load`.
 
     Returns:
       The Dataset; targets are uint8 [N, H, W], a class index or 255.
@@ -79,18 +79,11 @@ def load_masks(
     kept = np.asarray(facts["kept"])
     pairs = [pairs[i] for i in kept]
     chosen, more = assign_splits(
-        path,
-        np.zeros(len(pairs), np.int32),
-        (),
-        [pair.split for pair in pairs],
-        [None] * len(pairs),
-        validation=validation,
-        seed=seed,
-        what=("picture", "pictures"),
+        path, pairs, "picture", validation=validation, seed=seed
     )
     images, masks = arrays["images"], arrays["masks"]
     splits = {name: Split(images[i], masks[kept[i]]) for name, i in chosen.items()}
-    named = {name: tuple(pairs[k].name for k in i) for name, i in chosen.items()}
+    named = by_split([pair.name for pair in pairs], chosen)
     notes = (*notes, *facts["notes"], *more)
     classes = tuple(facts["classes"])
     return Dataset(path.name, splits, classes, notes, named, target_type="masks")

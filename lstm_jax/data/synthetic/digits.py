@@ -9,11 +9,9 @@ from PIL import Image
 
 from lstm_jax.data.catalog import OWN
 from lstm_jax.data.splits import stratified_holdout
+from lstm_jax.data.synthetic.own import SCANS, OwnBuilder
 
 _TEST = 360
-_CITATION = """\
-E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning
-Repository, 1998, doi:10.24432/C50P49; the test part, as scikit-learn ships it."""
 
 
 def scans() -> tuple[np.ndarray, np.ndarray]:
@@ -44,58 +42,42 @@ def split_rows() -> dict[str, np.ndarray]:
 
 with tfds.core.registered.skip_registration():
 
-    class Digits(tfds.core.GeneratorBasedBuilder):
+    class Digits(OwnBuilder):
         """8x8 scans of handwritten digits, to classify."""
 
         name = "digits"
         VERSION = tfds.core.Version(OWN["digits"])
+        citation = SCANS
+        shuffled = True
 
-        def _info(self) -> tfds.core.DatasetInfo:
-            features = {
+        def features(self) -> dict[str, Any]:
+            return {
                 "image": tfds.features.Image(shape=(8, 8, 1)),
                 "label": tfds.features.ClassLabel(num_classes=10),
             }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=self.__doc__,
-                features=tfds.features.FeaturesDict(features),
-                citation=_CITATION,
-            )
 
-        def _split_generators(self, dl_manager: Any) -> dict:
-            return {k: self._generate_examples(v) for k, v in split_rows().items()}
+        def parts(self) -> dict[str, np.ndarray]:
+            return split_rows()
 
-        def _generate_examples(self, indices: np.ndarray) -> Iterator:
+        def _generate_examples(self, split: str, indices: np.ndarray) -> Iterator:
             images, labels = scans()
             for i in indices.tolist():
                 yield i, {"image": images[i, ..., None], "label": int(labels[i])}
 
-    class DigitsAngle(tfds.core.GeneratorBasedBuilder):
+    class DigitsAngle(Digits):
         """16x16 scans of handwritten digits, turned: the angle is to be told."""
 
         name = "digits_angle"
         VERSION = tfds.core.Version(OWN["digits_angle"])
 
-        def _info(self) -> tfds.core.DatasetInfo:
-            features = {
+        def features(self) -> dict[str, Any]:
+            return {
                 "image": tfds.features.Image(shape=(16, 16, 1)),
                 "target": tfds.features.Tensor(shape=(1,), dtype=np.float32),
             }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=self.__doc__,
-                features=tfds.features.FeaturesDict(features),
-                citation=_CITATION,
-            )
 
-        def _split_generators(self, dl_manager: Any) -> dict:
-            return {k: self._generate_examples(v) for k, v in split_rows().items()}
-
-        def _generate_examples(self, indices: np.ndarray) -> Iterator:
+        def _generate_examples(self, split: str, indices: np.ndarray) -> Iterator:
             images, degrees = scans()[0], angles()
             for i in indices.tolist():
                 picture = turned(images[i], float(degrees[i]))
                 yield i, {"image": picture[..., None], "target": degrees[i : i + 1]}
-
-
-BUILDERS = {"digits": Digits, "digits_angle": DigitsAngle}

@@ -16,6 +16,7 @@ from lstm_jax.data.files.line_reading import PAPER
 from lstm_jax.data.files.lines import labels_of
 from lstm_jax.data.synthetic import rendering
 from lstm_jax.data.synthetic.fonts import LATIN, SYMBOLS, find_fonts, fonts_of
+from lstm_jax.data.synthetic.own import OwnBuilder
 
 NUMBERS = {"train": 15_000, "test": 1_000, "unseen_fonts": 1_000}
 TRAINED_ON_ALL = 40_000
@@ -24,7 +25,7 @@ FEW = 500
 
 with tfds.core.registered.skip_registration():
 
-    class TextLines(tfds.core.GeneratorBasedBuilder):
+    class TextLines(OwnBuilder):
         """Lines of words, numbers and marks over 95 symbols, drawn as if scanned.
 
         15,000 lines to train on; 1,000 to test on, of other words; and 1,000 of these
@@ -38,48 +39,31 @@ with tfds.core.registered.skip_registration():
         VERSION = tfds.core.Version(OWN["text_lines"])
         BUILDER_CONFIGS = [
             tfds.core.BuilderConfig(
-                name="matplotlib",
-                version=OWN["text_lines"],
-                description="with the fonts that Matplotlib brings",
-            ),
-            tfds.core.BuilderConfig(
-                name="all",
-                version=OWN["text_lines"],
-                description="with all fonts that are there",
-            ),
+                name=name, version=OWN["text_lines"], description=of
+            )
+            for name, of in (
+                ("matplotlib", "with the fonts that Matplotlib brings"),
+                ("all", "with all fonts that are there"),
+            )
         ]
 
-        def _info(self) -> tfds.core.DatasetInfo:
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=self.__doc__,
-                features=tfds.features.FeaturesDict(
-                    {
-                        "image": tfds.features.Image(shape=(rendering.HEIGHT, None, 1)),
-                        "text": tfds.features.Text(),
-                        "font": tfds.features.Text(),
-                    }
-                ),
-                disable_shuffling=True,  # they are drawn at random already
-            )
+        def features(self) -> dict[str, Any]:
+            return {
+                "image": tfds.features.Image(shape=(rendering.HEIGHT, None, 1)),
+                "text": tfds.features.Text(),
+                "font": tfds.features.Text(),
+            }
 
-        def _split_generators(self, dl_manager: Any) -> dict:
+        def parts(self) -> dict[str, tuple[int, list]]:
             fonts = find_fonts(self.builder_config.name)
             more = self.builder_config.name == "all"
             numbers = NUMBERS | ({"train": TRAINED_ON_ALL} if more else {})
-            return {
-                split: self._generate_examples(
-                    split,
-                    number,
-                    fonts_of(split, fonts),
-                    PAGED if more and split == "train" else 0.0,
-                )
-                for split, number in numbers.items()
-            }
+            return {s: (number, fonts_of(s, fonts)) for s, number in numbers.items()}
 
-        def _generate_examples(
-            self, split: str, number: int, fonts: list, paged: float
-        ) -> Iterator:
+        def _generate_examples(self, split: str, part: tuple[int, list]) -> Iterator:
+            number, fonts = part
+            pages = self.builder_config.name == "all" and split == "train"
+            paged = PAGED if pages else 0.0
             # A process for each core, but for so few that starting them takes longer.
             run = joblib.Parallel(1 if number < FEW else -1, return_as="generator")
             draw = joblib.delayed(rendering.line_file)
@@ -87,9 +71,6 @@ with tfds.core.registered.skip_registration():
             for index, (file, text, font) in enumerate(drawn):
                 image = io.BytesIO(file)
                 yield index, {"image": image, "text": text, "font": font.name}
-
-
-BUILDERS = {"text_lines": TextLines}
 
 
 def decode_lines(builder: Any, label: str, size: int | None, folder: Path) -> dict:

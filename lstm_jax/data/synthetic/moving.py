@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from lstm_jax.data.catalog import OWN
 from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.images import probe, read_image
 from lstm_jax.data.splits import stratified_holdout
 from lstm_jax.data.synthetic.digits import scans, split_rows
+from lstm_jax.data.synthetic.own import DIGITS, OwnBuilder
+from lstm_jax.data.synthetic.scenes import enlarged
 
 FRAMES, SIDE, BOX = 20, 64, 28  # frames of a video; pixels of a frame, of an object
 FREE = SIDE - BOX  # pixels that a corner can move
@@ -31,7 +32,6 @@ NUMBERS = {  # of videos, by config
     "content": {"train": 2_000, "test": 500},
     "motion": {"train": 2_000, "test": 500},
 }
-_DIGITS = tuple("0123456789")
 _CLOTHES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -54,15 +54,9 @@ class Stills(NamedTuple):
 
 
 def digit_stills() -> Stills:
-    """scikit-learn's 8x8 scans as 20x20 in a box of 28x28, split as `digits` is.
-
-    Enlarging leaves a wide grey rim; stretching the contrast makes it a pen stroke.
-    """
+    """scikit-learn's 8x8 scans as 20x20 in a box of 28x28, split as `digits` is."""
     small, labels = scans()
-    boxes = np.zeros((len(small), BOX, BOX), np.uint8)
-    for box, scan in zip(boxes, small, strict=True):
-        large = Image.fromarray(scan).resize((20, 20), Image.Resampling.BICUBIC)
-        box[4:-4, 4:-4] = np.clip((np.asarray(large, np.float64) - 70) * 1.6, 0, 255)
+    boxes = np.pad([enlarged(scan, 20) for scan in small], ((0, 0), (4, 4), (4, 4)))
     return _split(boxes, labels, split_rows())
 
 
@@ -199,7 +193,7 @@ def direction(velocity: np.ndarray) -> int:
 
 with tfds.core.registered.skip_registration():
 
-    class MovingDigits(tfds.core.GeneratorBasedBuilder):
+    class MovingDigits(OwnBuilder):
         """Two digits (or clothes) of 28x28 that move and bounce in 20 frames of 64x64.
 
         4,000 videos to train on and 500 to test on from the smaller still sets
@@ -216,31 +210,24 @@ with tfds.core.registered.skip_registration():
             tfds.core.BuilderConfig(name="fashion_mnist", description="clothes"),
             tfds.core.BuilderConfig(name="scans", description="OpenCV's digits.png"),
         ]
+        citation = _CITATION
         stills: Stills | None = None
 
-        def _info(self) -> tfds.core.DatasetInfo:
+        def features(self) -> dict[str, Any]:
             clothes = self.builder_config.name == "fashion_mnist"
-            label = tfds.features.ClassLabel(names=_CLOTHES if clothes else _DIGITS)
-            return self._info_of(
+            label = tfds.features.ClassLabel(names=_CLOTHES if clothes else DIGITS)
+            return self._frames() | dict(
                 contents=tfds.features.Sequence(label, length=2),
                 velocities=tfds.features.Tensor(shape=(2, 2), dtype=np.float32),
             )
 
-        def _info_of(self, **features: Any) -> tfds.core.DatasetInfo:
-            frames = tfds.features.Tensor(
-                shape=(FRAMES, SIDE, SIDE, 1), dtype=np.uint8, encoding="bytes"
-            )
-            return tfds.core.DatasetInfo(
-                builder=self,
-                description=self.__doc__,
-                features=tfds.features.FeaturesDict({"frames": frames, **features}),
-                citation=_CITATION,
-                disable_shuffling=True,  # they are drawn at random already
-            )
+        def _frames(self) -> dict[str, Any]:
+            shape = (FRAMES, SIDE, SIDE, 1)
+            options = dict(dtype=np.uint8, encoding="bytes")
+            return {"frames": tfds.features.Tensor(shape=shape, **options)}
 
-        def _split_generators(self, dl_manager: Any) -> dict:
-            numbers = NUMBERS[self.builder_config.name]
-            return {k: self._generate_examples(k, n) for k, n in numbers.items()}
+        def parts(self) -> dict[str, int]:
+            return NUMBERS[self.builder_config.name]
 
         def _generate_examples(self, split: str, number: int) -> Iterator:
             for index in range(number):
@@ -261,10 +248,10 @@ with tfds.core.registered.skip_registration():
             tfds.core.BuilderConfig(name="motion", description="which direction"),
         ]
 
-        def _info(self) -> tfds.core.DatasetInfo:
+        def features(self) -> dict[str, Any]:
             motion = self.builder_config.name == "motion"
-            names = DIRECTIONS if motion else _DIGITS
-            return self._info_of(
+            names = DIRECTIONS if motion else DIGITS
+            return self._frames() | dict(
                 label=tfds.features.ClassLabel(names=names),
                 velocity=tfds.features.Tensor(shape=(2,), dtype=np.float32),
             )
@@ -279,6 +266,3 @@ with tfds.core.registered.skip_registration():
                     index,
                     {"frames": video["frames"], "label": label, "velocity": velocity},
                 )
-
-
-BUILDERS = {"moving_digits": MovingDigits, "moving_digit": MovingDigit}

@@ -5,15 +5,13 @@ import numpy as np
 from lstm_jax.data.synthetic import scenes
 
 FRAMES, OBJECTS = 12, 2
-BARS = 1  # upright, over the whole height
+BARS = 1  # upright, over the whole height, in front of all; they stay in place
 WIDTHS = (14, 18)  # of a bar, least and largest, pixels
 SPEED = (2.0, 4.0)  # least and largest, pixels a frame
 SIDES = (14, 18)
 
 
-def track(
-    rng: np.random.Generator, size: tuple[int, int], side: int, frames: int
-) -> np.ndarray:
+def track(rng: np.random.Generator, size: tuple[int, int], side: int) -> np.ndarray:
     """Upper left corners (x, y) of a thing that moves and bounces, int [T, 2].
 
     It moves mostly sideways: at most 30 degrees up or down.
@@ -24,31 +22,18 @@ def track(
     velocity = rng.uniform(*SPEED) * np.array([np.cos(angle), np.sin(angle)])
     start = rng.uniform(0, free)
     # A path that is reflected at both ends is a straight one, folded.
-    path = start + velocity * np.arange(frames)[:, None]
+    path = start + velocity * np.arange(FRAMES)[:, None]
     path = np.mod(path, 2 * free)
     return np.rint(np.minimum(path, 2 * free - path)).astype(int)
 
 
-def clip(
-    split: str,
-    index: int,
-    pool: scenes.Scans,
-    *,
-    frames: int = FRAMES,
-    objects: int = OBJECTS,
-    bars: int = BARS,
-    seed: int = scenes.SEED,
-) -> dict[str, np.ndarray]:
-    """Clip number `index` of a split.
+def clip(split: str, index: int, pool: scenes.Scans) -> dict[str, np.ndarray]:
+    """Clip number `index` of a split, "train" or "test".
+
+    Where two of its digits meet, the later one is in front.
 
     Args:
-      split: "train" or "test".
-      index: at least 0.
-      pool: scans to draw from.
-      frames: T.
-      objects: M; where two meet, the later one is in front.
-      bars: upright bars in front of all, which stay in place.
-      seed: of all draws.
+      split, index, pool: as in `scenes.scene`.
 
     Returns:
       frames: uint8 [T, 48, 48, 1].
@@ -57,21 +42,21 @@ def clip(
       hidden: float32 [T, M], the share of its ink that is behind something.
       labels: int [M].
     """
-    rng = np.random.default_rng([seed, ("train", "test").index(split), index])
+    rng = np.random.default_rng([0, ("train", "test").index(split), index])
     side = scenes.SIDE
-    digits = [scenes.draw_digit(rng, pool, SIDES) for _ in range(objects)]
-    tracks = [track(rng, d.image.shape, side, frames) for d in digits]
-    widths = rng.integers(WIDTHS[0], WIDTHS[1] + 1, bars)
+    digits = [scenes.draw_digit(rng, pool, SIDES) for _ in range(OBJECTS)]
+    tracks = [track(rng, d.image.shape, side) for d in digits]
+    widths = rng.integers(WIDTHS[0], WIDTHS[1] + 1, BARS)
     lefts = _bars(rng, widths, side)
     cover = np.zeros((side, side), bool)
     for left, width in zip(lefts, widths, strict=True):
         cover[:, left : left + width] = True
     texture = rng.integers(70, 150, (side, side)).astype(np.uint8)
-    pictures = np.zeros((frames, side, side), np.uint8)
+    pictures = np.zeros((FRAMES, side, side), np.uint8)
     masks = np.zeros_like(pictures)
-    boxes = np.zeros((frames, objects, 4), np.float32)
-    hidden = np.zeros((frames, objects), np.float32)
-    for t in range(frames):
+    boxes = np.zeros((FRAMES, OBJECTS, 4), np.float32)
+    hidden = np.zeros((FRAMES, OBJECTS), np.float32)
+    for t in range(FRAMES):
         canvas = rng.integers(0, scenes.NOISE + 1, (side, side)).astype(np.uint8)
         owner = np.full((side, side), -1)
         for k, (digit, path) in enumerate(zip(digits, tracks, strict=True)):

@@ -158,7 +158,7 @@ def _printed(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def line(
-    split: str, index: int, fonts: list[Font], seed: int = 0, *, paged: float = 0.0
+    split: str, index: int, fonts: list[Font], *, paged: float = 0.0
 ) -> tuple[np.ndarray, str, Font]:
     """Line number `index` of a split.
 
@@ -166,14 +166,13 @@ def line(
       split: one of `SPLITS`.
       index: at least 0.
       fonts: of the split, as `fonts_of` gives them.
-      seed: of all draws.
       paged: the odds that there are other lines around it; above 0, its letters and
         marks are also those of `fonts.LATIN`, where the font has them.
 
     Returns:
       (uint8 [32, W], its text, the font).
     """
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    rng = np.random.default_rng([0, SPLITS.index(split), index])
     family = rng.choice(sorted({font.family for font in fonts}))
     styles = [font for font in fonts if font.family == family]
     font = styles[int(rng.integers(len(styles)))]

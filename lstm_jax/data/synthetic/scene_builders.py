@@ -8,25 +8,12 @@ import tensorflow_datasets as tfds
 
 from lstm_jax.data.catalog import OWN
 from lstm_jax.data.synthetic import occluded, scenes
+from lstm_jax.data.synthetic.own import DIGITS, SCANS, OwnBuilder
 
-DIGITS = tuple("0123456789")
 NUMBERS = {"train": 12_000, "test": 500}
 CLIPS = {"train": 3_000, "test": 200}
 MASKED = dict(objects=(1, 3), sides=(15, 20), pieces=5)
 BOXED = dict(objects=(0, 4), sides=(14, 20), pieces=4)
-_CITATION = """\
-E. Alpaydin, C. Kaynak: Optical Recognition of Handwritten Digits, UCI Machine Learning
-Repository, 1998, doi:10.24432/C50P49; the test part, as scikit-learn ships it."""
-
-
-def _info(builder: Any, **features: Any) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-        builder=builder,
-        description=builder.__doc__,
-        features=tfds.features.FeaturesDict(features),
-        citation=_CITATION,
-        disable_shuffling=True,  # they are drawn at random already
-    )
 
 
 def _boxes(boxes: np.ndarray, labels: np.ndarray) -> list[dict]:
@@ -39,7 +26,7 @@ def _boxes(boxes: np.ndarray, labels: np.ndarray) -> list[dict]:
 
 with tfds.core.registered.skip_registration():
 
-    class DigitsMasks(tfds.core.GeneratorBasedBuilder):
+    class DigitsMasks(OwnBuilder):
         """One to three scanned digits on a cluttered canvas of 48x48, with masks.
 
         12,000 pictures to train on and 500 to test on. A mask is 0 on the background
@@ -48,20 +35,20 @@ with tfds.core.registered.skip_registration():
 
         name = "digits_masks"
         VERSION = tfds.core.Version(OWN["digits_masks"])
+        citation = SCANS
 
-        def _info(self) -> tfds.core.DatasetInfo:
+        def features(self) -> dict[str, Any]:
             shape = (scenes.SIDE, scenes.SIDE, 1)
             classes = tfds.features.ClassLabel(names=("background", *DIGITS))
-            return _info(
-                self,
+            return dict(
                 image=tfds.features.Image(shape=shape),
                 segmentation_mask=tfds.features.LabeledImage(
                     labels=classes.names, shape=shape
                 ),
             )
 
-        def _split_generators(self, dl_manager: Any) -> dict:
-            return {k: self._generate_examples(k, n) for k, n in NUMBERS.items()}
+        def parts(self) -> dict[str, int]:
+            return NUMBERS
 
         def _generate_examples(self, split: str, number: int) -> Iterator:
             pool = scenes.scans_of(split)
@@ -72,7 +59,7 @@ with tfds.core.registered.skip_registration():
                     {"image": drawn["image"], "segmentation_mask": drawn["mask"]},
                 )
 
-    class DigitsBoxes(tfds.core.GeneratorBasedBuilder):
+    class DigitsBoxes(OwnBuilder):
         """None to four scanned digits on a cluttered canvas of 48x48, with boxes.
 
         12,000 pictures to train on and 500 to test on. A box is that of the ink.
@@ -80,20 +67,20 @@ with tfds.core.registered.skip_registration():
 
         name = "digits_boxes"
         VERSION = tfds.core.Version(OWN["digits_boxes"])
+        citation = SCANS
 
-        def _info(self) -> tfds.core.DatasetInfo:
+        def features(self) -> dict[str, Any]:
             box = {
                 "bbox": tfds.features.BBoxFeature(),
                 "label": tfds.features.ClassLabel(names=DIGITS),
             }
-            return _info(
-                self,
+            return dict(
                 image=tfds.features.Image(shape=(scenes.SIDE, scenes.SIDE, 1)),
                 objects=tfds.features.Sequence(box),
             )
 
-        def _split_generators(self, dl_manager: Any) -> dict:
-            return {k: self._generate_examples(k, n) for k, n in NUMBERS.items()}
+        def parts(self) -> dict[str, int]:
+            return NUMBERS
 
         def _generate_examples(self, split: str, number: int) -> Iterator:
             pool = scenes.scans_of(split)
@@ -107,7 +94,7 @@ with tfds.core.registered.skip_registration():
                     },
                 )
 
-    class MovingDigitsBoxes(tfds.core.GeneratorBasedBuilder):
+    class MovingDigitsBoxes(OwnBuilder):
         """Two scanned digits that move behind bars, with boxes: frames of 48x48.
 
         3,000 clips to train on and 200 to test on, of 12 frames. The bars hide what is
@@ -118,12 +105,12 @@ with tfds.core.registered.skip_registration():
 
         name = "moving_digits_boxes"
         VERSION = tfds.core.Version(OWN["moving_digits_boxes"])
+        citation = SCANS
 
-        def _info(self) -> tfds.core.DatasetInfo:
+        def features(self) -> dict[str, Any]:
             t, side, m = occluded.FRAMES, scenes.SIDE, occluded.OBJECTS
             tensor = tfds.features.Tensor
-            return _info(
-                self,
+            return dict(
                 frames=tensor(
                     shape=(t, side, side, 1), dtype=np.uint8, encoding="bytes"
                 ),
@@ -137,17 +124,10 @@ with tfds.core.registered.skip_registration():
                 ),
             )
 
-        def _split_generators(self, dl_manager: Any) -> dict:
-            return {k: self._generate_examples(k, n) for k, n in CLIPS.items()}
+        def parts(self) -> dict[str, int]:
+            return CLIPS
 
         def _generate_examples(self, split: str, number: int) -> Iterator:
             pool = scenes.scans_of(split)
             for index in range(number):
                 yield index, occluded.clip(split, index, pool)
-
-
-BUILDERS = {
-    "digits_masks": DigitsMasks,
-    "digits_boxes": DigitsBoxes,
-    "moving_digits_boxes": MovingDigitsBoxes,
-}

@@ -14,16 +14,28 @@ import sys
 import uuid
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstm_jax.data.cache import cached, written_beside
 from lstm_jax.data.catalog import LINES, MORE, OWN, SCENES, STOCK, VIDEOS
 from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
+from lstm_jax.data.files.tables import fingerprint
 from lstm_jax.data.splits import split_indices
 
 _FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+
+
+class _Asked(NamedTuple):
+    """A set by name, as a person wants it; `label` is what errors call it."""
+
+    name: str
+    config: str  # "": the default one
+    label: str
+    root: Path
+    manual_dir: Path | None
+    target_type: str = "labels"
 
 
 def load_named(
@@ -43,14 +55,9 @@ def load_named(
     Args:
       source: `name` or `name/config`; `-` and `_` in the name are the same.
       root: the cache folder.
-      manual_dir: folder of files fetched by hand.
-      size: square side to resize to, pixels; None keeps the size.
-      validation: share carved out of train where the set has no validation split.
-      seed: of that draw.
+      manual_dir, size, validation, seed, sampling: as in `load`.
       frames: of stock clips, T; None: as many as all have, else 16.
-      sampling: of stock clips, as in `pick_steps`.
-      target_type: "labels" | "masks" | "boxes" | "text"; one of our sets of scenes or
-        lines gives what it has.
+      target_type: as in `load`; one of our sets of scenes or lines gives what it has.
 
     Raises:
       DataError: unknown set, no network, a set of another kind, or one that cannot be
@@ -69,9 +76,8 @@ def load_named(
         raise DataError(
             f"{label}: no lines of text; the sets that have them: {', '.join(LINES)}"
         )
-    arrays, facts, origin = _arrays(
-        name, config, label, root, manual_dir, size, *options, target_type
-    )
+    asked = _Asked(name, config, label, root, manual_dir, target_type)
+    arrays, facts, origin = _arrays(asked, size, *options)
     splits = {
         split: Split(*(arrays.get(f"{split}_{part}") for part in Split._fields))
         for split in (*SPLITS, *MORE)
@@ -87,23 +93,16 @@ def load_named(
 
 
 def _arrays(
-    name: str,
-    config: str,
-    label: str,
-    root: Path,
-    manual_dir: Path | None,
-    size: int | None,
-    frames: int | None = None,
-    sampling: str = "spread",
-    target_type: str = "labels",
+    asked: _Asked, size: int | None, frames: int | None = None, sampling: str = "spread"
 ) -> tuple[dict[str, np.ndarray], dict, dict]:
     """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
+    name, config, label, root, manual_dir, target_type = asked
     drawn = _fonts_there() if name in LINES and config == "all" else ""
     home = root / "tfds" / (label.replace("/", "@") + drawn)
     origin = _origin(home)
     old = origin and origin["version"] != OWN.get(name, origin["version"])
     if origin is None or old or _differs(origin, manual_dir):
-        _prepare(name, config, label, home, manual_dir, root, target_type)
+        _prepare(asked, home)
         origin = _origin(home)
     sampled = [frames, sampling] if (frames, sampling) != (None, "spread") else []
     sampled += [target_type] if target_type != "labels" else []
@@ -113,7 +112,7 @@ def _arrays(
         from lstm_jax.data.tfds.preparing import tfds_stubs
 
         with tfds_stubs():
-            builder = _builder(name, config, label, home, target_type)
+            builder = _builder(asked, home)
         if name in LINES:
             from lstm_jax.data.synthetic import line_builder
 
@@ -123,13 +122,8 @@ def _arrays(
         return decoding.decode_all(builder, label, size, frames, sampling, folder)
 
     slot = "-".join(str(part) for part in (label + drawn, size, *sampled) if part)
-    arrays, facts = cached(
-        root,
-        slot,
-        [_FORMAT, origin, size, *sampled],
-        decode_all,
-    )
-    return arrays, facts, origin
+    key = [_FORMAT, origin, size, *sampled]
+    return *cached(root, slot, key, decode_all), origin
 
 
 def _fonts_there() -> str:
@@ -150,14 +144,14 @@ def _config_of_ours(name: str, config: str) -> str:
     return "" if config == known[0] else config
 
 
-def _stills(
-    config: str, label: str, root: Path, manual_dir: Path | None
-) -> tuple[Any, dict[str, list[int]], list[str]]:
+def _stills(asked: _Asked) -> tuple[Any, dict[str, list[int]], list[str]]:
     """The pictures that a set of videos moves; stamps of their files; notes."""
     from lstm_jax.data.synthetic import moving
 
+    config, manual_dir = asked.config, asked.manual_dir
     if config in STOCK:
-        arrays, _, origin = _arrays(config, "", config, root, manual_dir, None)
+        stock = _Asked(config, "", config, asked.root, manual_dir)
+        arrays, _, origin = _arrays(stock, None)
         return moving.image_stills(arrays), origin["manual"], origin["notes"]
     if config != "scans":
         return moving.digit_stills(), {}, []
@@ -165,9 +159,9 @@ def _stills(
     if manual_dir is None or not path.is_file():
         looked = f" (it is not in {manual_dir})" if manual_dir else ""
         raise DataError(
-            f"{label}: moves the 5,000 digits of OpenCV's documentation, the file "
-            f"{path.name}{looked}; Debian's package opencv-doc has it. Give the folder "
-            "that holds it as --data.manual-dir=DIR"
+            f"{asked.label}: moves the 5,000 digits of OpenCV's documentation, the "
+            f"file {path.name}{looked}; Debian's package opencv-doc has it. Give the "
+            "folder that holds it as --data.manual-dir=DIR"
         )
     return moving.scan_stills(path), _fingerprints({path.name: path}), []
 
@@ -243,34 +237,22 @@ def _differs(origin: dict, manual_dir: Path | None) -> bool:
 
 
 def _fingerprints(files: dict[str, Path]) -> dict[str, list[int]]:
-    stats = {name: path.stat() for name, path in sorted(files.items())}
-    return {name: [s.st_size, s.st_mtime_ns] for name, s in stats.items()}
+    return {name: fingerprint(path) for name, path in sorted(files.items())}
 
 
-def _builder(
-    name: str, config: str, label: str, data_dir: Path, target_type: str = "labels"
-) -> Any:
+def _builder(asked: _Asked, data_dir: Path) -> Any:
     """The tfds builder of a name, over `data_dir`, its features checked."""
+    name, config, label = asked[:3]
     tfds = _import_tfds()
     if name in OWN:
-        from lstm_jax.data.synthetic import digits, moving
+        from lstm_jax.data.synthetic.builders import BUILDERS
 
         options = dict(data_dir=data_dir, file_format="array_record")
-        if name in VIDEOS:
-            config = config or VIDEOS[name][0]
-            return moving.BUILDERS[name](config=config, **options)
-        if name in LINES:
-            from lstm_jax.data.synthetic import line_builder
-
-            config = config or LINES[name][0]
-            return line_builder.BUILDERS[name](config=config, **options)
-        if config:
+        if configs := (VIDEOS | LINES).get(name):
+            options["config"] = config or configs[0]
+        elif config:
             raise DataError(f"{label}: {name} has no configs; say {name}")
-        if name in SCENES:
-            from lstm_jax.data.synthetic import scene_builders
-
-            return scene_builders.BUILDERS[name](**options)
-        return digits.BUILDERS[name](**options)
+        return BUILDERS[name](**options)
     from lstm_jax.data.tfds.named_clips import REFUSED
 
     if name in REFUSED:
@@ -298,7 +280,7 @@ def _builder(
         raise
     except Exception as error:  # builders differ; whatever one raises is told
         raise _cannot(label, error) from error
-    _check_features(label, features, target_type)
+    _check_features(label, features, asked.target_type)
     return builder
 
 
@@ -330,28 +312,21 @@ def _examples() -> str:
     return ", ".join((*images, *STOCK, *VIDEOS))
 
 
-def _prepare(
-    name: str,
-    config: str,
-    label: str,
-    home: Path,
-    manual_dir: Path | None,
-    root: Path,
-    target_type: str,
-) -> None:
+def _prepare(asked: _Asked, home: Path) -> None:
     """Make a set's array_record files in `home`, or leave nothing."""
     tfds = _import_tfds()
     from lstm_jax.data.tfds.preparing import without_tensorflow
 
+    label, manual_dir = asked.label, asked.manual_dir
     stills, stamps, notes = None, {}, []
-    if name in VIDEOS:
-        stills, stamps, notes = _stills(config, label, root, manual_dir)
+    if asked.name in VIDEOS:
+        stills, stamps, notes = _stills(asked)
     with written_beside(home) as beside:
         work = beside / "downloads"
         work.mkdir()
         chatter = contextlib.redirect_stdout(io.StringIO())
         with chatter, without_tensorflow(manual_dir, work) as trace:
-            builder = _builder(name, config, label, beside, target_type)
+            builder = _builder(asked, beside)
             if stills is not None:
                 builder.stills = stills
             options = tfds.download.DownloadConfig(

@@ -9,9 +9,10 @@ import numpy as np
 from PIL import Image
 
 from lstm_jax.data.boxes import table
-from lstm_jax.data.catalog import OWN, VIDEOS
-from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError
+from lstm_jax.data.catalog import OWN
+from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, DataError, check_size, sides
 from lstm_jax.data.files.images import decode, decode_mask
+from lstm_jax.data.tfds.splits import numbers_of, read_blocks
 from lstm_jax.targets import VOID
 
 FALLBACK_SIZE = 32
@@ -34,37 +35,18 @@ def decode_all(
 
         if find_frames(features):
             return decode_clips(builder, label, frames, sampling, size, folder, LARGEST)
-    source = "frames" if name in VIDEOS else "image"
-    steps, shape = _shape(features[source].shape, size, FALLBACK_SIZE, notes)
-    numbers = _numbers(builder, label, (*steps, *shape), notes)
-    height, width = shape[:2]
     if name == "emnist":
         notes.append("emnist stores its images transposed: turned upright here")
-    skip = {} if steps else {"image": _skip()}
     key = next(k for k in ("label", "target", "velocities") if k in features)
-    for split in SPLITS:
-        if not numbers.get(split):
-            continue
-        n = numbers[split]
-        path = folder / f"{split}_inputs.npy"
-        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *steps, *shape))
-        targets = []
-        for i, example in _examples(builder, split, n, skip):
-            if steps:
-                inputs[i] = _resized(example["frames"], height, width)
-            else:
-                file = io.BytesIO(example["image"])
-                image = decode(file, shape, f"{label} {split} {i}")
-                inputs[i] = image.swapaxes(0, 1) if name == "emnist" else image
-            targets.append(example[key])
-        inputs.flush()
-        dtype = np.int32 if key == "label" else np.float32
-        targets = np.asarray(targets, dtype)
+    dtype = np.int32 if key == "label" else np.float32
+    for split, _, examples in _decoded(
+        builder, label, size, FALLBACK_SIZE, notes, folder, {}
+    ):
+        targets = np.asarray([example[key] for _, example in examples], dtype)
         if key != "label":
-            targets = targets.reshape(n, -1)
-        if key == "label" and (targets < 0).any():  # a contest's unlabelled split
-            del inputs
-            path.unlink()
+            targets = targets.reshape(len(targets), -1)
+        elif (targets < 0).any():  # a contest's unlabelled split
+            (folder / f"{split}_inputs.npy").unlink()
             continue
         np.save(folder / f"{split}_targets.npy", targets)
     classes = features["label"].names if "label" in features else []
@@ -78,24 +60,13 @@ def decode_scenes(
     features, notes, name = builder.info.features, [], builder.name
     classes = _scene_classes(name, features, target_type, label)
     clips = "frames" in features
-    source = "frames" if clips else "image"
-    steps, shape = _shape(features[source].shape, size, SCENE_SIZE, notes)
-    numbers = _numbers(builder, label, (*steps, *shape), notes)
-    skip = {} if clips else {"image": _skip()}
-    if target_type == "masks" and not clips:
-        skip["segmentation_mask"] = _skip()
-    for split in SPLITS:
-        if not numbers.get(split):
-            continue
-        n, rows = numbers[split], []
-        path = folder / f"{split}_inputs.npy"
-        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, (n, *steps, *shape))
-        for i, example in _examples(builder, split, n, skip):
-            where = f"{label} {split} {i}"
-            if clips:
-                inputs[i] = _resized(example["frames"], *shape[:2])
-            else:
-                inputs[i] = decode(io.BytesIO(example["image"]), shape, where)
+    masks = target_type == "masks" and not clips
+    skip = {"segmentation_mask": _skip()} if masks else {}
+    for split, shape, examples in _decoded(
+        builder, label, size, SCENE_SIZE, notes, folder, skip
+    ):
+        rows = []
+        for where, example in examples:
             if target_type == "boxes":
                 rows.append(_boxes(example, shape, features))
             elif clips:
@@ -106,7 +77,6 @@ def decode_scenes(
                 if name in TRIMAPS:
                     mask = _classes_of(mask, TRIMAPS[name].values())
                 rows.append(mask)
-        inputs.flush()
         if target_type == "boxes" and not clips:
             most = max(1, *(len(r["labels"]) for r in rows))
             rows = [table(r["boxes"], r["labels"], most, **r["more"]) for r in rows]
@@ -172,44 +142,46 @@ def _boxes(example: dict, shape: tuple[int, ...], features: Any) -> Any:
     }
 
 
-def _shape(found: tuple, size: int | None, fallback: int, notes: list[str]):
-    """((T,) or (), (H, W, C)) to decode to."""
-    *steps, height, width, channels = found
-    if size:
-        height = width = size
-    elif height is None or width is None:
-        height = width = fallback
-        notes.append(
-            f"pictures of several sizes: all resized to {height}x{width} "
-            "(--data.size=N for another)"
-        )
-    return tuple(steps), (height, width, 1 if channels == 1 else 3)
+def _decoded(
+    builder: Any,
+    label: str,
+    size: int | None,
+    fallback: int,
+    notes: list[str],
+    folder: Path,
+    skip: dict,
+) -> Iterator[tuple[str, tuple[int, ...], Iterator]]:
+    """Splits with their (H, W, C) and their examples.
 
+    Taking the examples, (what an error names, example), writes SPLIT_inputs.npy.
+    """
+    features = builder.info.features
+    clips = builder.name in OWN and "frames" in features
+    *steps, height, width, channels = features["frames" if clips else "image"].shape
+    known, told = (height, width), "pictures of several sizes"
+    height, width = sides(known, size, fallback, told, notes)
+    shape = height, width, 1 if channels == 1 else 3
+    numbers = numbers_of(builder, label, notes)
+    total = sum(numbers.values()) * int(np.prod((*steps, *shape)))
+    what = f"images at {height}x{width}"
+    check_size(label, total, what, LARGEST, "give a smaller --data.size")
+    skip = skip if clips else {"image": _skip()} | skip
 
-def _numbers(builder: Any, label: str, shape: tuple, notes: list[str]) -> dict:
-    """Examples by split; notes splits that are not used."""
-    numbers = {s: i.num_examples for s, i in builder.info.splits.items()}
-    if "train" not in numbers:
-        raise DataError(f"{label}: has no train split, only {', '.join(numbers)}")
-    total = sum(numbers.get(s, 0) for s in SPLITS) * int(np.prod(shape))
-    if total > LARGEST:
-        raise DataError(
-            f"{label}: {total / 2**30:.0f} GiB of images at {shape[-3]}x{shape[-2]}, "
-            f"over the {LARGEST >> 30} GiB that are held decoded; give a smaller "
-            "--data.size"
-        )
-    other = [s for s in numbers if s not in SPLITS]
-    if other:
-        notes.append(f"not used: the split {', '.join(other)}")
-    return numbers
+    def examples(split: str, n: int) -> Iterator[tuple[str, dict]]:
+        path, whole = folder / f"{split}_inputs.npy", (n, *steps, *shape)
+        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, whole)
+        for i, example in read_blocks(builder.as_data_source(split, decoders=skip)):
+            where = f"{label} {split} {i}"
+            if clips:
+                inputs[i] = _resized(example["frames"], height, width)
+            else:
+                image = decode(io.BytesIO(example["image"]), shape, where)
+                inputs[i] = image.swapaxes(0, 1) if builder.name == "emnist" else image
+            yield where, example
+        inputs.flush()
 
-
-def _examples(builder: Any, split: str, n: int, skip: dict) -> Iterator:
-    """(number, example); reading in blocks is four times as fast."""
-    stored = builder.as_data_source(split, decoders=skip)
-    for start in range(0, n, 256):
-        block = range(start, min(start + 256, n))
-        yield from zip(block, stored.__getitems__(block), strict=True)
+    for split, n in numbers.items():
+        yield split, shape, examples(split, n)
 
 
 def _skip() -> Any:

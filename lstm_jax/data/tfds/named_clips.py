@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lstm_jax.data.dataset import SPLITS, DataError
+from lstm_jax.data.dataset import DataError, check_size, sides
 from lstm_jax.data.files.clip_files import pick_steps
 from lstm_jax.data.files.images import decode
+from lstm_jax.data.tfds.splits import numbers_of, read_blocks
 
 _FRAMES = 16
 _FALLBACK_SIZE = 64
@@ -120,9 +121,7 @@ def decode_clips(
     Args:
       builder: prepared; its features have frames.
       label: what an error names.
-      frames: T; None: as many as all clips have, else 16.
-      sampling: as in `pick_steps`.
-      size: square side to resize to, pixels; None keeps what all have, else 64.
+      frames, sampling, size: as in `load_named`; where sizes differ, None is 64.
       folder: to write into.
       largest: bytes that the decoded clips may take.
 
@@ -136,42 +135,25 @@ def decode_clips(
     found = find_frames(features)
     steps, height, width, channels = found.shape
     steps = frames or steps or _FRAMES
-    if size:
-        height = width = size
-    elif height is None or width is None:
-        height = width = _FALLBACK_SIZE
-        notes.append(
-            f"frames of several sizes: all resized to {height}x{width} "
-            "(--data.size=N for another)"
-        )
+    known, told = (height, width), "frames of several sizes"
+    height, width = sides(known, size, _FALLBACK_SIZE, told, notes)
     shape = (height, width, 1 if channels == 1 else 3)
     if found.others:
         notes.append(
             f"clips are its {'/'.join(found.path)}; not used: {', '.join(found.others)}"
         )
-    numbers = {s: i.num_examples for s, i in builder.info.splits.items()}
-    if not numbers.get("train"):
-        raise DataError(f"{label}: has no train split, only {', '.join(numbers)}")
-    other = [s for s in numbers if s not in SPLITS]
-    if other:
-        notes.append(f"not used: the split {', '.join(other)}")
+    rows = numbers_of(builder, label, notes)
     stored = {
         split: builder.as_data_source(split, decoders=_undecoded(features))
-        for split in SPLITS
-        if numbers.get(split)
+        for split in rows
     }
-    rows = {split: numbers[split] for split in stored}
     if sampling == "windows":
         for split, source in stored.items():
             totals = (len(files) for _, files, _ in _read(label, found, split, source))
             rows[split] = sum(-(-total // steps) for total in totals)
     needed = sum(rows.values()) * steps * int(np.prod(shape))
-    if needed > largest:
-        raise DataError(
-            f"{label}: {needed / 2**30:.0f} GiB of {steps} frames of {height}x{width}, "
-            f"over the {largest >> 30} GiB that are held decoded; give a smaller "
-            "--data.size or --data.frames"
-        )
+    remedy = "give a smaller --data.size or --data.frames"
+    check_size(label, needed, f"{steps} frames of {height}x{width}", largest, remedy)
     shorter = False
     for split, source in stored.items():
         arrays = {
@@ -208,12 +190,10 @@ def decode_clips(
 
 def _read(label: str, found: Frames, split: str, source: Any) -> Iterator:
     """(number, its frames' files, class or -1) of every clip of a split."""
-    for start in range(0, len(source), _AT_ONCE):
-        block = range(start, min(start + _AT_ONCE, len(source)))
-        for number, example in zip(block, source.__getitems__(block), strict=True):
-            files = example
-            for key in found.path:
-                files = files[key]
-            if not len(files):
-                raise DataError(f"{label}: clip {number} of {split} has no frames")
-            yield number, files, example[found.label] if found.label else -1
+    for number, example in read_blocks(source, _AT_ONCE):
+        files = example
+        for key in found.path:
+            files = files[key]
+        if not len(files):
+            raise DataError(f"{label}: clip {number} of {split} has no frames")
+        yield number, files, example[found.label] if found.label else -1

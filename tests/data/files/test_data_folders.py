@@ -223,7 +223,7 @@ def test_a_picture_listed_twice_stays_in_one_split(tmp_path, cache):
         ("", [], "no column 'path', 'label'"),
         ("path,label", [], "no rows below the column names"),
         ("path,label", ["0.png"], "row 2 has 1 cells, the first has 2"),
-        ("path,label", ["0.png,"], "entry 1 has an empty path or label"),
+        ("path,label", ["0.png,"], "entry 1 has an empty label"),
         ("path,label", ["0.png,1.5", "1.png,nan"], "'nan' is not a finite number"),
         ("path,label,split", ["0.png,a,dev"], "split 'dev'; wanted is train"),
         (

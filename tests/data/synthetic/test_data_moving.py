@@ -13,6 +13,7 @@ from PIL import Image
 
 from lstm_jax.data import DataError, load
 from lstm_jax.data.synthetic import moving
+from lstm_jax.data.synthetic.builders import BUILDERS
 from lstm_jax.data.tfds import builders, preparing
 
 ROOT = Path(__file__).parents[3]
@@ -265,8 +266,8 @@ def test_moving_digit_by_content_and_by_motion_shows_the_same_videos(cache, stil
 
 
 def test_the_configs_that_are_refused_or_taken_are_those_of_the_builders():
-    for name, builder in moving.BUILDERS.items():
-        assert tuple(c.name for c in builder.BUILDER_CONFIGS) == builders.VIDEOS[name]
+    for name, configs in builders.VIDEOS.items():
+        assert tuple(c.name for c in BUILDERS[name].BUILDER_CONFIGS) == configs
 
 
 def write_idx(folder, seed=0):

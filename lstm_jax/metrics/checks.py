@@ -1,0 +1,13 @@
+"""Checks of predictions before they are scored."""
+
+import numpy as np
+
+
+def check_finite(task: str, finite, what: str = "predictions") -> None:
+    """Refuses predictions of which some are not `finite`, bool [N]."""
+    if bad := int(np.sum(~finite)):
+        raise ValueError(
+            f"{task}: {bad} of {len(finite)} {what} hold NaN or infinity; the "
+            "parameters have diverged: use an earlier checkpoint or train again with a "
+            "lower learning rate"
+        )

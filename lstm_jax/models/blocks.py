@@ -1,0 +1,137 @@
+"""Parts that several models are built of."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lstm_jax.cell import Cell, at_least_float32
+from lstm_jax.cells.convolve import convolve
+from lstm_jax.unroll import unroll
+
+EPSILON = 1e-5  # added to the variances of the group norm
+
+
+def conv(features: int, kernel_size: tuple[int, int], **options: Any) -> nn.Conv:
+    """Flax's layer by a convolution whose gradient is fast within a loop, too."""
+
+    def run(x, w, stride, padding, *_, rhs_dilation, **__):
+        return convolve(x, w, stride, padding, rhs_dilation).astype(x.dtype)
+
+    return nn.Conv(features, kernel_size, conv_general_dilated=run, **options)
+
+
+class Convolutions(nn.Module):
+    """Two 3x3 convolutions of one width, each with a group norm and a ReLU."""
+
+    width: int
+    number: int = 2
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, H, W, C] -> [B, H, W, width]`."""
+        for k in range(self.number):
+            x = conv(self.width, (3, 3), dtype=self.dtype, name=f"conv_{k}")(x)
+            groups = _groups(self.width)
+            x = nn.relu(nn.GroupNorm(groups, dtype=self.dtype, name=f"norm_{k}")(x))
+        return x
+
+
+def _groups(width: int) -> int:
+    """Groups of about eight channels."""
+    return next(n for n in range(max(width // 8, 1), 0, -1) if width % n == 0)
+
+
+def across_frames(
+    memory: Cell, params: Any, x: jax.Array, clips: tuple[int, int], **options
+) -> jax.Array:
+    """A memory over the maps of frames, which lie folded into the batch.
+
+    Args:
+      memory, params: a cell over images.
+      x: `[B T, h, w, C]`.
+      clips: (B, T).
+      **options: of `unroll`.
+
+    Returns:
+      `[B T, h, w, D]`.
+    """
+    xs = x.reshape(*clips, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
+    ys = unroll(memory, params, xs, **options).ys
+    return ys.swapaxes(0, 1).reshape(-1, *ys.shape[2:])
+
+
+def to_patches(clips: jax.Array, patch: int) -> jax.Array:
+    """`[B, T, H, W, C] -> [B, T, H/p, W/p, p p C]`: space becomes channels."""
+    b, t, h, w, c = clips.shape
+    if h % patch or w % patch:
+        raise ValueError(
+            f"frames are {h}x{w}, which patch={patch} does not divide; choose another"
+        )
+    clips = clips.reshape(b, t, h // patch, patch, w // patch, patch, c)
+    clips = clips.transpose(0, 1, 2, 4, 3, 5, 6)
+    return clips.reshape(b, t, h // patch, w // patch, -1)
+
+
+def from_patches(patches: jax.Array, patch: int) -> jax.Array:
+    """The inverse of `to_patches`."""
+    b, t, h, w, c = patches.shape
+    patches = patches.reshape(b, t, h, w, patch, patch, -1)
+    patches = patches.transpose(0, 1, 2, 4, 3, 5, 6)
+    return patches.reshape(b, t, h * patch, w * patch, -1)
+
+
+def masked(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """`[B, H, W, C]`, zero from column `lengths [B]` on, or for each of B several."""
+    if lengths is None:
+        return x
+    inside = jnp.arange(x.shape[2], dtype=lengths.dtype) < lengths[:, None]
+    return jnp.where(inside[:, None, :, None], x, jnp.zeros((), x.dtype))
+
+
+def widened(x: jax.Array) -> jax.Array:
+    """At least float32."""
+    return x.astype(at_least_float32(x.dtype))
+
+
+class Norm(nn.Module):
+    """A group norm whose statistics are those of the valid columns.
+
+    Attributes:
+      groups: the channels of one group share a mean and a variance.
+    """
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
+        """`[B, H, W, C]`, zero past `lengths [B]`, to the same shape."""
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        wide = widened(x)
+        b, h, w, c = wide.shape
+        inside = jnp.ones((b, w), bool)
+        if lengths is not None:
+            inside = jnp.arange(w, dtype=lengths.dtype) < lengths[:, None]
+        inside = inside[:, None, :, None].astype(wide.dtype)
+        count = jnp.maximum(inside.sum((1, 2, 3)), 1) * (h * c // self.groups)
+
+        def mean(values):  # of each channel's group, [B, 1, 1, C]
+            sums = (values * inside).sum((1, 2))  # of channels first: they lie together
+            sums = sums.reshape(b, self.groups, -1).sum(-1) / count[:, None]
+            return jnp.repeat(sums, c // self.groups, axis=-1)[:, None, None]
+
+        centered = wide - mean(wide)
+        scale = scale.astype(wide.dtype) * jax.lax.rsqrt(mean(centered**2) + EPSILON)
+        y = centered * scale
+        return (y + bias.astype(wide.dtype)).astype(x.dtype)
+
+
+def surely_blank(logits: jax.Array, lengths: jax.Array) -> jax.Array:
+    """Logits `[B, T, K]` that say blank, index 0, from step `lengths [B]` on."""
+    steps = jnp.arange(logits.shape[1], dtype=lengths.dtype)
+    inside = steps < lengths[:, None]
+    blank = jnp.where(jnp.arange(logits.shape[2]) == 0, 0.0, -jnp.inf)
+    return jnp.where(inside[..., None], logits, blank.astype(logits.dtype))
