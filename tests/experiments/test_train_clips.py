@@ -257,7 +257,7 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path, ca
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"task": "classification"}, "do not go together"),
+        ({"model": "classifier"}, "forecasting has encoder_forecaster and"),
         ({"model__patch": 5}, "does not divide"),
         ({"task__horizon": 20}, "leaves none to read"),
         ({"task__loss": "huber"}, "huber"),
