@@ -20,6 +20,9 @@ from experiments.options import Config, Plateau
 from experiments.presets import PRESETS
 from experiments.tasks import TASKS
 
+# What a logger needs.
+_PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
+
 
 def preset(name: str) -> Config:
     """The configuration of that name."""
@@ -206,11 +209,12 @@ def check(config: Config) -> Config:
             "apart; use --parallel=jit"
         )
     _check_folds(config)
-    if config.tensorboard and importlib.util.find_spec("tensorboardX") is None:
-        raise UsageError(
-            "tensorboard is asked for, but tensorboardX is not installed: "
-            "pip install tensorboardX"
-        )
+    for flag, package in _PACKAGES.items():
+        if getattr(config, flag) and importlib.util.find_spec(package) is None:
+            raise UsageError(
+                f"{flag} is asked for, but {package} is not installed: "
+                f"pip install {package}"
+            )
     where = {
         "coordinator": config.coordinator,
         "processes": config.processes,

@@ -1,7 +1,12 @@
 """A person's mistake, and how an error is told on the command line."""
 
+import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+
+# The exit code of a run that was told to stop: the same line goes on (EX_TEMPFAIL).
+STOPPED = 75
 
 
 class UsageError(ValueError):
@@ -19,3 +24,30 @@ def explain(error: BaseException) -> str:
     if found_by_us or isinstance(error, OSError):
         return f"error: {error}"
     return "".join(traceback.format_exception(error)).rstrip()
+
+
+def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
+    """Calls a command that trains, and says how it ended.
+
+    Args:
+      command: what it does.
+      interrupted: a line for Ctrl-C where there is nothing to save.
+
+    Returns:
+      What `command` returns, or 0; 2 after one clear message; 75 if SIGTERM, 130 if
+      Ctrl-C stopped it.
+    """
+    try:
+        return command() or 0
+    except KeyboardInterrupt:
+        print(interrupted)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        from lstm_jax import training
+
+        if isinstance(error, training.Stopped):
+            print(error)
+            return STOPPED if error.signal == "SIGTERM" else 130
+        print(training.lost_process(error) or explain(error), file=sys.stderr)
+        training.leave_processes(2)
+        return 2

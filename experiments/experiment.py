@@ -5,12 +5,14 @@ finder, reports, prediction and export.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from experiments import augmentation, optimization
 from experiments.errors import UsageError
@@ -99,6 +101,14 @@ class Experiment:
     def per_dispatch(self) -> int:
         """Updates that the devices do in a row, at most."""
         return 1 if self.kind.bucketed else self.config.steps_per_execution
+
+    def feed(self) -> dict[str, Any]:
+        """Whence `training.fit` has its batches, those of this process."""
+        return dict(
+            batch_at=self.batches((jax.process_index(), jax.process_count())),
+            per_dispatch=self.per_dispatch,
+            read=map if self.resident else data.prefetch,
+        )
 
     def batches(self, share: tuple[int, int] = (0, 1), seed: int | None = None):
         """`step -> batch` of training, of one process among several.
@@ -283,6 +293,16 @@ class Experiment:
         means = {name: float(total / n) for name, (total, n) in sums.items() if n}
         return means, self.in_order(split, outputs, devices)
 
+    def evaluator(self, mesh: Mesh, stop: Callable[[], Any] = lambda: None):
+        """`(params, split) -> (metrics, predictions)` on a mesh."""
+        return partial(
+            self.evaluate_split,
+            training.make_eval_step(self.evaluate, mesh),
+            devices=mesh.size,
+            share=(jax.process_index(), jax.process_count()),
+            stop=stop,
+        )
+
     def aligned(self, split: data.Split, predictions: np.ndarray):
         """Predictions and targets of a split that can be compared."""
         return self.kind.align_targets(split, predictions)
@@ -302,6 +322,17 @@ class Experiment:
     def optimizer(self):
         """The update rule, with the schedule of the run."""
         return optimization.optimizer(self.config, self.schedule)
+
+    def train_step(self, mesh: Mesh, tx: optax.GradientTransformation | None = None):
+        """The update on a mesh, by the optimizer of the run or by another one."""
+        return training.make_train_step(
+            self.loss,
+            tx or self.optimizer,
+            mesh,
+            optimization.parallel(self.config, mesh.devices),
+            data=self.resident_data(),
+            accumulate=self.config.grad_accum_steps,
+        )
 
     def state_shapes(self):
         """The shapes of a training state, whatever the length of the run."""

@@ -1,5 +1,8 @@
 """How a network is trained: schedule, update rule, and how a step is split."""
 
+from collections.abc import Sequence
+
+import jax
 import optax
 
 from experiments.errors import UsageError
@@ -65,7 +68,7 @@ def plateau(config: Config, goal: tasks.Task) -> list[training.Callback]:
     return [training.ReduceOnPlateau(goal.monitor, goal.mode, **options)]
 
 
-def parallel(config: Config, devices: list) -> str:
+def parallel(config: Config, devices: Sequence[jax.Device]) -> str:
     """How a step is split over the devices.
 
     Cores of one CPU exchange sums by hand: there the compiler would gather whole stacks

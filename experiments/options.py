@@ -375,6 +375,10 @@ class Output:
     """Steps between rows of metrics."""
     tensorboard: bool = False
     """Also write the metrics and pictures for TensorBoard, to RUN/tensorboard."""
+    wandb: bool = False
+    """Also log to Weights & Biases, where WANDB_PROJECT and WANDB_MODE say."""
+    mlflow: bool = False
+    """Also log to MLflow, where MLFLOW_TRACKING_URI says."""
     profile: bool = False
     """Say what share of a step waits for data or dispatch; write a trace."""
 

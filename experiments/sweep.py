@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from experiments import flags
 from experiments.choices import flat, to_dict
 from experiments.config import Config, from_dict, override, preset, train_line
-from experiments.errors import UsageError, explain
-from experiments.run.folder import FREE, empty
+from experiments.errors import STOPPED, UsageError, exit_code
+from experiments.run.folder import FREE, empty, place_of
 from experiments.search import study as studies
 from experiments.search.space import Space, read, split, split_flags, with_values
 from experiments.search.study import Search
@@ -95,7 +95,7 @@ def sweep(
 def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
     studies.optuna()
     _check(config, space, search)
-    directory = _directory(name, config)
+    directory = place_of(name, config, "runs/sweeps")
     made_of = {
         "preset": name,
         "sampler": search.sampler,
@@ -185,19 +185,8 @@ def _check(config: Config, space: Space, search: Search) -> None:
         raise UsageError("a trial is one run; leave --folds out, or choose a --fold")
 
 
-def _directory(name: str, config: Config) -> Path:
-    if config.run_dir:
-        return Path(config.run_dir).expanduser()
-    source = config.data.source
-    if source != preset(name).data.source:
-        name = Path(source).expanduser().resolve().stem or name
-    return Path("runs", "sweeps", name)
-
-
 def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> None:
     """Refuses a folder with another sweep, or with anything else, in it."""
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file; give another --run-dir")
     try:
         old = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
         # What an older version did not know of had the default of today.
@@ -330,9 +319,8 @@ def main(arguments: list[str] | None = None) -> int:
       The exit code: 0; 1 if no trial was completed; 2 with one clear message; 75 if
       SIGTERM, 130 if Ctrl-C stopped it: the same line goes on with a search.
     """
-    from experiments.train import STOPPED
 
-    try:
+    def command() -> int:
         name, config, space, search, other = parse(
             sys.argv[1:] if arguments is None else arguments
         )
@@ -351,25 +339,17 @@ def main(arguments: list[str] | None = None) -> int:
             from experiments.evaluation.seeds import train_seeds
 
             train_seeds(name, config, other.seeds)
-        elif _sweep(name, config, space, search).best is None:
-            return 1
-    except KeyboardInterrupt:
-        print("stopped; the same line goes on with a search; others begin anew")
-        return 130
-    except (ValueError, RuntimeError, OSError) as error:
-        from lstm_jax import training
+        else:
+            return int(_sweep(name, config, space, search).best is None)
+        return 0
 
-        if isinstance(error, training.Stopped):
-            print(error)
-            return STOPPED if error.signal == "SIGTERM" else 130
-        print(explain(error), file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(
+        command,
+        "stopped; the same line goes on with a search; others begin anew",
+    )
 
 
 if __name__ == "__main__":
-    from experiments.train import STOPPED
-
     # Until a trial's loop hears it, there is nothing to save.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
     sys.exit(main())

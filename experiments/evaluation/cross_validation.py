@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments.choices import flat, to_dict
+from experiments.choices import flat
 from experiments.config import Config, read_run
-from experiments.run.folder import Run, directory_of, empty, spread
+from experiments.run.folder import Run, begin, directory_of, spread
 
 _COLUMNS = {  # of the table the first four that there are, as `flat` names them
     "accuracy": "accuracy",
@@ -61,24 +61,20 @@ def train_folds(
     from lstm_jax import data, training
 
     directory = directory_of(name, config)
-    devices = training.select_accelerator(config.accelerator)
+    mesh = training.data_mesh(training.select_accelerator(config.accelerator))
     whole = Experiment(config)
-    dataset, spec = whole.dataset, whole.spec
+    dataset = whole.dataset
     share = dict(validation=config.data.validation, seed=config.data.split_seed)
     dealt = data.split_folds(dataset, config.folds, **share)
-    if config.overwrite:
-        empty(directory)
     each = [
         dataclasses.replace(
             config, fold=k, run_dir=str(directory / f"fold-{k}"), overwrite=False
         )
         for k in range(config.folds)
     ]
-    for own in each:  # a run of another kind in the way is told before hours of work
-        directory_of(name, own)
-    directory.mkdir(parents=True, exist_ok=True)
-    values = dict(config=to_dict(config), data=dataclasses.asdict(spec))
-    record.write_json(directory / "config.json", {"preset": name, **values})
+    for own in () if config.overwrite else each:
+        directory_of(name, own)  # another run in the way is told before hours of work
+    begin(directory, name, config, whole.spec)
 
     display, runs, known = Display(), [], []
     for own in each:
@@ -88,7 +84,7 @@ def train_folds(
         else:
             display.note(f"{own.run_dir}: fold {own.fold} of 0 to {config.folds - 1}")
             run = train_one(name, own)
-        run, *judged = _judge(run, devices)
+        run, *judged = _judge(run, mesh)
         runs.append(run)
         known.append(judged)
     report, figures = _put_together(whole, dealt, runs, known)
@@ -126,19 +122,15 @@ def _read(config: Config) -> Run:
     return Run(directory, config, report, rows, {}, load_run(directory)[1])
 
 
-def _judge(run: Run, devices: list):
+def _judge(run: Run, mesh):
     """The run of a fold, its predictions [N, ...] and what they are judged by."""
 
     from experiments.experiment import Experiment
-    from lstm_jax import training
     from lstm_jax.figures import curves
 
     experiment = Experiment(run.config)
     split = experiment.dataset.splits["test"]
-    step = training.make_eval_step(experiment.evaluate, training.data_mesh(devices))
-    _, answers = experiment.evaluate_split(
-        step, run.params, split, devices=len(devices)
-    )
+    _, answers = experiment.evaluator(mesh)(run.params, split)
     known = experiment.aligned(split, answers)
     if not run.figures:
         figures = experiment.task.figures(*known)

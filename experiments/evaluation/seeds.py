@@ -7,16 +7,24 @@ On text lines each seed has a sequence of widths of its own; see `make_seeds_ste
 """
 
 import dataclasses
-import functools
-import time
 from pathlib import Path
 from typing import Any
+
+import jax
+import numpy as np
 
 from experiments.choices import flat, to_dict
 from experiments.config import Config
 from experiments.errors import UsageError
+from experiments.experiment import Experiment
 from experiments.options import Plateau
-from experiments.run.folder import empty, place_of, spread
+from experiments.run import record, setup
+from experiments.run.display import Display
+from experiments.run.finish import make_report, tested_splits
+from experiments.run.folder import begin, empty, place_of, spread
+from experiments.run.load_run import checkpoints_of
+from experiments.run.loggers import LOGGERS
+from lstm_jax import data, training
 
 SUMMARY = "seeds.json"
 
@@ -37,153 +45,71 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
       UsageError: an option that lets seeds go different ways, or a folder that holds
         something.
     """
-    import jax
-    import numpy as np
-
-    from experiments.experiment import Experiment
-    from experiments.run import record
-    from experiments.run.display import Display
-    from experiments.run.init_from import known_labels, weights_from
-    from lstm_jax import data, training
-
     _check(config, seeds)
-    training.split_cpu()
-    devices = training.select_accelerator(config.accelerator)
-    devices = training.enough_cores(devices, seeds)
-    if seeds % len(devices):
-        raise UsageError(
-            f"{seeds} seeds do not share {len(devices)} devices evenly; give a "
-            f"multiple, such as --seeds={-(-seeds // len(devices)) * len(devices)}"
-        )
-    mesh = training.data_mesh(devices)
     directory = _directory(name, config)
-    if config.compilation_cache:
-        training.keep_compiled(data.default_root() / "compiled")
-
-    experiment = Experiment(config, labels=known_labels(config, directory))
-    dataset, spec, task = experiment.dataset, experiment.spec, experiment.task
-    validation, steps = dataset.splits["validation"], experiment.steps
-    eval_every, schedule = experiment.eval_every, experiment.schedule
-    widths, per_dispatch = experiment.training_widths, experiment.per_dispatch
+    experiment, mesh = setup.start(config, directory, seeds)
+    if seeds % mesh.size:
+        raise UsageError(
+            f"{seeds} seeds do not share {mesh.size} devices evenly; give a "
+            f"multiple, such as --seeds={-(-seeds // mesh.size) * mesh.size}"
+        )
     each = [config.seed + number for number in range(seeds)]
-    batch_of = [experiment.batches(seed=seed) for seed in each]
-
-    def batch_at(number, at):
-        batch = batch_of[number](at)
-        return data.pad_to_widest(batch, widths) if widths else batch
-
-    tx = experiment.optimizer
+    firsts = [setup.first_weights(experiment, seed) for seed in each]
+    params, keys, _ = zip(*firsts, strict=True)
+    tx, dataset = experiment.optimizer, experiment.dataset
     step = training.make_seeds_step(
         experiment.loss,
         tx,
         mesh,
         data=experiment.resident_data(),
         accumulate=config.grad_accum_steps,
-        widths=widths,
+        widths=experiment.training_widths,
     )
-    eval_step = training.make_seeds_eval(experiment.evaluate, mesh)
-    params, keys = [], []
-    for seed in each:
-        key_params, key_run = jax.random.split(jax.random.key(seed))
-        params_of = experiment.init(key_params, pretrained=True)
-        params.append(weights_from(config.init_from, spec, params_of)[0])
-        keys.append(key_run)
+    evaluate_one = experiment.evaluator(mesh)
     states = training.init_seeds(params, tx, jax.numpy.stack(keys))
-    matrices = training.matrix_names(params[0])
+    feed = experiment.feed() | dict(batch_at=_batches(experiment, each))
 
-    def evaluate(weights, split):
-        """Means `{name: [S]}` and predictions `[S, N, …]` of a split."""
-        sums, predictions = {}, []
-        for batch in experiment.eval_batches(split):
-            metrics, outputs = jax.device_get(eval_step(weights, batch))
-            predictions.append(outputs)
-            for metric, pair in metrics.items():
-                sums[metric] = sums.get(metric, 0) + np.asarray(pair, np.float64)
-        ordered = [
-            experiment.in_order(split, [p[number] for p in predictions])
-            for number in range(seeds)
-        ]
-        return {k: total / n for k, (total, n) in sums.items()}, np.stack(ordered)
+    def evaluate(params):
+        apart = _apart(jax.device_get(params), seeds)
+        means = [evaluate_one(p, dataset.splits["validation"])[0] for p in apart]
+        return {name: [each[name] for each in means] for name in means[0]}
 
     # From here on something is written.
     if config.overwrite:
         empty(directory)
-    sign = 1 if task.mode == "max" else -1
-    best, chosen = np.full(seeds, -np.inf), [None] * seeds
-    rows: list[list[dict]] = [[] for _ in each]
     with Display() as display:
-        for line in dataset.notes:
-            display.note(line)
+        display.notes(dataset.notes)
         display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} side by side")
-        display.start(steps)
-        carried, at, window, seconds = step.put_state(states), 0, [], 0.0
-        stacked = [
-            training.stacker(functools.partial(batch_at, number), per_dispatch)
-            for number in range(seeds)
-        ]
-        while at < steps:
-            count = min(per_dispatch, steps - at)
-            count = min(count, *(e - at % e for e in (eval_every, config.log_every)))
-            parts = [batches(range(at, at + count)) for batches in stacked]
-            batches = {key: np.stack([p[key] for p in parts]) for key in parts[0]}
-            if not at:  # compiles
-                held = step.run(carried, step.put_batches(batches), 0)
-                carried, _ = jax.block_until_ready(held)
-            since = time.perf_counter()
-            carried, metrics = step.run(carried, step.put_batches(batches), count)
-            window.append({k: np.asarray(v)[:, :, :count] for k, v in metrics.items()})
-            seconds += time.perf_counter() - since
-            at += count
-            if at % config.log_every == 0 or at == steps:
-                means = _means(window)
-                _refuse_divergence(means["loss"], each, at)
-                window = []
-                rate = float(schedule(at - 1))
-                for number, log in enumerate(rows):
-                    row = {k: v[number] for k, v in means.items()}
-                    row = training.row_of(row, matrices) | {"learning_rate": rate}
-                    log.append(dict(step=at, split="train", **row))
-                shown = {k: float(np.mean(v)) for k, v in means.items()}
-                display.update(at, dict(step=at, split="train", **shown))
-            if at % eval_every == 0 or at == steps:
-                means, _ = evaluate(training.weights(carried), validation)
-                host = jax.device_get(carried._replace(key=None))
-                for number, log in enumerate(rows):
-                    row = {k: float(v[number]) for k, v in means.items()}
-                    log.append(dict(step=at, split="validation", **row))
-                    score = sign * row[task.monitor]
-                    better = score > best[number] or chosen[number] is None
-                    if better or not config.tests_best:
-                        best[number] = score
-                        mine = jax.tree.map(lambda x, n=number: x[n], host)
-                        chosen[number] = (mine._replace(key=keys[number]), row)
-                shown = {k: float(np.mean(v)) for k, v in means.items()}
-                display.update(at, dict(step=at, split="validation", **shown))
-
-        test = dataset.splits["test"]
-        final = [training.weights(state) for state, _ in chosen]
-        final = jax.tree.map(lambda *leaves: np.stack(leaves), *final)
-        _, predictions = evaluate(final, test)
-        reports = []
+        display.start(experiment.steps)
+        kept = _Kept(experiment, keys, display)
+        training.fit(
+            states,
+            step,
+            steps=experiment.steps,
+            **feed,
+            evaluate=evaluate,
+            eval_every=experiment.eval_every,
+            log_every=config.log_every,
+            schedule=experiment.schedule,
+            callbacks=[kept],
+        )
+        reports, tested = [], tested_splits(dataset).items()
         for number, seed in enumerate(each):
-            state, row = chosen[number]
-            known = experiment.aligned(test, predictions[number])
-            report = {
-                "test": task.report(*known) if len(known[1]) else {"examples": 0},
-                "train": {"steps": steps, "checkpoint": int(state.step)},
-                "baselines": {},
-                "environment": record.environment(),
-            }
             one = dataclasses.replace(config, seed=seed, run_dir=None, overwrite=False)
-            _leave(directory / f"seed-{seed}", name, one, spec, rows[number])
-            with training.Checkpoints(
-                directory / f"seed-{seed}" / "checkpoints",
-                monitor=task.monitor,
-                mode=task.mode,
-            ) as checkpoints:
-                values = to_dict(one)
-                checkpoints.save(int(state.step), state, values, row, force=True)
-            record.write_json(directory / f"seed-{seed}" / "report.json", report)
+            folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[number]
+            begin(folder, name, one, experiment.spec)
+            log = record.MetricsLog(folder)
+            for row in kept.rows[number]:
+                log.append(row)
+            log.write_csv()
+            with checkpoints_of(folder, experiment.task) as checkpoints:
+                checkpoints.save(
+                    int(state.step), state, to_dict(one), metrics, force=True
+                )
+            final = training.weights(state)
+            predictions = {n: evaluate_one(final, split)[1] for n, split in tested}
+            report = make_report(experiment, state, predictions, experiment.steps)
+            record.write_json(folder / "report.json", report)
             reports.append(flat(report["test"]))
         summary = {"preset": name, "seeds": each, "test": spread(reports)}
         record.write_json(directory / SUMMARY, summary)
@@ -192,14 +118,74 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             display.note(
                 f"{metric}: {found['mean']:.4f} ± {found['sd']:.4f}   {values}"
             )
-        each_step = 1e3 * seconds / steps
+        each_step = 1e3 * kept.seconds / experiment.steps
         display.note(
             f"a step of {seeds} seeds took {each_step:.3g} ms, of one "
-            f"{each_step / seeds:.3g} ms; the training of all {seconds:.3g} s, of one "
-            f"{seconds / seeds:.3g} s"
+            f"{each_step / seeds:.3g} ms; the training of all {kept.seconds:.3g} s, of "
+            f"one {kept.seconds / seeds:.3g} s"
         )
         display.note(f"written to {directory}/: seeds.json, and a run for each seed")
     return summary
+
+
+class _Kept(training.Callback):
+    """What is kept of each seed: its rows, and its best or last state and metrics.
+
+    Attributes:
+      rows: of each seed.
+      chosen: of each seed `(state, metrics)`.
+      seconds: that the training of all took.
+    """
+
+    saves = True
+
+    def __init__(self, experiment: Experiment, keys, display: Display):
+        self._config, self._task = experiment.config, experiment.task
+        self._keys, self._display, self._step = keys, display, 0
+        self.rows, self.chosen = [[] for _ in keys], [None for _ in keys]
+        self.seconds = 0.0
+
+    def on_log(self, row):
+        row = dict(row)
+        if rate := row.pop("images_per_second", None):  # to `fit` a seed is an image
+            self.seconds += (row["step"] - self._step) * len(self._keys) / rate
+            self._step = row["step"]
+        for number, rows in enumerate(self.rows):
+            rows.append(_map_lists(lambda x, n=number: x[n], row))
+        self._display.update(row["step"], _map_lists(np.mean, row))
+
+    def on_save(self, step, state, metrics):
+        states = _apart(jax.device_get(state._replace(key=None)), len(self._keys))
+        monitor, sign = self._task.monitor, 1 if self._task.mode == "max" else -1
+        for number, own in enumerate(states):
+            mine, before = _map_lists(lambda x, n=number: x[n], metrics), None
+            if self._config.tests_best and self.chosen[number]:
+                before = self.chosen[number][1]
+            if before is None or sign * mine[monitor] > sign * before[monitor]:
+                self.chosen[number] = own._replace(key=self._keys[number]), mine
+
+
+def _apart(tree: Any, seeds: int) -> list[Any]:
+    """A tree of leaves [S, ...] as one a seed."""
+    return [jax.tree.map(lambda x, n=n: x[n], tree) for n in range(seeds)]
+
+
+def _map_lists(function, row: dict[str, Any]) -> dict[str, Any]:
+    return {k: function(x) if isinstance(x, list) else x for k, x in row.items()}
+
+
+def _batches(experiment: Experiment, each: list[int]):
+    """`step -> batch [S, B, ...]`."""
+    batch_of = [experiment.batches(seed=seed) for seed in each]
+    widths = experiment.training_widths
+
+    def batch_at(step):
+        batches = [batch_at(step) for batch_at in batch_of]
+        if widths:
+            batches = [data.pad_to_widest(batch, widths) for batch in batches]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+    return batch_at
 
 
 def _check(config: Config, seeds: int) -> None:
@@ -216,7 +202,7 @@ def _check(config: Config, seeds: int) -> None:
                 f"{option} lets seeds go ways of their own, which --seeds cannot; "
                 "train them one by one"
             )
-    for option in ("distributed", "folds", "tensorboard", "profile"):
+    for option in ("distributed", "folds", *LOGGERS, "profile"):
         if getattr(config, option):
             raise UsageError(f"{option} is of a single run; leave it out with --seeds")
 
@@ -237,50 +223,3 @@ def _directory(name: str, config: Config) -> Path:
             "--overwrite, or give another --run-dir"
         )
     return directory
-
-
-def _leave(directory: Path, name: str, config: Config, spec, rows) -> None:
-    """The files of one seed's run but its checkpoint and report."""
-    from experiments.run import record
-
-    directory.mkdir(parents=True, exist_ok=True)
-    record.write_json(
-        directory / "config.json",
-        {
-            "preset": name,
-            "config": to_dict(config),
-            "data": dataclasses.asdict(spec),
-        },
-    )
-    log = record.MetricsLog(directory)
-    log.truncate_after(-1)
-    for row in rows:
-        log.append(row)
-    log.write_csv()
-
-
-def _means(window: list[dict]) -> dict[str, Any]:
-    """`{name: [S, …]}` of pairs (sum, count), each `[S, count, …]`."""
-    import numpy as np
-
-    means = {}
-    for name in window[0]:
-        sums = [pair[name].sum(2, dtype=np.float64) for pair in window]
-        total, count = np.sum(sums, axis=0)
-        means[name] = total / np.where(count, count, np.nan)
-    return means
-
-
-def _refuse_divergence(losses, each: list[int], at: int) -> None:
-    import numpy as np
-
-    from lstm_jax import training
-
-    bad = [
-        seed for seed, loss in zip(each, losses, strict=True) if not np.isfinite(loss)
-    ]
-    if bad:
-        raise training.Diverged(
-            f"training diverged by step {at}: the loss of seed {bad[0]} is not finite. "
-            "Try a lower --optimizer.learning-rate"
-        )

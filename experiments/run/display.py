@@ -104,6 +104,11 @@ class Display:
             self._console.print(text)
         self._console.file.flush()
 
+    def notes(self, lines):
+        """Prints some lines."""
+        for line in lines:
+            self.note(line)
+
     def stop(self):
         """Leaves the last state on the screen; safe to call twice."""
         if self._progress is not None:
@@ -148,6 +153,15 @@ def _shown(metrics):
 def _number(value):
     value = float(value)
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"
+
+
+def closing(experiment, report: dict) -> Table | str:
+    """The end of a run: `summary_table` of its report.json, if any label is known."""
+    test = report["test"]
+    if not test.get("known", test["examples"]):
+        return "no test example has a label: there is nothing to score"
+    scores = test | {"baselines": report["baselines"]}
+    return summary_table(scores, experiment.kind.metrics)
 
 
 def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Table:

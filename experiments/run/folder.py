@@ -10,6 +10,7 @@ from typing import Any
 from experiments.choices import flat, to_dict
 from experiments.config import Config, from_dict, preset, read_run
 from experiments.errors import UsageError
+from experiments.run import record
 
 # What a resumed run may change: it changes no number beyond its rounding.
 FREE = {
@@ -26,6 +27,8 @@ FREE = {
     "process_id",
     "profile",
     "tensorboard",
+    "wandb",
+    "mlflow",
     "compilation_cache",
     "log_every",
     "test_checkpoint",
@@ -67,15 +70,15 @@ class Run:
         return f"Run({str(self.directory)!r}, test={test})"
 
 
-def place_of(name: str, config: Config) -> Path:
-    """The run's folder, whatever is there."""
+def place_of(name: str, config: Config, root: str = "runs") -> Path:
+    """The run's folder, whatever is there; below `root` where none is given."""
     if config.run_dir:
         directory = Path(config.run_dir).expanduser()
     else:
         source = config.data.source
         if source != preset(name).data.source:
             name = Path(source).expanduser().resolve().stem or name
-        directory = Path("runs", name)
+        directory = Path(root, name)
         if config.fold is not None:
             directory = directory / f"fold-{config.fold}"
     if directory.exists() and not directory.is_dir():
@@ -119,6 +122,22 @@ def underway(directory: Path, config: Config) -> bool:
     kept = directory / "checkpoints"
     found = kept.is_dir() and any(path.name.isdecimal() for path in kept.iterdir())
     return found and not config.overwrite
+
+
+def begin(directory: Path, name: str, config: Config, spec: Any) -> None:
+    """Makes a run's folder, emptied where that is asked for, and its config.json.
+
+    Args:
+      directory: the folder.
+      name: of the preset.
+      config: of the run.
+      spec: what the network must remember of its data, a `DataSpec`.
+    """
+    if config.overwrite:
+        empty(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    values = dict(config=to_dict(config), data=dataclasses.asdict(spec))
+    record.write_json(directory / "config.json", {"preset": name, **values})
 
 
 def empty(directory: Path) -> None:

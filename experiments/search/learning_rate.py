@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from experiments.choices import to_dict
 from experiments.config import Config, check, override, preset
 from experiments.errors import UsageError
+from experiments.run.folder import place_of
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200
 # Of the exponential mean: a memory of ten steps, a third of a decade.
@@ -61,7 +62,9 @@ def find(name: str, config: Config) -> RangeTest:
     from experiments.run import record
     from lstm_jax import training
 
-    directory = _directory(name, config)
+    if config.distributed:
+        raise UsageError("a range test is one process's; leave --distributed out")
+    directory = place_of(name, config, "runs/lr_find")
     losses = _losses(config, directory)
     if len(losses) < 10:
         raise training.Diverged(
@@ -136,33 +139,18 @@ def _losses(config: Config, directory: Path) -> list[float]:
     import numpy as np
 
     from experiments import optimization
-    from experiments.experiment import Experiment
-    from experiments.run.init_from import known_labels, weights_from
-    from lstm_jax import data, training
+    from experiments.run import setup
+    from lstm_jax import training
 
-    devices = training.select_accelerator(config.accelerator)
-    training.check_batch_size(config.batch_size, len(devices), config.grad_accum_steps)
-    mesh = training.data_mesh(devices)
-    if config.compilation_cache:
-        training.keep_compiled(data.default_root() / "compiled")
-    experiment = Experiment(config, labels=known_labels(config, directory))
+    experiment, mesh = setup.start(config, directory)
 
     def rate(count):
         return jnp.float32(_rate(jnp.asarray(count, jnp.float32)))
 
     tx = optimization.optimizer(config, rate)
-    step = training.make_train_step(
-        experiment.loss,
-        tx,
-        mesh,
-        config.parallel,
-        data=experiment.resident_data(),
-        accumulate=config.grad_accum_steps,
-    )
-    key_params, key_run = jax.random.split(jax.random.key(config.seed))
-    params = experiment.init(key_params, pretrained=True)
-    params, _ = weights_from(config.init_from, experiment.spec, params)
-    state = step.put_state(training.init_state(params, tx, key_run, mesh))
+    step = experiment.train_step(mesh, tx)
+    params, key, _ = setup.first_weights(experiment, config.seed)
+    state = step.put_state(training.init_state(params, tx, key, mesh))
     batch_at, losses = experiment.batches(), []
     for at in range(STEPS):
         batch = batch_at(at)
@@ -173,17 +161,6 @@ def _losses(config: Config, directory: Path) -> list[float]:
         if lost(losses):
             break
     return losses if math.isfinite(losses[-1]) else losses[:-1]
-
-
-def _directory(name: str, config: Config) -> Path:
-    if config.distributed:
-        raise UsageError("a range test is one process's; leave --distributed out")
-    directory = Path("runs", "lr_find", name)
-    if config.run_dir:
-        directory = Path(config.run_dir).expanduser()
-    if directory.exists() and not directory.is_dir():
-        raise UsageError(f"{directory} is a file; give another --run-dir")
-    return directory
 
 
 def _words(found: Suggestion, losses: list[float]) -> str:

@@ -33,11 +33,11 @@ from lstm_jax.training.devices import (
     start_processes,
     wait_for_all,
 )
-from lstm_jax.training.loop import Diverged, fit, row_of, stacker
+from lstm_jax.training.loop import Diverged, fit, stacker
 from lstm_jax.training.optimizer import make_optimizer, make_schedule
 from lstm_jax.training.plateau import observe, rate_scale, scale_on_plateau, waited
 from lstm_jax.training.profiling import profile
-from lstm_jax.training.seeds import init_seeds, make_seeds_eval, make_seeds_step
+from lstm_jax.training.seeds import init_seeds, make_seeds_step
 from lstm_jax.training.step import (
     TrainState,
     TrainStep,

@@ -45,7 +45,8 @@ def fit(
     devices work, and fetches metrics only for a row, an evaluation or a save.
 
     Args:
-      state: where to begin; it stays valid.
+      state: where to begin; it stays valid. Of many seeds, as `init_seeds` makes it,
+        means in rows and results of `evaluate` are lists, a number for each.
       step: from `make_train_step`.
       steps: number of updates of the whole run.
       batch_at: step -> dict of arrays [B, ...], made anew each time; a pure function
@@ -103,7 +104,7 @@ def fit(
             results = evaluate(weights(state))
             ended = results is None
         if results is not None:
-            results = {name: float(value) for name, value in results.items()}
+            results = {name: _plain(value) for name, value in results.items()}
             log({"step": number, "split": "validation", **results})
             for callback in callbacks:
                 state = callback.on_evaluation(state, results)
@@ -113,7 +114,7 @@ def fit(
                 callback.on_save(number, state, results)
         return state, ended
 
-    start = int(state.step)
+    start = int(np.max(state.step))  # the same of all seeds
     if over():
         return state
     if evaluate_first and evaluate is not None:
@@ -124,7 +125,8 @@ def fit(
         return state
 
     everies = (log_every, evaluate and eval_every, saves and save_every)
-    stacked, matrices = stacker(batch_at, per_dispatch), matrix_names(state.params)
+    stacked = stacker(batch_at, per_dispatch)
+    matrices = matrix_names(state.params, np.ndim(state.step))
     plan, arriving = deque([range(start, start + 1)]), iter(())
     state = step.put_state(state)
     host = stacked(plan[0])
@@ -165,7 +167,7 @@ def fit(
         if log_now:
             seconds += time.perf_counter() - since
             row = {"step": number, "split": "train"}
-            row |= row_of(_means(window), matrices)
+            row |= _row_of(_means(window), matrices)
             if schedule is not None:
                 row["learning_rate"] = slowed * float(schedule(number - 1))
             row["images_per_second"] = images / seconds
@@ -242,11 +244,18 @@ def _means(window: list[dict]) -> dict[str, np.ndarray]:
     return means
 
 
-def row_of(means: dict[str, Any], matrices: list[str]) -> dict[str, float]:
+def _row_of(means: dict[str, Any], matrices: list[str]) -> dict[str, float]:
     """Means of metrics as the numbers of a row, each matrix's ratio by its name."""
-    ratios = zip(matrices, means["update_ratio"], strict=True)
-    row = {k: float(v) for k, v in means.items() if k != "update_ratio"}
-    return row | {f"update_ratio/{name}": float(ratio) for name, ratio in ratios}
+    ratios = np.moveaxis(means["update_ratio"], -1, 0)
+    ratios = dict(zip(matrices, ratios, strict=True))
+    row = {name: x for name, x in means.items() if name != "update_ratio"}
+    row |= {f"update_ratio/{name}": x for name, x in ratios.items()}
+    return {name: _plain(x) for name, x in row.items()}
+
+
+def _plain(value: Any) -> float | list[float]:
+    """A number, or those of many seeds."""
+    return np.asarray(value, np.float64).tolist()
 
 
 _ADVICE = (
@@ -260,11 +269,15 @@ def _check_losses(fetched: list[dict], number: int) -> None:
     before = None
     for at, metrics in enumerate(fetched, start=number - len(fetched) + 1):
         total, count = metrics["loss"]
-        loss = float(total) / float(count) if count else 0.0
+        losses = np.atleast_1d(np.where(count, total, 0) / np.where(count, count, 1))
+        seed = np.isfinite(losses).argmin()  # the first that is not finite
+        loss = losses[seed]
         if not math.isfinite(loss):
+            whose = f" of the seed at index {seed}" if np.ndim(total) else ""
             was = "" if before is None else f" (it was {before:.4g} a step earlier)"
             raise Diverged(
-                f"training diverged: the loss is {loss} at step {at}{was}. {_ADVICE}"
+                f"training diverged: the loss{whose} is {loss} at step {at}{was}. "
+                f"{_ADVICE}"
             )
         before = loss
 

@@ -1,6 +1,7 @@
 """Many seeds of one training, in one program."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -59,12 +60,12 @@ def make_seeds_step(
         CPU, whose caches hold the weights of one seed, not of all.
       widths: ascending, of batches of text lines that `data.pad_to_widest` made: each
         update computes at the width of its own batch, which is "bucket" int32
-        `[S, K]` of the widths. Seeds then run one after the other on every platform,
+        `[K, S]` of the widths. Seeds then run one after the other on every platform,
         since at any step their batches differ in width.
 
     Returns:
-      A TrainStep: leaves of states, of batches and of metrics have a leading axis of
-      seeds, `[S, ...]`, `[S, K, B, ...]` and `[S, K]`.
+      A TrainStep: leaves of states, of batches and of metrics have an axis of seeds,
+      `[S, ...]`, `[K, S, B, ...]` and `[K, S]`.
 
     Raises:
       ValueError: seeds as one batch, of unequal widths.
@@ -78,7 +79,30 @@ def make_seeds_step(
         together = False
     apart, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     update = Update(loss_fn, tx, accumulate, tuple(widths)).many
-    many = _of_seeds(update, mesh, (True, False, True, False), together, donate=(0,))
+    if together is None:
+        together = mesh.devices.flat[0].platform != "cpu"
+
+    def of_device(states, data, batches, count):
+        if together:
+            many = jax.vmap(update, in_axes=(0, None, 0, None))
+            return many(states, data, batches, count)
+        return lax.map(
+            lambda own: update(own[0], data, own[1], count), (states, batches)
+        )
+
+    side_by_side = jax.shard_map(
+        of_device,
+        mesh=mesh,
+        in_specs=(P("data"), P(), P("data"), P()),
+        out_specs=P("data"),
+        check_vma=False,  # nothing is exchanged
+    )
+
+    @partial(jax.jit, donate_argnums=0)
+    def many(*arguments):
+        states, metrics = side_by_side(*arguments)
+        return states, jax.tree.map(lambda x: x.swapaxes(0, 1), metrics)
+
     copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=apart)
     data = None if data is None else jax.device_put(data, everywhere)
 
@@ -89,60 +113,7 @@ def make_seeds_step(
         return copy(jax.device_put(states, apart))
 
     def put_batches(batches):
-        return jax.device_put(batches, apart)
+        swapped = {name: np.swapaxes(x, 0, 1) for name, x in batches.items()}
+        return jax.device_put(swapped, apart)
 
     return TrainStep(run, put_state, lambda states: states, put_batches)
-
-
-def make_seeds_eval(
-    eval_fn: Callable, mesh: Mesh, *, together: bool | None = None
-) -> Callable:
-    """Compiles an evaluation of S seeds on one batch.
-
-    Args:
-      eval_fn: as for `make_eval_step`.
-      mesh, together: as for `make_seeds_step`.
-
-    Returns:
-      (params `[S, ...]`, batch `[B, ...]`) -> `eval_fn`'s results, each `[S, ...]`.
-    """
-    return _of_seeds(eval_fn, mesh, (True, False), together)
-
-
-def _of_seeds(
-    function: Callable,
-    mesh: Mesh,
-    own: tuple[bool, ...],
-    together: bool | None,
-    donate: tuple[int, ...] = (),
-) -> Callable:
-    """Compiles a function of one seed for S of them, dealt out to the devices.
-
-    `own` tells of each argument whether it has an axis of seeds, as all results have.
-    """
-    if together is None:
-        together = mesh.devices.flat[0].platform != "cpu"
-
-    def of_device(*arguments):
-        if together:
-            axes = tuple(0 if mine else None for mine in own)
-            return jax.vmap(function, in_axes=axes)(*arguments)
-
-        def of_one(mine):
-            mine = iter(mine)
-            pairs = zip(arguments, own, strict=True)
-            return function(*(next(mine) if is_own else x for x, is_own in pairs))
-
-        pairs = zip(arguments, own, strict=True)
-        return lax.map(of_one, [x for x, is_own in pairs if is_own])
-
-    return jax.jit(
-        jax.shard_map(
-            of_device,
-            mesh=mesh,
-            in_specs=tuple(P("data") if mine else P() for mine in own),
-            out_specs=P("data"),
-            check_vma=False,  # nothing is exchanged
-        ),
-        donate_argnums=donate,
-    )

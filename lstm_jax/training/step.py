@@ -337,12 +337,16 @@ def make_eval_step(
     return evaluate
 
 
-def matrix_names(params: Params) -> list[str]:
+def matrix_names(params: Params, axes: int = 0) -> list[str]:
     """Paths of the leaves of rank 2 and more, such as "layer_0/w_h".
 
     Only their updates are compared with them: a bias begins at 0.
+
+    Args:
+      params: of a network.
+      axes: leading ones that are not the network's, such as one of seeds.
     """
-    return [name for name, leaf in named(params).items() if jnp.ndim(leaf) >= 2]
+    return [name for name, x in named(params).items() if jnp.ndim(x) >= 2 + axes]
 
 
 def _at_width(update, width: int, state, batch):

@@ -9,7 +9,7 @@ from test_train_lines import fill
 from experiments import train
 from experiments.config import check, override, preset
 from experiments.evaluation.seeds import train_seeds
-from experiments.search import learning_rate
+from experiments.search.learning_rate import lr_find
 from lstm_jax import training
 
 STEPS = 9  # of 30 training lines in batches of 4: into the second epoch
@@ -51,7 +51,7 @@ def batches_of(monkeypatch):
             return lambda *_, **__: training.TrainStep(update, same, same, same)
 
         monkeypatch.setattr(training, "make_train_step", make_step(np.ones(1)))
-        monkeypatch.setattr(training, "make_seeds_step", make_step(np.ones((2, 1))))
+        monkeypatch.setattr(training, "make_seeds_step", make_step(np.ones((1, 2))))
         with pytest.raises(Recorded):
             run()
         return recorded
@@ -68,9 +68,7 @@ def test_batches_are_those_of_train(name, lines, batches_of, tmp_path):
     shapes = {batch["inputs"].shape for batch in alone if "inputs" in batch}
     assert len(shapes) == (3 if name == "text-lines" else 0)
 
-    found = batches_of(
-        lambda: learning_rate.lr_find(name, run_dir=tmp_path / "b", seed=4, **options)
-    )
+    found = batches_of(lambda: lr_find(name, run_dir=tmp_path / "b", seed=4, **options))
     for mine, wanted in zip(found, alone, strict=True):
         assert mine.keys() == wanted.keys()
         for key in wanted.keys() - {"progress"}:  # a range test is at 0 of the run
@@ -81,7 +79,7 @@ def test_batches_are_those_of_train(name, lines, batches_of, tmp_path):
     found = batches_of(lambda: train_seeds(name, config, 2))
     widths = sorted(shape[3] for shape in shapes)
     for both, wanted in zip(found, alone, strict=True):
-        mine = {key: x[1] for key, x in both.items()}  # seed 4 is the second
+        mine = {key: x[:, 1] for key, x in both.items()}  # seed 4 is the second
         if widths:
             width = widths[int(mine.pop("bucket")[0])]
             assert mine["inputs"].shape[3] == widths[-1]
@@ -91,7 +89,7 @@ def test_batches_are_those_of_train(name, lines, batches_of, tmp_path):
             np.testing.assert_array_equal(mine[key], wanted[key])
     # seed 3 has batches of its own
     key = "inputs" if widths else "rows"
-    assert any((both[key][0] != both[key][1]).any() for both in found)
+    assert any((both[key][:, 0] != both[key][:, 1]).any() for both in found)
 
 
 @pytest.mark.slow
@@ -113,6 +111,5 @@ def test_losses_on_lines_are_those_of_train(lines, monkeypatch, tmp_path):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
     report = json.loads((tmp_path / "seeds" / "seed-4" / "report.json").read_text())
     assert report["test"]["cer"] == pytest.approx(alone.report["test"]["cer"])
-    options |= dict(run_dir=tmp_path / "r", seed=4)
-    first = learning_rate.lr_find("text-lines", **options)
+    first = lr_find("text-lines", run_dir=tmp_path / "r", seed=4, **options)
     assert first.losses[0] == pytest.approx(alone.history[0]["loss"], rel=1e-5)

@@ -109,16 +109,18 @@ def test_a_run_that_had_no_board_gets_it_whole(copied_run, drawn):
     check(train("digits", **options, tensorboard=True))
 
 
+@pytest.mark.parametrize("package", ["tensorboardX", "wandb", "mlflow"])
 def test_a_missing_package_is_told_before_anything_trains(
-    command, monkeypatch, own_folder
+    package, command, monkeypatch, own_folder
 ):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,
         "find_spec",
-        lambda name, *rest: None if name == "tensorboardX" else real(name, *rest),
+        lambda name, *rest: None if name == package else real(name, *rest),
     )
-    code, _, err = command("train", "digits", *SMALL_FLAGS, "--tensorboard")
+    flag = f"--{package.lower().removesuffix('x')}"
+    code, _, err = command("train", "digits", *SMALL_FLAGS, flag)
     assert code == 2 and err.count("\n") == 1
-    assert "pip install tensorboardX" in err
+    assert f"pip install {package}" in err
     assert not list(own_folder.iterdir())

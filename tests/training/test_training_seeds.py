@@ -13,11 +13,13 @@ import pytest
 
 from lstm_jax.data import pad_to_widest
 from lstm_jax.training import (
+    Diverged,
+    LambdaCallback,
     data_mesh,
+    fit,
     init_seeds,
     init_state,
     make_optimizer,
-    make_seeds_eval,
     make_seeds_step,
     make_train_step,
     stacker,
@@ -43,7 +45,7 @@ def test_each_seed_is_its_single_run(together):
     parts = [
         stacker(lambda at, s=s: batch_at(s, at), 8)(range(STEPS)) for s in range(SEEDS)
     ]
-    batches = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    batches = {name: np.stack([part[name] for part in parts], 1) for name in parts[0]}
     states = step.put_state(first)
     for _ in range(2):  # the argument of put_state stays valid
         states, metrics = step.run(
@@ -58,7 +60,7 @@ def test_each_seed_is_its_single_run(together):
         for at in range(STEPS):
             state, wanted = alone(state, batch_at(seed, at))
             for name, pair in wanted.items():
-                got = [x[seed, at] for x in metrics[name]]
+                got = [x[at, seed] for x in metrics[name]]
                 np.testing.assert_allclose(got, pair, rtol=1e-5)  # sums of float32
         mine = jax.tree.map(lambda x, n=seed: x[n], states)
         assert int(mine.step) == STEPS
@@ -68,6 +70,54 @@ def test_each_seed_is_its_single_run(together):
             strict=True,
         ):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_fit_trains_them_side_by_side():
+    """Rows hold a list of what each alone has; a loss that is lost says whose it is."""
+    tx, mesh = make_optimizer("adam", 0.05), data_mesh(jax.devices()[:1])
+    keys = jax.vmap(jax.random.key)(np.arange(2))
+    params = [linear.params(seed) for seed in range(2)]
+    options = dict(steps=STEPS, per_dispatch=4, log_every=3, eval_every=3)
+
+    def rows_of(state, step, **more):
+        rows = []
+        callbacks = [LambdaCallback(on_log=rows.append)]
+        fit(state, step, callbacks=callbacks, **options, **more)
+        return [row for row in rows if row.pop("images_per_second", True)]
+
+    step = make_train_step(linear.loss_fn, tx, mesh)
+    alone = [
+        rows_of(
+            init_state(params[seed], tx, keys[seed], mesh),
+            step,
+            batch_at=lambda at, seed=seed: batch_at(seed, at),
+            evaluate=lambda params: {"w": np.abs(params["w"]).sum()},
+        )
+        for seed in range(2)
+    ]
+
+    def both(at):
+        batches = [batch_at(seed, at) for seed in range(2)]
+        return jax.tree.map(lambda *x: np.stack(x), *batches)
+
+    def spoiled(at):
+        batch = both(at)
+        if at == 4:
+            batch["targets"][1] = np.nan
+        return batch
+
+    states = init_seeds(params, tx, keys)
+    seeds_step = make_seeds_step(linear.loss_fn, tx, mesh)
+    more = dict(evaluate=lambda p: {"w": np.abs(p["w"]).reshape(2, -1).sum(-1)})
+    found = rows_of(states, seeds_step, batch_at=both, **more)
+    assert len(found) == 4
+    for got, *wanted in zip(found, *alone, strict=True):
+        assert got.keys() == wanted[0].keys()
+        for name in got.keys() - {"step", "split"}:
+            each = [row[name] for row in wanted]
+            np.testing.assert_allclose(got[name], each, rtol=1e-5)  # sums of float32
+    with pytest.raises(Diverged, match="the seed at index 1 is nan at step 5 "):
+        rows_of(states, seeds_step, batch_at=spoiled)
 
 
 WIDTHS = 3, 5
@@ -96,8 +146,8 @@ def test_each_seed_is_its_single_run_at_the_widths_of_its_batches():
         stacker(lambda at, s=s: pad_to_widest(line_batch(s, at), WIDTHS), 3)(range(3))
         for s in range(2)
     ]
-    batches = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
-    np.testing.assert_array_equal(batches["bucket"], [[0, 1, 0], [1, 0, 1]])
+    batches = {name: np.stack([part[name] for part in parts], 1) for name in parts[0]}
+    np.testing.assert_array_equal(batches["bucket"], [[0, 1], [1, 0], [0, 1]])
     states = step.put_state(init_seeds(params, tx, keys))
     states, metrics = step.run(states, step.put_batches(batches), 3)
 
@@ -106,29 +156,12 @@ def test_each_seed_is_its_single_run_at_the_widths_of_its_batches():
         state = alone.put_state(init_state(params[seed], tx, keys[seed], mesh))
         for at in range(3):
             state, wanted = alone(state, line_batch(seed, at))
-            got = [x[seed, at] for x in metrics["loss"]]
+            got = [x[at, seed] for x in metrics["loss"]]
             np.testing.assert_allclose(got, wanted["loss"], rtol=1e-5)  # float32 sums
         np.testing.assert_allclose(states.params["w"][seed], state.params["w"], 1e-5)
 
     with pytest.raises(ValueError, match="widths \\(3, 5\\) cannot be one batch"):
         make_seeds_step(loss_fn, tx, mesh, together=True, widths=WIDTHS)
-
-
-@pytest.mark.parametrize("together", [True, False])
-def test_each_seed_is_evaluated(together):
-    def evaluate(params, batch):
-        outputs = batch["inputs"] @ params["w"]
-        return {"sum": (outputs.sum(), 1.0)}, outputs
-
-    params = [linear.params(seed) for seed in range(SEEDS)]
-    stacked = jax.tree.map(lambda *x: np.stack(x), *params)
-    batch = {"inputs": linear.batch_at(0)["inputs"]}
-    run = make_seeds_eval(evaluate, data_mesh(jax.devices()), together=together)
-    metrics, outputs = run(stacked, batch)
-    for seed, one in enumerate(params):
-        wanted = batch["inputs"] @ one["w"]
-        np.testing.assert_allclose(outputs[seed], wanted, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(metrics["sum"][0][seed], wanted.sum(), rtol=1e-4)
 
 
 def test_cores_become_devices_that_share_work_evenly():

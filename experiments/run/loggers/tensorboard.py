@@ -1,55 +1,37 @@
-"""The rows of metrics.jsonl and the pictures of a run, for TensorBoard.
+"""TensorBoard, read from files in the run's folder.
 
 tensorboardX encodes and writes them; its SummaryWriter is not used, since it writes
 from a thread: what a killed run had logged would be lost.
 """
 
 import time
-from pathlib import Path
-from typing import Any
 
-from experiments.choices import flat
+from experiments.run.loggers.logger import Logger, measured
 
 
-class Board:
-    """Writes RUN/tensorboard/ as a run goes; by split, so that curves lie together.
+class TensorBoard(Logger):
+    """Writes RUN/tensorboard/, a folder for each split, so that curves lie together.
 
     Args:
-      directory: the run's.
-      start: the step it goes on from; what a killed run wrote after it is hidden.
-      rows: those up to `start`, which a run that had no board before writes now.
+      config: of the run.
+      directory: of the run.
+      start: the step that it resumes at; what a killed run wrote after it is hidden.
     """
 
-    def __init__(self, directory: Path, start: int, rows: list[dict[str, Any]]):
+    def __init__(self, config, directory, start):
         self._root, self._start, self._files = directory / "tensorboard", start, {}
-        for row in () if self._root.exists() else rows:
-            self.append(row)
+        self.is_new = not self._root.exists()
 
-    def append(self, row: dict[str, Any]) -> None:
+    def on_log(self, row):
         """Adds one row; it is on the disk when this returns."""
-        values = [
-            dict(tag=name, simple_value=value)
-            for name, value in row.items()
-            if name != "step" and isinstance(value, int | float)
-        ]
-        self._write(row["split"], row["step"], values, self._start + 1)
+        self._write(row["split"], row["step"], _scalars(row), self._start + 1)
 
-    def finish(self, step: int, report: dict[str, Any], pictures: list[Path]) -> None:
-        """Adds the test at the end, in place of what an earlier end left.
-
-        Args:
-          step: the last.
-          report: of the task; its measured numbers are taken.
-          pictures: PNG files.
-        """
+    def on_report(self, step, report, pictures):
+        """Adds the test, in place of what an earlier end left."""
         from PIL import Image
         from tensorboardX.proto.summary_pb2 import Summary
 
-        values = [
-            dict(tag=name.replace(".", "/"), simple_value=value)
-            for name, value in flat(report).items()
-            if isinstance(value, float)
-        ]
+        values = _scalars(report)
         for path in pictures:
             with Image.open(path) as picture:
                 image = Summary.Image(width=picture.width, height=picture.height)
@@ -76,3 +58,7 @@ class Board:
         event = Event(wall_time=time.time(), step=step, summary=summary)
         self._files[split].write_event(event)
         self._files[split].flush()
+
+
+def _scalars(values):
+    return [dict(tag=k, simple_value=x) for k, x in measured(values).items()]

@@ -1,0 +1,104 @@
+"""The end of a run: its report, its figures and its predictions."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.evaluation.baselines import fit
+from experiments.experiment import Experiment
+from experiments.run import record
+from experiments.run.display import Display
+from experiments.run.folder import steady_rate
+from experiments.run.loggers import Logger
+from lstm_jax import data, training
+from lstm_jax.figures import curves
+from lstm_jax.inspect.summary import parameters
+
+
+def tested_splits(dataset: data.Dataset) -> dict[str, data.Split]:
+    """The splits that a finished run is tested on, by name."""
+    return {"test": dataset.splits["test"], **(dataset.more or {})}
+
+
+def choose(
+    experiment: Experiment, checkpoints: Any, display: Display, state: Any
+) -> training.TrainState:
+    """The state that is tested: the last one, or that of the best checkpoint."""
+    config, reached = experiment.config, int(state.step)
+    if reached < experiment.steps:
+        display.note(
+            f"ended early at step {reached:,}: {config.early_stopping_patience} "
+            f"validations without a better {experiment.task.monitor}; the best "
+            "checkpoint is tested"
+        )
+    chosen = checkpoints.best_step() if config.tests_best else reached
+    return state if chosen == reached else checkpoints.restore(state, chosen)
+
+
+def make_report(
+    experiment: Experiment,
+    state: training.TrainState,
+    predictions: Mapping[str, np.ndarray],
+    steps: int,
+    rows: Sequence[dict[str, Any]] = (),
+    *,
+    baselines: bool = False,
+) -> dict[str, Any]:
+    """What report.json holds.
+
+    Args:
+      experiment: of the run.
+      state: that was tested.
+      predictions: of each of `tested_splits`.
+      steps: that were trained.
+      rows: of metrics.jsonl.
+      baselines: whether those that the configuration asks for are fitted here.
+    """
+    dataset, scores = experiment.dataset, {}
+    for name, split in tested_splits(dataset).items():
+        known = experiment.aligned(split, predictions[name])
+        judged = len(known[1]) > 0
+        scores[name] = experiment.task.report(*known) if judged else {"examples": 0}
+    sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
+    return {
+        **scores,
+        "data": {"examples": sizes, "notes": list(dataset.notes)},
+        "train": {
+            "steps": steps,
+            "checkpoint": int(state.step),
+            "images": sizes["train"],
+            "images_per_second": steady_rate(rows),
+        },
+        "model": {"parameters": parameters(state.params)},
+        "baselines": fit(dataset) if baselines and experiment.config.baselines else {},
+        "environment": record.environment(),
+    }
+
+
+def write(
+    experiment: Experiment,
+    log: record.MetricsLog,
+    report: dict[str, Any],
+    predictions: Mapping[str, np.ndarray],
+    callbacks: Sequence[training.Callback] = (),
+) -> dict[str, Any]:
+    """Writes the report, the figures and the predictions; tells loggers.
+
+    Returns:
+      The figures by name.
+    """
+    directory = log.path.parent
+    known = experiment.aligned(experiment.dataset.splits["test"], predictions["test"])
+    figures = experiment.task.figures(*known) if len(known[1]) else {}
+    figures["curves"] = curves(log.rows())
+    record.write_json(directory / "report.json", report)
+    for title, figure in figures.items():
+        record.save_figure(directory / f"{title}.png", figure)
+    experiment.kind.save_outputs(experiment, predictions["test"], directory)
+    pictures = sorted(directory.glob("*.png"))
+    for callback in callbacks:
+        if isinstance(callback, Logger):
+            callback.on_report(report["train"]["steps"], report["test"], pictures)
+    log.write_csv()
+    return figures

@@ -1,0 +1,42 @@
+"""Weights & Biases."""
+
+import os
+
+from experiments.choices import flat, to_dict
+from experiments.run import record
+from experiments.run.loggers.logger import Logger, measured
+
+
+class WandB(Logger):
+    """Logs to Weights & Biases; WANDB_MODE, WANDB_PROJECT and so on say where.
+
+    RUN/wandb_id holds the run's id there, by which a resumed run goes on.
+    """
+
+    def __init__(self, config, directory, start):
+        import wandb
+
+        file = directory / "wandb_id"
+        self.is_new, self._image = not file.exists(), wandb.Image
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "lstm_jax"),
+            dir=directory,
+            id=None if self.is_new else file.read_text(),
+            name=directory.name,
+            config=flat(to_dict(config)),
+            allow_val_change=True,
+            resume="allow",
+            reinit="finish_previous",
+        )
+        record.write_bytes(file, self._run.id.encode())
+        self._run.define_metric("*", step_metric="step")
+
+    def on_log(self, row):
+        values = {f"{row['split']}/{name}": x for name, x in measured(row).items()}
+        self._run.log(values | {"step": row["step"]})
+
+    def on_report(self, step, report, pictures):
+        images = {path.stem: self._image(str(path)) for path in pictures}
+        self._run.log(images | {"step": step})
+        self._run.summary.update({f"test/{k}": v for k, v in measured(report).items()})
+        self._run.finish()
