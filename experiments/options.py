@@ -26,20 +26,19 @@ class Data:
     """Where the images come from."""
 
     source: str = "digits"
-    """A data set by name, a folder of class/picture.png or class/clip.mp4, or a
-    table.csv."""
+    """A data set by name, a folder of class/image.png, or a table.csv."""
     manual_dir: str | None = None
-    """Folder with files fetched by hand, where there is no network."""
+    """Folder with files that were downloaded by hand."""
     dir: str | None = None
-    """Folder for prepared data; default ~/.cache/lstm_jax."""
+    """Folder of prepared data; default ~/.cache/lstm_jax."""
     size: Count | None = None
-    """Resize pictures to this many pixels square."""
+    """Resize images to a square of this side, in pixels."""
     validation: Fraction = 0.1
-    """Share of the training pictures kept to choose the best checkpoint by."""
+    """Fraction of the training examples held out for validation."""
     split_seed: int = 0
-    """How examples are dealt out where no split is given; the same for all seeds."""
+    """Seed of the splits that a data set does not give."""
     limit: Count | None = None
-    """Train on so many examples only, drawn from each class in proportion."""
+    """Training examples to use at most, stratified by class."""
 
     # Of pictures, which have no other way; see the subclasses.
     normalize: ClassVar[str] = "unit"
@@ -53,9 +52,9 @@ class Clips(Data):
     """Where the clips come from."""
 
     frames: Count | None = None
-    """Frames of a clip; default 16, of files of features all."""
+    """Frames of a clip; default 16, or all steps of a feature file."""
     sampling: Literal["spread", "start", "windows"] = "spread"
-    """Which frames of a longer clip: spread over it, the first, or window by window."""
+    """Frames taken of a longer clip: evenly spaced, the first, or windows."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,7 @@ class Images(Clips):
     """Where the images or clips come from."""
 
     normalize: Literal["unit", "symmetric", "inverted", "standard"] = "standard"
-    """To [0, 1], to [-1, 1], to [0, 1] with white at 0, or to mean 0 and variance 1 per
-    channel."""
+    """To [0, 1]; [-1, 1]; [0, 1] with white at 0; mean 0 and variance 1."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class LabelledImages(Images):
     """Where the images or clips come from."""
 
     noise_rows: Size = 0
-    """Rows of noise below each picture: what came before must be remembered."""
+    """Rows of noise below each image, across which the network must remember."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +78,10 @@ class Lines(Data):
     """Where the lines of text come from."""
 
     normalize: Literal["unit", "symmetric", "inverted", "standard", "line"] = "standard"
-    """To [0, 1], to [-1, 1], to [0, 1] with white at 0, to mean 0 and variance 1; or
-    each line by its own columns."""
+    """To [0, 1]; [-1, 1]; [0, 1] with white at 0; mean 0 and variance 1; or each line
+    by its own columns."""
     buckets: Count = 4
-    """Widths that lines are padded to; each is compiled for itself."""
+    """Widths that lines are padded to; each is compiled separately."""
 
 
 # Augmentation, by what a task allows
@@ -91,7 +89,7 @@ class Lines(Data):
 
 @dataclass(frozen=True)
 class Noise:
-    """Random changes of each training picture that leave everything in its place."""
+    """Random changes of training images, made on the device."""
 
     noise: Amount = 0.0
     """Standard deviation of Gaussian noise; pixels are 0 to 255."""
@@ -108,34 +106,34 @@ class Noise:
 
 @dataclass(frozen=True)
 class LineAugment(Noise):
-    """Random changes of each training line, made on the device."""
+    """Random changes of training lines, made on the device."""
 
     warp: Amount = 0.0
-    """Stretch lines of text along both axes by up to about this share."""
+    """Largest stretch along both axes, as a fraction."""
 
 
 @dataclass(frozen=True)
 class Geometry(Noise):
-    """Random changes of each training picture or clip, made on the device."""
+    """Random changes of training images or clips, made on the device."""
 
     translate: Size = 0
-    """Move by up to this many pixels."""
+    """Largest translation, in pixels."""
     rotate: Amount = 0.0
-    """Turn by up to this many degrees."""
+    """Largest rotation, in degrees."""
     crop: Share = 1.0
-    """Least share of the picture's area that a random window keeps."""
+    """Smallest fraction of the area that a random crop keeps."""
     flip: Probability = 0.0
-    """Probability of a flip, left to right."""
+    """Probability of a horizontal flip."""
     cutout: Size = 0
-    """Side of a square that is blacked out, pixels."""
+    """Side of a black square, in pixels."""
 
 
 @dataclass(frozen=True)
 class Augment(Geometry):
-    """Random changes of each training picture or clip, made on the device."""
+    """Random changes of training images or clips, made on the device."""
 
     mixup: Amount = 0.0
-    """Alpha of mixing pictures, and their targets, in pairs; 0.2 is usual."""
+    """Alpha of mixup of images and their targets; 0.2 is usual."""
 
 
 # Schedules and optimizers, by name
@@ -215,27 +213,29 @@ class Plateau(_WithWarmup):
 
 
 class Optimizer(Choice):
-    """The update rule, its schedule and its brakes."""
+    """The update rule, its schedule and its regularisation."""
 
 
 @dataclass(frozen=True)
 class _Optimizer(Optimizer):
     learning_rate: Amount = 2e-3
+    """The highest rate; --lr for short."""
     schedule: Schedule = Cosine()
-    """plateau lowers the rate when validation no longer improves."""
+    """How the rate changes; plateau lowers it when validation stops improving."""
     weight_decay: Amount = 0.0
-    """Decoupled; biases never decay."""
+    """Decoupled; biases do not decay."""
     clip: Positive | None = 1.0
-    """Limit of the gradients, by the next flag; None: no clipping."""
+    """Limit of the gradients; None: no clipping."""
     clip_by: Literal["global_norm", "value", "adaptive"] = "global_norm"
+    """What is limited."""
     ema: Fraction = 0.0
-    """Decay of an exponential moving average of the weights, which is then what is
-    validated, tested and kept; 0.999 is usual."""
+    """Decay of a moving average of the weights, which is evaluated in their place;
+    0.999 is usual."""
     freeze: str = ""
-    """Parameters that stay as they are: a pattern found in their paths, such as
-    encoder or "layer_0/|head"."""
+    """Parameters that are not trained: a pattern in their paths, such as
+    "layer_0/|head"."""
     lr_multipliers: str = ""
-    """Factors of the learning rate by pattern, such as "encoder=0.1,head=2"."""
+    """Factors of the learning rate by pattern: "encoder=0.1,head=2"."""
 
     # What only some heed.
     momentum: ClassVar[float] = 0.0
@@ -304,77 +304,81 @@ class RecurrentOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class Training:
-    """How long, and on what of it at a time."""
+    """Length, batches and first weights."""
 
     seed: Size = 0
+    """Of the first weights, the order of examples and all noise."""
     epochs: Positive | None = 20
-    """Length of the run in passes over the training pictures; or give steps."""
+    """Length of the run in passes over the training examples; or give steps."""
     steps: Count | None = None
     """Length of the run in updates; overrides epochs."""
     batch_size: Count = 64
     """Over all devices together."""
     grad_accum_steps: Count = 1
-    """Parts that a batch is computed in, one after another, to need less memory."""
+    """Parts that a batch is computed in, to need less memory."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network's computation; parameters are float32."""
     init_from: str | None = None
-    """Begin with what fits of the weights of another run, by the folder's name."""
+    """A run's folder or a file of weights to begin with, as far as they fit."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """When the network is judged, and on what."""
+    """Validation, checkpoints and the final test."""
 
     eval_every: Count | None = None
-    """Steps between validations and checkpoints; default one epoch, 20 at most."""
+    """Steps between validations; default one epoch, 20 validations at most."""
     test_checkpoint: Literal["best", "last"] = "best"
-    """Which checkpoint is tested: the best on the validation pictures, or the last."""
+    """Checkpoint that is tested: the best one by validation, or the last."""
     early_stopping_patience: Count | None = None
-    """End early after so many validations without a better one, and test the best."""
+    """Validations without improvement before the run stops; the best is tested."""
     min_delta: Amount = 0.0
-    """What counts as better for early stopping."""
+    """Smallest change that counts as an improvement."""
     folds: int | None = None
-    """Cross-validate: so many runs, each tested on another part of the examples that
-    are not the data set's test examples."""
+    """Cross-validation with this many folds, over all but the test examples."""
     fold: int | None = None
-    """Train this fold only, the first is 0; default all, one after another."""
+    """Train this fold only, from 0; default: all, one after another."""
     baselines: bool = False
     """Also fit scikit-learn's SVC and 1-nearest-neighbour on the same split."""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """Where it runs."""
+    """Devices, processes and dispatch."""
 
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    """What to train on; auto takes the best there is."""
     parallel: Literal["jit", "pmap"] = "jit"
+    """How a batch is shared among devices."""
     data_placement: Literal["auto", "resident", "stream"] = "auto"
-    """Keep the training pictures on the devices, or send each batch there; auto keeps
-    up to 512 MiB."""
+    """Keep the training data on the devices, or send each batch; auto keeps up to
+    512 MiB."""
     steps_per_execution: Count = 32
-    """Updates that the devices do in a row before they hear from the host again, at
-    most; never more than half a second of them."""
+    """Updates per dispatch, at most; never more than half a second of them."""
     compilation_cache: bool = True
-    """Keep compiled programs for the next start, in ~/.cache/lstm_jax/compiled."""
+    """Keep compiled programs in ~/.cache/lstm_jax/compiled."""
     distributed: bool = False
-    """One of many processes; TPU pods and Slurm say which, else the next three do."""
+    """Train in several processes; outside of TPU pods and Slurm, also give:"""
     coordinator: str | None = None
     """HOST:PORT of process 0."""
     processes: int | None = None
+    """How many there are."""
     process_id: int | None = None
+    """Number of this one, from 0."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What is written, and where."""
+    """Where results go."""
 
     run_dir: str | None = None
-    """Folder of the run; default runs/PRESET. An unfinished run there goes on."""
+    """Folder of the run; default runs/PRESET. An unfinished run is resumed."""
     overwrite: bool = False
-    """Start anew in a folder that holds another run."""
+    """Replace the run in that folder."""
     log_every: Count = 50
     """Steps between rows of metrics."""
     tensorboard: bool = False
-    """Also write the metrics and pictures for TensorBoard, to RUN/tensorboard."""
+    """Also log to TensorBoard, in RUN/tensorboard."""
     wandb: bool = False
     """Also log to Weights & Biases, where WANDB_PROJECT and WANDB_MODE say."""
     mlflow: bool = False

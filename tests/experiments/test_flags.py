@@ -1,0 +1,91 @@
+"""`train PRESET --help`: what has an effect, in groups of a screen, at once."""
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from experiments.config import options, override, preset
+from experiments.flags import parse
+from experiments.presets import PRESETS
+
+SCREEN = 24  # lines of a terminal
+HEAVY = "jax numpy flax optax orbax matplotlib rich tyro sklearn lstm_jax".split()
+
+
+def shown(capsys, *arguments):
+    with pytest.raises(SystemExit) as stopped:
+        parse([*arguments, "--help"])
+    assert stopped.value.code == 0
+    return capsys.readouterr().out
+
+
+def groups(text):
+    """Lines of each group by its title, without the blank ones around it."""
+    found, title = {}, ""
+    for line in text.splitlines():
+        if line and line[0] != " " and line.endswith(":"):
+            title = line.removesuffix(":")
+        found.setdefault(title, []).append(line)
+    return {
+        title: "\n".join(lines).strip().split("\n") for title, lines in found.items()
+    }
+
+
+def test_the_help_of_a_preset_is_a_screen_for_each_group(capsys):
+    text = shown(capsys, "detect-digits")
+    found = groups(text)
+    assert {"training", "data", "task=detection", "model=recurrent_detector"} <= set(
+        found
+    )
+    for title, lines in itertools.islice(found.items(), 1, None):
+        assert len(lines) <= SCREEN, title
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_it_lists_the_options_of_the_preset_and_no_others(name, capsys):
+    text = shown(capsys, name)
+    flags = {word for word in text.split() if word.startswith("--")}
+    flags -= {"--help", "--no-compilation-cache", "--no-baselines", "--lr"}
+    flags = {flag for flag in flags if ".no-" not in flag}
+    known = {f"--{option.name.replace('_', '-')}" for option in options(preset(name))}
+    assert flags == known
+
+
+def test_a_choice_brings_its_own_options(capsys):
+    words = "--optimizer=sgd --optimizer.schedule=restarts --model.cell=rnn".split()
+    text = shown(capsys, "digits", *words)
+    for flag in ("optimizer.momentum", "optimizer.schedule.cycles"):
+        assert f"--{flag}" in text
+        assert f"--{flag}" not in shown(capsys, "digits")
+    assert "--model.cell.activation" in text and "--model.cell.forget-bias" not in text
+
+
+def test_what_two_kinds_share_keeps_its_value():
+    config = override(preset("segment-digits"), {"model": "unet"})
+    assert config.model.features == preset("segment-digits").model.features == 64
+    back = override(config, {"task": "classification"})
+    assert (back.model.name, back.model.features) == ("classifier", 64)
+    assert back.data.source == "digits_masks" and back.augment.flip == 0
+
+
+def test_short_flags():
+    name, config = parse(["--lr=0.5", "--data", "fashion_mnist", "--no-baselines"])
+    assert name == "digits" and config.optimizer.learning_rate == 0.5
+    assert config.data.source == "fashion_mnist" and not config.baselines
+
+
+def test_help_waits_for_nothing_heavy():
+    code = f"""
+import sys
+from experiments.train import main
+try:
+    main(["detect-digits", "--help"])
+except SystemExit:
+    print([name for name in {HEAVY} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
