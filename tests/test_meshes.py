@@ -190,6 +190,7 @@ def check(*words):
     assert out.stdout.splitlines() == wanted, out.stderr[-3000:]
 
 
+@pytest.mark.process
 def test_the_gradients_of_a_gru_on_every_kind_of_mesh():
     check("gru:vjp")
 
