@@ -5,7 +5,9 @@ VENV ?= .venv
 REQUIRE ?=
 BIN = $(VENV)/bin
 ALL = .venv-all
-PIP_INSTALL = -m pip install --quiet
+# Python compiles what is imported; pip would compile all that is installed, which takes
+# four fifths of its time.
+PIP_INSTALL = -m pip install --quiet --no-compile
 # One file of tests is one worker's, so that what its tests share is made once.
 PYTEST = python -m pytest -n auto --dist loadfile
 

@@ -15,7 +15,7 @@ notebooks() { # name, Python, packages that must be absent, packages to install
   echo "== notebooks on $name: $("$python" --version)"
   local venv=.venv-notebooks-$name
   "$python" -m venv --clear "$venv" # an earlier pass has installed into it
-  "$venv/bin/python" -m pip install --quiet \
+  "$venv/bin/python" -m pip install --quiet --no-compile \
     jupytext nbclient ipykernel pytest matplotlib "$@"
   # shellcheck disable=SC2086  # a list of names
   "$venv/bin/python" -I -c '
