@@ -32,7 +32,7 @@ class Options:
     out: Path | None = None
     """The file; default RUN/model.jaxexport. Its ending tells the format."""
     format: Format | None = None
-    """jaxexport and onnx hold the whole network, from uint8 pictures to probabilities;
+    """jaxexport and onnx hold the whole network, from uint8 images to probabilities;
     pytorch, keras and safetensors its weights, by these libraries' names or ours."""
     streaming: bool = False
     """Also export one step, frame by frame, with its state in and out."""

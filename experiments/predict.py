@@ -21,21 +21,21 @@ from experiments.tasks import TASKS
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Answers for pictures or clips, by a trained run."""
+    """Predictions of a trained run for images or clips."""
 
     run: Path
     """Folder of the run, such as runs/digits; or a .safetensors or .jaxexport file that
     export made of one."""
     paths: tuple[str, ...]
-    """Pictures, folders, or a CSV with a column `path`; clips for a run on clips."""
+    """Images, folders, or a CSV with a column `path`; clips for a run on clips."""
     out: Path | None = None
-    """Also write the answers with all probabilities to a .csv or .jsonl file; lines of
-    text to a .txt, or with the place of each word to an .xml file (ALTO), too."""
+    """Also write the predictions with all probabilities to a .csv or .jsonl file; text
+    also to a .txt or, with the position of each word, an .xml file (ALTO)."""
     live: str | None = None
-    """Answer frame by frame: a clip's file or folder, a camera's number, or - for raw
-    frames of uint8 from standard input."""
+    """Predict frame by frame: from the file or folder of a clip, a camera number, or -
+    for raw uint8 frames on standard input."""
     look: bool = False
-    """Also draw how each one is read, RUN/predictions/NAME.png and, as a film, .gif."""
+    """Also draw how each is read: RUN/predictions/NAME.png and an animation, .gif."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
 
 

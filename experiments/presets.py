@@ -117,7 +117,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _digits(),
     ),
     "digits-angle": (
-        "by how many degrees a digit is turned: a regression",
+        "rotation angle of a digit, in degrees: a regression",
         dataclasses.replace(
             _digits(),
             baselines=False,
@@ -152,11 +152,11 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _photos("tf_flowers", 60, "both", rotate=20, crop=0.5),
     ),
     "flowers-102": (
-        "the 102 kinds of Oxford's flowers, ten to learn each from",
+        "Oxford's 102 kinds of flowers, ten training images of each",
         _photos("oxford_flowers102", 150, "both", rotate=20, crop=0.5),
     ),
     "moving-digits": (
-        "ten frames of two moving digits, the next ten to be predicted",
+        "ten frames of two moving digits in, the next ten out: forecasting",
         _moving(
             "moving_digits",
             forecasters.EncoderForecasterOptions(features=48, layers=2),
@@ -167,7 +167,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "moving-digits-predrnn": (
-        "the same by PredRNN: memory that climbs through its layers",
+        "the same by PredRNN, whose memory passes through all layers",
         _moving(
             "moving_digits",
             forecasters.PredRNNOptions(features=32, layers=3),
@@ -190,7 +190,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "video-digits": (
-        "which digit moves about, from a clip of it: a ConvLSTM classifier",
+        "class of a moving digit, from a clip: a ConvLSTM classifier",
         Config(
             epochs=10,
             batch_size=16,
@@ -200,7 +200,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "moving-motion": (
-        "which way a digit sets out, from a clip of it: a ConvLSTM classifier",
+        "direction of a moving digit, from a clip: a ConvLSTM classifier",
         Config(
             epochs=10,
             batch_size=16,
@@ -210,13 +210,13 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "segment-digits": (
-        "which pixels are of which digit, on a cluttered canvas: a U-Net with a ReNet",
+        "segmentation of digits on a cluttered canvas: a U-Net with a ReNet",
         _finding(
             "digits_masks", segmentation.Options(), dense.ReNetOptions(features=64), 6
         ),
     ),
     "detect-digits": (
-        "where digits are, and which: an LSTM that emits boxes until it stops",
+        "detection of digits: an LSTM that emits boxes until it stops",
         _finding(
             "digits_boxes",
             detection.Options(),
@@ -225,7 +225,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "detect-moving-digits": (
-        "the same in clips, behind a bar: a bottleneck-ConvLSTM remembers them",
+        "detection in clips with occlusion: a bottleneck ConvLSTM over frames",
         _finding(
             "moving_digits_boxes",
             detection.Options(),
@@ -235,7 +235,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "text-lines": (
-        "lines of text in many typefaces, read by a CNN, an LSTM both ways, and CTC",
+        "text recognition in many typefaces: a CNN, a bidirectional LSTM and CTC",
         Config(
             steps=1400,
             batch_size=16,
@@ -248,7 +248,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "features": (
-        "labels for every step, from files of features by a frozen network",
+        "labels per step, from feature files of a frozen network",
         Config(
             epochs=30,
             batch_size=16,

@@ -1,12 +1,12 @@
 """Searches hyperparameters: `python -m experiments.sweep [PRESET] --FLAG=RANGE …`.
 
-A sweep's line is a line of `train` in which some values are ranges or lists:
+A sweep command is a `train` command in which some values are ranges or lists:
 
     python -m experiments.sweep digits --trials=20 --steps=300 \\
         --optimizer.learning-rate=1e-4..1e-2 --model.features=32,64,128
 
-A trial is a run of `train` in a folder of its own. It is judged by the best value of
-the task's metric on the validation pictures; the test pictures choose nothing.
+A trial is a run of `train` in its own folder. Its score is the best value of the task's
+metric on the validation set; the test set is not used for selection.
 """
 
 import contextlib
@@ -33,12 +33,12 @@ SUMMARY, PICTURE = "sweep.json", "sweep.png"
 
 @dataclasses.dataclass(frozen=True)
 class Other:
-    """What is done instead of trials."""
+    """What to do instead of trials."""
 
     lr_find: bool = False
     """One short run whose learning rate rises from 1e-6 to 10, to suggest one."""
     seeds: int | None = None
-    """Train so many seeds side by side in one program, to see how far they differ."""
+    """Train this many seeds in one program, to measure how much they differ."""
 
 
 class Sweep(NamedTuple):

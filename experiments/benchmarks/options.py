@@ -25,7 +25,7 @@ class Layers:
     cell: str = ""
     """A cell of your own beside them: FILE.py:FUNCTION, called with D."""
     remat: tuple[Literal["none", "step", "sqrt"], ...] = ("none",)
-    """What the backward pass makes anew to save memory, as in unroll."""
+    """What the backward pass recomputes to save memory, as in unroll."""
     images: bool = False
     """Also two layers of a convolutional LSTM."""
     peers: bool = False
@@ -98,7 +98,7 @@ class Ablations:
     """Folder with Fashion-MNIST's files for `slow`, where there is no network."""
     seeds: int = 1
     out: Path = Path("runs/ablations")
-    """Folder of the runs, the tables (.json) and the pictures (.png)."""
+    """Folder of the runs, the tables (.json) and the figures (.png)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Compile:
 class Reading:
     """Reads the same lines by a run and by Tesseract, if it is installed.
 
-    Tesseract gets each line enlarged, with a white rim, and one process for all:
+    Tesseract gets each line enlarged, with a white border, and one process for all:
     `--psm 7 --oem 1 -l eng --dpi 300`, all of its symbols allowed.
     """
 
@@ -137,4 +137,4 @@ class Reading:
     """Another set of lines, such as text_lines/all; default that of the run."""
     limit: int = 1000
     scale: int = 3
-    """Of the pictures that Tesseract gets."""
+    """Factor by which Tesseract's images are enlarged."""

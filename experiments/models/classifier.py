@@ -81,7 +81,7 @@ class Options(LayersOptions):
     """What a clip's frames go through, one by one, before the cells; a resnet has its
     pixels normalised as ImageNet's, whatever data.normalize says."""
     order: Literal["rows", "columns", "both", "pixels", "permuted", "patches"] = "rows"
-    """How a picture becomes a sequence."""
+    """How an image becomes a sequence."""
     patch: Count = 4
     """Side of a patch, for order=patches."""
     bidirectional: bool = False
@@ -89,7 +89,7 @@ class Options(LayersOptions):
     """What of all steps the output layer reads."""
     dropout: Fraction = 0.0
     tbptt_steps: Count | None = None
-    """Steps that a gradient goes back through, in pieces of so many."""
+    """Steps per chunk of truncated backpropagation through time."""
 
 
 class Classifier(ModelKind):

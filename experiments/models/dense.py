@@ -46,12 +46,12 @@ class RecurrentDetectorOptions(DenseOptions):
 
     name = "recurrent_detector"
     max_detections: Count = 8
-    """Boxes to emit at most, one more than a picture holds."""
+    """Boxes to emit at most, one more than an image contains."""
 
 
 @dataclass(frozen=True)
 class BottleneckOptions(DenseOptions):
-    """A bottleneck-ConvLSTM over frames, and a box from every place."""
+    """A bottleneck ConvLSTM over frames, and a box per location."""
 
     name = "bottleneck"
 

@@ -15,29 +15,30 @@ Sampling = Literal["none", "scheduled", "reverse"]
 
 @dataclass(frozen=True)
 class EncoderForecasterOptions(LayersOptions):
-    """One stack of cells reads the given frames, another makes those that follow."""
+    """An encoder reads the input frames, a decoder forecasts those that follow."""
 
     name = "encoder_forecaster"
     cell: CellOptions = ConvLSTM()
     patch: Count = 4
     """Side of the patches that a frame is cut into."""
     remat: Remat = "none"
-    """Keep less for the backward pass, and compute it again."""
+    """Save less for the backward pass, and recompute it."""
 
 
 @dataclass(frozen=True)
 class StackedOptions(EncoderForecasterOptions):
-    """Stacked convolutional cells, which read their own answers."""
+    """Stacked convolutional cells, autoregressive."""
 
     name = "stacked"
     scheduled_sampling: Sampling = "none"
-    """In training, ever more of its own frames are read in place of true ones; reverse:
-    ever fewer at the start, too; none: its own where frames are to come."""
+    """Scheduled sampling: in training, predicted frames replace true ones more and more
+    often; reverse: at the input frames, too, less and less often; none: always after
+    the input frames."""
 
 
 @dataclass(frozen=True)
 class PredRNNOptions(RecurrentOptions):
-    """PredRNN: memory that climbs through its layers."""
+    """PredRNN, whose memory passes through all layers."""
 
     name = "predrnn"
     features: Count = 128
@@ -48,10 +49,11 @@ class PredRNNOptions(RecurrentOptions):
     patch: Count = 4
     """Side of the patches that a frame is cut into."""
     remat: Remat = "none"
-    """Keep less for the backward pass, and compute it again."""
+    """Save less for the backward pass, and recompute it."""
     scheduled_sampling: Sampling = "none"
-    """In training, ever more of its own frames are read in place of true ones; reverse:
-    ever fewer at the start, too; none: its own where frames are to come."""
+    """Scheduled sampling: in training, predicted frames replace true ones more and more
+    often; reverse: at the input frames, too, less and less often; none: always after
+    the input frames."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,11 @@ class PredRNNV2Options(PredRNNOptions):
 
     name = "predrnn_v2"
     decoupling: Amount = 0.1
-    """Weight of the loss that keeps them apart."""
+    """Weight of the decoupling loss."""
 
 
 class EncoderForecaster(ModelKind):
-    """One stack of cells reads the given frames, another makes those that follow."""
+    """An encoder reads the input frames, a decoder forecasts those that follow."""
 
     options = EncoderForecasterOptions
 

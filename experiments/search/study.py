@@ -17,15 +17,15 @@ _END = "end"
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """How it is searched."""
+    """The search."""
 
     trials: int = 20
-    """Trials in all; a sweep of fewer goes on when the same line has more."""
+    """Total number of trials; rerun with a larger number to continue a sweep."""
     sampler: Literal["tpe", "random"] = "tpe"
-    """Where the next trial looks: more where good ones were than where bad ones were
-    (a tree-structured Parzen estimator), or anywhere."""
+    """How the next trial is chosen: near good trials (a tree-structured Parzen
+    estimator), or at random."""
     pruner: Literal["median", "none"] = "median"
-    """Ends a trial that is worse than the median of the whole ones was by then."""
+    """Stop a trial that is worse than the median of complete ones at that step."""
 
 
 def optuna():
