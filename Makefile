@@ -5,13 +5,14 @@ VENV ?= .venv
 REQUIRE ?=
 BIN = $(VENV)/bin
 ALL = .venv-all
+DOCS = .venv-docs
 # Python compiles what is imported; pip would compile all that is installed, which takes
 # four fifths of its time.
 PIP_INSTALL = -m pip install --quiet --no-compile
 # One file of tests is one worker's, so that what its tests share is made once.
 PYTEST = python -m pytest -n auto --dist loadfile
 
-.PHONY: train test test-all notebooks mutants lint clean
+.PHONY: train test test-all notebooks mutants docs lint clean
 
 train: $(VENV)/.installed
 	$(BIN)/python -m experiments.train $(PRESET) $(ARGS)
@@ -32,6 +33,10 @@ notebooks:
 # Whether the tests notice a fault; ONLY=name tries one.
 mutants: $(VENV)/.installed-dev
 	$(BIN)/python tests/run_mutants.py $(ONLY)
+
+# Pages and API reference as a site, in site/; a warning is an error.
+docs: $(DOCS)/.installed-docs
+	$(DOCS)/bin/mkdocs build --quiet
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
@@ -58,5 +63,13 @@ $(ALL)/.installed-all: pyproject.toml
 	  jax-cuda12-pjrt==$$($(ALL)/bin/python -c 'import jaxlib; print(jaxlib.__version__)')
 	touch $@
 
+# What the extra `docs` names, without the library: docstrings are read, not imported.
+$(DOCS)/.installed-docs: pyproject.toml
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))\
+	  ["project"]["optional-dependencies"]["docs"], sep="\n")' > $(DOCS)/requirements.txt
+	$(DOCS)/bin/python $(PIP_INSTALL) -r $(DOCS)/requirements.txt
+	touch $@
+
 clean:
-	rm -rf .venv .venv-* .cache build *.egg-info
+	rm -rf .venv .venv-* .cache build site *.egg-info

@@ -50,7 +50,7 @@ def load(
     Args:
       source: a tfds name such as "digits", "fashion_mnist" or "emnist/balanced"; or a
         folder CLASS/picture or CLASS/clip, or of splits train/CLASS/picture; or a CSV
-        with the columns path,label[,group][,split]; or, for masks or boxes, a folder
+        with the columns `path,label[,group][,split]`; or, for masks or boxes, a folder
         or a COCO .json. A name wins over a folder called the same: say "./mnist" for
         the folder.
       data_dir: where decoded arrays are kept; else $LSTM_JAX_DATA, else

@@ -78,7 +78,7 @@ def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
 def list_table(
     path: Path,
 ) -> tuple[list[Entry], tuple[str, ...] | None, bool]:
-    """List a table of the columns path[,group][,split] and label, or labels of 0 and 1.
+    """List a table of `path[,group][,split]` and `label`, or labels of 0 and 1.
 
     Returns:
       (entries, names of the labels or None where a column `label` names the class,

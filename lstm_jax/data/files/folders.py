@@ -89,7 +89,7 @@ def _from_folder(path: Path) -> list[_Picture]:
 
 
 def _from_table(path: Path) -> list[_Picture]:
-    """List the rows of a table with the columns path,label[,group][,split]."""
+    """List the rows of a table with the columns `path,label[,group][,split]`."""
     if path.suffix.lower() != ".csv":
         raise DataError(f"{path}: a file, but no CSV; give a folder or a .csv table")
     pictures = []

@@ -91,7 +91,7 @@ def load_lines(
     control characters or what is not in the alphabet; pages that are not understood.
 
     Args:
-      path: the folder; a CSV with the columns path,text[,group][,split]; or an XML
+      path: the folder; a CSV with columns `path,text[,group][,split]`; or an XML
         file beside its picture.
       root: the cache folder.
       size: height to scale to, pixels; None: 32.

@@ -74,7 +74,7 @@ class Row(NamedTuple):
 
 
 def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    """Rows of a CSV with the columns path[,group][,split] and others.
+    """Rows of a CSV with the columns `path[,group][,split]` and others.
 
     Args:
       path: the table.
