@@ -9,8 +9,10 @@ DOCS = .venv-docs
 # Python compiles what is imported; pip would compile all that is installed, which takes
 # four fifths of its time.
 PIP_INSTALL = -m pip install --quiet --no-compile
-# One file of tests is one worker's, so that what its tests share is made once.
-PYTEST = python -m pytest -n auto --dist loadfile
+# One file of tests is one worker's, so that what its tests share is made once. The files
+# come in the order of their names: in that of their numbers of tests, the few long ones
+# would be the last.
+PYTEST = python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: train test test-all notebooks mutants docs lint clean
 

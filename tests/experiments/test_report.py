@@ -37,7 +37,7 @@ def untrained(directory, name, **options):
     params = Experiment(config, about).init(jax.random.key(0))
     tx = optimization.optimizer(config, optimization.schedule(config, 1))
     state = training.TrainState(np.int32(0), params, tx.init(params), jax.random.key(0))
-    values = {"preset": name, "config": config, "data": about}
+    values = {"preset": name, "config": to_dict(config), "data": about}
     record.write_json(directory / "config.json", values)
     with training.Checkpoints(
         directory / "checkpoints", monitor=task.monitor, mode=task.mode

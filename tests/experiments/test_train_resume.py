@@ -136,7 +136,7 @@ def progress():
     return max((int(name) for name in steps if name.isdecimal()), default=0)
 
 
-for kill in range(20):
+for kill in range(8):
     before, log = progress(), directory / "metrics.jsonl"
     size = log.stat().st_size if log.exists() else 0
     outside = kill % 2
@@ -162,7 +162,7 @@ for kill in range(20):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
-def test_twenty_kills_change_no_bit(tmp_path, run_python):
+def test_kills_change_no_bit(tmp_path, run_python):
     options = OPTIONS | dict(steps=120, eval_every=3, log_every=3)
     whole = train("digits", run_dir=tmp_path / "whole", **options)
     done = run_python(
@@ -171,8 +171,8 @@ def test_twenty_kills_change_no_bit(tmp_path, run_python):
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 20
-    assert len({line.split()[-1] for line in lines}) > 4, lines  # it went on between
+    assert len(lines) == 8
+    assert len({line.split()[-1] for line in lines}) > 2, lines  # it went on between
     killed = train("digits", run_dir=tmp_path / "killed", **options)
     assert_same_run(whole, killed)
     again = train("digits", run_dir=tmp_path / "killed", **options)  # from the disk
