@@ -34,7 +34,7 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
         clip_by=o.clip_by,
         plateau=isinstance(o.schedule, Plateau),
         rates=lr_multipliers(config),
-        average=o.ema,
+        ema=o.ema,
     )
 
 

@@ -110,7 +110,7 @@ def _start(options: Options) -> tuple[str, ...]:
         return output.ENDINGS
     kind = TASKS[saved["config"]["task"]["name"]]
     if kind.bucketed:  # a program for each width
-        training.keep_compiled(data.default_root() / "compiled")
+        training.enable_compilation_cache(data.default_root() / "compiled")
     return kind.endings
 
 

@@ -25,7 +25,7 @@ class WarmStart(NamedTuple):
     new: tuple[str, ...]
 
 
-def named(params: Any) -> dict[str, Any]:
+def flatten_params(params: Any) -> dict[str, Any]:
     """The leaves of a tree by their paths, such as "layer_0/w_h"."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     return {
@@ -45,7 +45,7 @@ def warm_start(
 
     Args:
       params: freshly initialised.
-      donor: leaves by path, as `named` gives them.
+      donor: leaves by path, as `flatten_params` gives them.
       output: where the output layer is; its leaves may differ in their last axis.
       columns: those of the output layer to copy, {ours: theirs}, where its classes are
         others or in another order; None: they are the same.
@@ -53,7 +53,7 @@ def warm_start(
     Returns:
       (params, WarmStart); the params keep their dtypes.
     """
-    ours, filled = named(params), {}
+    ours, filled = flatten_params(params), {}
     loaded, resized = [], []
     for path, leaf in ours.items():
         given = donor.get(path)
@@ -79,7 +79,7 @@ def warm_start(
     return jax.tree.unflatten(jax.tree.structure(params), list(filled.values())), about
 
 
-def rate_factors(params: Any, rates: Mapping[str, float]) -> Any:
+def lr_multipliers(params: Any, rates: Mapping[str, float]) -> Any:
     """A tree like `params`: the factor of the learning rate of each leaf.
 
     Args:
@@ -91,7 +91,7 @@ def rate_factors(params: Any, rates: Mapping[str, float]) -> Any:
     Raises:
       ValueError: a pattern is malformed, or found in no path.
     """
-    paths = list(named(params))
+    paths = list(flatten_params(params))
     factors = dict.fromkeys(paths, 1.0)
     for pattern, factor in rates.items():
         try:
@@ -111,15 +111,15 @@ def rate_factors(params: Any, rates: Mapping[str, float]) -> Any:
 
 
 def scale_by_path(rates: Mapping[str, float]) -> optax.GradientTransformation:
-    """Multiplies updates by the factors of `rate_factors`; the last but an average."""
+    """Multiplies updates by `lr_multipliers`; the last of a chain but an average."""
 
     def init(params):
-        rate_factors(params, rates)  # a wrong pattern is told before anything runs
+        lr_multipliers(params, rates)  # a wrong pattern is told before anything runs
         return optax.EmptyState()
 
     def update(updates, state, params=None):
         del params
-        factors = rate_factors(updates, rates)
+        factors = lr_multipliers(updates, rates)
         return jax.tree.map(lambda u, f: u * f, updates, factors), state
 
     return optax.GradientTransformation(init, update)
@@ -130,7 +130,7 @@ def freeze(params: Any, rates: Mapping[str, float]) -> Any:
 
     Without it the updates of a frozen leaf would be computed and thrown away.
     """
-    factors = rate_factors(params, rates)
+    factors = lr_multipliers(params, rates)
     return jax.tree.map(
         lambda p, f: p if f else jax.lax.stop_gradient(p), params, factors
     )

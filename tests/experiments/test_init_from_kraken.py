@@ -16,7 +16,7 @@ from lstm_jax import tasks
 from lstm_jax.metrics.ctc import greedy
 from lstm_jax.models import Reader, load_kraken
 from lstm_jax.models.vgsl import parse
-from lstm_jax.training import named
+from lstm_jax.training import flatten_params
 from tests.experiments.test_train_lines import SMALL, blank_params, fill
 from tests.models.kraken_files import write
 
@@ -71,10 +71,10 @@ def test_training_wants_its_network_and_takes_its_weights(file, options, tmp_pat
     about = Experiment(config, dataset=loaded).spec
     filled, lines = weights_from(str(file), about, blank_params(config, about))
     assert "begin as they are there" in lines[0] and "for 3 classes" in " ".join(lines)
-    theirs = named(load_kraken(file).params)
+    theirs = flatten_params(load_kraken(file).params)
     same = [
         np.array_equal(leaf, theirs[path])
-        for path, leaf in named(filled).items()
+        for path, leaf in flatten_params(filled).items()
         if leaf.shape == theirs[path].shape
     ]
     assert all(same) and len(same) >= len(theirs) - 2
