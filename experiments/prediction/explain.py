@@ -42,8 +42,8 @@ def explain(predictor: Predictor, folder: Path, answers: list[dict[str, Any]]) -
             ),
         )
         figure = inspect.reading(module, params, pixels, **options)
-        film = inspect.reading_gif(module, params, pixels, **options)
+        gif = inspect.reading_gif(module, params, pixels, **options)
         place = folder / path.stem
         record.save_figure(f"{place}.png", figure)
-        record.write_bytes(f"{place}.gif", film)
+        record.write_bytes(f"{place}.gif", gif)
         print(f"how {path.name} is read: {place}.png, {place}.gif", flush=True)
