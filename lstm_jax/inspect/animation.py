@@ -59,7 +59,7 @@ def reading_gif(
         traced = trace(
             model, params, image, length=length, predict=predict, smooth=None
         )
-    time = len(traced.places)
+    time = len(traced.locations)
     features = traced.kind == "features"
     picture = np.asarray(image) if features else visible(image, shown)
     stops = np.unique(np.linspace(0, time - 1, min(time, FRAMES)).round().astype(int))
@@ -190,9 +190,9 @@ class _Scene:
             shape = picture.shape[:2]
             seen = read_by(traced, shape, stop)
             colored = faded(picture, seen)
-            if stop < len(traced.places) - 1:
+            if stop < len(traced.locations) - 1:
                 new = np.zeros(seen.size, bool)
-                new[traced.places[since + 1 : stop + 1].ravel()] = True
+                new[traced.locations[since + 1 : stop + 1].ravel()] = True
                 new = new.reshape(shape)
                 colored[new] = _glowing(colored[new])
             self.image.set_data(colored)

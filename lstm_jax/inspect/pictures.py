@@ -52,7 +52,7 @@ def reading(
         traced = trace(
             model, params, image, length=length, predict=predict, smooth=smooth
         )
-    time = len(traced.places)
+    time = len(traced.locations)
     panels = held_panels(traced)
     tall = [2.3, 0.9, *(panel[3] for panel in panels)]
     fig = figure(12.5, max(sum(tall) + 1.4, 7.0), pad=0.07)
@@ -106,7 +106,7 @@ def settled(traced: Trace) -> bool:
 
 def title(traced: Trace, classes, target: int | None) -> str:
     """ "Reads 7 (98 %), settled after step 17 of 28"."""
-    last, time = traced.answers[-1], len(traced.places)
+    last, time = traced.answers[-1], len(traced.locations)
     if len(last) == 1:
         return f"Answers {last[0]:.4g} after {time} steps"
     best = int(last.argmax())
@@ -232,7 +232,7 @@ def _apart(values: list[float], ax) -> list[float]:
 def read_by(traced: Trace, shape: tuple[int, ...], step: int) -> np.ndarray:
     """bool of the image's shape: the pixels that steps up to `step` have read."""
     seen = np.zeros(int(np.prod(shape)), bool)
-    seen[traced.places[: step + 1].ravel()] = True
+    seen[traced.locations[: step + 1].ravel()] = True
     return seen.reshape(shape)
 
 
@@ -250,7 +250,7 @@ def _picture(ax, traced: Trace, picture: np.ndarray) -> None:
         ax.imshow(picture.T, aspect="auto", cmap="viridis", interpolation="nearest")
         ax.set_title("Features over time", loc="left", fontsize=11, color=INK)
         return
-    last = traced.decided if settled(traced) else len(traced.places) - 1
+    last = traced.decided if settled(traced) else len(traced.locations) - 1
     if traced.kind == "clip":
         words, colored = f"Frame {last + 1}", picture[last]
         words += ", which settles the answer" if settled(traced) else ""
@@ -292,7 +292,7 @@ def _input(ax, traced: Trace, picture: np.ndarray) -> None:
     """What each step reads, as a column; of a clip some frames."""
     ax.set(yticks=[])
     ax.set_ylabel("input", rotation=0, ha="right", va="center", fontsize=10)
-    time = len(traced.places)
+    time = len(traced.locations)
     if traced.kind == "clip":
         count = min(time, THUMBNAILS)
         wide = time / count
@@ -306,6 +306,6 @@ def _input(ax, traced: Trace, picture: np.ndarray) -> None:
         values, style = picture[:time], dict(cmap="viridis")
     else:
         flat = picture.reshape(-1, *picture.shape[2:])
-        values, style = flat[traced.places], dict(cmap="gray", vmin=0, vmax=1)
+        values, style = flat[traced.locations], dict(cmap="gray", vmin=0, vmax=1)
     columns = values.swapaxes(0, 1)
     ax.imshow(columns, aspect="auto", interpolation="nearest", **style)

@@ -33,8 +33,8 @@ class Trace(NamedTuple):
 
     Attributes:
       kind: of the image, "picture", "clip" or "features".
-      places: int `[T, P]`, the pixels that each step reads, as indices into the image
-        laid flat, row by row; of a clip, or of features, the number of the frame.
+      locations: int `[T, P]`, the pixels that each step reads, as indices into the
+        image laid flat, row by row; of a clip, or of features, the number of the frame.
       layers: `LayerTrace` by the name of the layer's params, bottom first.
       answers: `[T, K]`, what the network would have said, had the image ended there.
         Where layers run in one direction this is the head on the outputs so far,
@@ -48,7 +48,7 @@ class Trace(NamedTuple):
     """
 
     kind: str
-    places: np.ndarray
+    locations: np.ndarray
     layers: dict[str, LayerTrace]
     answers: np.ndarray
     target: int
@@ -122,7 +122,7 @@ def trace(
         saliency = _saliency(model, params, images, valid, target, smooth)
     return Trace(
         kind={3: "picture", 4: "clip"}.get(images.ndim - 1, "features"),
-        places=places(model, images.shape[1:])[:time],
+        locations=locations(model, images.shape[1:])[:time],
         layers={n: _cut(jax.device_get(held[n]), time) for n in names},
         answers=answers,
         target=target,
@@ -131,7 +131,7 @@ def trace(
     )
 
 
-def places(model: SequenceClassifier, image_shape: tuple[int, ...]) -> np.ndarray:
+def locations(model: SequenceClassifier, image_shape: tuple[int, ...]) -> np.ndarray:
     """int `[T, P]`: the pixels, or the frame, that each step reads."""
     if len(image_shape) != 3:
         return np.arange(image_shape[0])[:, None]

@@ -29,7 +29,7 @@ def traced(kind="picture", width=K, backward=False) -> Trace:
     answers = np.full((T, width), 0.5 / max(width - 1, 1))
     if width > 1:
         answers[:3, 0] = answers[3:, 1] = 0.5
-    places = np.arange(36).reshape(T, 6)
+    locations = np.arange(36).reshape(T, 6)
     saliency = rng.random({"picture": (6, 6), "clip": (T, 6, 6)}.get(kind, (T, 6)))
 
     def held():
@@ -39,7 +39,7 @@ def traced(kind="picture", width=K, backward=False) -> Trace:
     names = ["layer_0", "layer_0_backward"][: 1 + backward]
     return Trace(
         kind=kind,
-        places=places if kind == "picture" else np.arange(T)[:, None],
+        locations=locations if kind == "picture" else np.arange(T)[:, None],
         layers={name: held() for name in names},
         answers=answers,
         target=1 if width > 1 else 0,

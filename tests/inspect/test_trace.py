@@ -8,7 +8,7 @@ import pytest
 from lstm_jax import lstm
 from lstm_jax.cells import conv_lstm, gru
 from lstm_jax.inspect import trace
-from lstm_jax.inspect.trace import places
+from lstm_jax.inspect.trace import locations
 from lstm_jax.models import SequenceClassifier, sequences
 
 H, D, K = 6, 5, 4
@@ -72,7 +72,7 @@ def test_a_clip():
     )
     found = trace(model, params, clip, smooth=2)
     assert found.kind == "clip" and found.saliency.shape == (3, 4, 4)
-    assert found.places.tolist() == [[0], [1], [2]]
+    assert found.locations.tolist() == [[0], [1], [2]]
     assert found.layers["layer_0"].gates["f"].shape == (3, D)
 
 
@@ -85,18 +85,18 @@ def test_a_clip():
         (sequences.patches(2), [[0, 1, 2, 3], [4, 5, 6, 7]]),
     ],
 )
-def test_places_in_a_picture_of_four_by_two(order, wanted):
+def test_locations_in_a_picture_of_four_by_two(order, wanted):
     model = SequenceClassifier(order, (lstm(2),), 2)
-    assert places(model, (4, 2, 3)).tolist() == wanted
+    assert locations(model, (4, 2, 3)).tolist() == wanted
 
 
-def test_places_of_a_permutation_and_of_rows_and_columns():
+def test_locations_of_a_permutation_and_of_rows_and_columns():
     permuted = SequenceClassifier(sequences.permuted(3), (lstm(2),), 2)
     image = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
     wanted = np.asarray(sequences.permuted(3).to_sequence(image))[0].astype(int)
-    assert (places(permuted, (3, 3, 1)) == wanted).all()
+    assert (locations(permuted, (3, 3, 1)) == wanted).all()
     both = SequenceClassifier(sequences.rows_and_columns(), (lstm(2),), 2)
-    assert places(both, (2, 2, 1)).tolist() == [[0, 1, 0, 2], [2, 3, 1, 3]]
+    assert locations(both, (2, 2, 1)).tolist() == [[0, 1, 0, 2], [2, 3, 1, 3]]
 
 
 def test_mistakes():
