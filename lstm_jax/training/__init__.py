@@ -9,7 +9,7 @@ from lstm_jax.training.augment import (
     mixup,
     noise,
     rotate,
-    shift,
+    translate,
     warp,
 )
 from lstm_jax.training.callbacks import (

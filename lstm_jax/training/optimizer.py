@@ -120,7 +120,7 @@ def make_optimizer(
     clip: float | None = None,
     clip_by: str = "global_norm",
     plateau: bool = False,
-    rates: Mapping[str, float] | None = None,
+    lr_multipliers: Mapping[str, float] | None = None,
     ema: float = 0.0,
 ) -> optax.GradientTransformation:
     """Clip, precondition, decay weights, scale by the learning rate; in this order.
@@ -139,7 +139,7 @@ def make_optimizer(
       clip_by: "global_norm" (of all leaves together), "value" (of each number) or
         "adaptive" (of each unit, relative to the norm of its weights).
       plateau: the rate is lowered further by `lower_on_plateau`, as a metric wants it.
-      rates: factors of the rate for leaves by pattern, as `lr_multipliers` takes them.
+      lr_multipliers: factors of the rate for leaves by pattern.
       ema: decay of an exponential moving average of the
         weights, which `weights` then gives; 0: none.
 
@@ -180,8 +180,8 @@ def make_optimizer(
     chain.append(optax.scale_by_learning_rate(schedule))
     if plateau:
         chain.append(scale_on_plateau())
-    if rates:
-        chain.append(scale_by_path(rates))
+    if lr_multipliers:
+        chain.append(scale_by_path(lr_multipliers))
     if ema:
         chain.append(average_weights(ema))
     return optax.chain(*chain)

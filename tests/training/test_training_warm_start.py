@@ -108,7 +108,9 @@ def test_frozen_parameters_stay_and_slow_ones_take_smaller_steps():
         return (error.sum(), jnp.float32(len(error))), {}
 
     def after(rates):
-        tx = make_optimizer("sgd", 0.1, weight_decay=0.3, momentum=0.0, rates=rates)
+        tx = make_optimizer(
+            "sgd", 0.1, weight_decay=0.3, momentum=0.0, lr_multipliers=rates
+        )
         mesh = data_mesh(jax.devices())
         state = init_state(params(0), tx, jax.random.key(0), mesh)
         step = make_train_step(loss_fn, tx, mesh)
