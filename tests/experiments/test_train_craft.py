@@ -66,7 +66,7 @@ def test_the_rate_falls_on_a_plateau(tmp_path):
         **OPTIONS,
         run_dir=tmp_path,
         log_every=4,
-        min_delta=1.0,
+        optimizer__schedule__min_delta=1.0,
         optimizer__schedule="plateau",
         optimizer__schedule__warmup_steps=0,
         optimizer__schedule__patience=2,
