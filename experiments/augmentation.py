@@ -15,7 +15,7 @@ def changes(config: Config):
     """
     o, t = config.augment, training
     changes = [
-        (t.shift, o.translate),
+        (t.translate, o.translate),
         (t.rotate, o.rotate),
         (t.crop, o.crop),
         (t.flip, o.flip),

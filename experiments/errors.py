@@ -49,5 +49,5 @@ def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
             print(error)
             return STOPPED if error.signal == "SIGTERM" else 130
         print(training.lost_process(error) or explain(error), file=sys.stderr)
-        training.leave_processes(2)
+        training.abort_process(2)
         return 2

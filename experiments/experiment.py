@@ -231,7 +231,7 @@ class Experiment:
     def loss(self, params: Any, batch: dict, keys: jax.Array):
         """`((loss, count), metrics)` of a batch, augmented."""
         config, batch, goal = self.config, dict(batch), self.task
-        params = training.freeze(params, self._rates)
+        params = training.freeze(params, self._lr_multipliers)
         inputs, pairs = batch["inputs"], None
         if not self.spec.features:
             change = augmentation.changes(config)
@@ -315,7 +315,7 @@ class Experiment:
         return optimization.schedule(self.config, self.steps)
 
     @cached_property
-    def _rates(self) -> dict[str, float]:
+    def _lr_multipliers(self) -> dict[str, float]:
         return optimization.lr_multipliers(self.config)
 
     @cached_property

@@ -85,7 +85,7 @@ def export(
             write_bytes(out, files.onnx_bytes(experiment, params))
         elif format == "safetensors":
             words = files.metadata(experiment)
-            weights.write(out, training.named(params), format, words)
+            weights.write(out, training.flatten_params(params), format, words)
         else:
             weights.write(out, params, format)
     except NotImplementedError as error:

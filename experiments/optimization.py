@@ -33,28 +33,28 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
         clip=o.clip,
         clip_by=o.clip_by,
         plateau=isinstance(o.schedule, Plateau),
-        rates=lr_multipliers(config),
-        average=o.ema,
+        lr_multipliers=lr_multipliers(config),
+        ema=o.ema,
     )
 
 
 def lr_multipliers(config: Config) -> dict[str, float]:
     """Factors of the learning rate by pattern; 0 where frozen."""
-    rates = {}
+    multipliers = {}
     for part in filter(None, config.optimizer.lr_multipliers.split(",")):
         pattern, _, factor = part.rpartition("=")
         try:
-            rates[pattern] = float(factor)
+            multipliers[pattern] = float(factor)
         except ValueError:
             pattern = ""
-        if not pattern or not 0 <= rates[pattern] < float("inf"):
+        if not pattern or not 0 <= multipliers[pattern] < float("inf"):
             raise UsageError(
                 f"optimizer.lr_multipliers: {part!r} is no PATTERN=FACTOR, such as "
                 "encoder=0.1"
             )
     if config.optimizer.freeze:
-        rates[config.optimizer.freeze] = 0.0
-    return rates
+        multipliers[config.optimizer.freeze] = 0.0
+    return multipliers
 
 
 def plateau(config: Config, goal: tasks.Task) -> list[training.Callback]:

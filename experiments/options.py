@@ -43,7 +43,7 @@ class Data:
     # Of pictures, which have no other way; see the subclasses.
     normalize: ClassVar[str] = "unit"
     frames: ClassVar[int | None] = None
-    sampling: ClassVar[str] = "spread"
+    sampling: ClassVar[str] = "uniform"
     noise_rows: ClassVar[int] = 0
 
 
@@ -53,7 +53,7 @@ class Clips(Data):
 
     frames: Count | None = None
     """Frames of a clip; default 16, or all steps of a feature file."""
-    sampling: Literal["spread", "start", "windows"] = "spread"
+    sampling: Literal["uniform", "start", "windows"] = "uniform"
     """Frames taken of a longer clip: evenly spaced, the first, or windows."""
 
 

@@ -34,7 +34,7 @@ class Options:
     live: str | None = None
     """Predict frame by frame: from the file or folder of a clip, a camera number, or -
     for raw uint8 frames on standard input."""
-    look: bool = False
+    explain: bool = False
     """Also draw how each is read: RUN/predictions/NAME.png and an animation, .gif."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
 
@@ -99,8 +99,10 @@ def _start(options: Options) -> tuple[str, ...]:
     """Chooses devices; the endings of files for answers."""
     if _exported(options.run):
         _source(options.run).start(options.accelerator)
-        if options.look:
-            raise UsageError(f"--look: {options.run} does not hold what its layers do")
+        if options.explain:
+            raise UsageError(
+                f"--explain: {options.run} does not hold what its layers do"
+            )
         return output.ENDINGS
     saved = saved_run(options.run)
     from lstm_jax import data, training
@@ -110,7 +112,7 @@ def _start(options: Options) -> tuple[str, ...]:
         return output.ENDINGS
     kind = TASKS[saved["config"]["task"]["name"]]
     if kind.bucketed:  # a program for each width
-        training.keep_compiled(data.default_root() / "compiled")
+        training.enable_compilation_cache(data.default_root() / "compiled")
     return kind.endings
 
 
@@ -136,10 +138,10 @@ def _run(options: Options) -> int:
     kind.save(predictor.spec, answers, folder)
     if not kind.prints_at_once:
         output.show(kind, answers)
-    if options.look:
-        from experiments.prediction.look import look
+    if options.explain:
+        from experiments.prediction.explain import explain
 
-        look(predictor, folder, answers)
+        explain(predictor, folder, answers)
     if options.out:
         output.write(kind, answers, options.out)
     return 1 if any("error" in row for row in answers) else 0

@@ -45,7 +45,7 @@ class DataSpec:
 
         inputs = inputs.astype(np.float32)
         if self.per_line:
-            from lstm_jax.models.readers import standardized
+            from lstm_jax.models.vgsl_net import standardized
 
             return standardized(inputs, lengths)
         offset = np.asarray(self.pixel_offset, np.float32)

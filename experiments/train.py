@@ -59,7 +59,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     writes = jax.process_index() == 0
     if writes:
         begin(directory, name, config, experiment.spec)
-    training.wait_for_all("the run's folder is there")
+    training.barrier("the run's folder is there")
     log = MetricsLog(directory)
     with (
         checkpoints_of(directory, experiment.task) as checkpoints,

@@ -30,8 +30,8 @@ from lstm_jax import (
     unroll,
 )
 from lstm_jax.models import FrameEncoder, NNXRecurrent, Recurrent, SequenceClassifier
-from lstm_jax.models.readers import standardized
 from lstm_jax.models.sequences import frames, patches
+from lstm_jax.models.vgsl_net import standardized
 
 T, B, F, D = 4, 3, 2, 3
 CELL = lstm(D)

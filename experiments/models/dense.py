@@ -22,7 +22,7 @@ class DenseOptions(RecurrentOptions):
 
 @dataclass(frozen=True)
 class ReNetOptions(DenseOptions):
-    """A U-Net with a ReNet at its bottom; of clips, with a ConvLSTM as its memory."""
+    """A U-Net with a ReNet at its bottom; of clips, with a ConvLSTM across frames."""
 
     name = "renet"
     layers: Count = 1
@@ -33,7 +33,7 @@ class ReNetOptions(DenseOptions):
 
 @dataclass(frozen=True)
 class UNetOptions(DenseOptions):
-    """A U-Net with ConvLSTMs in its skips; of clips, with another as its memory."""
+    """A U-Net with ConvLSTMs in its skips; of clips, with another across frames."""
 
     name = "unet"
     kernel_size: Count = 3
@@ -107,7 +107,7 @@ def _widths(features: int) -> tuple[int, ...]:
 
 
 class Segmenter(DenseModel):
-    """A U-Net; of clips with a ConvLSTM as its memory."""
+    """A U-Net; of clips with a ConvLSTM across frames."""
 
     @abstractmethod
     def recurrent_parts(self, config, widths: tuple[int, ...]) -> dict:
@@ -118,15 +118,15 @@ class Segmenter(DenseModel):
 
         options = config.model
         widths = _widths(options.features)[1:]  # the finest map is of patches of 2x2
-        memory = None
+        recurrent_cell = None
         if len(spec.image_shape) == 4 and not width:
-            memory = conv_lstm(options.features, (options.kernel_size,) * 2)
+            recurrent_cell = conv_lstm(options.features, (options.kernel_size,) * 2)
         parts = {"bottom": (width,) * 2} if width else None
         return models.Segmenter(
             outputs=len(spec.classes),
             widths=widths,
             patch=2,
-            memory=memory,
+            recurrent_cell=recurrent_cell,
             **(parts or self.recurrent_parts(config, widths)),
             **shared(config),
         )
@@ -161,7 +161,7 @@ class Detector(DenseModel):
 
     feedforward_stages = 4
 
-    def emits(self, config) -> bool:
+    def sequential(self, config) -> bool:
         """Whether boxes come one after another until the network stops."""
         return False
 
@@ -172,7 +172,7 @@ class Detector(DenseModel):
         return models.DenseDetector(
             outputs=len(spec.classes),
             widths=(*_widths(features), features)[: self.maps(config)],
-            memory=None if width else bottleneck_conv_lstm(features),
+            recurrent_cell=None if width else bottleneck_conv_lstm(features),
             hidden=(width,) * 2 if width else (),
             **shared(config),
         )
@@ -190,7 +190,7 @@ class RecurrentDetector(Detector):
 
     options = RecurrentDetectorOptions
 
-    def emits(self, config) -> bool:
+    def sequential(self, config) -> bool:
         return not config.model.feedforward
 
     def module(self, config, spec, width: int):
@@ -199,7 +199,7 @@ class RecurrentDetector(Detector):
         if width:
             return super().module(config, spec, width)
         features = config.model.features
-        return models.BoxEmitter(
+        return models.RecurrentDetector(
             cell=lstm(features),
             outputs=len(spec.classes),
             steps=config.model.max_detections,

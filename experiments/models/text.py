@@ -128,9 +128,9 @@ class VGSL(TextModel):
         return spec.with_output(Output(1, "c", outputs, name))
 
     def module(self, config, outputs: int):
-        from lstm_jax.models import Reader
+        from lstm_jax.models import VGSLNet
 
-        return Reader(self.line_spec(config, outputs), **shared(config))
+        return VGSLNet(self.line_spec(config, outputs), **shared(config))
 
 
 KINDS = (VGSL(), CRNN())

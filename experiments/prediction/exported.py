@@ -38,7 +38,7 @@ def predictor(path: str | Path) -> Predictor:
             "call it as docs/interop.md says, or give the folder of the run"
         )
     run = jaxexport.runner(path, functions["answer"])
-    sampling = about["inputs"].get("sampling", "spread")
+    sampling = about["inputs"].get("sampling", "uniform")
     kind = TASKS[about["task"]]
     return Predictor(kind, _spec(about), lambda x: run(*x.values()), sampling)
 

@@ -97,4 +97,4 @@ def predict_clips(
 def sampling_of(config: Any) -> str:
     """How a clip that is too long is read: windows are for training alone."""
     sampling = config.data.sampling
-    return "spread" if sampling == "windows" else sampling
+    return "uniform" if sampling == "windows" else sampling

@@ -31,8 +31,8 @@ def diagnosis(evaluation: Evaluation) -> Section | None:
         lengths=lengths,
     )
     updates = inspect.logged_updates(evaluation.rows)
-    findings = inspect.diagnose(measures, rows=evaluation.rows, updates=updates)
-    rows = tuple((each.words, each.cure) for each in findings)
+    diagnostics = inspect.diagnose(measures, rows=evaluation.rows, updates=updates)
+    rows = tuple((each.words, each.suggestion) for each in diagnostics)
     words = f"Measured on {plural(len(some), 'training example')}."
     blocks: list[Any] = [
         Words(words if rows else f"No problems found. {words}", "quiet")
@@ -43,7 +43,7 @@ def diagnosis(evaluation: Evaluation) -> Section | None:
         "How gradients, gates and memory go through the steps of a sequence, and how "
         "much of its norm a step of training changed of each matrix."
     )
-    blocks.append(Picture(inspect.health(measures, updates), caption))
+    blocks.append(Picture(inspect.summary_figure(measures, updates), caption))
     if evaluation.has_targets:
         blocks.append(_reading(evaluation, network))
     return Section("Diagnosis", tuple(blocks))

@@ -1,4 +1,4 @@
-"""What people see of a run: its progress, its table, its findings in words."""
+"""What people see of a run: its progress, its table, its hardest classes."""
 
 import os
 import sys
@@ -181,14 +181,14 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
         (label + unit * (name in ("mae", "rmse")), name.split("."), better)
         for name, label, better in (*metrics, ("parameters", "parameters", "min"))
     ]
-    findings = _findings(report)
+    remarks = _remarks(report)
     table = Table(
         box=box.SIMPLE_HEAD,
         title=Text(f"\nTest set: {report.get('examples', 0):,} examples", style="bold"),
         title_justify="left",
-        caption=Text("\n".join(findings), style="dim"),
+        caption=Text("\n".join(remarks), style="dim"),
         caption_justify="left",
-        min_width=max(map(len, findings), default=0),
+        min_width=max(map(len, remarks), default=0),
     )
     table.add_column("")
     for name in ("this run", *baselines):
@@ -228,7 +228,7 @@ def _lookup(report, keys):
     return report
 
 
-def _findings(report):
+def _remarks(report):
     """Lines in words: the hardest classes, and the mistake made most often."""
     classes, matrix = report.get("classes"), report.get("confusion_matrix")
     if not classes or not matrix:

@@ -67,9 +67,9 @@ def weights_from(source: str | None, spec: DataSpec, params: Any):
         classes, donor = _of_file(path, params)
     else:
         theirs, donor = load_run(path)
-        classes, donor = theirs.spec.classes, training.named(donor)
+        classes, donor = theirs.spec.classes, training.flatten_params(donor)
     columns, same = None, 0
-    output = "output" if "output/kernel" in training.named(params) else "head"
+    output = "output" if "output/kernel" in training.flatten_params(params) else "head"
     first = int(output == "output")  # after the blank, where text is read
     if classes is not None and classes != spec.classes:
         same = len(set(classes) & set(spec.classes))
@@ -114,10 +114,10 @@ def _of_file(path: Path, params: Any) -> tuple[list[str] | None, dict[str, Any]]
             theirs = interop.from_pytorch_classifier(arrays, caller=caller)
         else:
             return _classes(path), arrays
-        theirs = training.named(theirs)
+        theirs = training.flatten_params(theirs)
         wanted = {
             name: leaf.shape
-            for name, leaf in training.named(params).items()
+            for name, leaf in training.flatten_params(params).items()
             if "head/kernel" in theirs or not name.startswith("head/")
         }
         check(caller, theirs, wanted)

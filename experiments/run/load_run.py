@@ -110,7 +110,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     from lstm_jax.models import kraken
 
     if kraken.is_krakens(path):
-        return training.named(kraken.load_kraken(path).params)
+        return training.flatten_params(kraken.load_kraken(path).params)
     return interop.read_safetensors(path)
 
 
@@ -124,7 +124,9 @@ def _weights(path: Path, experiment: Any):
     shapes = jax.eval_shape(lambda: experiment.init(jax.random.key(0)))
     try:
         found = read_weights(path)
-        wanted = {name: leaf.shape for name, leaf in training.named(shapes).items()}
+        wanted = {
+            name: leaf.shape for name, leaf in training.flatten_params(shapes).items()
+        }
         check(str(path), found, wanted)
     except (ValueError, NotImplementedError) as error:
         raise UsageError(str(error)) from error

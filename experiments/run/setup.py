@@ -33,7 +33,7 @@ def start(config: Config, directory: Path, seeds: int | None = None):
     experiment = Experiment(config, labels=known_labels(config, directory))
     mesh = training.data_mesh(_devices(experiment, seeds))
     if config.compilation_cache:
-        training.keep_compiled(data.default_root() / "compiled")
+        training.enable_compilation_cache(data.default_root() / "compiled")
     return experiment, mesh
 
 

@@ -39,9 +39,9 @@ class Detection(DensePrediction):
         from experiments.models import MODELS
         from lstm_jax import tasks
 
-        emits = MODELS[config.model.name].emits(config)
+        sequential = MODELS[config.model.name].sequential(config)
         size = tuple(spec.image_shape[-3:-1])
-        return tasks.detection(spec.classes, size, emits=emits)
+        return tasks.detection(spec.classes, size, sequential=sequential)
 
     def align_targets(self, split, predictions):
         past = past_the_end(split)

@@ -30,7 +30,7 @@ class Forecasting(PerFileTask):
     augment = Geometry
     cross_validates = "folds are for tasks with targets, which a forecast has not"
     to_onnx = False
-    columns = ("clip", "film")
+    columns = ("clip", "gif")
     metrics = (
         ("mse", "MSE per frame", "min"),
         ("mae", "MAE per frame", "min"),
@@ -99,8 +99,8 @@ class Forecasting(PerFileTask):
 
         clip = experiment.dataset.splits["test"].inputs[0]
         horizon = experiment.config.task.horizon
-        film = figures.forecast_gif(clip[:-horizon], clip[-horizon:], predictions[0])
-        record.write_bytes(directory / "forecast.gif", film)
+        gif = figures.forecast_gif(clip[:-horizon], clip[-horizon:], predictions[0])
+        record.write_bytes(directory / "forecast.gif", gif)
 
     def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
         import numpy as np
@@ -122,12 +122,12 @@ class Forecasting(PerFileTask):
         for answer in answers:
             if "frames" in answer:
                 path = folder / f"{Path(answer['path']).stem}.gif"
-                film = figures.forecast_gif(answer["seen"], None, answer["frames"])
-                record.write_bytes(path, film)
-                answer["film"] = str(path)
+                gif = figures.forecast_gif(answer["seen"], None, answer["frames"])
+                record.write_bytes(path, gif)
+                answer["gif"] = str(path)
 
     def row(self, answer):
-        return answer["path"], answer["film"]
+        return answer["path"], answer["gif"]
 
     def stream_answer(self, task, output):
         return output

@@ -29,7 +29,7 @@ def load(
     manual_dir: str | os.PathLike | None = None,
     size: int | None = None,
     frames: int | None = None,
-    sampling: str = "spread",
+    sampling: str = "uniform",
     validation: float = 0.1,
     seed: int = 0,
     target_type: str = "labels",
@@ -60,7 +60,7 @@ def load(
         keeps a common size.
       frames: of a person's own clips and stock ones: T, at least 1; a shorter clip is
         padded with zeros. None: 16, of features as many as the longest file has.
-      sampling: of the same clips: "spread" takes T frames evenly from the whole
+      sampling: of the same clips: "uniform" takes T frames evenly from the whole
         clip, "start" the first T, "windows" cuts it into examples of T frames, which
         stay in one split.
       validation: share carved out of train, in (0, 1), where nothing else is given.

@@ -113,10 +113,10 @@ def _draw(axes, curves, areas, names, **options) -> list[int]:
     if len(named) > len(COLORS):
         named = sorted(areas, key=areas.get)[: len(COLORS)]
     for k in named + [k for k in areas if k not in named]:
-        look = dict(color=GREY, linewidth=0.5, zorder=2)
+        style = dict(color=GREY, linewidth=0.5, zorder=2)
         if k in named:
             order = named.index(k)
-            look = dict(
+            style = dict(
                 color=COLORS[order],
                 linestyle="-" if order % 2 == 0 else (0, (5, 1.5)),
                 linewidth=1.5,
@@ -124,7 +124,7 @@ def _draw(axes, curves, areas, names, **options) -> list[int]:
                 label=f"{areas[k]:.4f}  {safe(names[k], 20)}",
             )
         for each in axes:
-            each.plot(*curves[k], **look, **options)
+            each.plot(*curves[k], **style, **options)
     return named
 
 

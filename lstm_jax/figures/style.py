@@ -61,8 +61,8 @@ def log_axis(ax):
 def legend_beside(ax, title: str, **options: Any):
     """A legend to the right of a pair of axes."""
     place = dict(loc="upper left", bbox_to_anchor=(1.02, 1.0))
-    look = dict(frameon=False, alignment="left")
-    return ax.legend(title=title, **place, **look, **options)
+    style = dict(frameon=False, alignment="left")
+    return ax.legend(title=title, **place, **style, **options)
 
 
 def safe(text: Any, length: int = 18) -> str:

@@ -108,7 +108,7 @@ def error_over_time(errors, *, first: int):
     """
     from matplotlib.ticker import MaxNLocator
 
-    looks = {
+    styles = {
         "network": dict(color=BLUE, linewidth=2.6, marker="o", markersize=5, zorder=4),
         "copy last frame": dict(color=ORANGE, linestyle=(0, (5, 1.5)), marker="s"),
         "mean frame": dict(color="#117733", linestyle=(0, (3, 1.5)), marker="^"),
@@ -120,8 +120,8 @@ def error_over_time(errors, *, first: int):
     for name in sorted(errors, key=lambda name: -np.mean(errors[name])):
         values = np.asarray(errors[name], np.float64)
         frames = first + np.arange(len(values))
-        look = dict(linewidth=1.6, markersize=4) | looks[name]
-        ax.plot(frames, values, label=f"{values.mean():.4g}  {name}", **look)
+        style = dict(linewidth=1.6, markersize=4) | styles[name]
+        ax.plot(frames, values, label=f"{values.mean():.4g}  {name}", **style)
     ax.set_ylim(0, 1.06 * max(map(np.max, errors.values())) or 1.0)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.set_xlabel("frame")

@@ -1,9 +1,9 @@
 """Looking into recurrent networks: diagnosis, and how they read.
 
     measures = inspect.measure(model, params, images, targets)   # a batch of about 32
-    for finding in inspect.diagnose(measures, rows=rows):        # rows: metrics.jsonl
-        print(finding.words, "->", finding.cure)
-    inspect.health(measures).savefig("health.png")
+    for diagnostic in inspect.diagnose(measures, rows=rows):     # rows: metrics.jsonl
+        print(diagnostic.words, "->", diagnostic.suggestion)
+    inspect.summary_figure(measures).savefig("summary.png")
     inspect.reading(model, params, images[0], classes=names).savefig("reading.png")
     Path("reading.gif").write_bytes(inspect.reading_gif(model, params, images[0]))
 
@@ -13,12 +13,11 @@ for the cross-entropy, floats [B] or [B, K] for the squared error; or give `loss
 function of the outputs. `rows`: dicts as in metrics.jsonl.
 """
 
-from lstm_jax.inspect.figures import health
-from lstm_jax.inspect.film import reading_gif
-from lstm_jax.inspect.findings import diagnose
-from lstm_jax.inspect.follow import Followed, Held, follow
+from lstm_jax.inspect.animation import reading_gif
+from lstm_jax.inspect.diagnostics import diagnose
+from lstm_jax.inspect.figures import summary_figure
 from lstm_jax.inspect.gradients import carry_gradients, gradient_norms
-from lstm_jax.inspect.history import Finding, logged_updates, read_history
+from lstm_jax.inspect.history import Diagnostic, logged_updates, read_history
 from lstm_jax.inspect.measures import (
     GateMeasures,
     LayerMeasures,
@@ -27,3 +26,4 @@ from lstm_jax.inspect.measures import (
     measure_cell,
 )
 from lstm_jax.inspect.pictures import reading
+from lstm_jax.inspect.trace import LayerTrace, Trace, trace

@@ -1,4 +1,4 @@
-"""A network's health in one figure."""
+"""A network's diagnostics in one figure."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from lstm_jax.figures.style import (
     safe,
     tidy,
 )
-from lstm_jax.inspect.findings import LARGE_UPDATE, SMALL_UPDATE, diagnose
+from lstm_jax.inspect.diagnostics import LARGE_UPDATE, SMALL_UPDATE, diagnose
 from lstm_jax.inspect.gates import in_order
 from lstm_jax.inspect.measures import BINS, KEPT, SATURATED, LayerMeasures, Measures
 
@@ -22,7 +22,7 @@ _LAYERS = 6  # layers and directions that are drawn, at most
 _LEAVES = 24  # leaves of params whose updates are drawn, at most
 
 
-def health(measures: Measures, updates: dict[str, float] | None = None):
+def summary_figure(measures: Measures, updates: dict[str, float] | None = None):
     """Gradients, memory, gates and, if given, updates; a layer keeps its colour.
 
     Args:
@@ -47,8 +47,10 @@ def health(measures: Measures, updates: dict[str, float] | None = None):
     if updates:
         heights.append(0.2 * len(updates) + 0.9)
     fig = figure(11, sum(heights) + 0.3 + 0.25 * max(len(found), 1), pad=0.07)
-    words = [safe(f"{finding.name}: {finding.words}", 120) for finding in found]
-    title = "\n".join(words) or "Health: nothing found"
+    words = [
+        safe(f"{diagnostic.name}: {diagnostic.words}", 120) for diagnostic in found
+    ]
+    title = "\n".join(words) or "No problems found"
     fig.suptitle(title, color=ORANGE if words else INK, fontsize=12)
     rows = iter(fig.add_gridspec(len(heights), 1, height_ratios=heights))
     top = next(rows).subgridspec(1, 2)

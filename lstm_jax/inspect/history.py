@@ -6,20 +6,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 
-class Finding(NamedTuple):
+class Diagnostic(NamedTuple):
     """Something that is wrong.
 
     Attributes:
       name: of the kind, such as "vanishing_gradients".
       number: how bad it is; `words` say in what unit.
       words: one line for a person.
-      cure: flags of `python -m experiments.train` to try, the likeliest first.
+      suggestion: flags of `python -m experiments.train` to try, the likeliest first.
     """
 
     name: str
     number: float
     words: str
-    cure: str
+    suggestion: str
 
 
 # A curve of fewer points is too short to be judged.
@@ -42,7 +42,7 @@ SWING = 0.1
 SPIKE = 10.0
 
 
-def read_history(rows: Sequence[dict[str, Any]]) -> list[Finding]:
+def read_history(rows: Sequence[dict[str, Any]]) -> list[Diagnostic]:
     """Findings from a run's metrics.
 
     Args:
@@ -65,7 +65,7 @@ def read_history(rows: Sequence[dict[str, Any]]) -> list[Finding]:
             _oscillating(losses) or _standing(steps, losses) or _falling(losses)
         )
     found.append(_overfitting(steps, losses, *_column(rows, "validation", "loss")))
-    return [finding for finding in found if finding]
+    return [diagnostic for diagnostic in found if diagnostic]
 
 
 def logged_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -99,29 +99,29 @@ def _column(rows, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([s for s, _ in pairs], float), np.array([v for _, v in pairs])
 
 
-def _diverged(steps, losses) -> Finding | None:
-    cure = "a tenth of --optimizer.learning-rate, --optimizer.clip=1"
+def _diverged(steps, losses) -> Diagnostic | None:
+    suggestion = "a tenth of --optimizer.learning-rate, --optimizer.clip=1"
     broken = ~np.isfinite(losses)
     if broken.any():
         step = int(steps[broken][0])
         words = f"the training loss is no number any more at step {step:,}"
-        return Finding("divergence", np.inf, words, cure)
+        return Diagnostic("divergence", np.inf, words, suggestion)
     if len(losses) < LEAST_ROWS:
         return None
     end = float(np.median(losses[-3:]))
     if losses[0] <= 0 or end <= DIVERGED * losses[0]:
         return None
     words = f"the training loss rose from {losses[0]:.3g} to {end:.3g}"
-    return Finding("divergence", end / losses[0], words, cure)
+    return Diagnostic("divergence", end / losses[0], words, suggestion)
 
 
-def _spikes(steps, norms) -> Finding | None:
+def _spikes(steps, norms) -> Diagnostic | None:
     known = np.isfinite(norms)
-    cure = "--optimizer.clip=1, a smaller --optimizer.learning-rate"
+    suggestion = "--optimizer.clip=1, a smaller --optimizer.learning-rate"
     if not known.all():
         step = int(steps[~known][0])
         words = f"the gradient norm is no number at step {step:,}"
-        return Finding("gradient_spikes", np.inf, words, cure)
+        return Diagnostic("gradient_spikes", np.inf, words, suggestion)
     if len(norms) < LEAST_ROWS:
         return None
     start = np.median(norms[:3])
@@ -135,7 +135,7 @@ def _spikes(steps, norms) -> Finding | None:
         f"the gradient norm jumps to {norms[most]:.2g} at step {int(steps[most]):,}, "
         f"{number:.0f} times what is usual"
     )
-    return Finding("gradient_spikes", number, words, cure)
+    return Diagnostic("gradient_spikes", number, words, suggestion)
 
 
 def _around(values, k: int) -> float:
@@ -150,7 +150,7 @@ def _quarters(losses) -> tuple[float, float]:
     return float(np.median(half[:middle])), float(np.median(half[middle:]))
 
 
-def _oscillating(losses) -> Finding | None:
+def _oscillating(losses) -> Diagnostic | None:
     if losses[0] <= 0:
         return None
     half = losses[len(losses) // 2 :]
@@ -158,11 +158,11 @@ def _oscillating(losses) -> Finding | None:
     if swing <= SWING:
         return None
     words = f"the training loss swings by {swing:.0%} of its first value between rows"
-    cure = "a third of --optimizer.learning-rate, or a larger --batch-size"
-    return Finding("oscillation", swing, words, cure)
+    suggestion = "a third of --optimizer.learning-rate, or a larger --batch-size"
+    return Diagnostic("oscillation", swing, words, suggestion)
 
 
-def _standing(steps, losses) -> Finding | None:
+def _standing(steps, losses) -> Diagnostic | None:
     third, last = _quarters(losses)
     if third <= 0 or abs(third - last) > FLAT * third or last <= LEARNED * losses[0]:
         return None
@@ -170,14 +170,14 @@ def _standing(steps, losses) -> Finding | None:
         f"the training loss has stood at {last:.3g} since step "
         f"{int(steps[len(steps) // 2]):,}; it began at {losses[0]:.3g}"
     )
-    cure = (
+    suggestion = (
         "three times --optimizer.learning-rate, then --optimizer.schedule=one_cycle "
         "or more --model.features"
     )
-    return Finding("plateau", last / losses[0], words, cure)
+    return Diagnostic("plateau", last / losses[0], words, suggestion)
 
 
-def _falling(losses) -> Finding | None:
+def _falling(losses) -> Diagnostic | None:
     third, last = _quarters(losses)
     if last >= (1 - FALLING) * third or last <= LEARNED * losses[0]:
         return None
@@ -185,11 +185,11 @@ def _falling(losses) -> Finding | None:
         f"the training loss was still falling at the end, by {1 - last / third:.0%} in "
         "the last quarter: too short a run, or too low a learning rate"
     )
-    cure = "more --steps, or three times --optimizer.learning-rate"
-    return Finding("unfinished", 1 - last / third, words, cure)
+    suggestion = "more --steps, or three times --optimizer.learning-rate"
+    return Diagnostic("unfinished", 1 - last / third, words, suggestion)
 
 
-def _overfitting(steps, losses, val_steps, val_losses) -> Finding | None:
+def _overfitting(steps, losses, val_steps, val_losses) -> Diagnostic | None:
     known = np.isfinite(val_losses)
     val_steps, val_losses = val_steps[known], val_losses[known]
     if len(val_losses) < LEAST_ROWS:
@@ -208,8 +208,8 @@ def _overfitting(steps, losses, val_steps, val_losses) -> Finding | None:
         f"{int(val_steps[best]):,} to {end:.3g}, while the training loss fell from "
         f"{then:.3g} to {now:.3g}"
     )
-    cure = (
+    suggestion = (
         "--early-stopping-patience=5, --model.dropout=0.3, --augment.translate=1 for "
         "pictures, --optimizer=adamw --optimizer.weight-decay=1e-2"
     )
-    return Finding("overfitting", number, words, cure)
+    return Diagnostic("overfitting", number, words, suggestion)

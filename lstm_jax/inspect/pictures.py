@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, safe, tidy
-from lstm_jax.inspect.follow import Followed, follow
 from lstm_jax.inspect.gates import in_order
-from lstm_jax.inspect.look import bare, order_of, visible
+from lstm_jax.inspect.style import bare, order_of, visible
+from lstm_jax.inspect.trace import Trace, trace
 from lstm_jax.models.classifier import SequenceClassifier
 
 NAMED = 6  # answers that get a colour and a name; the others are grey
@@ -28,50 +28,48 @@ def reading(
     shown: Any = None,
     predict: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
     smooth: int = 16,
-    followed: Followed | None = None,
+    traced: Trace | None = None,
 ):
     """One image as a network reads it: what it sees, holds, and would answer.
 
     On the left the image, faint where the network had not read yet when its answer was
-    settled, and what the answer hangs on (see `Followed.saliency`). On the right, over
-    the steps: the answer to what was read so far (see `Followed.answers`), the input,
+    settled, and what the answer hangs on (see `Trace.saliency`). On the right, over
+    the steps: the answer to what was read so far (see `Trace.answers`), the input,
     and the state and the gates of the top layer, its units in the order in which they
     move.
 
     Args:
-      model, params, image, length, predict, smooth: as in `follow`.
+      model, params, image, length, predict, smooth: as in `trace`.
       classes: names of the outputs.
       target: the true class, if it is known.
       shown: the image for the eye, in uint8 or in [0, 1].
-      followed: what `follow` returned for this image, if it was called already.
+      traced: what `trace` returned for this image, if it was called already.
 
     Returns:
       A Figure.
     """
-    if followed is None:
-        followed = follow(
+    if traced is None:
+        traced = trace(
             model, params, image, length=length, predict=predict, smooth=smooth
         )
-    time = len(followed.places)
-    panels = held_panels(followed)
+    time = len(traced.locations)
+    panels = held_panels(traced)
     tall = [2.3, 0.9, *(panel[3] for panel in panels)]
     fig = figure(12.5, max(sum(tall) + 1.4, 7.0), pad=0.07)
     fig.suptitle(
-        title(followed, classes, target), fontsize=14, color=INK, x=0.02, ha="left"
+        title(traced, classes, target), fontsize=14, color=INK, x=0.02, ha="left"
     )
     left, right = fig.add_gridspec(1, 2, width_ratios=(1, 2.5))
     left = left.subgridspec(2, 1)
-    picture = (
-        np.asarray(image) if followed.kind == "features" else visible(image, shown)
-    )
-    _picture(fig.add_subplot(left[0]), followed, picture)
-    _saliency(fig.add_subplot(left[1]), followed, picture)
+    picture = np.asarray(image) if traced.kind == "features" else visible(image, shown)
+    _picture(fig.add_subplot(left[0]), traced, picture)
+    _saliency(fig.add_subplot(left[1]), traced, picture)
     rows = right.subgridspec(len(tall), 1, height_ratios=tall, hspace=0.04)
     axes = [fig.add_subplot(row) for row in rows]
-    answer_curves(axes[0], followed, classes, target)
-    _input(axes[1], followed, picture)
-    for ax, (name, values, look, _) in zip(axes[2:], panels, strict=True):
-        drawn = ax.imshow(values.T, aspect="auto", interpolation="nearest", **look)
+    answer_curves(axes[0], traced, classes, target)
+    _input(axes[1], traced, picture)
+    for ax, (name, values, style, _) in zip(axes[2:], panels, strict=True):
+        drawn = ax.imshow(values.T, aspect="auto", interpolation="nearest", **style)
         ax.set(yticks=[])
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
         bar = fig.colorbar(drawn, cax=ax.inset_axes([1.012, 0.04, 0.012, 0.92]))
@@ -79,8 +77,8 @@ def reading(
         bar.ax.tick_params(labelsize=7, length=2, colors=QUIET)
     for ax in axes:
         ax.set_xlim(-0.5, time - 0.5)
-        if settled(followed):
-            ax.axvline(followed.decided, color=ORANGE, linewidth=1.2, zorder=5)
+        if settled(traced):
+            ax.axvline(traced.decided, color=ORANGE, linewidth=1.2, zorder=5)
         ax.spines[:].set_visible(ax is axes[0])
         ax.tick_params(labelbottom=ax is axes[-1], length=2, labelsize=9, colors=INK)
     axes[0].spines[["top", "right"]].set_visible(False)
@@ -101,31 +99,31 @@ def count_from_one(ax, time: int) -> None:
     ax.set_xticks(ticks - 1, [f"{tick:.0f}" for tick in ticks])
 
 
-def settled(followed: Followed) -> bool:
+def settled(traced: Trace) -> bool:
     """Whether there are several answers, of which one wins after the first step."""
-    return followed.answers.shape[-1] > 1 and followed.decided > 0
+    return traced.answers.shape[-1] > 1 and traced.decided > 0
 
 
-def title(followed: Followed, classes, target: int | None) -> str:
+def title(traced: Trace, classes, target: int | None) -> str:
     """ "Reads 7 (98 %), settled after step 17 of 28"."""
-    last, time = followed.answers[-1], len(followed.places)
+    last, time = traced.answers[-1], len(traced.locations)
     if len(last) == 1:
         return f"Answers {last[0]:.4g} after {time} steps"
     best = int(last.argmax())
     words = f"Answers {name_of(best, classes)}"
-    if likely(followed):
+    if likely(traced):
         words += f" ({last[best]:.0%})"
     if target is not None:
         truth = name_of(int(target), classes)
         words += ", which is right" if best == target else f"; it is {truth}"
-    if settled(followed):
-        words += f". Settled with step {followed.decided + 1} of {time}"
+    if settled(traced):
+        words += f". Settled with step {traced.decided + 1} of {time}"
     return words
 
 
-def likely(followed: Followed) -> bool:
+def likely(traced: Trace) -> bool:
     """Whether the answers are several and look like probabilities."""
-    answers = followed.answers
+    answers = traced.answers
     return answers.shape[-1] > 1 and bool(
         answers.min() >= 0 and answers.max() <= 1 + 1e-4
     )
@@ -135,43 +133,43 @@ def name_of(index: int, classes, length: int = 18) -> str:
     return safe(classes[index] if classes is not None else f"output {index}", length)
 
 
-def held_panels(followed: Followed) -> list[tuple[str, np.ndarray, dict, float]]:
-    """Heat maps of the top layer: (name, `[T, D]`, look, inches)."""
-    names = list(followed.layers)
+def held_panels(traced: Trace) -> list[tuple[str, np.ndarray, dict, float]]:
+    """Heat maps of the top layer: (name, `[T, D]`, style, inches)."""
+    names = list(traced.layers)
     backward = names[-1].endswith("_backward")
-    top = followed.layers[names[-2 if backward else -1]]
+    top = traced.layers[names[-2 if backward else -1]]
     state = dict(top.state)
     shown = "h" if "h" in state else next(iter(state))
     order = order_of(state[shown])
     panels = [(shown, state.pop(shown), "state", 1.35)]
     if backward:
-        back = followed.layers[names[-1]].state
+        back = traced.layers[names[-1]].state
         values = back.get(shown, next(iter(back.values())))
         values = values[:, order_of(values[::-1])]
         panels.append((f"{shown} ←", values, "own order", 1.35))
         panels[0] = (f"{shown} →", *panels[0][1:])
     panels += [(name, values, "state", 1.0) for name, values in state.items()]
     panels += [(g, top.gates[g], "gate", 0.75) for g in in_order(top.gates)]
-    looks = []
+    styles = []
     for name, values, kind, tall in panels:
         if values.shape[-1] == len(order) and kind != "own order":
             values = values[:, order]
         if kind == "gate":
             name = f"gate {name}" if len(name) == 1 else name.replace("_", " ")
-            look = dict(cmap="magma", vmin=0, vmax=1)
+            style = dict(cmap="magma", vmin=0, vmax=1)
         else:
             most = float(np.quantile(np.abs(values), 0.995)) or 1.0
-            look = dict(cmap="RdBu_r", vmin=-most, vmax=most)
-        looks.append((name, values, look, tall))
-    return looks
+            style = dict(cmap="RdBu_r", vmin=-most, vmax=most)
+        styles.append((name, values, style, tall))
+    return styles
 
 
-def answer_curves(ax, followed: Followed, classes, target: int | None):
+def answer_curves(ax, traced: Trace, classes, target: int | None):
     """The answers over time, the likeliest ones by name; returns the lines drawn."""
     tidy(ax, 9)
-    answers = followed.answers
+    answers = traced.answers
     time, width = answers.shape
-    named = chosen(followed, target)
+    named = chosen(traced, target)
     steps = np.arange(time)
     lines = []
     for k in [k for k in range(width) if k not in named] + named[::-1]:
@@ -180,7 +178,7 @@ def answer_curves(ax, followed: Followed, classes, target: int | None):
         lines += ax.plot(steps, answers[:, k], color=color, linewidth=wide)
     ax.set_xlim(-0.5, time - 0.5)
     count_from_one(ax, time)
-    if likely(followed):
+    if likely(traced):
         ax.set(ylim=(-0.02, 1.04), yticks=[0, 0.5, 1])
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     if width > 1:
@@ -202,11 +200,11 @@ def answer_curves(ax, followed: Followed, classes, target: int | None):
     return lines
 
 
-def chosen(followed: Followed, target: int | None) -> list[int]:
+def chosen(traced: Trace, target: int | None) -> list[int]:
     """The answers to name: the last one first, then those that once were likely."""
-    answers = followed.answers
+    answers = traced.answers
     rank = np.argsort(-(answers.max(0) + 2 * answers[-1]), kind="stable")
-    named = [int(followed.answers[-1].argmax())]
+    named = [int(traced.answers[-1].argmax())]
     if target is not None and target not in named:
         named.append(int(target))
     named += [int(k) for k in rank if k not in named and answers[:, k].max() > 0.05]
@@ -231,10 +229,10 @@ def _apart(values: list[float], ax) -> list[float]:
     return out.tolist()
 
 
-def read_by(followed: Followed, shape: tuple[int, ...], step: int) -> np.ndarray:
+def read_by(traced: Trace, shape: tuple[int, ...], step: int) -> np.ndarray:
     """bool of the image's shape: the pixels that steps up to `step` have read."""
     seen = np.zeros(int(np.prod(shape)), bool)
-    seen[followed.places[: step + 1].ravel()] = True
+    seen[traced.locations[: step + 1].ravel()] = True
     return seen.reshape(shape)
 
 
@@ -245,39 +243,39 @@ def faded(picture: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return np.where(seen[..., None], colored, pale)
 
 
-def _picture(ax, followed: Followed, picture: np.ndarray) -> None:
+def _picture(ax, traced: Trace, picture: np.ndarray) -> None:
     bare(ax)
     ax.set_anchor("NW")
-    if followed.kind == "features":
+    if traced.kind == "features":
         ax.imshow(picture.T, aspect="auto", cmap="viridis", interpolation="nearest")
         ax.set_title("Features over time", loc="left", fontsize=11, color=INK)
         return
-    last = followed.decided if settled(followed) else len(followed.places) - 1
-    if followed.kind == "clip":
+    last = traced.decided if settled(traced) else len(traced.locations) - 1
+    if traced.kind == "clip":
         words, colored = f"Frame {last + 1}", picture[last]
-        words += ", which settles the answer" if settled(followed) else ""
+        words += ", which settles the answer" if settled(traced) else ""
     else:
         words = "What was read when the answer settled"
-        words = words if settled(followed) else "The image"
-        colored = faded(picture, read_by(followed, picture.shape[:2], last))
+        words = words if settled(traced) else "The image"
+        colored = faded(picture, read_by(traced, picture.shape[:2], last))
     ax.imshow(colored, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(words, loc="left", fontsize=11, color=INK)
 
 
-def _saliency(ax, followed: Followed, picture: np.ndarray) -> None:
+def _saliency(ax, traced: Trace, picture: np.ndarray) -> None:
     bare(ax)
     ax.set_anchor("NW")
-    found, words = followed.saliency, "What the answer hangs on"
-    look = dict(cmap="inferno", interpolation="nearest", vmin=0)
-    if followed.kind == "features":
-        ax.imshow(found.T, aspect="auto", **look)
-    elif followed.kind == "clip":
+    found, words = traced.saliency, "What the answer hangs on"
+    style = dict(cmap="inferno", interpolation="nearest", vmin=0)
+    if traced.kind == "features":
+        ax.imshow(found.T, aspect="auto", **style)
+    elif traced.kind == "clip":
         frame = int(found.sum((1, 2)).argmax())
-        ax.imshow(found[frame], vmax=np.quantile(found, 0.999) or 1, **look)
+        ax.imshow(found[frame], vmax=np.quantile(found, 0.999) or 1, **style)
         _outline(ax, picture[frame])
         words += f" most: frame {frame + 1}"
     else:
-        ax.imshow(found, vmax=np.quantile(found, 0.995) or 1, **look)
+        ax.imshow(found, vmax=np.quantile(found, 0.995) or 1, **style)
         _outline(ax, picture)
     ax.set_title(words, loc="left", fontsize=11, color=INK)
 
@@ -290,24 +288,24 @@ def _outline(ax, picture: np.ndarray) -> None:
         ax.contour(grey, levels=[level], colors="white", linewidths=0.9, alpha=0.55)
 
 
-def _input(ax, followed: Followed, picture: np.ndarray) -> None:
+def _input(ax, traced: Trace, picture: np.ndarray) -> None:
     """What each step reads, as a column; of a clip some frames."""
     ax.set(yticks=[])
     ax.set_ylabel("input", rotation=0, ha="right", va="center", fontsize=10)
-    time = len(followed.places)
-    if followed.kind == "clip":
+    time = len(traced.locations)
+    if traced.kind == "clip":
         count = min(time, THUMBNAILS)
         wide = time / count
         for k, frame in enumerate(np.linspace(0, time - 1, count).round().astype(int)):
             box = (k * wide - 0.47, (k + 1) * wide - 0.53, 0, 1)
-            look = dict(cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            ax.imshow(picture[frame], extent=box, aspect="auto", **look)
+            style = dict(cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ax.imshow(picture[frame], extent=box, aspect="auto", **style)
         ax.set_ylim(0, 1)
         return
-    if followed.kind == "features":
-        values, look = picture[:time], dict(cmap="viridis")
+    if traced.kind == "features":
+        values, style = picture[:time], dict(cmap="viridis")
     else:
         flat = picture.reshape(-1, *picture.shape[2:])
-        values, look = flat[followed.places], dict(cmap="gray", vmin=0, vmax=1)
+        values, style = flat[traced.locations], dict(cmap="gray", vmin=0, vmax=1)
     columns = values.swapaxes(0, 1)
-    ax.imshow(columns, aspect="auto", interpolation="nearest", **look)
+    ax.imshow(columns, aspect="auto", interpolation="nearest", **style)

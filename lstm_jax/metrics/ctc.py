@@ -159,7 +159,7 @@ def _forced_alignment(log_p, labels):  # [T, K], [L]
     said = jnp.zeros(size, jnp.int32).at[1::2].set(labels.astype(jnp.int32))
     others = said != jnp.roll(said, 2)
     skips = (states % 2 == 1) & (states > 1) & others
-    emits = log_p[:, said]  # [T, S]
+    emissions = log_p[:, said]  # [T, S]
 
     def back(row, by):  # of the state before, by so many
         return jnp.where(states >= by, jnp.roll(row, by), -jnp.inf)
@@ -169,8 +169,8 @@ def _forced_alignment(log_p, labels):  # [T, K], [L]
         choices = jnp.stack([row, back(row, 1), far])
         return choices.max(0) + emit, choices.argmax(0)
 
-    start = jnp.where(states < 2, emits[0], -jnp.inf)
-    end, moves = jax.lax.scan(step, start, emits[1:])
+    start = jnp.where(states < 2, emissions[0], -jnp.inf)
+    end, moves = jax.lax.scan(step, start, emissions[1:])
     count = (labels != 0).sum()
     ends = (states == 2 * count) | (states == 2 * count - 1)
     end = jnp.where(ends, end, -jnp.inf)
@@ -181,7 +181,7 @@ def _forced_alignment(log_p, labels):  # [T, K], [L]
 
     first, path = jax.lax.scan(before, last, moves, reverse=True)
     path = jnp.concatenate([first[None], path])  # [T], states
-    along = jnp.take_along_axis(emits, path[:, None], axis=1)[:, 0]
+    along = jnp.take_along_axis(emissions, path[:, None], axis=1)[:, 0]
     reading = _runs(said[path], (path - 1) // 2, along)
     return reading._replace(log_prob=end.max())
 

@@ -22,7 +22,7 @@ def conv(features: int, kernel_size: tuple[int, int], **options: Any) -> nn.Conv
     return nn.Conv(features, kernel_size, conv_general_dilated=run, **options)
 
 
-class Convolutions(nn.Module):
+class ConvBlock(nn.Module):
     """Two 3x3 convolutions of one width, each with a group norm and a ReLU."""
 
     width: int
@@ -45,12 +45,12 @@ def _groups(width: int) -> int:
 
 
 def across_frames(
-    memory: Cell, params: Any, x: jax.Array, clips: tuple[int, int], **options
+    cell: Cell, params: Any, x: jax.Array, clips: tuple[int, int], **options
 ) -> jax.Array:
-    """A memory over the maps of frames, which lie folded into the batch.
+    """A recurrent cell over the maps of frames, which lie folded into the batch.
 
     Args:
-      memory, params: a cell over images.
+      cell, params: a cell over images.
       x: `[B T, h, w, C]`.
       clips: (B, T).
       **options: of `unroll`.
@@ -59,7 +59,7 @@ def across_frames(
       `[B T, h, w, D]`.
     """
     xs = x.reshape(*clips, *x.shape[1:]).swapaxes(0, 1)  # [T, B, h, w, C]
-    ys = unroll(memory, params, xs, **options).ys
+    ys = unroll(cell, params, xs, **options).ys
     return ys.swapaxes(0, 1).reshape(-1, *ys.shape[2:])
 
 
@@ -96,7 +96,7 @@ def widened(x: jax.Array) -> jax.Array:
     return x.astype(at_least_float32(x.dtype))
 
 
-class Norm(nn.Module):
+class MaskedGroupNorm(nn.Module):
     """A group norm whose statistics are those of the valid columns.
 
     Attributes:
@@ -129,7 +129,7 @@ class Norm(nn.Module):
         return (y + bias.astype(wide.dtype)).astype(x.dtype)
 
 
-def surely_blank(logits: jax.Array, lengths: jax.Array) -> jax.Array:
+def mask_to_blank(logits: jax.Array, lengths: jax.Array) -> jax.Array:
     """Logits `[B, T, K]` that say blank, index 0, from step `lengths [B]` on."""
     steps = jnp.arange(logits.shape[1], dtype=lengths.dtype)
     inside = steps < lengths[:, None]

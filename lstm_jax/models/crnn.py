@@ -5,10 +5,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from lstm_jax.models.blocks import Norm, masked, surely_blank, widened
-from lstm_jax.models.readers import Lines, convolution, letters
+from lstm_jax.models.blocks import MaskedGroupNorm, mask_to_blank, masked, widened
 from lstm_jax.models.vgsl import Spec, parse
 from lstm_jax.models.vgsl_layers import Conv, Pool, size
+from lstm_jax.models.vgsl_net import LineRNN, convolution, letters
 
 SHAPE = (
     "[1,32,0,1 Cr3,3,64 Mp2,2 Cr3,3,128 Mp2,2 Cr3,3,256 Cr3,3,256 Mp2,1 Cr3,3,512 "
@@ -50,7 +50,7 @@ class CRNN(nn.Module):
         lengths: jax.Array | None = None,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """`[B, 32, W, 1] -> [B, T, K]`; arguments and logits as of `Reader`.
+        """`[B, 32, W, 1] -> [B, T, K]`; arguments and logits as of `VGSLNet`.
 
         `keys` is taken and not used: there is no dropout.
         """
@@ -68,18 +68,20 @@ class CRNN(nn.Module):
                 normed = convolutions in (5, 6)
                 x = convolution(layer, self.dtype, name, bias=not normed)(x)
                 if normed:
-                    x = Norm(32, name=f"Gn_{number}")(masked(x, after), after)
+                    x = MaskedGroupNorm(32, name=f"Gn_{number}")(
+                        masked(x, after), after
+                    )
                 x = nn.relu(x)
             elif isinstance(layer, Conv):
                 x = nn.Dense(layer.features, dtype=self.dtype, name=name)(x)
             elif isinstance(layer, Pool):
                 x = nn.max_pool(x, layer.window, layer.stride)
             else:
-                lines = Lines(layer, self.engine, self.dtype, True, name=name)
+                lines = LineRNN(layer, self.engine, self.dtype, True, name=name)
                 x = lines(x, lengths)
             lengths, x = after, masked(x, after)
         x = nn.Dense(self.classes, name="output")(widened(x[:, 0]))
-        return x if lengths is None else surely_blank(x, lengths)
+        return x if lengths is None else mask_to_blank(x, lengths)
 
 
 def crnn(classes: int, **options: Any) -> CRNN:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lstm_jax.cell import Cell, project_step
-from lstm_jax.models.blocks import Convolutions, across_frames, conv
+from lstm_jax.models.blocks import ConvBlock, across_frames, conv
 from lstm_jax.models.keys import example_keys
 from lstm_jax.randomness import is_stochastic
 from lstm_jax.unroll import unroll
@@ -17,7 +17,7 @@ from lstm_jax.unroll import unroll
 RARE = -2.0  # logit with which a place of a map begins to say that nothing is there
 
 
-class Pyramid(nn.Module):
+class ConvBackbone(nn.Module):
     """Stages of convolutions, each of which sees a map of half the size.
 
     Attributes:
@@ -35,31 +35,31 @@ class Pyramid(nn.Module):
             if stage:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
             number = 2 if stage == len(self.widths) - 1 else 1
-            x = Convolutions(width, number, self.dtype, name=f"stage_{stage}")(x)
+            x = ConvBlock(width, number, self.dtype, name=f"stage_{stage}")(x)
         return x
 
 
-class BoxEmitter(nn.Module):
-    """An LSTM that emits boxes one after another, each after another look at a map.
+class RecurrentDetector(nn.Module):
+    """An LSTM that emits boxes one after another, each after a glimpse of a map.
 
-      a_t = softmax(s + keys q(h_tm1) - 10 c sum_{r < t} a_r)         over the places
-      h_t, carry = cell(sum a_t [map; places], carry)
-      box_t = places' mean under a_t, shifted, and a size;  e_t, classes: linear in h_t
+      a_t = softmax(s + keys q(h_tm1) - 10 c sum_{r < t} a_r)       over the locations
+      h_t, carry = cell(sum a_t [map; locations], carry)
+      box_t = mean location under a_t, shifted, and a size;  e_t, classes: linear in h_t
 
-    s, the salience of a place, and c, what a look takes from it, are learned.
+    s, the salience of a location, and c, what a glimpse takes from it, are learned.
 
     Attributes:
       cell: the LSTM.
       outputs: K, classes.
-      steps: Q, boxes to emit; what is said after a stop counts for nothing.
-      widths: of the `Pyramid` that makes the map.
+      steps: Q, boxes to emit; those after a stop count for nothing.
+      widths: of the `ConvBackbone` that makes the map.
       engine: as in `unroll`.
       dtype: of the convolutions; the rest is float32.
 
     Reference: Stewart et al. 2016, End-to-End People Detection in Crowded Scenes,
-    section 2; the look: Xu et al. 2015, Show, Attend and Tell, eq. 4 to 8; what was
+    section 2; the glimpse: Xu et al. 2015, Show, Attend and Tell, eq. 4 to 8; what was
     seen: Tu et al. 2016, Modeling Coverage. Departs: Stewart et al. emit from each
-    place of the map, and do not look.
+    place of the map, without glimpses.
     """
 
     cell: Cell
@@ -77,11 +77,11 @@ class BoxEmitter(nn.Module):
 
         The cell draws from `keys [B]`, or from `rngs={"dropout": key}`.
         """
-        x = Pyramid(self.widths, self.dtype, name="pyramid")(images)
+        x = ConvBackbone(self.widths, self.dtype, name="pyramid")(images)
         x = x.astype(jnp.float32)
         b, h, w, width = x.shape
-        places = jnp.broadcast_to(_places(h, w), (b, h * w, 2))
-        x = jnp.concatenate([x.reshape(b, h * w, width), places], axis=-1)
+        locations = jnp.broadcast_to(_locations(h, w), (b, h * w, 2))
+        x = jnp.concatenate([x.reshape(b, h * w, width), locations], axis=-1)
         consts = {
             "map": x,
             "salience": nn.Dense(1, name="salience")(x)[..., 0],  # [B, h w]
@@ -94,22 +94,22 @@ class BoxEmitter(nn.Module):
             "query": query.variables["params"],
             "coverage": self.param("coverage", nn.initializers.ones, ()),
         }
-        look_at = _looking(self.cell, width, h * w)
+        glimpse_cell = _glimpse_cell(self.cell, width, h * w)
         options = dict(length=self.steps, engine=self.engine)
-        emit = partial(unroll, look_at, params, None, **options)
+        emit = partial(unroll, glimpse_cell, params, None, **options)
         keys = example_keys(self, keys, b)
         if keys is not None and is_stochastic(self.cell, params["cell"], (width + 2,)):
             one = jax.vmap(lambda key, consts: emit(key=key, consts=consts).ys)
             ys = one(keys, consts)  # [B, Q, D + F]
         else:
-            carry = look_at.carry(params, (b,), (), jnp.float32)
+            carry = glimpse_cell.carry(params, (b,), (), jnp.float32)
             ys = emit(carry, consts=consts).ys.swapaxes(0, 1)
-        said, look = head(ys), ys[..., width:]  # [B, Q, 5 + K], [B, Q, F]
-        centre = look[..., -2:] + 0.2 * jnp.tanh(said[..., :2])
-        return _with_corners(centre, said[..., 2:4], said[..., 4:])
+        outputs, glimpse = head(ys), ys[..., width:]  # [B, Q, 5 + K], [B, Q, F]
+        centre = glimpse[..., -2:] + 0.2 * jnp.tanh(outputs[..., :2])
+        return _with_corners(centre, outputs[..., 2:4], outputs[..., 4:])
 
 
-class _LookCarry(NamedTuple):
+class _GlimpseCarry(NamedTuple):
     """State of an LSTM that looks at a map.
 
     Attributes:
@@ -123,24 +123,26 @@ class _LookCarry(NamedTuple):
     seen: jax.Array
 
 
-def _looking(cell: Cell, width: int, places: int) -> Cell:
+def _glimpse_cell(cell: Cell, width: int, locations: int) -> Cell:
     """`cell`, whose input is what it looks at: the map among the loop constants.
 
-    It puts out `[h_t; look]`, `[*B, D + F]`.
+    It puts out `[h_t; glimpse]`, `[*B, D + F]`.
 
     Args:
       cell: of D = `width` outputs, which reads F = `width` + 2 features.
       width: channels of the map.
-      places: of the map, h w.
+      locations: of the map, h w.
     """
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
         state = cell.carry(params["cell"], batch_shape, (width + 2,), dtype, key=key)
-        h, seen = (jnp.zeros((*batch_shape, n), jnp.float32) for n in (width, places))
-        return _LookCarry(state, h, seen)
+        h, seen = (
+            jnp.zeros((*batch_shape, n), jnp.float32) for n in (width, locations)
+        )
+        return _GlimpseCarry(state, h, seen)
 
     def project(params, xs, *, keys=None):
-        return () if keys is None else keys  # of a step, for what it will look at
+        return () if keys is None else keys  # of a step, for its glimpse
 
     def recur(params, carry):
         return cell.recur(params["cell"], carry.cell)
@@ -152,26 +154,27 @@ def _looking(cell: Cell, width: int, places: int) -> Cell:
         asked = asked / np.sqrt(query["kernel"].shape[-1])
         taken = 10 * params["coverage"] * carry.seen
         at = jax.nn.softmax(consts["salience"] + asked - taken)
-        look = jnp.einsum("...p,...pf->...f", at, consts["map"])
-        u = project_step(cell, params["cell"], look, u or None)
+        glimpse = jnp.einsum("...p,...pf->...f", at, consts["map"])
+        u = project_step(cell, params["cell"], glimpse, u or None)
         new, h = cell.gates(params["cell"], carry.cell, u, a)
-        out = jnp.concatenate([h, look], axis=-1)
-        return _LookCarry(new, h, carry.seen + at), out
+        out = jnp.concatenate([h, glimpse], axis=-1)
+        return _GlimpseCarry(new, h, carry.seen + at), out
 
     def init(key, feature_shape, dtype=jnp.float32):
-        raise NotImplementedError("BoxEmitter makes these params")
+        raise NotImplementedError("RecurrentDetector makes these params")
 
     return Cell(init, carry, project, recur, gates)
 
 
 class DenseDetector(nn.Module):
-    """A box from every place of a map; of clips, with a memory across frames.
+    """A box from every place of a map; of clips, with a recurrent cell across frames.
 
     Attributes:
       outputs: K, classes.
-      widths: of the `Pyramid`, whose last map has the places.
-      memory: cell over images, such as `bottleneck_conv_lstm`; None: each frame alone.
-      hidden: widths of convolutions before the head, in place of a memory.
+      widths: of the `ConvBackbone`, whose last map has the locations.
+      recurrent_cell: over images, such as `bottleneck_conv_lstm`; None: each frame
+        alone.
+      hidden: widths of convolutions before the head, in place of a recurrent cell.
       engine, dtype: as in `unroll`; the head is float32.
 
     Reference: Liu & Zhu 2018, Mobile Video Object Detection with Temporally-Aware
@@ -180,7 +183,7 @@ class DenseDetector(nn.Module):
 
     outputs: int
     widths: tuple[int, ...]
-    memory: Cell | None = None
+    recurrent_cell: Cell | None = None
     hidden: tuple[int, ...] = ()
     engine: str = "auto"
     dtype: Any = None
@@ -192,7 +195,7 @@ class DenseDetector(nn.Module):
         *,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Answers for all places, by rows.
+        """Answers for all locations, by rows.
 
         Args:
           images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`.
@@ -204,28 +207,28 @@ class DenseDetector(nn.Module):
         """
         batch = images.shape[:-3]
         x = images.reshape(-1, *images.shape[-3:])
-        x = Pyramid(self.widths, self.dtype, name="pyramid")(x)
-        if self.memory is not None and len(batch) == 2:
-            params = self.param("memory", self.memory.init, x.shape[1:])
+        x = ConvBackbone(self.widths, self.dtype, name="pyramid")(x)
+        if self.recurrent_cell is not None and len(batch) == 2:
+            params = self.param("recurrent_cell", self.recurrent_cell.init, x.shape[1:])
             keys = example_keys(self, keys, batch[0])
             options = dict(engine=self.engine, dtype=self.dtype, key=keys)
-            ys = across_frames(self.memory, params, x, batch, **options)
+            ys = across_frames(self.recurrent_cell, params, x, batch, **options)
             # what the frame itself shows stays at hand, as in their [h; b]
             x = jnp.concatenate([x.astype(ys.dtype), ys], axis=-1)
         for layer, width in enumerate(self.hidden):
-            x = Convolutions(width, 1, self.dtype, name=f"hidden_{layer}")(x)
+            x = ConvBlock(width, 1, self.dtype, name=f"hidden_{layer}")(x)
         x = x.astype(jnp.float32)
-        said = conv(5 + self.outputs, (3, 3), name="head")(x)
-        n, h, w, _ = said.shape
-        said = said.reshape(n, h * w, -1)
-        centre = _places(h, w) + said[..., :2] / np.asarray([w, h], np.float32)
-        rest = said[..., 4:].at[..., 0].add(RARE)
-        out = _with_corners(centre, said[..., 2:4], rest)
+        outputs = conv(5 + self.outputs, (3, 3), name="head")(x)
+        n, h, w, _ = outputs.shape
+        outputs = outputs.reshape(n, h * w, -1)
+        centre = _locations(h, w) + outputs[..., :2] / np.asarray([w, h], np.float32)
+        rest = outputs[..., 4:].at[..., 0].add(RARE)
+        out = _with_corners(centre, outputs[..., 2:4], rest)
         return out.reshape(*batch, *out.shape[1:])
 
 
-def _places(h: int, w: int) -> np.ndarray:
-    """Centres (x, y) of the places of a map, by rows, as shares: float32 [h w, 2]."""
+def _locations(h: int, w: int) -> np.ndarray:
+    """Centres (x, y) of the cells of a map, by rows, as shares: float32 [h w, 2]."""
     y, x = np.meshgrid(
         (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij"
     )

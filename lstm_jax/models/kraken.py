@@ -13,8 +13,8 @@ from lstm_jax.interop.entries import arrays, check
 from lstm_jax.interop.pytorch import from_pytorch
 from lstm_jax.interop.safetensors import read_safetensors, read_safetensors_metadata
 from lstm_jax.models import vgsl_layers as vgsl
-from lstm_jax.models.readers import Reader
 from lstm_jax.models.vgsl import Spec, flat, parse
+from lstm_jax.models.vgsl_net import VGSLNet
 
 MARGIN = 16  # columns of paper that kraken puts before and after a line
 _MIDDLE = re.compile(r"\bO(\{\w+\})?1[lsc](\d+)(?= )")
@@ -25,7 +25,7 @@ class KrakenReader(NamedTuple):
 
     Attributes:
       spec: with the names that kraken gave its layers, but for the output.
-      params: of `Reader(spec)`.
+      params: of `VGSLNet(spec)`.
       alphabet: the characters of labels 1, 2, …; more than one code point each where
         it was trained on decomposed text.
     """
@@ -96,7 +96,7 @@ def load_kraken(path: str | Path) -> KrakenReader:
       path: a .safetensors file of kraken 5 or later.
 
     Returns:
-      What `Reader(found.spec).apply({"params": found.params}, images)` needs, and the
+      What `VGSLNet(found.spec).apply({"params": found.params}, images)` needs, and the
       characters of its labels. Where kraken's network does not do what its spec says,
       the spec here says what it does: G is an LSTM and r reads forward in kraken, and
       an output in the midst is a convolution of 1 x 1.
@@ -197,7 +197,7 @@ def _check(path: str | Path, spec: Spec, params: dict[str, Any]) -> None:
     height = spec.height if spec.height > 1 else spec.channels
     channels = spec.channels if spec.height > 1 else 1
     blank = jnp.zeros((1, height, spec.width or 256, channels))
-    shapes = jax.eval_shape(Reader(spec).init, jax.random.key(0), blank)["params"]
+    shapes = jax.eval_shape(VGSLNet(spec).init, jax.random.key(0), blank)["params"]
     wanted = {
         "/".join(key.key for key in keys): leaf.shape
         for keys, leaf in jax.tree_util.tree_leaves_with_path(shapes)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from lstm_jax.bidirectional import bidirectional
 from lstm_jax.cell import Cell
 from lstm_jax.models.blocks import (
-    Convolutions,
+    ConvBlock,
     across_frames,
     from_patches,
     to_patches,
@@ -59,7 +59,7 @@ class Segmenter(nn.Module):
     Stages of convolutions halve the map; at the bottom it goes through recurrent
     layers, or convolutions; then stages double it again and take in the maps of the
     same size from the way down. Of a clip, the frames go through one by one, and at the
-    bottom `memory` carries a state from frame to frame.
+    bottom `recurrent_cell` carries a state from frame to frame.
 
     Attributes:
       outputs: K.
@@ -69,7 +69,7 @@ class Segmenter(nn.Module):
       skips: cells over images that read, as two steps and both ways, the map from
         the way down and the one from below, one for each stage but the last, finest
         first; without, both are laid side by side and convolved.
-      memory: cell over images at the bottom of clips.
+      recurrent_cell: cell over images at the bottom of clips.
       patch: side of the squares of pixels that the finest map has for places: they are
         read as channels, and as many logits written.
       engine, dtype: as in `unroll`; the outputs are float32.
@@ -84,7 +84,7 @@ class Segmenter(nn.Module):
     renet: tuple[Cell, ...] = ()
     bottom: tuple[int, ...] = ()
     skips: tuple[Cell, ...] = ()
-    memory: Cell | None = None
+    recurrent_cell: Cell | None = None
     patch: int = 1
     engine: str = "auto"
     dtype: Any = None
@@ -117,24 +117,25 @@ class Segmenter(nn.Module):
                 "resize them, or give fewer widths"
             )
         keys = example_keys(self, keys, batch[0])
-        # Keys that are split are those that are folded: frames, and `memory`, apart.
+        # Keys that are split are those that are folded: frames, and the recurrent
+        # cell, apart.
         frames = keys if len(batch) == 1 else _of_frames(fold(keys, 1), batch[1])
         x = to_patches(images.reshape(1, -1, h, w, c), self.patch)[0]
         downs = []
         for stage, width in enumerate(self.widths):
             if stage:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
-            x = Convolutions(width, 2, self.dtype, name=f"down_{stage}")(x)
+            x = ConvBlock(width, 2, self.dtype, name=f"down_{stage}")(x)
             downs.append(x)
         for layer, cell in enumerate(self.renet):
             renet = ReNet(cell, self.engine, self.dtype, name=f"renet_{layer}")
             x = renet(x, keys=fold(frames, 1 + layer))
         for layer, width in enumerate(self.bottom):
-            x = Convolutions(width, 1, self.dtype, name=f"bottom_{layer}")(x)
-        if self.memory is not None and len(batch) == 2:
-            params = self.param("memory", self.memory.init, x.shape[1:])
+            x = ConvBlock(width, 1, self.dtype, name=f"bottom_{layer}")(x)
+        if self.recurrent_cell is not None and len(batch) == 2:
+            params = self.param("recurrent_cell", self.recurrent_cell.init, x.shape[1:])
             options = dict(engine=self.engine, dtype=self.dtype, key=fold(keys, 0))
-            x = across_frames(self.memory, params, x, batch, **options)
+            x = across_frames(self.recurrent_cell, params, x, batch, **options)
         for stage in reversed(range(len(self.widths) - 1)):
             width = self.widths[stage]
             x = nn.Dense(4 * width, dtype=self.dtype, name=f"rise_{stage}")(x)
@@ -145,7 +146,7 @@ class Segmenter(nn.Module):
                 x = self._fuse(stage, jnp.stack(pair), own)
             else:
                 x = jnp.concatenate(pair, axis=-1)
-            x = Convolutions(width, 1, self.dtype, name=f"up_{stage}")(x)
+            x = ConvBlock(width, 1, self.dtype, name=f"up_{stage}")(x)
         wide = self.outputs * self.patch**2
         out = nn.Dense(wide, name="head")(x.astype(jnp.float32))
         out = from_patches(out[None], self.patch)[0]

@@ -5,7 +5,7 @@
 The first four numbers are batch, height, width and channels of the input, 0 where any
 will do; each word is a layer. A spec is data: `parse` makes it, `str` writes it back,
 `Spec.steps` tells how many steps come out of so many columns, and
-`lstm_jax.models.readers.Reader` is the network.
+`lstm_jax.models.vgsl_net.VGSLNet` is the network.
 """
 
 from typing import Any, NamedTuple

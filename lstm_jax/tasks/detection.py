@@ -23,7 +23,7 @@ from lstm_jax.tasks.task import Task, check_mask, masked
 FOCUS = 2.0  # gamma of the focal loss
 
 
-def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
+def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
     """Boxes of things of K classes, in pictures or in every frame of a clip.
 
     The network answers with Q boxes; row q of its outputs is the box's corners, as
@@ -34,7 +34,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
       loss = existence + mean over matched pairs of
              (-log p_q[class_m] + 5 |box_q - box_m|_1 + 2 (1 - GIoU))
 
-    With `emits`, answers come one after another until one says stop: of n things only
+    With `sequential`, answers come one after another until a stop: of n things only
     the first n answers are matched, e_q learns to be 1 for q < n and 0 at q = n
     (cross-entropy, the mean over q <= n; answers after it are ignored), and the score
     of an answer is prod_{r <= q} σ(e_r) max_k p_q[k]. Without, any answer may be
@@ -49,7 +49,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
     Args:
       classes: K names by index.
       size: (H, W) of a picture, pixels.
-      emits: as above.
+      sequential: as above.
 
     Returns:
       A Task; targets are float32 [B, M, 7] or [B, T, M, 7] as `data.Split` has boxes;
@@ -84,10 +84,10 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
                 f"detection: outputs {outputs.shape} do not fit targets "
                 f"{targets.shape}; wanted [..., Q, {5 + k}] and [..., M, {COLUMNS}]"
             )
-        if outputs.shape[-2] < targets.shape[-2] + emits:
+        if outputs.shape[-2] < targets.shape[-2] + sequential:
             raise ValueError(
                 f"detection: {outputs.shape[-2]} answers for {targets.shape[-2]} things"
-                f"{' and the stop' if emits else ''}; give the network more"
+                f"{' and the stop' if sequential else ''}; give the network more"
             )
         check_mask("detection", mask, targets)
         weight = mask.astype(jnp.float32)
@@ -116,7 +116,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         cost = far(boxes[:, None], true[None]) - jnp.exp(log_p)[:, label]  # [Q, M]
         number = there.sum()
         steps = jnp.arange(len(outputs))
-        if emits:
+        if sequential:
             cost = jnp.where(steps[:, None] < number, cost, FAR)
         else:
             cost -= jax.nn.sigmoid(exists)[:, None]
@@ -125,7 +125,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         pairs = far(boxes[rows], true) - log_p[rows, label]
         count = jnp.maximum(number, 1).astype(jnp.float32)
         loss = jnp.where(there, pairs, 0.0).sum() / count
-        if emits:
+        if sequential:
             said = optax.sigmoid_binary_cross_entropy(
                 exists, (steps < number).astype(jnp.float32)
             )
@@ -143,7 +143,7 @@ def detection(classes, size: tuple[int, int], *, emits: bool) -> Task:
         outputs = outputs.astype(jnp.float32)
         boxes = jnp.clip(outputs[..., :4], 0, 1) * scale
         exists = jax.nn.sigmoid(outputs[..., 4])
-        if emits:
+        if sequential:
             exists = jnp.cumprod(exists, -1)
         p = jax.nn.softmax(outputs[..., 5:])
         score, label = exists * p.max(-1), p.argmax(-1).astype(jnp.float32)

@@ -9,10 +9,9 @@ from lstm_jax.training.augment import (
     mixup,
     noise,
     rotate,
-    shift,
+    translate,
     warp,
 )
-from lstm_jax.training.averaging import average_weights, weights
 from lstm_jax.training.callbacks import (
     Callback,
     EarlyStopping,
@@ -21,21 +20,22 @@ from lstm_jax.training.callbacks import (
 )
 from lstm_jax.training.devices import (
     AcceleratorError,
+    abort_process,
     are_cores,
+    barrier,
     check_batch_size,
     data_mesh,
+    enable_compilation_cache,
     enough_cores,
-    keep_compiled,
-    leave_processes,
     lost_process,
     select_accelerator,
     split_cpu,
     start_processes,
-    wait_for_all,
 )
+from lstm_jax.training.ema import average_weights, weights
 from lstm_jax.training.loop import Diverged, fit, stacker
 from lstm_jax.training.optimizer import make_optimizer, make_schedule
-from lstm_jax.training.plateau import observe, rate_scale, scale_on_plateau, waited
+from lstm_jax.training.plateau import rate_scale, scale_on_plateau
 from lstm_jax.training.profiling import profile
 from lstm_jax.training.seeds import init_seeds, make_seeds_step
 from lstm_jax.training.step import (
@@ -50,9 +50,9 @@ from lstm_jax.training.step import (
 from lstm_jax.training.stopping import Stopped, StopSignals
 from lstm_jax.training.warm_start import (
     WarmStart,
+    flatten_params,
     freeze,
-    named,
-    rate_factors,
+    lr_multipliers,
     scale_by_path,
     warm_start,
 )

@@ -6,7 +6,7 @@ by the function that gets it, so each function wants keys of its own. Amounts ar
 numbers: another amount compiles anew, and one out of its range is a ValueError.
 
 Returned are images of the same shape; of the same dtype where pixels are moved or
-covered (`shift`, `flip`, `cutout`), else float32.
+covered (`translate`, `flip`, `cutout`), else float32.
 """
 
 import math
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 
-def shift(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
+def translate(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
     """Shifts each image by up to `pixels` rows and columns, and fills with zeros.
 
       y[i, j] = x[i + a, j + b],   a, b uniform on the integers -pixels ... pixels
@@ -23,7 +23,7 @@ def shift(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
     Args:
       pixels: the largest shift, 0 or more.
     """
-    _check("shift", "pixels", pixels, 0)
+    _check("translate", "pixels", pixels, 0)
     if pixels == 0:
         return jnp.asarray(images)
     edge = (pixels, pixels)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lstm_jax.training.plateau import observe, waited
+from lstm_jax.training.plateau import evaluations_without_improvement, lower_on_plateau
 
 
 class Callback:
@@ -80,13 +80,16 @@ class EarlyStopping(Callback):
     def ends(self):
         if self._patience is None:
             return False
-        return waited(self._values, self._mode, self._min_delta) >= self._patience
+        return (
+            evaluations_without_improvement(self._values, self._mode, self._min_delta)
+            >= self._patience
+        )
 
 
 class ReduceOnPlateau(Callback):
     """Lowers the learning rate after evaluations that are no better.
 
-    The optimizer needs `scale_on_plateau`; arguments are those of `observe`.
+    The optimizer needs `scale_on_plateau`; arguments are those of `lower_on_plateau`.
 
     Args:
       monitor: the metric.
@@ -100,4 +103,4 @@ class ReduceOnPlateau(Callback):
 
     def on_evaluation(self, state, metrics):
         value = self._sign * metrics.get(self._monitor, float("nan"))
-        return observe(state, value, **self._options)
+        return lower_on_plateau(state, value, **self._options)

@@ -14,8 +14,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from lstm_jax.training.devices import wait_for_all
-from lstm_jax.training.warm_start import named
+from lstm_jax.training.devices import barrier
+from lstm_jax.training.warm_start import flatten_params
 
 State = Any  # a tree of arrays; typed PRNG keys are leaves too
 
@@ -174,11 +174,11 @@ class Checkpoints:
         directory, reader = self._manager().directory / str(step) / "state", _reader()
         with self._reading(step), contextlib.closing(reader):
             metadata = reader.metadata(directory)
-            saved = named(getattr(metadata, "tree", metadata))
+            saved = flatten_params(getattr(metadata, "tree", metadata))
             if not saved:
                 raise FileNotFoundError("files are missing")
         blank = jax.tree.map(_numpy_blank, template)
-        _check_fit(step, saved, named(blank))
+        _check_fit(step, saved, flatten_params(blank))
         as_numpy = jax.tree.map(
             lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), blank
         )
@@ -281,7 +281,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             shutil.rmtree(aside, ignore_errors=True)
             (self.directory / str(step)).rename(aside)
-        wait_for_all(f"checkpoint {step} is moved aside")
+        barrier(f"checkpoint {step} is moved aside")
         self._open_manager.reload()
         return aside.name
 

@@ -242,7 +242,7 @@ def start_processes(
         ) from error
 
 
-def wait_for_all(what: str) -> None:
+def barrier(what: str) -> None:
     """Returns when all processes of the run have come to `what`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
@@ -260,7 +260,7 @@ def lost_process(error: Exception) -> str | None:
     )
 
 
-def leave_processes(code: int) -> None:
+def abort_process(code: int) -> None:
     """Ends a process of many with an exit code, for others may wait for it in vain.
 
     Where there is only one, it does nothing.
@@ -271,7 +271,7 @@ def leave_processes(code: int) -> None:
         os._exit(code)
 
 
-def keep_compiled(folder: str | os.PathLike) -> None:
+def enable_compilation_cache(folder: str | os.PathLike) -> None:
     """Keeps compiled programs for the next start, unless JAX was told where to.
 
     Programs of machines with other processors lie apart.

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from lstm_jax.training.averaging import weights
 from lstm_jax.training.callbacks import Callback
+from lstm_jax.training.ema import weights
 from lstm_jax.training.plateau import rate_scale
 from lstm_jax.training.step import Batch, TrainState, TrainStep, matrix_names
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lstm_jax.training.averaging import average_weights
+from lstm_jax.training.ema import average_weights
 from lstm_jax.training.muon import muon
 from lstm_jax.training.plateau import scale_on_plateau
 from lstm_jax.training.warm_start import scale_by_path
@@ -46,7 +46,7 @@ def make_schedule(
       one_cycle        up along half a cosine from learning_rate / 25 over the first
                        0.3 of u, then down along another to learning_rate / 250,000
       restarts         cosine, of u cycles - floor(u cycles): `cycles` times over
-      plateau          learning_rate; `observe` lowers it, if the optimizer has
+      plateau          learning_rate; `lower_on_plateau` lowers it, if the optimizer has
                        `plateau=True`
 
     Args:
@@ -120,8 +120,8 @@ def make_optimizer(
     clip: float | None = None,
     clip_by: str = "global_norm",
     plateau: bool = False,
-    rates: Mapping[str, float] | None = None,
-    average: float = 0.0,
+    lr_multipliers: Mapping[str, float] | None = None,
+    ema: float = 0.0,
 ) -> optax.GradientTransformation:
     """Clip, precondition, decay weights, scale by the learning rate; in this order.
 
@@ -138,9 +138,10 @@ def make_optimizer(
       clip: the limit, greater than 0; None leaves gradients alone.
       clip_by: "global_norm" (of all leaves together), "value" (of each number) or
         "adaptive" (of each unit, relative to the norm of its weights).
-      plateau: the rate is lowered further by `observe`, as a metric wants it.
-      rates: factors of the rate for leaves by pattern, as `rate_factors` takes them.
-      average: decay of an average of the weights, which `weights` then gives; 0: none.
+      plateau: the rate is lowered further by `lower_on_plateau`, as a metric wants it.
+      lr_multipliers: factors of the rate for leaves by pattern.
+      ema: decay of an exponential moving average of the
+        weights, which `weights` then gives; 0: none.
 
     Returns:
       An optax transformation.
@@ -179,10 +180,10 @@ def make_optimizer(
     chain.append(optax.scale_by_learning_rate(schedule))
     if plateau:
         chain.append(scale_on_plateau())
-    if rates:
-        chain.append(scale_by_path(rates))
-    if average:
-        chain.append(average_weights(average))
+    if lr_multipliers:
+        chain.append(scale_by_path(lr_multipliers))
+    if ema:
+        chain.append(average_weights(ema))
     return optax.chain(*chain)
 
 

@@ -10,7 +10,7 @@ from optax.contrib import ReduceLROnPlateauState, reduce_on_plateau
 
 
 def scale_on_plateau() -> optax.GradientTransformation:
-    """Scales updates by a factor, 1 at first, that `observe` makes smaller."""
+    """Scales updates by a factor, 1 at first, that `lower_on_plateau` makes smaller."""
 
     def update(updates, state, params=None):
         del params
@@ -20,7 +20,7 @@ def scale_on_plateau() -> optax.GradientTransformation:
     return optax.GradientTransformation(reduce_on_plateau().init, update)
 
 
-def observe(
+def lower_on_plateau(
     state: Any, value: float, *, factor: float, patience: int, min_delta: float = 0.0
 ) -> Any:
     """Tells an optimizer with `scale_on_plateau` the outcome of an evaluation.
@@ -53,12 +53,14 @@ def observe(
 
 
 def rate_scale(state: Any) -> float:
-    """The factor that `observe` has brought the learning rate to; 1 without it."""
+    """The learning rate's factor after `lower_on_plateau`; 1 without it."""
     parts = jax.tree.leaves(state.opt_state, is_leaf=_is_plateau)
     return next((float(part.scale) for part in parts if _is_plateau(part)), 1.0)
 
 
-def waited(values: Sequence[float | None], mode: str, min_delta: float = 0.0) -> int:
+def evaluations_without_improvement(
+    values: Sequence[float | None], mode: str, min_delta: float = 0.0
+) -> int:
     """Evaluations since the last one that was better than the best before it.
 
     Args:
@@ -66,7 +68,7 @@ def waited(values: Sequence[float | None], mode: str, min_delta: float = 0.0) ->
       mode: "max" or "min" of them is best.
       min_delta: what counts as better, 0 or more.
 
-    >>> waited([0.5, 0.8, 0.7, 0.81], "max", min_delta=0.05)
+    >>> evaluations_without_improvement([0.5, 0.8, 0.7, 0.81], "max", min_delta=0.05)
     2
     """
     sign, best, since = (1 if mode == "max" else -1), -float("inf"), 0

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lstm_jax.training.devices import check_batch_size
-from lstm_jax.training.warm_start import named
+from lstm_jax.training.warm_start import flatten_params
 
 Params = Any
 Batch = Mapping[str, Any]
@@ -119,7 +119,7 @@ def make_train_step(
     update = Update(loss_fn, tx, accumulate)
     if parallel == "pmap":
         return _pmap_step(update, mesh, data)
-    return _jit_step(update, mesh, data, by_hand=parallel == "shard_map")
+    return _jit_step(update, mesh, data, shard_map=parallel == "shard_map")
 
 
 class Update(NamedTuple):
@@ -220,14 +220,14 @@ def jit_updates(
     mesh: Mesh,
     *,
     accumulate: int = 1,
-    by_hand: bool = False,
+    shard_map: bool = False,
 ) -> Callable:
     """What `make_train_step` compiles with "jit", to be lowered for any devices.
 
     Args:
       loss_fn, tx, mesh, accumulate: as there; the mesh may be of devices that are
         not here, as those of `jax.experimental.topologies`.
-      by_hand: what it compiles with "shard_map".
+      shard_map: what it compiles with "shard_map".
 
     Returns:
       `(state, data or None, batches [K, B, ...], count) -> (state, metrics)`, jitted.
@@ -235,7 +235,7 @@ def jit_updates(
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
     update = Update(loss_fn, tx, accumulate)
     run = update.many
-    if by_hand:
+    if shard_map:
         run = jax.shard_map(
             update.of_device,
             mesh=mesh,
@@ -251,9 +251,9 @@ def jit_updates(
     )
 
 
-def _jit_step(update, mesh, data, by_hand):
+def _jit_step(update, mesh, data, shard_map):
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
-    parts = dict(accumulate=update.accumulate, by_hand=by_hand)
+    parts = dict(accumulate=update.accumulate, shard_map=shard_map)
     compiled = jit_updates(update.loss_fn, update.tx, mesh, **parts)
     copy = jax.jit(
         lambda state: jax.tree.map(jnp.copy, state), out_shardings=everywhere
@@ -346,7 +346,9 @@ def matrix_names(params: Params, axes: int = 0) -> list[str]:
       params: of a network.
       axes: leading ones that are not the network's, such as one of seeds.
     """
-    return [name for name, x in named(params).items() if jnp.ndim(x) >= 2 + axes]
+    return [
+        name for name, x in flatten_params(params).items() if jnp.ndim(x) >= 2 + axes
+    ]
 
 
 def _at_width(update, width: int, state, batch):

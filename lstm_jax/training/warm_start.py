@@ -25,7 +25,7 @@ class WarmStart(NamedTuple):
     new: tuple[str, ...]
 
 
-def named(params: Any) -> dict[str, Any]:
+def flatten_params(params: Any) -> dict[str, Any]:
     """The leaves of a tree by their paths, such as "layer_0/w_h"."""
     leaves = jax.tree_util.tree_flatten_with_path(params)[0]
     return {
@@ -45,7 +45,7 @@ def warm_start(
 
     Args:
       params: freshly initialised.
-      donor: leaves by path, as `named` gives them.
+      donor: leaves by path, as `flatten_params` gives them.
       output: where the output layer is; its leaves may differ in their last axis.
       columns: those of the output layer to copy, {ours: theirs}, where its classes are
         others or in another order; None: they are the same.
@@ -53,7 +53,7 @@ def warm_start(
     Returns:
       (params, WarmStart); the params keep their dtypes.
     """
-    ours, filled = named(params), {}
+    ours, filled = flatten_params(params), {}
     loaded, resized = [], []
     for path, leaf in ours.items():
         given = donor.get(path)
@@ -79,58 +79,58 @@ def warm_start(
     return jax.tree.unflatten(jax.tree.structure(params), list(filled.values())), about
 
 
-def rate_factors(params: Any, rates: Mapping[str, float]) -> Any:
+def lr_multipliers(params: Any, multipliers: Mapping[str, float]) -> Any:
     """A tree like `params`: the factor of the learning rate of each leaf.
 
     Args:
       params: the tree.
-      rates: factors by pattern, a regular expression that is found in the path of a
-        leaf ("layer_0/", "head|norm"); of several that are found the last holds.
+      multipliers: factors by pattern, a regular expression that is found in the path
+        of a leaf ("layer_0/", "head|norm"); of several that are found the last holds.
         0 freezes. Leaves that none names have 1.
 
     Raises:
       ValueError: a pattern is malformed, or found in no path.
     """
-    paths = list(named(params))
+    paths = list(flatten_params(params))
     factors = dict.fromkeys(paths, 1.0)
-    for pattern, factor in rates.items():
+    for pattern, factor in multipliers.items():
         try:
             found = [path for path in paths if re.search(pattern, path)]
         except re.error as error:
             raise ValueError(
-                f"freeze, rates: {pattern!r} is no pattern: {error}"
+                f"freeze, lr-multipliers: {pattern!r} is no pattern: {error}"
             ) from error
         if not found:
             tops = dict.fromkeys(path.partition("/")[0] for path in paths)
             raise ValueError(
-                f"freeze, rates: {pattern!r} is found in no parameter's path; they "
-                f"begin with {', '.join(tops)}"
+                f"freeze, lr-multipliers: {pattern!r} is found in no parameter's path; "
+                f"they begin with {', '.join(tops)}"
             )
         factors |= dict.fromkeys(found, factor)
     return jax.tree.unflatten(jax.tree.structure(params), list(factors.values()))
 
 
-def scale_by_path(rates: Mapping[str, float]) -> optax.GradientTransformation:
-    """Multiplies updates by the factors of `rate_factors`; the last but an average."""
+def scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies updates by `lr_multipliers`; the last of a chain but an average."""
 
     def init(params):
-        rate_factors(params, rates)  # a wrong pattern is told before anything runs
+        lr_multipliers(params, multipliers)  # refuses a wrong pattern at once
         return optax.EmptyState()
 
     def update(updates, state, params=None):
         del params
-        factors = rate_factors(updates, rates)
+        factors = lr_multipliers(updates, multipliers)
         return jax.tree.map(lambda u, f: u * f, updates, factors), state
 
     return optax.GradientTransformation(init, update)
 
 
-def freeze(params: Any, rates: Mapping[str, float]) -> Any:
+def freeze(params: Any, multipliers: Mapping[str, float]) -> Any:
     """Params through which no gradient goes where the factor is 0.
 
     Without it the updates of a frozen leaf would be computed and thrown away.
     """
-    factors = rate_factors(params, rates)
+    factors = lr_multipliers(params, multipliers)
     return jax.tree.map(
         lambda p, f: p if f else jax.lax.stop_gradient(p), params, factors
     )

@@ -27,7 +27,7 @@ from experiments.spec import DataSpec
 from lstm_jax import data
 from lstm_jax.export import jaxexport, weights
 from lstm_jax.interop import read_keras, read_safetensors, read_torch
-from lstm_jax.training import named
+from lstm_jax.training import flatten_params
 
 # A fresh environment is made of this one by refusing all but JAX, NumPy and Pillow.
 LEAN = """
@@ -263,7 +263,7 @@ def test_live_and_clips_by_a_file(tmp_path, command):
 def test_weights_by_the_names_of_each_library(digits_run, tmp_path, command):
     run, want = (
         digits_run.directory,
-        {k: np.asarray(v) for k, v in named(digits_run.params).items()},
+        {k: np.asarray(v) for k, v in flatten_params(digits_run.params).items()},
     )
     code, out, _ = command("export", run, "--format=safetensors")
     assert code == 0 and "model.safetensors" in out

@@ -21,7 +21,7 @@ from lstm_jax.interop import (
     write_safetensors,
     write_torch,
 )
-from lstm_jax.training import named
+from lstm_jax.training import flatten_params
 
 OPTIONS = dict(accelerator="cpu", steps=2, batch_size=16, baselines=False)
 OPTIONS |= SMALL_MODEL
@@ -48,13 +48,14 @@ def test_what_is_exported_comes_back_bit_by_bit(ending, digits_run, digits, tmp_
     about, params = digits
     path = written(digits_run, tmp_path, ending)
     blank = {}
-    for name, leaf in named(params).items():
+    for name, leaf in flatten_params(params).items():
         blank.setdefault(name.split("/")[0], {})[name.split("/")[1]] = 0 * leaf
     filled, lines = weights_from(str(path), about, blank)
-    assert f"{len(named(params))} of {len(named(params))} parameters" in lines[0]
-    for name, leaf in named(filled).items():
+    count = len(flatten_params(params))
+    assert f"{count} of {count} parameters" in lines[0]
+    for name, leaf in flatten_params(filled).items():
         assert leaf.dtype == np.float32
-        np.testing.assert_array_equal(leaf, named(params)[name], err_msg=name)
+        np.testing.assert_array_equal(leaf, flatten_params(params)[name], err_msg=name)
 
 
 def test_a_training_begins_with_a_file(digits_run, tmp_path, capsys):
@@ -62,7 +63,7 @@ def test_a_training_begins_with_a_file(digits_run, tmp_path, capsys):
     options = OPTIONS | dict(optimizer__freeze="layer_0", run_dir=tmp_path / "run")
     run = train("digits", init_from=path, **options)
     assert "5 of 5 parameters begin" in " ".join(capsys.readouterr().out.split())
-    ours, theirs = named(run.params), named(digits_run.params)
+    ours, theirs = flatten_params(run.params), flatten_params(digits_run.params)
     for name in ours:
         same = np.array_equal(ours[name], theirs[name])
         assert same == name.startswith("layer_0"), name

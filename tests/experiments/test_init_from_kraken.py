@@ -14,9 +14,9 @@ from experiments.predict import predict
 from experiments.run.init_from import known_labels, weights_from
 from lstm_jax import tasks
 from lstm_jax.metrics.ctc import greedy
-from lstm_jax.models import Reader, load_kraken
+from lstm_jax.models import VGSLNet, load_kraken
 from lstm_jax.models.vgsl import parse
-from lstm_jax.training import named
+from lstm_jax.training import flatten_params
 from tests.experiments.test_train_lines import SMALL, blank_params, fill
 from tests.models.kraken_files import write
 
@@ -27,7 +27,7 @@ SPEC = "[1,16,0,1 Cr{C_0}5,3,16,4,2 S{S_1}1(1x0)1,3 Lbx{L_2}24 O{O_3}1c4]"
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("kraken") / "oxL.safetensors"
     blank = jnp.zeros((1, 16, 40, 1))
-    params = jax.jit(Reader(parse(SPEC)).init)(jax.random.key(3), blank)["params"]
+    params = jax.jit(VGSLNet(parse(SPEC)).init)(jax.random.key(3), blank)["params"]
     params = jax.tree.map(lambda x: 2 * np.asarray(x), params)  # sure of what it reads
     return write(path, SPEC, params, "xoL")
 
@@ -38,7 +38,7 @@ def test_predict_inverts_a_line_and_puts_paper_around_it(file, tmp_path):
     (answer,) = predict(file, tmp_path / "line.png")
     found = load_kraken(file)
     paper = np.pad(1 - pixels / 255, ((0, 0), (16, 16)))[None, ..., None]
-    apply = jax.jit(Reader(found.spec).apply)
+    apply = jax.jit(VGSLNet(found.spec).apply)
     logits = apply({"params": found.params}, jnp.float32(paper))
     labels = np.asarray(greedy(logits).labels[0])
     assert answer["text"] == tasks.text_of(labels, "xoL") and len(answer["text"]) > 3
@@ -71,10 +71,10 @@ def test_training_wants_its_network_and_takes_its_weights(file, options, tmp_pat
     about = Experiment(config, dataset=loaded).spec
     filled, lines = weights_from(str(file), about, blank_params(config, about))
     assert "begin as they are there" in lines[0] and "for 3 classes" in " ".join(lines)
-    theirs = named(load_kraken(file).params)
+    theirs = flatten_params(load_kraken(file).params)
     same = [
         np.array_equal(leaf, theirs[path])
-        for path, leaf in named(filled).items()
+        for path, leaf in flatten_params(filled).items()
         if leaf.shape == theirs[path].shape
     ]
     assert all(same) and len(same) >= len(theirs) - 2

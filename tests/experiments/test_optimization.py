@@ -12,7 +12,7 @@ from experiments.spec import DataSpec
 from lstm_jax import tasks, training
 
 ABOUT = DataSpec("digits", list("ab"), [8, 8, 1], 2, [0.0], [1 / 255])
-CHANGES = ["shift", "rotate", "crop", "flip", "cutout", "noise"]
+CHANGES = ["translate", "rotate", "crop", "flip", "cutout", "noise"]
 
 
 def config_of(**options):

@@ -46,7 +46,7 @@ def test_a_folder_trains_and_names_the_bad_file_once(trained):
 @pytest.mark.slow
 def test_how_a_picture_is_read_is_drawn(command, photos, photos_run, drawn):
     picture = photos / "down" / "00.png"
-    code, out, err = command("predict", photos_run.directory, picture, "--look")
+    code, out, err = command("predict", photos_run.directory, picture, "--explain")
     assert code == 0, err
     place = photos_run.directory / "predictions" / "00"
     assert f"how 00.png is read: {place}.png, {place}.gif" in out

@@ -379,7 +379,7 @@ def test_summary_of_a_regression():
     assert "R²" not in text
 
 
-def test_findings_longer_than_the_table_stay_lines():
+def test_remarks_longer_than_the_table_stay_lines():
     names = ["ankle boot", "T-shirt/top", "sneaker"]
     rows = [{"name": name, "f1": 0.5, "support": 4} for name in names]
     report = {"loss": 0.5, "classes": names, "per_class": rows}

@@ -26,7 +26,7 @@ from lstm_jax import data
 from lstm_jax.data.synthetic import line_builder
 from lstm_jax.data.synthetic.fonts import _matplotlib, face
 from lstm_jax.interop import write_safetensors
-from lstm_jax.training import named
+from lstm_jax.training import flatten_params
 
 SPEC = "[1,16,0,1 Cr5,3,16,4,2 S1(1x0)1,3 Lbx24]"
 SMALL = dict(
@@ -200,8 +200,8 @@ def test_characters_that_are_known_keep_their_weights(run, tmp_path):
     blank = blank_params(config, about)
     filled, told = weights_from(str(run.directory), about, blank)
     assert "for 4 classes of the same name" in " ".join(told)
-    for path, leaf in named(run.params).items():
-        ours = named(filled)[path]
+    for path, leaf in flatten_params(run.params).items():
+        ours = flatten_params(filled)[path]
         if ours.shape != leaf.shape:  # of the output layer, whose first is no character
             ours, leaf = ours[..., 1:5], leaf[..., 1:]
         np.testing.assert_array_equal(ours, leaf)

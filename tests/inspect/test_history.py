@@ -26,7 +26,7 @@ FALLING = 2.3 * np.exp(-STEPS / 4) + 0.1
 
 
 def names(made):
-    return [finding.name for finding in read_history(made)]
+    return [diagnostic.name for diagnostic in read_history(made)]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -61,7 +61,7 @@ def test_gradients_that_fade_and_come_back_a_little_are_no_spike():
     assert names(rows(FALLING, gradient_norm=norms)) == []
 
 
-def test_rows_come_with_other_findings():
+def test_rows_come_with_other_diagnostics():
     made = rows([2.3, 2.0, None])
     assert [f.name for f in diagnose(rows=made, updates={"w": 1.0})] == [
         "large_updates",

@@ -1,4 +1,4 @@
-"""Figures and films show what was found."""
+"""Figures and animations show what was found."""
 
 import io
 
@@ -9,31 +9,37 @@ from PIL import Image
 from selection import slow
 
 from lstm_jax import lstm
-from lstm_jax.inspect import diagnose, health, measure_cell, reading, reading_gif
-from lstm_jax.inspect.follow import Followed, Held
-from lstm_jax.inspect.look import order_of, visible
+from lstm_jax.inspect import (
+    diagnose,
+    measure_cell,
+    reading,
+    reading_gif,
+    summary_figure,
+)
 from lstm_jax.inspect.pictures import faded, read_by
+from lstm_jax.inspect.style import order_of, visible
+from lstm_jax.inspect.trace import LayerTrace, Trace
 
 T, D, K = 6, 8, 3
 
 
-def followed(kind="picture", width=K, backward=False) -> Followed:
+def traced(kind="picture", width=K, backward=False) -> Trace:
     """A made-up reading of six rows of six, settled on class 1 with the fourth."""
     rng = np.random.default_rng(0)
     answers = np.full((T, width), 0.5 / max(width - 1, 1))
     if width > 1:
         answers[:3, 0] = answers[3:, 1] = 0.5
-    places = np.arange(36).reshape(T, 6)
+    locations = np.arange(36).reshape(T, 6)
     saliency = rng.random({"picture": (6, 6), "clip": (T, 6, 6)}.get(kind, (T, 6)))
 
     def held():
         state = {"c": rng.standard_normal((T, D)), "h": rng.standard_normal((T, D))}
-        return Held(state, {name: rng.random((T, D)) for name in "ifo"})
+        return LayerTrace(state, {name: rng.random((T, D)) for name in "ifo"})
 
     names = ["layer_0", "layer_0_backward"][: 1 + backward]
-    return Followed(
+    return Trace(
         kind=kind,
-        places=places if kind == "picture" else np.arange(T)[:, None],
+        locations=locations if kind == "picture" else np.arange(T)[:, None],
         layers={name: held() for name in names},
         answers=answers,
         target=1 if width > 1 else 0,
@@ -56,9 +62,9 @@ def image_of(kind):
         slow("picture", 40, False),
     ],
 )
-def test_figure_and_film(kind, width, backward):
-    done = followed(kind, width, backward)
-    options = dict(followed=done, target=0)
+def test_figure_and_animation(kind, width, backward):
+    done = traced(kind, width, backward)
+    options = dict(traced=done, target=0)
     if width == K:
         options["classes"] = ["one $", "two", "three"]
     fig = reading(None, None, image_of(kind), **options)
@@ -73,13 +79,15 @@ def test_figure_and_film(kind, width, backward):
     assert {"c", "gate i", "gate f", "gate o"} <= labels
     assert ("h ←" in labels) == backward
 
-    film = Image.open(io.BytesIO(reading_gif(None, None, image_of(kind), **options)))
-    assert (film.size, film.n_frames) == ((900, 520), T)
+    animation = Image.open(
+        io.BytesIO(reading_gif(None, None, image_of(kind), **options))
+    )
+    assert (animation.size, animation.n_frames) == ((900, 520), T)
     pages = []
     for k in range(T):
-        film.seek(k)
-        pages.append(np.asarray(film.convert("RGB"), np.int32))
-    assert film.info["duration"] == 2000 and film.info["loop"] == 0
+        animation.seek(k)
+        pages.append(np.asarray(animation.convert("RGB"), np.int32))
+    assert animation.info["duration"] == 2000 and animation.info["loop"] == 0
     right = [page[260:465, 430:890] for page in pages]  # the state, as it is revealed
     drawn = [(np.ptp(part, axis=-1) > 12).mean() for part in right]
     assert all(a < b for a, b in zip(drawn, drawn[1:], strict=False))
@@ -88,7 +96,7 @@ def test_figure_and_film(kind, width, backward):
 
 
 def test_what_was_not_read_is_faded():
-    seen = read_by(followed(), (6, 6), 2)
+    seen = read_by(traced(), (6, 6), 2)
     assert seen[:3].all() and not seen[3:].any()
     colored = faded(np.full((6, 6), 0.25), seen)
     np.testing.assert_allclose(colored[:3], 0.25)
@@ -115,10 +123,10 @@ def test_health_says_what_was_found():
     xs = jax.random.normal(jax.random.key(1), (12, 3, 2))
     measures = measure_cell(cell, params, xs, lambda ys: ys[-1].sum())
     assert diagnose(measures) == []
-    assert health(measures).get_suptitle() == "Health: nothing found"
+    assert summary_figure(measures).get_suptitle() == "No problems found"
     sick = measures.layers[0]._replace(still=np.ones(D, bool))
     layers = (sick, sick._replace(name="layer_1", gates={}))
-    fig = health(measures._replace(layers=layers), {"w": 1e-3, "b": np.inf})
+    fig = summary_figure(measures._replace(layers=layers), {"w": 1e-3, "b": np.inf})
     fig.canvas.draw()
     words = fig.get_suptitle()
     assert "dead_units: 8 of 8" in words and "large_updates" in words

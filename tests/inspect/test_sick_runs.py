@@ -1,4 +1,4 @@
-"""Each finding of a run fires on a network that was trained badly, and on no other."""
+"""Each diagnostic of a run fires on a network trained badly, and on no other."""
 
 import functools
 import re
@@ -81,8 +81,8 @@ def trained(rate, cell="lstm", pictures=900, batch=BATCH, every=10, spoiled=None
 
 def found(rows, measures=None):
     return {
-        finding.name: finding
-        for finding in diagnose(measures, rows=rows, updates=logged_updates(rows))
+        diagnostic.name: diagnostic
+        for diagnostic in diagnose(measures, rows=rows, updates=logged_updates(rows))
     }
 
 
@@ -99,7 +99,7 @@ def middle(values):
     return float(np.median(values))
 
 
-# Of each finding the run that is to have it, and its number from the losses of
+# Of each diagnostic the run that is to have it, and its number from the losses of
 # training `t` and of validation `v`, the gradient norms `g` and the ratios `u`.
 SICK = {
     "large_updates": (dict(rate=30.0), lambda t, v, g, u: max(u)),
@@ -131,15 +131,15 @@ SICK = {
 def test_a_sick_run_is_told_and_a_healthy_one_is_not(name, healthy):
     options, number = SICK[name]
     rows, _ = trained(**options)
-    findings = found(rows)
-    finding = findings[name]
+    diagnostics = found(rows)
+    diagnostic = diagnostics[name]
     if name in ("plateau", "unfinished", "overfitting"):  # nothing else is wrong
-        assert list(findings) == [name]
+        assert list(diagnostics) == [name]
     train = [row for row in rows if row["split"] == "train"]
     t, g = ([row[key] for row in train] for key in ("loss", "gradient_norm"))
     v = [row["loss"] for row in rows if row["split"] == "validation"]
     u = [x for row in train for key, x in row.items() if key.startswith("update_ratio")]
-    assert finding.number == pytest.approx(number(t, v, g, u), rel=1e-9)
+    assert diagnostic.number == pytest.approx(number(t, v, g, u), rel=1e-9)
     assert name not in healthy
 
 
@@ -151,12 +151,12 @@ def test_the_network_with_a_spike_is_healthy_without():
     assert found(trained(3e-3, cell="relu")[0]) == {}
 
 
-def test_every_kind_of_finding_has_a_sick_network():
-    """Those of gradients, gates and units are in test_findings.py."""
+def test_every_kind_of_diagnostic_has_a_sick_network():
+    """Those of gradients, gates and units are in test_diagnostics.py."""
     folder = Path(inspect.__file__).parent
     text = "".join(
-        (folder / name).read_text() for name in ("findings.py", "history.py")
+        (folder / name).read_text() for name in ("diagnostics.py", "history.py")
     )
-    kinds = set(re.findall(r'Finding\(\s*"(\w+)"', text))
+    kinds = set(re.findall(r'Diagnostic\(\s*"(\w+)"', text))
     measured = {"vanishing_gradients", "exploding_gradients", "short_memory"}
     assert kinds == {*SICK, *measured, "saturated_gates", "dead_units"}

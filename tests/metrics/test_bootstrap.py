@@ -81,7 +81,7 @@ TASKS = {
     "forecasting": (forecasting(2), clips()),
     "multilabel": (multilabel("xyz"), labels()),
     "segmentation": (segmentation("abcd"), masks()),
-    "detection": (detection("abc", (20, 20), emits=False), boxes()),
+    "detection": (detection("abc", (20, 20), sequential=False), boxes()),
     "recognition": (text_recognition("abcd"), lines()),
 }
 

@@ -10,7 +10,7 @@ PREFIX = "1f2e3d4c"
 
 
 def tensors(params):
-    """kraken's arrays of a Reader's params, by its names."""
+    """kraken's arrays of a VGSLNet's params, by its names."""
     found = {}
     for name, own in params.items():
         at = f"{PREFIX}.nn.{name}"

@@ -11,7 +11,7 @@ from selection import slow_but
 
 from lstm_jax import bottleneck_conv_lstm, conv_lstm, gru, lstm, unroll
 from lstm_jax.models.blocks import conv
-from lstm_jax.models.detectors import BoxEmitter, DenseDetector
+from lstm_jax.models.detectors import DenseDetector, RecurrentDetector
 from lstm_jax.models.segmenters import ReNet, Segmenter
 
 PARTS = {
@@ -105,10 +105,10 @@ def test_every_weight_of_a_segmenter_counts(name):
 
 CLIPS = {
     "segmenter": Segmenter(
-        outputs=2, widths=(4, 4), memory=conv_lstm(4, (3, 3)), bottom=(4,)
+        outputs=2, widths=(4, 4), recurrent_cell=conv_lstm(4, (3, 3)), bottom=(4,)
     ),
     "detector": DenseDetector(
-        outputs=2, widths=(4, 4), memory=bottleneck_conv_lstm(4), hidden=(4,)
+        outputs=2, widths=(4, 4), recurrent_cell=bottleneck_conv_lstm(4), hidden=(4,)
     ),
 }
 
@@ -138,10 +138,10 @@ def test_boxes_from_every_place_begin_there():
 
 def test_boxes_come_one_after_another():
     images = random(2, 8, 8, 1)
-    network = BoxEmitter(lstm(4), outputs=3, steps=4, widths=(4, 4))
+    network = RecurrentDetector(lstm(4), outputs=3, steps=4, widths=(4, 4))
     params, got = made(network, images)
     assert got.shape == (2, 4, 5 + 3)
-    fewer = BoxEmitter(lstm(4), outputs=3, steps=2, widths=(4, 4))
+    fewer = RecurrentDetector(lstm(4), outputs=3, steps=2, widths=(4, 4))
     np.testing.assert_allclose(apply(fewer, params, images), got[:, :2], atol=1e-6)
     # One program, however many boxes.
     lines = [

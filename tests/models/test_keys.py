@@ -11,12 +11,12 @@ from selection import slow, slow_but
 
 from lstm_jax import conv_gru, dropout, lstm, readout, recurrent_dropout, rnn, zoneout
 from lstm_jax.models import (
-    BoxEmitter,
     DenseDetector,
     EncoderForecaster,
     FrameForecaster,
     NNXRecurrent,
     Recurrent,
+    RecurrentDetector,
     Segmenter,
     SequenceClassifier,
     sequences,
@@ -40,11 +40,13 @@ MODELS = {
     "encoder_forecaster": (EncoderForecaster((NOISY_MAPS,), horizon=2), CLIPS),
     "forecaster": (FrameForecaster(readout(NOISY_MAPS, 1), inputs=2), CLIPS),
     "renet": (Segmenter(2, widths=(2,), renet=(NOISY,)), CLIPS[:, :2]),
-    "memory": (Segmenter(2, widths=(2,), memory=NOISY_MAPS), CLIPS),
+    "memory": (Segmenter(2, widths=(2,), recurrent_cell=NOISY_MAPS), CLIPS),
     "skips": (Segmenter(2, widths=(2, 2), skips=(NOISY_MAPS,)), IMAGES),
-    "detector": (DenseDetector(2, widths=(2,), memory=NOISY_MAPS), CLIPS),
+    "detector": (DenseDetector(2, widths=(2,), recurrent_cell=NOISY_MAPS), CLIPS),
     "emitter": (
-        BoxEmitter(recurrent_dropout(dropout(rnn(4), 0.5), 0.5), 2, 2, widths=(4,)),
+        RecurrentDetector(
+            recurrent_dropout(dropout(rnn(4), 0.5), 0.5), 2, 2, widths=(4,)
+        ),
         IMAGES,
     ),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lstm_jax.interop import read_safetensors_metadata, write_safetensors
-from lstm_jax.models import Reader, load_kraken
+from lstm_jax.models import VGSLNet, load_kraken
 from lstm_jax.models.kraken import describe_kraken
 from lstm_jax.models.vgsl import parse
 from tests.models.kraken_files import PREFIX, tensors, write
@@ -22,7 +22,7 @@ SPEC = (
 def made(spec=SPEC, seed=0):
     """Params of a spec's network, none of them zero."""
     blank = jnp.zeros((1, 16, 40, 1))
-    shapes = jax.eval_shape(Reader(parse(spec)).init, jax.random.key(0), blank)
+    shapes = jax.eval_shape(VGSLNet(parse(spec)).init, jax.random.key(0), blank)
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda leaf: (0.4 * rng.standard_normal(leaf.shape)).astype(np.float32),
@@ -47,8 +47,8 @@ def test_a_network_answers_as_that_of_its_params(tmp_path):
     assert describe_kraken(file) == (found.spec, found.alphabet)
     assert found.alphabet == ("x", "y", "z")
     assert str(found.spec) == SPEC.replace("O{O_11}", "O")
-    wanted = Reader(parse(SPEC)).apply({"params": params}, images())
-    answers = Reader(found.spec).apply({"params": found.params}, images())
+    wanted = VGSLNet(parse(SPEC)).apply({"params": params}, images())
+    answers = VGSLNet(found.spec).apply({"params": found.params}, images())
     np.testing.assert_array_equal(answers, wanted)
     assert np.ptp(wanted) > 0.1
 
@@ -77,8 +77,8 @@ def test_a_spec_says_what_kraken_does(tmp_path):
     found = load_kraken(write(tmp_path / "a.safetensors", spec, named, "ab"))
     assert str(found.spec) == runs.replace("O{O_4}", "O")
     np.testing.assert_array_equal(
-        Reader(found.spec).apply({"params": found.params}, images()),
-        Reader(parse(runs)).apply({"params": params}, images()),
+        VGSLNet(found.spec).apply({"params": found.params}, images()),
+        VGSLNet(parse(runs)).apply({"params": params}, images()),
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lstm_jax.models import Reader, load_kraken
+from lstm_jax.models import VGSLNet, load_kraken
 
 pytest.importorskip("kraken")
 torch = pytest.importorskip("torch")
@@ -39,7 +39,7 @@ def test_a_line_has_the_same_logits(spec, tmp_path):
     rng = np.random.default_rng(0)
     images = rng.random((2, height, 203, 1), np.float32)
     lengths = np.asarray([203, 97])
-    ours = Reader(found.spec).apply({"params": found.params}, images, lengths=lengths)
+    ours = VGSLNet(found.spec).apply({"params": found.params}, images, lengths=lengths)
     for image, length, logits in zip(images, lengths, ours, strict=True):
         theirs = torch.from_numpy(image[None, :, :length].transpose(0, 3, 1, 2))
         if found.spec.height == 1:

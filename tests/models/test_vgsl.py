@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from selection import slow_but
 
-from lstm_jax.models.readers import Reader
 from lstm_jax.models.vgsl import SpecError, parse
+from lstm_jax.models.vgsl_net import VGSLNet
 
 
 def conv(y, x, inputs, outputs):
@@ -186,7 +186,7 @@ def test_published_specs(name):
     assert parse(str(spec)) == spec
     height = spec.height or 30
     image = jax.ShapeDtypeStruct((2, height, width, spec.channels), jnp.float32)
-    make = Reader(spec).init_with_output
+    make = VGSLNet(spec).init_with_output
     outputs, made = jax.eval_shape(make, jax.random.key(0), image)
     assert sum(leaf.size for leaf in jax.tree.leaves(made)) == params
     final = spec.final

@@ -24,9 +24,9 @@ compiled = functools.partial(
 
 
 @functools.cache
-def made(emits):
+def made(sequential):
     """The task, and the loss of each of many pictures and its gradient, compiled."""
-    task = detection(NAMES, SIZE, emits=emits)
+    task = detection(NAMES, SIZE, sequential=sequential)
 
     def one(outputs, targets):
         data = {"targets": targets[None], "mask": jnp.ones(1)}
@@ -35,10 +35,10 @@ def made(emits):
     return task, compiled(jax.vmap(jax.value_and_grad(one)))
 
 
-def judge(emits, outputs, targets):
+def judge(sequential, outputs, targets):
     """Losses [N] and gradients [N, Q, 5 + K] of pictures."""
     arrays = jnp.asarray(outputs, jnp.float32), jnp.asarray(targets, jnp.float32)
-    return tuple(np.asarray(x, np.float64) for x in made(emits)[1](*arrays))
+    return tuple(np.asarray(x, np.float64) for x in made(sequential)[1](*arrays))
 
 
 def corners(rng, *shape):
@@ -86,23 +86,23 @@ def real_things(targets):
     return targets[(targets[:, CLASS] >= 0) & (targets[:, CROWD] == 0)]
 
 
-def least(outputs, targets, emits):
+def least(outputs, targets, sequential):
     """The loss of one picture where the matching is the best of all."""
     outputs, targets = np.float64(outputs), np.float64(targets)
     p, exists = softmax(outputs[:, 5:]), sigmoid(outputs[:, 4])
     things = real_things(targets)
     n = len(things)
     best = (np.inf, 0.0, ())
-    for rows in itertools.permutations(range(n if emits else len(outputs)), n):
+    for rows in itertools.permutations(range(n if sequential else len(outputs)), n):
         cost = loss = 0.0
         for row, thing in zip(rows, things, strict=True):
             far = distance(outputs[row, :4], thing[:4] / SCALE)
             sure = p[row, int(thing[CLASS])]
-            cost += far - sure - (0 if emits else exists[row])
+            cost += far - sure - (0 if sequential else exists[row])
             loss += far - np.log(sure)
         best = min(best, (cost, loss, rows))
     loss = best[1] / max(n, 1)
-    if emits:
+    if sequential:
         wanted = [np.log(exists[q] if q < n else 1 - exists[q]) for q in range(n + 1)]
         return loss - np.mean(wanted)
     for q in range(len(outputs)):
@@ -111,20 +111,20 @@ def least(outputs, targets, emits):
     return loss
 
 
-@pytest.mark.parametrize("emits", [True, False])
-def test_the_loss_is_that_of_the_best_matching(emits):
+@pytest.mark.parametrize("sequential", [True, False])
+def test_the_loss_is_that_of_the_best_matching(sequential):
     outputs, targets = random_pictures(np.random.default_rng(0), 120)
     targets[0, :, CLASS] = -1  # nothing is there
     targets[1, :, CLASS], targets[1, :, CROWD] = 0, 0
-    losses, _ = judge(emits, outputs, targets)
-    wanted = [least(*pair, emits) for pair in zip(outputs, targets, strict=True)]
+    losses, _ = judge(sequential, outputs, targets)
+    wanted = [least(*pair, sequential) for pair in zip(outputs, targets, strict=True)]
     np.testing.assert_allclose(losses, wanted, rtol=2e-5)  # float32, sums up to 100
     numbers = {len(real_things(rows)) for rows in targets}
     assert numbers == set(range(M + 1))
 
 
-@pytest.mark.parametrize("emits", [True, False])
-def test_the_best_of_nearly_equal_answers_is_matched(emits):
+@pytest.mark.parametrize("sequential", [True, False])
+def test_the_best_of_nearly_equal_answers_is_matched(sequential):
     """What an answer costs that may not be taken must not swallow small differences."""
     rng = np.random.default_rng(1)
     outputs, targets = random_pictures(rng, 120)
@@ -133,16 +133,16 @@ def test_the_best_of_nearly_equal_answers_is_matched(emits):
     outputs[..., 5:] = 8 * np.eye(K)[rng.integers(0, K, (120, Q))]
     targets[..., :4] = np.float32([2, 1.6, 6, 5])
     targets[..., :4] += rng.random((120, M, 4)).astype(np.float32) / 1000
-    losses, _ = judge(emits, outputs, targets)
-    wanted = [least(*pair, emits) for pair in zip(outputs, targets, strict=True)]
+    losses, _ = judge(sequential, outputs, targets)
+    wanted = [least(*pair, sequential) for pair in zip(outputs, targets, strict=True)]
     np.testing.assert_allclose(losses, wanted, rtol=2e-5)  # float32
 
 
-@pytest.mark.parametrize("emits", [True, False])
-def test_the_order_of_things_and_what_padding_holds_change_nothing(emits):
+@pytest.mark.parametrize("sequential", [True, False])
+def test_the_order_of_things_and_what_padding_holds_change_nothing(sequential):
     rng = np.random.default_rng(2)
     outputs, targets = random_pictures(rng, 120)
-    losses, gradients = judge(emits, outputs, targets)
+    losses, gradients = judge(sequential, outputs, targets)
     other = rng.permuted(np.repeat(np.arange(M)[None], 120, 0), axis=1)
     other = np.take_along_axis(targets, other[..., None], 1)
     none = other[..., CLASS] < 0
@@ -150,16 +150,16 @@ def test_the_order_of_things_and_what_padding_holds_change_nothing(emits):
     other[none, CROWD] = rng.integers(0, 2, none.sum())
     other[none, HIDDEN] = rng.random(none.sum())
     assert none.any() and (other != targets).any((1, 2)).mean() > 0.5
-    again, moved = judge(emits, outputs, other)
+    again, moved = judge(sequential, outputs, other)
     np.testing.assert_allclose(again, losses, rtol=1e-6)  # sums in another order
     np.testing.assert_allclose(moved, gradients, atol=1e-5)
 
 
-@pytest.mark.parametrize("emits", [True, False])
-def test_gradients_are_those_of_differences(emits):
+@pytest.mark.parametrize("sequential", [True, False])
+def test_gradients_are_those_of_differences(sequential):
     rng = np.random.default_rng(4)
     outputs, targets = random_pictures(rng, 120)
-    _, gradients = judge(emits, outputs, targets)
+    _, gradients = judge(sequential, outputs, targets)
     step = 1e-6
     for n in range(8):
         for _ in range(12):
@@ -168,7 +168,7 @@ def test_gradients_are_those_of_differences(emits):
             for sign in (1, -1):
                 moved = outputs[n].astype(np.float64)
                 moved[place] += sign * step
-                ends.append(least(moved, targets[n], emits))
+                ends.append(least(moved, targets[n], sequential))
             wanted = (ends[0] - ends[1]) / (2 * step)
             # float32 rounding of slopes up to 10, and that of the differences
             assert gradients[n][place] == pytest.approx(wanted, abs=2e-4)
@@ -187,8 +187,8 @@ def test_only_answers_up_to_the_stop_are_judged():
         assert (np.abs(gradient[:n, :4]).max(-1, initial=0) > 0).all()
 
 
-@pytest.mark.parametrize("emits", [True, False])
-def test_gradients_are_finite_where_boxes_are_strange(emits):
+@pytest.mark.parametrize("sequential", [True, False])
+def test_gradients_are_finite_where_boxes_are_strange(sequential):
     rng = np.random.default_rng(6)
     outputs, targets = random_pictures(rng, 120)
     targets[..., CLASS], targets[..., CROWD] = 1, 0
@@ -200,17 +200,17 @@ def test_gradients_are_finite_where_boxes_are_strange(emits):
     outputs[60:80, :, :4] = [0.6, 0.6, 0.2, 0.2]  # inside out
     outputs[80:100, :, 4:] = 200 * rng.choice([-1, 1], (20, Q, 1 + K))
     targets[100:110, :, 2:4] = targets[100:110, :, :2]  # things without an area
-    losses, gradients = judge(emits, outputs, targets)
+    losses, gradients = judge(sequential, outputs, targets)
     assert np.isfinite(losses).all()
     assert np.isfinite(gradients).all()
     assert (np.abs(gradients).max((1, 2)) > 0).all()
 
 
-@pytest.mark.parametrize("emits, lengths", [(True, None), (False, (3, 1, 3, 2))])
-def test_a_clip_shares_its_weight_among_its_frames(emits, lengths):
+@pytest.mark.parametrize("sequential, lengths", [(True, None), (False, (3, 1, 3, 2))])
+def test_a_clip_shares_its_weight_among_its_frames(sequential, lengths):
     outputs, targets = random_pictures(np.random.default_rng(7), 4, 3)
     each, _ = judge(
-        emits,
+        sequential,
         np.resize(outputs, (120, Q, 5 + K)),
         np.resize(targets, (120, M, COLUMNS)),
     )
@@ -223,16 +223,16 @@ def test_a_clip_shares_its_weight_among_its_frames(emits, lengths):
         outputs[late] = np.nan
         each[late] = np.nan
     outputs[np.equal(mask, 0)] = np.nan  # padding
-    got = compiled(made(emits)[0].loss)(jnp.asarray(outputs), data)
+    got = compiled(made(sequential)[0].loss)(jnp.asarray(outputs), data)
     wanted = np.dot(mask, np.nanmean(each, 1)), np.sum(mask)
     np.testing.assert_allclose(got, wanted, rtol=1e-5)  # float32 sums
 
 
-@pytest.mark.parametrize("emits", [True, False])
-def test_predictions_equal_a_loop(emits):
+@pytest.mark.parametrize("sequential", [True, False])
+def test_predictions_equal_a_loop(sequential):
     outputs, _ = random_pictures(np.random.default_rng(9), 2, 3)
     outputs[..., :4] = 2 * outputs[..., :4] - 0.5  # some beyond the picture
-    task, _ = made(emits)
+    task, _ = made(sequential)
     assert isinstance(task, Task)
     assert (task.outputs, task.monitor, task.mode) == (5 + K, "f1", "max")
     got = np.asarray(compiled(task.predict)(jnp.asarray(outputs)))
@@ -241,7 +241,7 @@ def test_predictions_equal_a_loop(emits):
         before = 1.0
         for q, said in enumerate(outputs[place]):
             exists = sigmoid(said[4])
-            before = before * exists if emits else exists
+            before = before * exists if sequential else exists
             p = softmax(said[5:])
             inside = [min(max(v, 0), 1) for v in said[:4]] * SCALE
             wanted = [*inside, before * p.max(), p.argmax()]
@@ -297,7 +297,7 @@ def test_f1_while_training_equals_a_loop():
         right += sum(any(meet(a, thing) for a in sure) for thing in things)
     assert 10 < right < min(said, true)
     outputs[~mask] = np.nan  # padding
-    task = detection(NAMES, SIZE, emits=False)
+    task = detection(NAMES, SIZE, sequential=False)
     data = {"targets": jnp.asarray(targets, jnp.float32), "mask": jnp.asarray(mask)}
     got = compiled(task.metrics)(jnp.asarray(outputs, jnp.float32), data)
     assert set(got) == {"loss", "f1"}
@@ -382,9 +382,9 @@ def test_nothing_to_find_and_nothing_found():
 
 def test_refusals_name_the_mistake():
     with pytest.raises(ValueError, match="0 classes in pictures of 8x10"):
-        detection((), SIZE, emits=True)
+        detection((), SIZE, sequential=True)
     with pytest.raises(ValueError, match="3 classes in pictures of 0x10"):
-        detection(NAMES, (0, 10), emits=True)
+        detection(NAMES, (0, 10), sequential=True)
     task, _ = made(True)
     data = {"targets": jnp.zeros((2, M, COLUMNS)), "mask": jnp.ones(2)}
     with pytest.raises(ValueError, match=r"outputs \(2, 5, 7\) do not fit"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_jax.metrics.ctc import ctc_losses, greedy
-from lstm_jax.models import Reader
+from lstm_jax.models import VGSLNet
 from lstm_jax.models.vgsl import parse
 from lstm_jax.tasks import Task, text_recognition
 from lstm_jax.tasks.text_recognition import (
@@ -48,7 +48,7 @@ def logits_of(texts, steps, sure=5.0):
 
 def made(dtype):
     """A small network, its params, and lines of text of three widths."""
-    network = Reader(parse(SPEC))
+    network = VGSLNet(parse(SPEC))
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.normal(size=(3, 8, 24, 1)), dtype)
     params = compiled(network.init)(jax.random.key(0), images.astype(jnp.float32))

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lstm_jax.training import crop, cutout, flip, mixup, noise, rotate, shift, warp
+from lstm_jax.training import crop, cutout, flip, mixup, noise, rotate, translate, warp
 from lstm_jax.training.augment import _rotated
 
 # An amount that changes something, and the one that changes nothing.
 AMOUNTS = {
-    shift: (2, 0),
+    translate: (2, 0),
     flip: (0.5, 0),
     crop: (0.3, 1),
     rotate: (30, 0),
@@ -20,7 +20,7 @@ AMOUNTS = {
     noise: (20, 0),
     mixup: (0.5, 0),
 }
-SAME_DTYPE = (shift, flip, cutout)  # the others return float32
+SAME_DTYPE = (translate, flip, cutout)  # the others return float32
 # Rounding of a sum of four float32 products of up to 255, and of the coordinates
 # below 16: a few of 255 * 16 * 2**-24.
 ATOL = 1e-3
@@ -116,7 +116,7 @@ def test_the_key_decides(change):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda x, k: shift(x, k, -1), "shift: got pixels=-1, want 0 or more"),
+        (lambda x, k: translate(x, k, -1), "translate: got pixels=-1, want 0 or more"),
         (lambda x, k: flip(x, k, 1.5), "flip: got probability=1.5, want 0 to 1"),
         (lambda x, k: flip(x, k, math.nan), "flip: got probability=nan, want 0 to 1"),
         (lambda x, k: crop(x, k, 0), "crop: got area=0, want above 0, up to 1"),
@@ -148,7 +148,7 @@ def shifted(image, a, b):
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_every_shift_occurs_and_is_right(dtype):
     images = random_images(200, 5, 4, 2, dtype=dtype)
-    got = np.asarray(compiled(shift)(images, split(1, 200), 1))
+    got = np.asarray(compiled(translate)(images, split(1, 200), 1))
     assert got.dtype == dtype
     seen = set()
     for image, out in zip(images, got, strict=True):

@@ -143,10 +143,10 @@ def test_compiled_programs_are_kept_where_jax_was_told_or_apart_by_processor(tmp
     before = {name: getattr(jax.config, name) for name in names}
     try:
         jax.config.update(names[0], str(tmp_path / "told"))
-        d.keep_compiled(tmp_path / "ours")
+        d.enable_compilation_cache(tmp_path / "ours")
         assert jax.config.jax_compilation_cache_dir == str(tmp_path / "told")
         jax.config.update(names[0], None)
-        d.keep_compiled(tmp_path / "ours")
+        d.enable_compilation_cache(tmp_path / "ours")
         found = Path(jax.config.jax_compilation_cache_dir)
         assert found.parent == tmp_path / "ours" and len(found.name) == 12
         assert jax.config.jax_persistent_cache_min_compile_time_secs == 0.3

@@ -17,11 +17,13 @@ from lstm_jax.training import (
     init_state,
     make_optimizer,
     make_train_step,
-    observe,
     rate_scale,
     scale_on_plateau,
-    waited,
     weights,
+)
+from lstm_jax.training.plateau import (
+    evaluations_without_improvement,
+    lower_on_plateau,
 )
 
 
@@ -33,7 +35,7 @@ def start(parallel="jit", rate=0.1, **options):
 
 
 def slower(state, means):
-    return observe(state, means["value"], factor=0.5, patience=2)
+    return lower_on_plateau(state, means["value"], factor=0.5, patience=2)
 
 
 @pytest.mark.parametrize("parallel", ["jit", "pmap"])
@@ -64,7 +66,7 @@ def test_a_smaller_rate_makes_smaller_updates():
     state = Holder(tx.init(params))
     before, _ = tx.update(params, state.opt_state, params)
     for _ in range(3):  # the first is the best so far
-        state = observe(state, 1.0, factor=0.25, patience=2)
+        state = lower_on_plateau(state, 1.0, factor=0.25, patience=2)
     after, _ = tx.update(params, state.opt_state, params)
     np.testing.assert_allclose(after["w"], 0.25 * before["w"], rtol=1e-6)
 
@@ -94,7 +96,7 @@ def test_a_run_cut_on_a_plateau_goes_on_with_the_same_bits(tmp_path):
             callbacks=[LambdaCallback(on_evaluation=slower, on_save=save)],
         )
 
-    state, step = start(plateau=True, average=0.9)
+    state, step = start(plateau=True, ema=0.9)
     whole = run(state, step, 8)
     with Checkpoints(tmp_path, monitor="value") as kept:
         run(state, step, 4, lambda n, state, means: kept.save(n, state, {}, means))
@@ -111,7 +113,7 @@ def test_a_run_cut_on_a_plateau_goes_on_with_the_same_bits(tmp_path):
 
 
 def test_the_average_is_that_of_its_equation():
-    state, step = start(average=0.9)
+    state, step = start(ema=0.9)
     carried, seen = step.put_state(state), []
     for number in range(5):
         carried, _ = step(carried, linear.batch_at(number))
@@ -148,7 +150,7 @@ def test_the_average_is_what_is_evaluated_and_is_steadier():
         )
         return np.std(found[30:], axis=0).mean()
 
-    assert distances(average=0.9) < 0.5 * distances()
+    assert distances(ema=0.9) < 0.5 * distances()
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])
@@ -192,6 +194,7 @@ def test_waiting_against_a_loop():
                     best, since = value, 0
                 else:
                     since += 1
-                assert waited(values[:n], mode, delta) == since
-    assert waited([], "max") == 0
-    assert waited([0.5, float("nan"), None], "max") == 2  # a log has null for NaN
+                assert evaluations_without_improvement(values[:n], mode, delta) == since
+    assert evaluations_without_improvement([], "max") == 0
+    # a log has null for NaN
+    assert evaluations_without_improvement([0.5, float("nan"), None], "max") == 2

@@ -35,7 +35,7 @@ def batch_at(seed, at):
 
 @pytest.mark.parametrize("together", [True, False])
 def test_each_seed_is_its_single_run(together):
-    tx = make_optimizer("adam", 0.05, clip=0.5, average=0.9)
+    tx = make_optimizer("adam", 0.05, clip=0.5, ema=0.9)
     mesh = data_mesh(jax.devices())
     keys = jax.vmap(jax.random.key)(np.arange(SEEDS))
     params = [linear.params(seed) for seed in range(SEEDS)]

@@ -7,12 +7,12 @@ import pytest
 
 from lstm_jax.training import (
     data_mesh,
+    flatten_params,
     freeze,
     init_state,
+    lr_multipliers,
     make_optimizer,
     make_train_step,
-    named,
-    rate_factors,
     warm_start,
 )
 
@@ -39,7 +39,7 @@ def forward(params, x):
 def test_what_fits_is_loaded_and_all_is_told():
     ours, theirs = params(0), params(1, classes=5)
     theirs["layer_9"] = theirs.pop("layer_1")
-    filled, about = warm_start(ours, named(theirs), columns={0: 4, 2: 1})
+    filled, about = warm_start(ours, flatten_params(theirs), columns={0: 4, 2: 1})
     np.testing.assert_array_equal(filled["layer_0"]["w"], theirs["layer_0"]["w"])
     np.testing.assert_array_equal(filled["layer_1"]["w"], ours["layer_1"]["w"])
     kernel, other = filled["head"]["kernel"], theirs["head"]["kernel"]
@@ -56,28 +56,30 @@ def test_what_fits_is_loaded_and_all_is_told():
 def test_a_head_of_other_classes_is_matched_by_class_even_if_as_wide():
     ours, theirs = params(0), params(1)
     kernel, other = ours["head"]["kernel"], theirs["head"]["kernel"]
-    filled, about = warm_start(ours, named(theirs), columns={0: 2, 2: 0})
+    filled, about = warm_start(ours, flatten_params(theirs), columns={0: 2, 2: 0})
     wanted = np.stack([other[:, 2], kernel[:, 1], other[:, 0]], -1)
     np.testing.assert_array_equal(filled["head"]["kernel"], wanted)
     assert set(about.resized) == {"head/kernel", "head/bias"}
-    filled, about = warm_start(ours, named(theirs), columns={})
+    filled, about = warm_start(ours, flatten_params(theirs), columns={})
     np.testing.assert_array_equal(filled["head"]["kernel"], kernel)
     assert set(about.new) == {"head/kernel", "head/bias"}
-    filled, about = warm_start(ours, named(theirs))
+    filled, about = warm_start(ours, flatten_params(theirs))
     np.testing.assert_array_equal(filled["head"]["kernel"], other)
     assert about.new == about.resized == ()
 
 
 def test_other_widths_are_left_alone():
     ours = params(0)
-    filled, about = warm_start(ours, named(params(1, width=8, classes=5)))
+    filled, about = warm_start(ours, flatten_params(params(1, width=8, classes=5)))
     assert about.loaded == about.resized == ()
-    for path, leaf in named(filled).items():
-        np.testing.assert_array_equal(leaf, named(ours)[path])
+    for path, leaf in flatten_params(filled).items():
+        np.testing.assert_array_equal(leaf, flatten_params(ours)[path])
 
 
 def test_factors_by_pattern_the_last_holds():
-    factors = named(rate_factors(params(0), {"layer": 0.1, "layer_0/|bias": 0.0}))
+    factors = flatten_params(
+        lr_multipliers(params(0), {"layer": 0.1, "layer_0/|bias": 0.0})
+    )
     assert factors == {
         "layer_0/w": 0.0,
         "layer_0/b": 0.0,
@@ -94,7 +96,7 @@ def test_factors_by_pattern_the_last_holds():
 )
 def test_a_pattern_that_finds_nothing_is_refused(pattern, words):
     with pytest.raises(ValueError, match=words):
-        rate_factors(params(0), {pattern: 0})
+        lr_multipliers(params(0), {pattern: 0})
 
 
 def test_frozen_parameters_stay_and_slow_ones_take_smaller_steps():
@@ -106,14 +108,16 @@ def test_frozen_parameters_stay_and_slow_ones_take_smaller_steps():
         return (error.sum(), jnp.float32(len(error))), {}
 
     def after(rates):
-        tx = make_optimizer("sgd", 0.1, weight_decay=0.3, momentum=0.0, rates=rates)
+        tx = make_optimizer(
+            "sgd", 0.1, weight_decay=0.3, momentum=0.0, lr_multipliers=rates
+        )
         mesh = data_mesh(jax.devices())
         state = init_state(params(0), tx, jax.random.key(0), mesh)
         step = make_train_step(loss_fn, tx, mesh)
         state, _ = step(step.put_state(state), {"x": np.ones((8, 2), np.float32)})
-        return named(jax.device_get(state.params))
+        return flatten_params(jax.device_get(state.params))
 
-    begin, whole, slow = named(params(0)), after(None), after(rates)
+    begin, whole, slow = flatten_params(params(0)), after(None), after(rates)
     for path in begin:
         moved, want = slow[path] - begin[path], whole[path] - begin[path]
         if path.startswith("layer_0"):

@@ -16,7 +16,7 @@ from lstm_jax.data.files.images import SUFFIXES, fit, probe, read_image, reason
 
 VIDEOS = frozenset(".mp4 .avi .mov .mkv .webm".split())
 FEATURES = ".npy"
-SAMPLINGS = ("spread", "start", "windows")
+SAMPLINGS = ("uniform", "start", "windows")
 # An .npy's header goes through `ast`, which threads of Python 3.11 must not do at once.
 _HEADERS = threading.Lock()
 _EARLY = 0.9  # share of the duration that a whole video reaches
@@ -88,7 +88,7 @@ def pick_steps(total: int, frames: int, sampling: str) -> list[np.ndarray]:
     Args:
       total: steps of the clip, at least 1.
       frames: T, the most that an example takes, at least 1.
-      sampling: "spread" evenly from the first to the last, "start", or "windows".
+      sampling: "uniform" from the first to the last, "start", or "windows".
 
     Returns:
       int64 [at most T] for each example, ascending: one, or one for each window.

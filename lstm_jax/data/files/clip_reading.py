@@ -47,7 +47,7 @@ def read_clip(
     path: str | os.PathLike,
     frames: int,
     shape: tuple[int, int, int],
-    sampling: str = "spread",
+    sampling: str = "uniform",
 ) -> tuple[np.ndarray, int]:
     """Read one clip as the data set does; frames that cannot be read are left out.
 
@@ -55,7 +55,7 @@ def read_clip(
       path: an animation, a video, or a folder of pictures in natural order.
       frames: T, at least 1.
       shape: (H, W, C) wanted, C = 1 (grey) or 3 (RGB); frames are stretched to it.
-      sampling: "spread" evenly over the clip, or "start".
+      sampling: "uniform" over the clip, or "start".
 
     Returns:
       (uint8 [T, H, W, C], length in 1..T); what follows the length is zero.
@@ -68,7 +68,7 @@ def read_clip(
 
 
 def read_features(
-    path: str | os.PathLike, frames: int, sampling: str = "spread"
+    path: str | os.PathLike, frames: int, sampling: str = "uniform"
 ) -> tuple[np.ndarray, int]:
     """Read one file of features as the data set does.
 
@@ -91,7 +91,7 @@ def read_features(
 def _read_one(path, frames, sampling, shape, dtype):
     if sampling not in SAMPLINGS[:2] or frames < 1:
         raise DataError(
-            f"{path}: one clip is read by sampling spread or start of 1 or more "
+            f"{path}: one clip is read by sampling uniform or start of 1 or more "
             f"frames; got {sampling!r} of {frames}"
         )
     clip = probe_clip(path)

@@ -68,7 +68,7 @@ def load_clips(
     if video:
         import_av(str(video))
     slot = "-".join([path.name, *map(str, filter(None, (frames, sampling, size)))])
-    key = [_FORMAT, frames, sampling, size, [[str(p), *_stamp(p)] for p in paths]]
+    key = [_FORMAT, frames, sampling, size, [[str(p), *_fingerprint(p)] for p in paths]]
     arrays, facts = cached(
         root,
         slot,
@@ -103,7 +103,7 @@ def load_clips(
     return Dataset(path.name, splits, classes, (*notes, *more), names, groups)
 
 
-def _stamp(path: Path) -> list:
+def _fingerprint(path: Path) -> list:
     """What changes when a file does, or one of the frames in a folder."""
     try:
         files = frame_files(path) if path.is_dir() else None

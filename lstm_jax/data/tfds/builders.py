@@ -47,7 +47,7 @@ def load_named(
     validation: float,
     seed: int,
     frames: int | None = None,
-    sampling: str = "spread",
+    sampling: str = "uniform",
     target_type: str = "labels",
 ) -> Dataset:
     """Load a tfds set of images (features `image`, `label`) or clips, or one of ours.
@@ -68,7 +68,7 @@ def load_named(
     if name in VIDEOS or name in LINES:
         config = _config_of_ours(name, config)
     label = f"{name}/{config}" if config else name
-    options = (frames, sampling) if name not in OWN else (None, "spread")
+    options = (frames, sampling) if name not in OWN else (None, "uniform")
     if name in OWN:
         known = SCENES.get(name, ("text",) if name in LINES else ("labels",))
         target_type = target_type if target_type in known else known[0]
@@ -93,7 +93,10 @@ def load_named(
 
 
 def _arrays(
-    asked: _Asked, size: int | None, frames: int | None = None, sampling: str = "spread"
+    asked: _Asked,
+    size: int | None,
+    frames: int | None = None,
+    sampling: str = "uniform",
 ) -> tuple[dict[str, np.ndarray], dict, dict]:
     """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
     name, config, label, root, manual_dir, target_type = asked
@@ -104,7 +107,7 @@ def _arrays(
     if origin is None or old or _differs(origin, manual_dir):
         _prepare(asked, home)
         origin = _origin(home)
-    sampled = [frames, sampling] if (frames, sampling) != (None, "spread") else []
+    sampled = [frames, sampling] if (frames, sampling) != (None, "uniform") else []
     sampled += [target_type] if target_type != "labels" else []
 
     def decode_all(folder: Path) -> dict:
@@ -145,7 +148,7 @@ def _config_of_ours(name: str, config: str) -> str:
 
 
 def _stills(asked: _Asked) -> tuple[Any, dict[str, list[int]], list[str]]:
-    """The pictures that a set of videos moves; stamps of their files; notes."""
+    """The pictures that a set of videos moves; fingerprints of their files; notes."""
     from lstm_jax.data.synthetic import moving
 
     config, manual_dir = asked.config, asked.manual_dir
@@ -318,9 +321,9 @@ def _prepare(asked: _Asked, home: Path) -> None:
     from lstm_jax.data.tfds.preparing import without_tensorflow
 
     label, manual_dir = asked.label, asked.manual_dir
-    stills, stamps, notes = None, {}, []
+    stills, fingerprints, notes = None, {}, []
     if asked.name in VIDEOS:
-        stills, stamps, notes = _stills(asked)
+        stills, fingerprints, notes = _stills(asked)
     with written_beside(home) as beside:
         work = beside / "downloads"
         work.mkdir()
@@ -356,7 +359,7 @@ def _prepare(asked: _Asked, home: Path) -> None:
         origin = {
             "made": uuid.uuid4().hex,
             "version": str(builder.version),
-            "manual": {**_fingerprints(trace.manual), **stamps},
+            "manual": {**_fingerprints(trace.manual), **fingerprints},
             "notes": [*notes, *trace.notes],
         }
         (beside / "origin.json").write_text(json.dumps(origin))

@@ -1,7 +1,7 @@
 """Run a tfds builder's preparation where there is no TensorFlow, and no patience.
 
 Stock builders use TensorFlow for little: to open files and records, to encode image
-arrays. All of it is lent plain Python here, for as long as the preparation takes.
+arrays. All of it is replaced by plain Python here, while the preparation runs.
 """
 
 import contextlib
@@ -239,12 +239,12 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
 
 @contextlib.contextmanager
 def tfds_stubs() -> Iterator[None]:
-    """Lend tfds what it asks of TensorFlow's name: files, dtypes, records.
+    """Give tfds what it asks of TensorFlow's name: files, dtypes, records.
 
     Raises:
       MovedPart: the installed tensorflow-datasets lacks one of PARTS.
     """
-    lent = dict(
+    stubs = dict(
         _STUBS,
         train=SimpleNamespace(
             Example=getattr(*find_part("example")),
@@ -253,7 +253,7 @@ def tfds_stubs() -> Iterator[None]:
         error_callback=None,
         success_callback=None,
     )
-    with mock.patch.dict(vars(getattr(*find_part("tensorflow"))), lent):
+    with mock.patch.dict(vars(getattr(*find_part("tensorflow"))), stubs):
         yield
 
 

@@ -178,14 +178,14 @@ def test_sampling():
     def picked(*args):
         return [steps.tolist() for steps in pick_steps(*args)]
 
-    assert picked(9, 5, "spread") == [[0, 2, 4, 6, 8]]
-    assert picked(3, 5, "spread") == picked(3, 5, "start") == [[0, 1, 2]]
-    assert picked(9, 1, "spread") == picked(9, 1, "start") == [[0]]
+    assert picked(9, 5, "uniform") == [[0, 2, 4, 6, 8]]
+    assert picked(3, 5, "uniform") == picked(3, 5, "start") == [[0, 1, 2]]
+    assert picked(9, 1, "uniform") == picked(9, 1, "start") == [[0]]
     assert picked(9, 4, "start") == [[0, 1, 2, 3]]
     assert picked(9, 4, "windows") == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
     for total in range(1, 40):
         for frames in range(1, 40):
-            (steps,) = picked(total, frames, "spread")
+            (steps,) = picked(total, frames, "uniform")
             assert len(set(steps)) == len(steps) == min(total, frames)
             assert steps[0] == 0 and (frames == 1 or steps[-1] == total - 1)
 
@@ -554,7 +554,7 @@ def test_reading_one_clip(tmp_path):
     for call, words in (
         (lambda: read_clip(tmp_path / "no.gif", 4, (6, 8, 1)), "No such file"),
         (lambda: read_clip(path, 4, (6, 8, 2)), "1 or 3 channels; got"),
-        (lambda: read_clip(path, 0, (6, 8, 1)), "1 or more frames; got 'spread' of 0"),
+        (lambda: read_clip(path, 0, (6, 8, 1)), "1 or more frames; got 'uniform' of 0"),
         (lambda: read_clip(path, 4, (6, 8, 1), "windows"), "got 'windows' of 4"),
         (lambda: read_clip(tmp_path / "x.npy", 4, (6, 8, 1)), "features, no frames"),
         (lambda: read_features(path, 4), "no .npy of features"),

@@ -321,7 +321,7 @@ def test_lines_where_something_else_is_asked_for(tmp_path):
             load(path, data_dir=tmp_path / "cache")
 
 
-def test_what_holds_lines(tmp_path):
+def test_is_lines_dataset(tmp_path):
     assert is_line_dataset(fill(tmp_path / "p" / "train").parent)
     assert is_line_dataset(table(tmp_path / "q"))
     assert not is_line_dataset(tmp_path / "q")

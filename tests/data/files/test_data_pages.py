@@ -383,7 +383,7 @@ def test_a_page_that_cannot_be_learned_from(tmp_path):
         lines(file, tmp_path)
 
 
-def test_what_holds_pages(tmp_path):
+def test_is_pages_dataset(tmp_path):
     file = page(tmp_path / "q" / "page")
     assert is_line_dataset(tmp_path / "q") and is_line_dataset(file)
     write(tmp_path / "voc.xml", "<annotation><object/></annotation>")

@@ -30,8 +30,8 @@ def measured(cell, time, **changes):
     return measure_cell(cell, params, xs, last)
 
 
-def names(findings):
-    return [finding.name for finding in findings]
+def names(diagnostics):
+    return [diagnostic.name for diagnostic in diagnostics]
 
 
 def test_a_long_memory_is_healthy():
@@ -47,7 +47,7 @@ def test_vanishing_and_short_memory_of_a_small_recurrence():
     assert names(found) == ["vanishing_gradients", "short_memory"]
     assert found[0].number > 1e30 and "at least" in found[0].words  # 0.5^784 is 0
     assert "over 784 steps (cell: h)" in found[0].words
-    assert "--model.cell=lstm" in found[0].cure
+    assert "--model.cell=lstm" in found[0].suggestion
     assert found[1].number <= 4  # 0.5^4 < 0.1
 
 
@@ -74,7 +74,7 @@ def test_a_forgetful_lstm():
     found = diagnose(measured(LSTM, 40, b=lambda b: b.at[D : 2 * D].set(-5.0)))
     assert names(found) == ["vanishing_gradients", "short_memory"]
     assert found[1].number < 3
-    assert "--model.cell.forget-bias=chrono" in found[1].cure
+    assert "--model.cell.forget-bias=chrono" in found[1].suggestion
 
 
 def test_saturated_gates():
@@ -88,7 +88,7 @@ def test_dead_relus():
     (found,) = [f for f in diagnose(sick) if "dead" in f.name]
     assert found.number == 0.5
     assert found.words.startswith("8 of 16 units")
-    assert "leaky_relu" in found.cure
+    assert "leaky_relu" in found.suggestion
 
 
 def test_updates_that_are_no_numbers_are_too_large():
@@ -97,8 +97,10 @@ def test_updates_that_are_no_numbers_are_too_large():
     assert diagnose(updates={"w": 1e-3, "v": 2e-2}) == diagnose() == []
 
 
-def test_cures_name_flags_that_exist():
-    files = [Path(inspect.__file__).with_name(n) for n in ("findings.py", "history.py")]
+def test_suggestions_name_flags_that_exist():
+    files = [
+        Path(inspect.__file__).with_name(n) for n in ("diagnostics.py", "history.py")
+    ]
     flags = {f for file in files for f in re.findall(r"--[a-z.-]+", file.read_text())}
     digits = preset("digits")
     kinds = [

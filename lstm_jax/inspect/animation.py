@@ -1,4 +1,4 @@
-"""What a network does while it reads one image, as a film."""
+"""What a network does while it reads one image, as an animation."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,8 +8,6 @@ import numpy as np
 
 from lstm_jax.figures.gif import encode_gif
 from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, safe
-from lstm_jax.inspect.follow import Followed, follow
-from lstm_jax.inspect.look import bare, visible
 from lstm_jax.inspect.pictures import (
     answer_curves,
     chosen,
@@ -21,10 +19,12 @@ from lstm_jax.inspect.pictures import (
     name_of,
     read_by,
 )
+from lstm_jax.inspect.style import bare, visible
+from lstm_jax.inspect.trace import Trace, trace
 from lstm_jax.models.classifier import SequenceClassifier
 
-FRAMES = 56  # of a film, at most; of a longer sequence several steps a frame
-SECONDS = 4.5  # that a film takes, about
+FRAMES = 56  # of an animation, at most; of a longer sequence several steps a frame
+SECONDS = 4.5  # that an animation takes, about
 GREYS, GLOWING, COLORFUL = 48, 12, 96  # entries of its palette
 BARS = 10  # answers with a bar, at most
 
@@ -40,30 +40,30 @@ def reading_gif(
     shown: Any = None,
     predict: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
     ms: int | None = None,
-    followed: Followed | None = None,
+    traced: Trace | None = None,
 ) -> bytes:
-    """A film of one image being read, in a loop: the answers and the state, as they go.
+    """An animated GIF of one image being read: the answers and the state at each step.
 
     What is read by now is bright, what is read in this frame orange.
 
     Args:
-      model, params, image, classes, target, length, shown, predict, followed: as in
+      model, params, image, classes, target, length, shown, predict, traced: as in
         `reading`.
-      ms: milliseconds a frame; by default so many that a film takes 4.5 s. The last
+      ms: milliseconds a frame; by default the animation takes 4.5 s. The last
         frame stays for 2 s.
 
     Returns:
       The bytes of an animated GIF of 900 x 520 pixels.
     """
-    if followed is None:
-        followed = follow(
+    if traced is None:
+        traced = trace(
             model, params, image, length=length, predict=predict, smooth=None
         )
-    time = len(followed.places)
-    features = followed.kind == "features"
+    time = len(traced.locations)
+    features = traced.kind == "features"
     picture = np.asarray(image) if features else visible(image, shown)
     stops = np.unique(np.linspace(0, time - 1, min(time, FRAMES)).round().astype(int))
-    scene = _Scene(followed, picture, classes, target)
+    scene = _Scene(traced, picture, classes, target)
     pages = [
         scene.draw(stop, since)
         for stop, since in zip(stops, [-1, *stops[:-1]], strict=True)
@@ -75,10 +75,10 @@ def reading_gif(
 class _Scene:
     """A figure whose moving parts alone are drawn anew for each frame."""
 
-    def __init__(self, followed: Followed, picture, classes, target):
+    def __init__(self, traced: Trace, picture, classes, target):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        self.followed, self.picture = followed, picture
+        self.traced, self.picture = traced, picture
         fig = figure(9, 5.2, pad=0.07)
         fig.get_layout_engine().set(rect=(0.01, 0.01, 0.98, 0.97))
         self.canvas = FigureCanvasAgg(fig)
@@ -107,7 +107,7 @@ class _Scene:
 
     def _image(self, ax) -> None:
         bare(ax)
-        kind = self.followed.kind
+        kind = self.traced.kind
         if kind == "features":
             self.image = ax.imshow(self.picture.T, aspect="auto", cmap="viridis")
         else:
@@ -118,17 +118,17 @@ class _Scene:
 
     def _says(self, ax, classes) -> None:
         bare(ax)
-        width = self.followed.answers.shape[-1]
+        width = self.traced.answers.shape[-1]
         self.names = [name_of(k, classes) for k in range(width)]
-        look = dict(fontsize=15, color=INK, weight="bold", ha="center", va="center")
-        self.says = ax.text(0.5, 0.5, "", transform=ax.transAxes, **look)
+        style = dict(fontsize=15, color=INK, weight="bold", ha="center", va="center")
+        self.says = ax.text(0.5, 0.5, "", transform=ax.transAxes, **style)
         self.moving.append(self.says)
 
     def _bars(self, ax, classes, target) -> None:
         bare(ax)
-        answers = self.followed.answers
+        answers = self.traced.answers
         width = answers.shape[-1]
-        named = chosen(self.followed, target)
+        named = chosen(self.traced, target)
         ranked = np.argsort(-(answers.max(0) + answers[-1]), kind="stable")[:BARS]
         self.bars = list(range(width)) if width <= BARS else sorted(ranked.tolist())
         colors = colors_of(named)
@@ -136,7 +136,7 @@ class _Scene:
         shades = [colors.get(k, "#c9d0d6") for k in self.bars]
         self.rects = ax.bar(places, np.zeros(len(places)), color=shades, width=0.8)
         low, high = float(answers.min()), float(answers.max())
-        top = 1.0 if likely(self.followed) else max(high, 1e-6)
+        top = 1.0 if likely(self.traced) else max(high, 1e-6)
         room = max(5 - len(places), 0) / 2  # few bars stay slim
         ax.set(
             xlim=(-0.6 - room, len(places) - 0.4 + room),
@@ -157,18 +157,18 @@ class _Scene:
         self.moving += list(self.rects)
 
     def _curves(self, ax, classes, target) -> None:
-        self.lines = answer_curves(ax, self.followed, classes, target)
+        self.lines = answer_curves(ax, self.traced, classes, target)
         self.data = [line.get_ydata() for line in self.lines]
         self.cursor = ax.axvline(0, color=ORANGE, linewidth=1.4)
         ax.tick_params(labelbottom=False, bottom=False)
         self.moving += [*self.lines, self.cursor]
 
     def _state(self, ax) -> None:
-        name, values, look, _ = held_panels(self.followed)[0]
+        name, values, style, _ = held_panels(self.traced)[0]
         time = len(values)
         self.values = values.T
         blank = np.full(self.values.shape, np.nan)
-        self.heat = ax.imshow(blank, aspect="auto", interpolation="nearest", **look)
+        self.heat = ax.imshow(blank, aspect="auto", interpolation="nearest", **style)
         ax.set(yticks=[], xlim=(-0.5, time - 0.5))
         ax.spines[:].set_color("#d5dade")
         count_from_one(ax, time)
@@ -179,26 +179,26 @@ class _Scene:
         self.moving += [self.heat, self.second]
 
     def _show(self, stop: int, since: int) -> None:
-        followed, picture = self.followed, self.picture
-        if followed.kind == "clip":
+        traced, picture = self.traced, self.picture
+        if traced.kind == "clip":
             frame = picture[stop]
             self.image.set_data(faded(frame, np.ones(frame.shape[:2], bool)))
-        elif followed.kind == "features":
+        elif traced.kind == "features":
             seen = np.where(np.arange(len(picture)) <= stop, 1.0, np.nan)
             self.image.set_data((picture * seen[:, None]).T)
         else:
             shape = picture.shape[:2]
-            seen = read_by(followed, shape, stop)
+            seen = read_by(traced, shape, stop)
             colored = faded(picture, seen)
-            if stop < len(followed.places) - 1:
+            if stop < len(traced.locations) - 1:
                 new = np.zeros(seen.size, bool)
-                new[followed.places[since + 1 : stop + 1].ravel()] = True
+                new[traced.locations[since + 1 : stop + 1].ravel()] = True
                 new = new.reshape(shape)
                 colored[new] = _glowing(colored[new])
             self.image.set_data(colored)
-        self.says.set_text(self._words(followed.answers[stop]))
+        self.says.set_text(self._words(traced.answers[stop]))
         for rect, k in zip(self.rects, self.bars, strict=True):
-            rect.set_height(followed.answers[stop, k])
+            rect.set_height(traced.answers[stop, k])
         for line, values in zip(self.lines, self.data, strict=True):
             line.set_data(np.arange(stop + 1), values[: stop + 1])
         for cursor in (self.cursor, self.second):
@@ -211,7 +211,7 @@ class _Scene:
         best = int(answer.argmax())
         if len(answer) == 1:
             return f"{answer[0]:.4g}"
-        percent = f"  {answer[best]:.0%}" if likely(self.followed) else ""
+        percent = f"  {answer[best]:.0%}" if likely(self.traced) else ""
         return self.names[best] + percent
 
 

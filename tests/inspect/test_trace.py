@@ -7,8 +7,8 @@ import pytest
 
 from lstm_jax import lstm
 from lstm_jax.cells import conv_lstm, gru
-from lstm_jax.inspect import follow
-from lstm_jax.inspect.follow import places
+from lstm_jax.inspect import trace
+from lstm_jax.inspect.trace import locations
 from lstm_jax.models import SequenceClassifier, sequences
 
 H, D, K = 6, 5, 4
@@ -27,7 +27,7 @@ def made(cell, shape, **options):
 def test_answers_and_saliency_of_a_bidirectional_network():
     """Both against the model itself: cut short, and by finite differences."""
     model, params, image = made(lstm(D), (H, H, 2), bidirectional=True)
-    found = follow(model, params, image, smooth=0, target=2)
+    found = trace(model, params, image, smooth=0, target=2)
 
     @jax.jit
     def apply(images, lengths):
@@ -56,8 +56,8 @@ def test_answers_and_saliency_of_a_bidirectional_network():
 
 def test_length_and_the_parts_of_a_gru():
     model, params, image = made(gru(D), (H, H, 1), pooling="mean")
-    found = follow(model, params, image, length=4, smooth=None)
-    whole = follow(model, params, image, smooth=None)
+    found = trace(model, params, image, length=4, smooth=None)
+    whole = trace(model, params, image, smooth=None)
     assert found.saliency is None and found.kind == "picture"
     np.testing.assert_allclose(found.answers, whole.answers[:4], atol=1e-6)
     held, more = found.layers["layer_0"], whole.layers["layer_0"]
@@ -70,9 +70,9 @@ def test_a_clip():
     model, params, clip = made(
         conv_lstm(D, (3, 3)), (3, 4, 4, 1), order=sequences.frames()
     )
-    found = follow(model, params, clip, smooth=2)
+    found = trace(model, params, clip, smooth=2)
     assert found.kind == "clip" and found.saliency.shape == (3, 4, 4)
-    assert found.places.tolist() == [[0], [1], [2]]
+    assert found.locations.tolist() == [[0], [1], [2]]
     assert found.layers["layer_0"].gates["f"].shape == (3, D)
 
 
@@ -85,24 +85,24 @@ def test_a_clip():
         (sequences.patches(2), [[0, 1, 2, 3], [4, 5, 6, 7]]),
     ],
 )
-def test_places_in_a_picture_of_four_by_two(order, wanted):
+def test_locations_in_a_picture_of_four_by_two(order, wanted):
     model = SequenceClassifier(order, (lstm(2),), 2)
-    assert places(model, (4, 2, 3)).tolist() == wanted
+    assert locations(model, (4, 2, 3)).tolist() == wanted
 
 
-def test_places_of_a_permutation_and_of_rows_and_columns():
+def test_locations_of_a_permutation_and_of_rows_and_columns():
     permuted = SequenceClassifier(sequences.permuted(3), (lstm(2),), 2)
     image = np.arange(9, dtype=np.float32).reshape(1, 3, 3, 1)
     wanted = np.asarray(sequences.permuted(3).to_sequence(image))[0].astype(int)
-    assert (places(permuted, (3, 3, 1)) == wanted).all()
+    assert (locations(permuted, (3, 3, 1)) == wanted).all()
     both = SequenceClassifier(sequences.rows_and_columns(), (lstm(2),), 2)
-    assert places(both, (2, 2, 1)).tolist() == [[0, 1, 0, 2], [2, 3, 1, 3]]
+    assert locations(both, (2, 2, 1)).tolist() == [[0, 1, 0, 2], [2, 3, 1, 3]]
 
 
 def test_mistakes():
     model = SequenceClassifier(sequences.rows(), (lstm(2),), K)
     image = jnp.zeros((3, 2, 1))
     with pytest.raises(ValueError, match="length=9, but the image has 3 steps"):
-        follow(model, {}, image, length=9)
+        trace(model, {}, image, length=9)
     with pytest.raises(ValueError, match="target=7, but the network has 4 outputs"):
-        follow(model, {}, image, target=7)
+        trace(model, {}, image, target=7)

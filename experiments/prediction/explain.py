@@ -11,7 +11,7 @@ from experiments.run import record
 from lstm_jax import data, inspect
 
 
-def look(predictor: Predictor, folder: Path, answers: list[dict[str, Any]]) -> None:
+def explain(predictor: Predictor, folder: Path, answers: list[dict[str, Any]]) -> None:
     """Draws how each picture or clip was read: NAME.png and NAME.gif in a folder.
 
     Raises:
@@ -20,8 +20,8 @@ def look(predictor: Predictor, folder: Path, answers: list[dict[str, Any]]) -> N
     experiment, spec = predictor.experiment, predictor.spec
     if not experiment.model_kind.explains:
         raise UsageError(
-            f"--look: a {experiment.model_kind.name} does not read step by step to one "
-            "answer; its answers are drawn without the flag"
+            f"--explain: a {experiment.model_kind.name} does not read step by step "
+            "to one answer; its answers are drawn without the flag"
         )
     module, params = experiment.network.module, predictor.params
     for row in answers:
@@ -37,13 +37,13 @@ def look(predictor: Predictor, folder: Path, answers: list[dict[str, Any]]) -> N
         options = dict(
             classes=spec.classes or None,
             shown=image if image.dtype == np.uint8 else None,
-            followed=inspect.follow(
+            traced=inspect.trace(
                 module, params, pixels, length=length, predict=predict
             ),
         )
         figure = inspect.reading(module, params, pixels, **options)
-        film = inspect.reading_gif(module, params, pixels, **options)
+        gif = inspect.reading_gif(module, params, pixels, **options)
         place = folder / path.stem
         record.save_figure(f"{place}.png", figure)
-        record.write_bytes(f"{place}.gif", film)
+        record.write_bytes(f"{place}.gif", gif)
         print(f"how {path.name} is read: {place}.png, {place}.gif", flush=True)

@@ -14,7 +14,7 @@ MOST_ENDS = 64  # lengths at which a bidirectional network is asked anew
 NOISE = 0.15  # standard deviation of SmoothGrad's, as a share of the image's range
 
 
-class Held(NamedTuple):
+class LayerTrace(NamedTuple):
     """What one layer and direction held after each step, in the order of time.
 
     Arrays are `[T, D]`, a mean over space for cells that convolve.
@@ -28,14 +28,14 @@ class Held(NamedTuple):
     gates: dict[str, np.ndarray]
 
 
-class Followed(NamedTuple):
+class Trace(NamedTuple):
     """One image, read.
 
     Attributes:
       kind: of the image, "picture", "clip" or "features".
-      places: int `[T, P]`, the pixels that each step reads, as indices into the image
-        laid flat, row by row; of a clip, or of features, the number of the frame.
-      layers: `Held` by the name of the layer's params, bottom first.
+      locations: int `[T, P]`, the pixels that each step reads, as indices into the
+        image laid flat, row by row; of a clip, or of features, the number of the frame.
+      layers: `LayerTrace` by the name of the layer's params, bottom first.
       answers: `[T, K]`, what the network would have said, had the image ended there.
         Where layers run in one direction this is the head on the outputs so far,
         pooled as ever; a bidirectional network is asked anew for each end (of T > 64
@@ -48,15 +48,15 @@ class Followed(NamedTuple):
     """
 
     kind: str
-    places: np.ndarray
-    layers: dict[str, Held]
+    locations: np.ndarray
+    layers: dict[str, LayerTrace]
     answers: np.ndarray
     target: int
     saliency: np.ndarray | None
     decided: int
 
 
-def follow(
+def trace(
     model: SequenceClassifier,
     params: Any,
     image: Any,
@@ -65,7 +65,7 @@ def follow(
     length: int | None = None,
     predict: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
     smooth: int | None = 16,
-) -> Followed:
+) -> Trace:
     """Runs a network over one image and keeps everything.
 
     Args:
@@ -80,7 +80,7 @@ def follow(
         leaves the saliency out.
 
     Returns:
-      `Followed`, in NumPy.
+      `Trace`, in NumPy.
 
     Raises:
       ValueError: if the model is no `SequenceClassifier`, or a number out of range.
@@ -93,10 +93,10 @@ def follow(
     shape = jax.eval_shape(lambda p, x: sequence(model, p, x), params, images).shape
     time = shape[0] if length is None else int(length)
     if not 1 <= time <= shape[0]:
-        raise ValueError(f"follow: length={length}, but the image has {shape[0]} steps")
+        raise ValueError(f"trace: length={length}, but the image has {shape[0]} steps")
     if target is not None and not 0 <= target < model.outputs:
         raise ValueError(
-            f"follow: target={target}, but the network has {model.outputs} outputs"
+            f"trace: target={target}, but the network has {model.outputs} outputs"
         )
     valid = valid_steps(shape[0], 1, [time])
 
@@ -104,7 +104,8 @@ def follow(
     def run(params, images):
         outputs, steps = run_network(model, params, images, valid, gates=True)
         held = {
-            n: Held(_channels(s.state), _channels(s.gates)) for n, s in steps.items()
+            n: LayerTrace(_channels(s.state), _channels(s.gates))
+            for n, s in steps.items()
         }
         return (outputs[0] if model.per_step else outputs[:, 0]), held
 
@@ -119,9 +120,9 @@ def follow(
     saliency = None
     if smooth is not None:
         saliency = _saliency(model, params, images, valid, target, smooth)
-    return Followed(
+    return Trace(
         kind={3: "picture", 4: "clip"}.get(images.ndim - 1, "features"),
-        places=places(model, images.shape[1:])[:time],
+        locations=locations(model, images.shape[1:])[:time],
         layers={n: _cut(jax.device_get(held[n]), time) for n in names},
         answers=answers,
         target=target,
@@ -130,7 +131,7 @@ def follow(
     )
 
 
-def places(model: SequenceClassifier, image_shape: tuple[int, ...]) -> np.ndarray:
+def locations(model: SequenceClassifier, image_shape: tuple[int, ...]) -> np.ndarray:
     """int `[T, P]`: the pixels, or the frame, that each step reads."""
     if len(image_shape) != 3:
         return np.arange(image_shape[0])[:, None]
@@ -144,8 +145,8 @@ def _channels(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {n: a.mean(tuple(range(1, a.ndim - 1))) for n, a in arrays.items()}
 
 
-def _cut(held: Held, time: int) -> Held:
-    return Held(*({n: a[:time] for n, a in part.items()} for part in held))
+def _cut(held: LayerTrace, time: int) -> LayerTrace:
+    return LayerTrace(*({n: a[:time] for n, a in part.items()} for part in held))
 
 
 def _asked_anew(model, params, images, time: int) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What this room's figures need besides the common look."""
+"""What this room's figures need besides the common style."""
 
 from typing import Any
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_jax.inspect.history import Finding, read_history
+from lstm_jax.inspect.history import Diagnostic, read_history
 from lstm_jax.inspect.measures import LayerMeasures, Measures
 
 # Fresh networks that train well stay below 2e4 over 28 steps; of a gradient 1e5 times
@@ -42,10 +42,10 @@ def diagnose(
     *,
     rows: Sequence[dict[str, Any]] = (),
     updates: dict[str, float] | None = None,
-) -> list[Finding]:
+) -> list[Diagnostic]:
     """What is wrong, the gravest first; an empty list says that nothing was found.
 
-    A kind of finding comes once, with the layer that has it worst. Whether a network
+    A kind of diagnostic comes once, with the layer that has it worst. Whether a network
     answers well is not asked: the thresholds are this file's constants.
 
     Args:
@@ -54,10 +54,10 @@ def diagnose(
       updates: from `logged_updates`.
 
     Returns:
-      `Finding(name, number, words, cure)`s. The cure names flags of
+      `Diagnostic(name, number, words, suggestion)`s. The suggestion names flags of
       `python -m experiments.train`.
     """
-    found: list[Finding | None] = []
+    found: list[Diagnostic | None] = []
     if measures is not None:
         layers = measures.layers
         found += [
@@ -82,15 +82,15 @@ def flow(layer: LayerMeasures) -> Flow:
     return Flow(float(norms[:tenth].max()), float(norms[-tenth:].max()))
 
 
-def _gradients(layers: Iterable[LayerMeasures]) -> Finding | None:
-    worst: Finding | None = None
+def _gradients(layers: Iterable[LayerMeasures]) -> Diagnostic | None:
+    worst: Diagnostic | None = None
     for layer in layers:
         first, last = flow(layer)
         steps, where = len(layer.memory), _where(layer)
         if last / max(first, TINY) > VANISHING:
             number = last / max(first, TINY)
             least = "at least " if first < TINY else ""
-            finding = Finding(
+            diagnostic = Diagnostic(
                 "vanishing_gradients",
                 number,
                 f"gradients shrink {least}{_fold(number)} over {steps} steps {where}",
@@ -99,7 +99,7 @@ def _gradients(layers: Iterable[LayerMeasures]) -> Finding | None:
         elif not np.isfinite(first) or (last > 0 and first / last > EXPLODING):
             number = first / last if np.isfinite(first) else np.inf
             much = _fold(number) if np.isfinite(number) else "past float32"
-            finding = Finding(
+            diagnostic = Diagnostic(
                 "exploding_gradients",
                 number,
                 f"gradients grow {much} back over {steps} steps {where}",
@@ -108,8 +108,8 @@ def _gradients(layers: Iterable[LayerMeasures]) -> Finding | None:
             )
         else:
             continue
-        if worst is None or finding.number > worst.number:
-            worst = finding
+        if worst is None or diagnostic.number > worst.number:
+            worst = diagnostic
     return worst
 
 
@@ -119,7 +119,7 @@ def _remember(layer: LayerMeasures) -> str:
     return "--model.cell=lstm --model.cell.forget-bias=chrono, or --model.pooling=mean"
 
 
-def _saturated(layers: Iterable[LayerMeasures]) -> Finding | None:
+def _saturated(layers: Iterable[LayerMeasures]) -> Diagnostic | None:
     shares = {
         layer.name: np.mean([np.nanmean(g.saturated) for g in layer.gates.values()])
         for layer in layers
@@ -128,7 +128,7 @@ def _saturated(layers: Iterable[LayerMeasures]) -> Finding | None:
     name = max(shares, key=shares.get, default=None)
     if name is None or shares[name] <= SATURATED_SHARE:
         return None
-    return Finding(
+    return Diagnostic(
         "saturated_gates",
         float(shares[name]),
         f"gates sit at 0 or 1 in {shares[name]:.0%} of all steps and units ({name})",
@@ -137,28 +137,28 @@ def _saturated(layers: Iterable[LayerMeasures]) -> Finding | None:
     )
 
 
-def _dead(layers: Iterable[LayerMeasures]) -> Finding | None:
+def _dead(layers: Iterable[LayerMeasures]) -> Diagnostic | None:
     layer = max(layers, key=lambda layer: layer.still.mean())
     count, width = int(layer.still.sum()), layer.still.size
     if count <= DEAD_SHARE * width:
         return None
-    cure = "a smaller --optimizer.learning-rate"
+    suggestion = "a smaller --optimizer.learning-rate"
     if not layer.gates:
-        cure = f"--model.cell.activation=leaky_relu, {cure}"
-    return Finding(
+        suggestion = f"--model.cell.activation=leaky_relu, {suggestion}"
+    return Diagnostic(
         "dead_units",
         count / width,
         f"{count} of {width} units never move over the batch ({layer.name})",
-        cure,
+        suggestion,
     )
 
 
-def _short(layers: Iterable[LayerMeasures]) -> Finding | None:
+def _short(layers: Iterable[LayerMeasures]) -> Diagnostic | None:
     known = [x for x in layers if x.steps >= LEAST_STEPS and np.nansum(x.memory) > 0]
     layer = min(known, key=lambda x: x.memory_steps / x.steps, default=None)
     if layer is None or layer.memory_steps >= SHORT * layer.steps:
         return None
-    return Finding(
+    return Diagnostic(
         "short_memory",
         layer.memory_steps,
         f"the last {layer.memory_steps:.3g} of {layer.steps:.4g} steps hold 90 % of "
@@ -167,10 +167,10 @@ def _short(layers: Iterable[LayerMeasures]) -> Finding | None:
     )
 
 
-def _updates(ratios: dict[str, float]) -> Finding | None:
+def _updates(ratios: dict[str, float]) -> Diagnostic | None:
     name = max(ratios, key=ratios.get)
     if not ratios[name] <= LARGE_UPDATE:
-        return Finding(
+        return Diagnostic(
             "large_updates",
             ratios[name],
             f"one step changes {name} by {ratios[name]:.2g} of its norm",
@@ -178,7 +178,7 @@ def _updates(ratios: dict[str, float]) -> Finding | None:
             "--optimizer.schedule.warmup-steps=200",
         )
     if ratios[name] < SMALL_UPDATE:
-        return Finding(
+        return Diagnostic(
             "small_updates",
             ratios[name],
             f"no weights change by more than {ratios[name]:.1g} of their norm in a "

@@ -10,9 +10,9 @@ from selection import slow_but
 
 from lstm_jax import gru, lstm, unroll
 from lstm_jax.models import vgsl
-from lstm_jax.models.blocks import Norm
+from lstm_jax.models.blocks import MaskedGroupNorm
 from lstm_jax.models.crnn import crnn
-from lstm_jax.models.readers import Reader
+from lstm_jax.models.vgsl_net import VGSLNet
 
 SPECS = {
     "lines": "[1,8,0,1 Cr3,3,4 Mp2,2 Gn2 S1(1x0)1,3 Lbx3 O1c5]",
@@ -46,7 +46,7 @@ def apply(network, params, images, **options):
 
 @pytest.mark.parametrize("name", slow_but(SPECS, "lines"))
 def test_padding_changes_nothing(name):
-    network = Reader(vgsl.parse(SPECS[name]))
+    network = VGSLNet(vgsl.parse(SPECS[name]))
     images = random(2, 8, 24, 2 if "0,2 " in SPECS[name] else 1)
     params = made(network, images)
     lengths = jnp.asarray(WIDTHS)
@@ -69,7 +69,7 @@ def test_padding_changes_nothing(name):
 
 @pytest.mark.parametrize("name", slow_but(["lines", "strides"], "lines"))
 def test_every_weight_counts(name):
-    network = Reader(vgsl.parse(SPECS[name]))
+    network = VGSLNet(vgsl.parse(SPECS[name]))
     images = random(2, 8, 16, 1)
     params = made(network, images)
 
@@ -108,7 +108,7 @@ def test_padding_changes_nothing_to_the_crnn():
 
 def test_a_summary_is_the_step_that_is_read_last():
     x = random(2, 3, 4, 2)
-    network = Reader(vgsl.parse("[1,3,0,2 (Lrys2 Gfys3 Lbys2)]"))
+    network = VGSLNet(vgsl.parse("[1,3,0,2 (Lrys2 Gfys3 Lbys2)]"))
     params = made(network, x)["params"]
     got = network.apply({"params": params}, x)
     assert got.shape == (2, 1, 4, 2 + 3 + 4)
@@ -157,7 +157,7 @@ def moved(x, axis, a, b, e, f):
 def test_a_reshape_by_its_definition(word, numbers):
     x = np.asarray(random(2, 4, 10, 6))
     spec = vgsl.parse(f"[1,4,10,6 {word}]")
-    got = Reader(spec).apply({}, jnp.asarray(x))
+    got = VGSLNet(spec).apply({}, jnp.asarray(x))
     np.testing.assert_array_equal(got, moved(x, *numbers))
     assert got.shape[1:] == spec.final[1:]
 
@@ -166,17 +166,17 @@ def test_reshapes_of_the_batch_keep_images_apart():
     """Four views side by side become maps of their own, and channels in the end."""
     x = np.asarray(random(3, 2, 12, 1))
     spec = vgsl.parse("[1,2,12,1 S2(4x3)0,2 S0(1x4)0,3]")
-    got = np.asarray(Reader(spec).apply({}, jnp.asarray(x)))
+    got = np.asarray(VGSLNet(spec).apply({}, jnp.asarray(x)))
     views = np.stack(np.split(x[..., 0], 4, axis=2), axis=-1)
     np.testing.assert_array_equal(got, views)
-    swapped = Reader(vgsl.parse("[1,2,12,1 S2(4x3)2,2]")).apply({}, jnp.asarray(x))
+    swapped = VGSLNet(vgsl.parse("[1,2,12,1 S2(4x3)2,2]")).apply({}, jnp.asarray(x))
     wanted = x.reshape(3, 2, 4, 3).swapaxes(2, 3).reshape(3, 2, 12, 1)
     np.testing.assert_array_equal(swapped, wanted)
 
 
 def test_windows_become_channels():
     x = np.asarray(random(2, 5, 7, 3))
-    got = Reader(vgsl.parse("[1,5,7,3 S2,3]")).apply({}, jnp.asarray(x))
+    got = VGSLNet(vgsl.parse("[1,5,7,3 S2,3]")).apply({}, jnp.asarray(x))
     assert got.shape == (2, 2, 2, 18)
     for y, z in np.ndindex(2, 2):
         window = x[:, 2 * y : 2 * y + 2, 3 * z : 3 * z + 3]
@@ -188,7 +188,7 @@ def test_the_norm_leaves_padding_out():
     x, lengths = random(2, 3, 6, 4), np.array([4, 6])
     x = jnp.where(jnp.arange(6)[:, None] < lengths[:, None, None, None], x, 0)
     params = {"scale": random(4), "bias": random(4)}
-    got = Norm(2).apply({"params": params}, x, jnp.asarray(lengths))
+    got = MaskedGroupNorm(2).apply({"params": params}, x, jnp.asarray(lengths))
     for row, n in enumerate(lengths):
         part = np.asarray(x[row, :, :n], np.float64).reshape(3, n, 2, 2)
         mean, var = (f(part, axis=(0, 1, 3), keepdims=True) for f in (np.mean, np.var))
@@ -199,7 +199,7 @@ def test_the_norm_leaves_padding_out():
 
 @pytest.mark.parametrize("word", ["Do0.5", "Do0.5,2"])
 def test_dropout_is_that_of_an_image_alone(word):
-    network = Reader(vgsl.parse(f"[1,3,0,4 {word}]"))
+    network = VGSLNet(vgsl.parse(f"[1,3,0,4 {word}]"))
     x = jnp.ones((2, 3, 20, 4))
     keys = jax.random.split(jax.random.key(0), 2)
     got = network.apply({}, x, keys=keys)
@@ -212,6 +212,6 @@ def test_dropout_is_that_of_an_image_alone(word):
 
 @pytest.mark.parametrize("shape", [(2, 7, 9, 1), (2, 8, 9, 3), (8, 9, 1), (2, 8, 9)])
 def test_images_of_another_shape_are_refused(shape):
-    network = Reader(vgsl.parse("[1,8,0,1 Lfys3]"))
+    network = VGSLNet(vgsl.parse("[1,8,0,1 Lfys3]"))
     with pytest.raises(ValueError, match=r"the spec wants \[B, 8, W, 1\]"):
         network.init(jax.random.key(0), jnp.zeros(shape))

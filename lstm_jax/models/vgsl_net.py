@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from lstm_jax.bidirectional import bidirectional
 from lstm_jax.cells import gru, lstm
 from lstm_jax.models import vgsl_layers as vgsl
-from lstm_jax.models.blocks import Norm, conv, masked, surely_blank, widened
+from lstm_jax.models.blocks import MaskedGroupNorm, conv, mask_to_blank, masked, widened
 from lstm_jax.models.keys import example_keys, fold
 from lstm_jax.models.vgsl import Spec
 from lstm_jax.unroll import unroll
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable] = {
 NOISE = 5.0  # grey values: less than that is no writing
 
 
-class Reader(nn.Module):
+class VGSLNet(nn.Module):
     """The network of a VGSL spec.
 
     Columns past an image's width change nothing: after each layer they are zero, as
@@ -77,7 +77,7 @@ class Reader(nn.Module):
         )
         if not fits:
             raise ValueError(
-                f"Reader: images have shape {images.shape}; the spec wants "
+                f"VGSLNet: images have shape {images.shape}; the spec wants "
                 f"[B, {', '.join(map(str, wanted))}]"
             )
         if lengths is not None:
@@ -128,9 +128,9 @@ class Reader(nn.Module):
             case vgsl.Reshape():
                 return _reshape(x, layer, batch)
             case vgsl.Recurrent():
-                return Lines(layer, self.engine, self.dtype, name=name)(x, lengths)
+                return LineRNN(layer, self.engine, self.dtype, name=name)(x, lengths)
             case vgsl.GroupNorm():
-                return Norm(layer.groups, name=name)(x, lengths)
+                return MaskedGroupNorm(layer.groups, name=name)(x, lengths)
             case vgsl.Dropout():
                 return _dropout(x, layer, keys)
             case vgsl.Identity():
@@ -147,11 +147,11 @@ class Reader(nn.Module):
         if lengths is None or output.dimensions == 0:
             return x
         if output.kind == "c":
-            return surely_blank(x, lengths)
+            return mask_to_blank(x, lengths)
         return masked(x, lengths) if x.ndim == 4 else masked(x[:, None], lengths)[:, 0]
 
 
-class Lines(nn.Module):
+class LineRNN(nn.Module):
     """An LSTM or a GRU along the rows or the columns of a map.
 
     Attributes:
