@@ -277,7 +277,13 @@ def negated(flag: str) -> str:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """The configuration that `to_dict` turned into `values`."""
-    return override(blank(values["task"]["name"], values["model"]["name"]), values)
+    try:
+        base = blank(values["task"]["name"], values["model"]["name"])
+    except (KeyError, TypeError):
+        raise UsageError(
+            "the configuration is of another version of lstm_jax; train again"
+        ) from None
+    return override(base, values)
 
 
 def read_run(directory: Path) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from experiments.config import read_run
 from experiments.errors import UsageError
 from experiments.options import Config
 from experiments.run.folder import underway
-from experiments.run.load_run import load_run, read_weights, saved_run
+from experiments.run.load_run import load_run, located, read_weights, saved_run
 from experiments.spec import DataSpec
 from experiments.tasks import TASKS
 from lstm_jax import interop, training
@@ -33,7 +33,7 @@ def known_labels(config: Config, directory: Path) -> list[str]:
         return []
     saved = read_run(directory) if underway(directory, config) else None
     if saved is None and config.init_from:
-        source = Path(config.init_from).expanduser()
+        source = located(config.init_from)
         if source.suffix == ".safetensors" and source.is_file():
             return _classes(source) or []
         saved = read_run(source)
@@ -52,7 +52,8 @@ def weights_from(source: str | None, spec: DataSpec, params: Any):
     Keras has to fit as a whole, save that it may have no output layer.
 
     Args:
-      source: folder of a run; or a .pt, .pth, .safetensors or .weights.h5 file; None.
+      source: folder of a run; a .pt, .pth, .safetensors or .weights.h5 file; the name
+        of weights that are installed; None.
       spec: of the data.
       params: freshly initialised.
 
@@ -62,7 +63,7 @@ def weights_from(source: str | None, spec: DataSpec, params: Any):
     """
     if source is None:
         return params, []
-    path = Path(source).expanduser()
+    path = located(source)
     if path.suffix in READERS or path.is_file():
         classes, donor = _of_file(path, params)
     else:

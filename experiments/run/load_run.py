@@ -11,9 +11,22 @@ from experiments.choices import to_dict
 from experiments.config import from_dict, read_run
 from experiments.errors import UsageError
 
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+def located(run: str | Path) -> Path:
+    """Where a run is; "text-lines" and the like name weights that are installed."""
+    path = Path(run).expanduser()
+    installed = WEIGHTS / f"{run}.safetensors"
+    return path if path.exists() or not installed.is_file() else installed
+
 
 def load_run(run: str | Path):
     """`(experiment, params)` of a trained run, by its chosen checkpoint.
+
+    Args:
+      run: its folder, a .safetensors file of its weights, or the name of weights that
+        are installed, "text-lines".
 
     Raises:
       UsageError: there is no run, or it holds several.
@@ -22,6 +35,7 @@ def load_run(run: str | Path):
     from experiments.spec import DataSpec
     from lstm_jax import training
 
+    run = located(run)
     saved = saved_run(run)
     if saved is None:
         raise UsageError(
@@ -35,9 +49,9 @@ def load_run(run: str | Path):
             f"{Path(run, 'fold-0')}"
         )
     experiment = Experiment(config, DataSpec(**saved["data"]))
-    if Path(run).is_file():
-        return experiment, _weights(Path(run), experiment)
-    with checkpoints_of(Path(run), experiment.task) as checkpoints:
+    if run.is_file():
+        return experiment, _weights(run, experiment)
+    with checkpoints_of(run, experiment.task) as checkpoints:
         step = checkpoints.best_step() if config.tests_best else None
         state = checkpoints.restore(experiment.state_shapes(), step)
     return experiment, training.weights(state)
@@ -57,7 +71,7 @@ def saved_run(run: str | Path) -> dict[str, Any] | None:
     Raises:
       UsageError: a file that is damaged, or holds weights alone.
     """
-    path = Path(run).expanduser()
+    path = located(run)
     if not path.is_file():
         return read_run(path)
     from lstm_jax import interop
