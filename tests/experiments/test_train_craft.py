@@ -17,13 +17,13 @@ from experiments.experiment import Experiment
 from experiments.run.load_run import load_run
 from experiments.spec import DataSpec
 from experiments.train import _train
-from lstm_jax.training import LambdaCallback, named
+from lstm_jax.training import LambdaCallback, flatten_params
 
 OPTIONS = SMALL | SMALL_MODEL | dict(eval_every=4)
 
 
 def leaves(run):
-    return named(load_run(run.directory)[-1])
+    return flatten_params(load_run(run.directory)[-1])
 
 
 def test_early_stopping_ends_and_tests_the_best(tmp_path, command, capsys):
@@ -37,7 +37,7 @@ def test_early_stopping_ends_and_tests_the_best(tmp_path, command, capsys):
     best = 4 * (1 + int(np.argmax(accuracy)))
     assert run.report["train"]["checkpoint"] == best
     # What was tested is what answers, and the same line goes no further.
-    for path, leaf in named(run.params).items():
+    for path, leaf in flatten_params(run.params).items():
         np.testing.assert_array_equal(leaf, leaves(run)[path])
     again = train("digits", **OPTIONS | wanted)
     assert again.report["test"] == run.report["test"]
@@ -50,7 +50,7 @@ def test_the_average_is_tested_and_answers(tmp_path):
     options = OPTIONS | dict(optimizer__ema=0.9, run_dir=tmp_path / "ema")
     run = train("digits", **options)
     assert run.report["test"]["loss"] != plain.report["test"]["loss"]
-    answered, tested = leaves(run), named(run.params)
+    answered, tested = leaves(run), flatten_params(run.params)
     moved = [
         np.abs(answered[path] - leaf).max() for path, leaf in leaves(plain).items()
     ]
@@ -109,14 +109,16 @@ def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
         "layer_0": layer,
     }
     filled, lines = weights_from(str(digits_run.directory), other, ours)
-    kernel = named(params)["head/kernel"]
+    kernel = flatten_params(params)["head/kernel"]
     np.testing.assert_allclose(filled["head"]["kernel"][:, 0], kernel[:, 9])
     np.testing.assert_allclose(filled["head"]["kernel"][:, 2], kernel[:, 0])
     assert (filled["head"]["kernel"][:, 1] == 0).all()
     assert "in part, for 2 classes of the same name: head/bias, head/kernel" in str(
         lines
     )
-    np.testing.assert_array_equal(filled["layer_0"]["b"], named(params)["layer_0/b"])
+    np.testing.assert_array_equal(
+        filled["layer_0"]["b"], flatten_params(params)["layer_0/b"]
+    )
     # As many classes in another order are not the same classes.
     other = DataSpec(**about.__dict__ | {"classes": about.classes[::-1]})
     filled, _ = weights_from(str(digits_run.directory), other, params)
@@ -243,7 +245,7 @@ def test_each_of_many_seeds_is_its_single_run(seeds, tmp_path):
     # the same sums in another order, after 20 steps in float32
     assert mine["test"]["loss"] == pytest.approx(alone.report["test"]["loss"], rel=1e-4)
     assert mine["train"]["checkpoint"] == alone.report["train"]["checkpoint"]
-    for path, leaf in named(load_run(directory / "seed-4")[-1]).items():
+    for path, leaf in flatten_params(load_run(directory / "seed-4")[-1]).items():
         np.testing.assert_allclose(leaf, leaves(alone)[path], rtol=1e-3, atol=1e-5)
     lines = (directory / "seed-4" / "metrics.jsonl").read_text().splitlines()
     got = [json.loads(line) for line in lines]
