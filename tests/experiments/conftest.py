@@ -29,6 +29,8 @@ from experiments.run import record
 jax.devices()  # started, so that no command gives this process other devices
 
 ROOT = Path(__file__).parents[2]
+# Collecting it for doctests would import it, and what it adds would stay in the tables.
+collect_ignore = ["added"]
 
 
 @pytest.fixture(scope="session")
