@@ -38,7 +38,7 @@ mutants: $(VENV)/.installed-dev
 
 # Pages and API reference as a site, in site/; a warning is an error.
 docs: $(DOCS)/.installed-docs
-	$(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
