@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-# The exit code of a run that was told to stop: the same line goes on (EX_TEMPFAIL).
+# The exit code of a run that was told to stop and can be resumed (EX_TEMPFAIL).
 STOPPED = 75
 
 

@@ -64,7 +64,7 @@ def sweep(
     pruner: str = "median",
     **options: Any,
 ) -> Sweep:
-    """Searches hyperparameters of a preset, or goes on with it.
+    """Searches hyperparameters of a preset, or resumes a search.
 
     Args:
       name: of the preset.
@@ -79,7 +79,7 @@ def sweep(
 
     Raises:
       UsageError: nothing to search, or values that no run can have.
-      training.Stopped: told to stop; the same call goes on.
+      training.Stopped: told to stop; repeat the call to resume.
     """
     for what, given, known in (
         ("sampler", sampler, ("tpe", "random")),
@@ -137,8 +137,8 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
             except training.Stopped as stopped:
                 raise training.Stopped(
                     f"stopped by {stopped.signal} in trial {trial.number}, "
-                    f"{len(tried)} of {search.trials} done; saved: the same line goes "
-                    "on from there",
+                    f"{len(tried)} of {search.trials} done; saved: rerun the same "
+                    "command to resume",
                     stopped.signal,
                 ) from None
             except ValueError as error:
@@ -228,7 +228,7 @@ def _goal(config: Config):
 
 
 def _train_trial(trial, name: str, config: Config, goal, length, display):
-    """Trains one trial, or goes on with it: `(state, why it was not completed)`."""
+    """Trains or resumes one trial: `(state, why it was not completed)`."""
     import jax
 
     from experiments.train import _train
@@ -317,7 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
       The exit code: 0; 1 if no trial was completed; 2 with one clear message; 75 if
-      SIGTERM, 130 if Ctrl-C stopped it: the same line goes on with a search.
+      SIGTERM, 130 if Ctrl-C stopped it: rerun the command to resume a search.
     """
 
     def command() -> int:
@@ -345,7 +345,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     return exit_code(
         command,
-        "stopped; the same line goes on with a search; others begin anew",
+        "stopped; rerun the command to resume a search; others start again",
     )
 
 

@@ -101,7 +101,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         if stop.signal:
             raise training.Stopped(
                 f"stopped by {stop.signal} at step {reached:,} of {steps:,}; "
-                "saved: the same line goes on from there",
+                "saved: rerun the same command to resume",
                 stop.signal,
             )
         rows, figures = log.rows() if writes else [], {}
@@ -123,13 +123,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
       The exit code: 0; 2 with one clear message; 75 if SIGTERM, 130 if Ctrl-C stopped
-      the run: the same line goes on from where it was saved.
+      the run: rerun the same command to resume it.
     """
 
     def command() -> None:
         _train(*parse(sys.argv[1:] if arguments is None else arguments))
 
-    return exit_code(command, "stopped; the same line goes on from the last checkpoint")
+    return exit_code(
+        command, "stopped; rerun the same command to resume from the last checkpoint"
+    )
 
 
 if __name__ == "__main__":

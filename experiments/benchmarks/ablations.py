@@ -41,7 +41,7 @@ class Trained(NamedTuple):
     """A network of a case, trained with each seed.
 
     Attributes:
-      label: what is said of it in tables and figures.
+      label: its name in tables and figures.
       scores: test accuracies; None of a run that diverged.
       histories: rows of metrics.jsonl.
       gradients: ‖∂loss/∂h_t‖ `[T - 1]` before training, where a case shows them.

@@ -49,7 +49,7 @@ def train_folds(
     Args:
       name: of the preset.
       config: with `folds`, without `fold`.
-      train_one: trains the run of one fold, or goes on with it.
+      train_one: trains or resumes the run of one fold.
 
     Returns:
       The `Folds`; its folder holds fold-0, fold-1, … and of all together folds.json,

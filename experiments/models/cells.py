@@ -1,5 +1,6 @@
 """The cells of `--model.cell`, and the options that layers of them share."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,14 +10,14 @@ from experiments.options import RecurrentOptions
 KERNEL_INITS = {"glorot": "glorot_uniform", "he": "he_normal", "lecun": "lecun_normal"}
 
 
-class CellOptions(Choice):
+class CellOptions(Choice, ABC):
     """The cell of a layer; convolutional ones are for clips."""
 
     convolves = False
 
+    @abstractmethod
     def build(self, features: int, steps: int, inits: dict[str, Any]):
         """The `lstm_jax.Cell` for sequences of so many steps."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

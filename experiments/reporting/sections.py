@@ -64,8 +64,8 @@ def head(evaluation: Evaluation) -> tuple[Any, ...]:
     if not finished:
         words = (
             f"This run has not finished: it was stopped at step "
-            f"{evaluation.last_step:,} of {evaluation.experiment.steps:,}. Its train "
-            "line goes on from there."
+            f"{evaluation.last_step:,} of {evaluation.experiment.steps:,}. Rerun "
+            "its train command to resume it."
         )
         blocks.append(Words(words, "warning"))
     tiles, changed = [], []

@@ -14,7 +14,7 @@ from lstm_jax import training
 
 
 class Resumed(NamedTuple):
-    """Where a run goes on.
+    """Where a run resumes.
 
     Attributes:
       state: of the latest checkpoint that can be read, or the first.
@@ -34,7 +34,7 @@ class Resumed(NamedTuple):
 def resume(
     experiment: Experiment, checkpoints: Any, log: MetricsLog, state: Any
 ) -> Resumed:
-    """Finds where a run goes on; `state` is what it would begin with."""
+    """Finds where a run resumes; `state` is that of a new run."""
     restored, step, notes = checkpoints.restore_latest(state)
     owed = False
     if step:

@@ -118,7 +118,7 @@ def directory_of(name: str, config: Config) -> Path:
 
 
 def underway(directory: Path, config: Config) -> bool:
-    """Whether a run goes on from a checkpoint, so that its first weights are there."""
+    """Whether a run resumes from a checkpoint, which holds its first weights."""
     kept = directory / "checkpoints"
     found = kept.is_dir() and any(path.name.isdecimal() for path in kept.iterdir())
     return found and not config.overwrite

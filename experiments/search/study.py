@@ -71,7 +71,7 @@ def opened(directory: Path, mode: str, search: Search) -> Iterator[Any]:
 def trials(study, search: Search, seed: int) -> Iterator[Any]:
     """Trials that a kill left unfinished, then new ones, up to `search.trials` in all.
 
-    The sampler of each is seeded by (seed, number), so that a sweep that goes on draws
+    The sampler of each is seeded by (seed, number), so that a resumed sweep draws
     what it would have drawn.
     """
     running = (optuna().trial.TrialState.RUNNING,)

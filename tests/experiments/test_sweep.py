@@ -193,7 +193,7 @@ def test_told_to_stop_it_says_so_and_goes_on(name, code, fake, command, tmp_path
     result, out, err = command("sweep", *line)
     assert (result, err) == (code, "")
     assert (
-        f"stopped by {name} in trial 1, 1 of 3 done; saved: the same line goes on"
+        f"stopped by {name} in trial 1, 1 of 3 done; saved: rerun the same command"
         in out
     )
     assert "trial 0 (1 of 3)" in out and "trial 1 (" not in out
@@ -394,7 +394,7 @@ def test_interrupted_while_it_trains_it_goes_on_to_the_same(whole, command, tmp_
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MetricsLog, "append", append)
         code, out, _ = command("sweep", *line)
-    assert code == 130 and "the same line goes on" in out
+    assert code == 130 and "rerun the command to resume" in out
     assert numbers(folder) == [(0, "COMPLETE"), (1, "RUNNING")]
     code, out, err = command("sweep", *line)
     assert code == 0, err

@@ -11,7 +11,7 @@ from experiments.run.loggers.logger import Logger, measured
 class MLflow(Logger):
     """Logs to MLflow; MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where.
 
-    RUN/mlflow_id holds the run's id there, by which a resumed run goes on.
+    RUN/mlflow_id holds the run's id there, with which a resumed run continues.
     """
 
     def __init__(self, config, directory, start):

@@ -10,7 +10,7 @@ from experiments.run.loggers.logger import Logger, measured
 class WandB(Logger):
     """Logs to Weights & Biases; WANDB_MODE, WANDB_PROJECT and so on say where.
 
-    RUN/wandb_id holds the run's id there, by which a resumed run goes on.
+    RUN/wandb_id holds the run's id there, with which a resumed run continues.
     """
 
     def __init__(self, config, directory, start):

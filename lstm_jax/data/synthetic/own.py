@@ -1,5 +1,6 @@
 """What the project's own tfds builders share."""
 
+from abc import abstractmethod
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -23,13 +24,13 @@ with tfds.core.registered.skip_registration():
         citation: str | None = None
         shuffled = False
 
+        @abstractmethod
         def features(self) -> dict[str, Any]:
             """The tfds features of an example, by name."""
-            raise NotImplementedError
 
+        @abstractmethod
         def parts(self) -> dict[str, Any]:
             """What `_generate_examples` takes after the name of a split, by split."""
-            raise NotImplementedError
 
         def _info(self) -> tfds.core.DatasetInfo:
             return tfds.core.DatasetInfo(
