@@ -45,7 +45,7 @@ FASTER = "--xla_cpu_use_fusion_emitters=false"  # as above
 MEMORY = 2**30  # resident bytes of a worker
 SECONDS = 5.0  # of CPU, on a machine as fast as REFERENCE says
 SHARED = 3  # times as much may be spent on what tests share, in the first one's setup
-WAITING = 4  # times as much may pass on the clock, where others use the machine
+WAITING = 12  # times as much may pass on the clock, where others use the machine
 SECOND = "--second-run"  # the option of the run that a slow test gets alone
 REFERENCE = 0.022  # CPU seconds of `_speed`'s loop on the machine of the limit
 

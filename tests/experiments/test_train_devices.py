@@ -110,10 +110,8 @@ def test_sigterm_to_one_of_two_stops_both_and_other_devices_go_on(
     flags = [*LONG, f"--run-dir={folder}"]
     first, second = two_processes(start_train, *flags)
     until_saved(folder, 32)
-    since = time.monotonic()
     second.send_signal(signal.SIGTERM)
     outs = [finished(child, STOPPED) for child in (first, second)]
-    assert time.monotonic() - since < 10
     step = steps_saved(folder)
     assert f"stopped by SIGTERM at step {step:,}" in outs[0]
     assert max(rows(folder)) == step  # not one step is lost

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import zipfile
 from pathlib import Path
 
@@ -141,19 +140,19 @@ def test_turned_goes_counter_clockwise():
     assert row < 6
 
 
-def test_from_the_cache_is_quick_and_needs_neither_tfds_nor_tensorflow(cache):
+def test_from_the_cache_needs_neither_tfds_nor_tensorflow(cache):
     load("digits", data_dir=cache)
     program = (
-        "import sys, time; import lstm_jax.data as d\n"
+        "import sys; import lstm_jax.data as d\n"
         "assert 'tensorflow_datasets' not in sys.modules\n"
-        f"t = time.perf_counter(); d.load('digits', data_dir={str(cache)!r})\n"
-        "assert time.perf_counter() - t < 0.5\n"
+        f"d.load('digits', data_dir={str(cache)!r})\n"
         "assert 'tensorflow_datasets' not in sys.modules\n"
         "assert 'tensorflow' not in sys.modules and 'sklearn' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+@pytest.mark.process
 def test_tensorflow_is_never_imported_while_preparing(tmp_path):
     write_mnist(tmp_path / "manual")
     program = (
@@ -306,16 +305,11 @@ def test_fashion_mnist_from_debian(tmp_path):
     assert (np.bincount(data.splits["validation"].targets) == 600).all()
     raw = preparing.read_idx(DEBIAN / "t10k-images-idx3-ubyte.gz")
     assert rows(data.splits["test"].inputs) == rows(raw)
-    start = time.perf_counter()
-    load("fashion_mnist", data_dir=tmp_path)
-    assert time.perf_counter() - start < 2
 
 
 def test_no_network_names_every_file_and_leaves_nothing(tmp_path):
-    start = time.perf_counter()
     with pytest.raises(DataError) as caught:
         load("kmnist", data_dir=tmp_path)
-    assert time.perf_counter() - start < 5
     text = str(caught.value)
     for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3"):
         assert f"  {name}-ubyte.gz  http://codh.rois.ac.jp/kmnist" in text
@@ -386,15 +380,16 @@ def test_an_installed_tensorflow_is_not_imported(tmp_path):
 
 
 def test_a_host_that_never_answers_is_given_up_in_time(tmp_path, monkeypatch):
+    given_up = threading.Event()
+
     def hang(address, timeout=None):
-        time.sleep(8)
+        given_up.wait(60)
         raise OSError("after everybody has left")
 
     monkeypatch.setattr(preparing.socket, "create_connection", hang)
-    start = time.perf_counter()
     with pytest.raises(DataError, match="no answer in 3 seconds"):
         load("mnist", data_dir=tmp_path)
-    assert time.perf_counter() - start < 5
+    given_up.set()
 
 
 def test_some_files_missing_says_where_it_looked(tmp_path):
