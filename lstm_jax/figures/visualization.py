@@ -25,7 +25,7 @@ def class_color(label: int) -> tuple[int, int, int]:
 
 
 def encode_png(picture) -> bytes:
-    """A picture uint8 [H, W, 3], or an image of Pillow, as a PNG file."""
+    """An image uint8 [H, W, 3], or an image of Pillow, as a PNG file."""
     from PIL import Image
 
     file = io.BytesIO()
@@ -52,10 +52,10 @@ def encode_mask(mask: np.ndarray) -> bytes:
 
 
 def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndarray:
-    """A picture under the colours of its classes, or each frame of a clip.
+    """An image under the colours of its classes, or each frame of a clip.
 
     Args:
-      picture: uint8 [H, W, C] or [T, H, W, C].
+      image: uint8 [H, W, C] or [T, H, W, C].
       mask: class indices [H, W] or [T, H, W]; 0 and 255 have no colour.
       scale: s, a pixel becomes a square of s x s.
 
@@ -76,10 +76,10 @@ def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.nd
 def overlay_boxes(
     picture: np.ndarray, boxes, classes, *, truth=None, scale: int = 4
 ) -> np.ndarray:
-    """A picture with boxes and their names, or each frame of a clip.
+    """An image with boxes and their names, or each frame of a clip.
 
     Args:
-      picture: uint8 [H, W, C] or [T, H, W, C].
+      image: uint8 [H, W, C] or [T, H, W, C].
       boxes: [Q, 6] or [T, Q, 6], corners in pixels, score, class; those of a score of
         0.5 or more are drawn.
       classes: names.
@@ -122,7 +122,7 @@ def _edges(corners, scale):
 
 
 def canvas(picture, scale: int):
-    """A picture uint8 [H, W, C] in squares of `scale` pixels, RGB."""
+    """An image uint8 [H, W, C] in squares of `scale` pixels, RGB."""
     picture = np.asarray(picture, np.uint8)
     if picture.shape[-1] != 3:
         picture = np.rint(picture.mean(-1, keepdims=True)).astype(np.uint8)
@@ -140,10 +140,10 @@ def to_uint8(frame):
 
 
 def image_rows(rows, *, title: str):
-    """Pictures in rows, each row under a heading.
+    """Images in rows, each row under a heading.
 
     Args:
-      rows: [(heading, [(picture uint8 [H, W, 3], caption), ...]), ...].
+      rows: [(heading, [(image uint8 [H, W, 3], caption), ...]), ...].
       title: above all.
 
     Returns:
@@ -183,10 +183,10 @@ def bar_chart(values, title: str):
 
 
 def image_grid(pictures, captions, *, title: str):
-    """Pictures side by side, each above a few lines of words.
+    """Images side by side, each above a few lines of words.
 
     Args:
-      pictures: uint8 [N, H, W, C]; one channel or two are grey (their mean), three
+      images: uint8 [N, H, W, C]; one channel or two are grey (their mean), three
         are RGB.
       captions: N texts; lines are kept.
       title: above the sheet.

@@ -210,6 +210,6 @@ def _overfitting(steps, losses, val_steps, val_losses) -> Diagnostic | None:
     )
     suggestion = (
         "--early-stopping-patience=5, --model.dropout=0.3, --augment.translate=1 for "
-        "pictures, --optimizer=adamw --optimizer.weight-decay=1e-2"
+        "images, --optimizer=adamw --optimizer.weight-decay=1e-2"
     )
     return Diagnostic("overfitting", number, words, suggestion)

@@ -1,4 +1,4 @@
-"""What a network does while it reads one image, as a picture to look at."""
+"""What a network does while it reads one image, as an image to look at."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -281,7 +281,7 @@ def _saliency(ax, traced: Trace, picture: np.ndarray) -> None:
 
 
 def _outline(ax, picture: np.ndarray) -> None:
-    """Where the picture's middle grey runs, over what was drawn."""
+    """Where the image's middle grey runs, over what was drawn."""
     grey = picture.mean(-1) if picture.ndim == 3 else picture
     level = (grey.min() + grey.max()) / 2
     if grey.min() < level < grey.max():

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def bare(ax):
-    """A pair of axes for a picture: no ticks, no box."""
+    """A pair of axes for an image: no ticks, no box."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 

@@ -32,7 +32,7 @@ class Trace(NamedTuple):
     """One image, read.
 
     Attributes:
-      kind: of the image, "picture", "clip" or "features".
+      kind: of the image, "image", "clip" or "features".
       locations: int `[T, P]`, the pixels that each step reads, as indices into the
         image laid flat, row by row; of a clip, or of features, the number of the frame.
       layers: `LayerTrace` by the name of the layer's params, bottom first.
@@ -121,7 +121,7 @@ def trace(
     if smooth is not None:
         saliency = _saliency(model, params, images, valid, target, smooth)
     return Trace(
-        kind={3: "picture", 4: "clip"}.get(images.ndim - 1, "features"),
+        kind={3: "image", 4: "clip"}.get(images.ndim - 1, "features"),
         locations=locations(model, images.shape[1:])[:time],
         layers={n: _cut(jax.device_get(held[n]), time) for n in names},
         answers=answers,

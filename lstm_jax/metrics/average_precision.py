@@ -7,13 +7,13 @@ from lstm_jax.targets import CLASS, CROWD, HIDDEN
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 RECALLS = np.linspace(0, 1, 101)
-MOST = 100  # answers to a picture, the best ones
+MOST = 100  # answers to an image, the best ones
 
 
 def average_precision(
     predictions, targets, classes: int, *, hidden: bool = False, curves: bool = False
 ) -> dict:
-    """AP and AR over pictures.
+    """AP and AR over images.
 
     For each class and each threshold of IoU, answers are taken by score, the highest
     first; each takes the free thing of its class that it overlaps most, if by the
@@ -38,7 +38,7 @@ def average_precision(
       "ar50" and "things"; with `curves`, "curves" [10, 101], means over classes.
 
     Reference: Lin et al. 2014, Microsoft COCO, and its evaluator (area "all", 100
-    answers a picture); tested to be equal to pycocotools.
+    answers an image); tested to be equal to pycocotools.
     """
     predictions = np.asarray(predictions, np.float64)
     targets = np.asarray(targets, np.float64)
@@ -79,7 +79,7 @@ def average_precision(
 
 
 def _best(answers):
-    """The answers to one picture, the highest score first."""
+    """The answers to one image, the highest score first."""
     answers = answers[answers[:, 4] >= 0]  # a negative one is padding
     return answers[np.argsort(-answers[:, 4], kind="stable")]
 

@@ -104,7 +104,7 @@ def single_images(predictions, targets):
 
 
 def match_counts(predictions, targets) -> np.ndarray:
-    """Sure answers, right ones of them, and things: int [3], over all pictures."""
+    """Sure answers, right ones of them, and things: int [3], over all images."""
     found = np.zeros(3, np.int64)
     for answers, truth in zip(*single_images(predictions, targets), strict=True):
         right, said = _right_exactly(answers, truth)

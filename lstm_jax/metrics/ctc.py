@@ -206,7 +206,7 @@ def beam_search(logits: jax.Array, beams: int = 8) -> Beams:
     extended by all classes, as matrices of a fixed size.
     """
     if beams < 1:
-        raise ValueError(f"beam_search: beams={beams}; wanted is 1 or more")
+        raise ValueError(f"beam_search: beams={beams}; expected 1 or more")
     log_p = jax.nn.log_softmax(logits)
     return jax.vmap(lambda one: _search(one, beams))(log_p)
 

@@ -16,7 +16,7 @@ def average_precisions(pairs) -> list[float | None]:
 
 
 def middle_frames(inputs, lengths=None):
-    """Pictures [N, H, W, C] of clips [N, T, H, W, C]: each one's middle frame."""
+    """Images [N, H, W, C] of clips [N, T, H, W, C]: each one's middle frame."""
     if inputs.ndim == 4:
         return inputs
     steps = np.full(len(inputs), inputs.shape[1]) if lengths is None else lengths

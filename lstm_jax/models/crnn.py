@@ -19,7 +19,7 @@ SHAPE = (
 class CRNN(nn.Module):
     """The convolutional recurrent network that reads words.
 
-    Seven convolutions turn a picture of height 32 into a row of W // 4 - 1 vectors of
+    Seven convolutions turn an image of height 32 into a row of W // 4 - 1 vectors of
     512; two bidirectional LSTMs of 256, each followed by a linear layer of 256, read it
     both ways; a linear layer gives the logits.
 
@@ -92,6 +92,6 @@ def crnn(classes: int, **options: Any) -> CRNN:
     """
     if classes < 2:
         raise ValueError(
-            f"crnn: classes={classes}; wanted are the blank and one character or more"
+            f"crnn: classes={classes}; expected the blank and one character or more"
         )
     return CRNN(classes, **options)

@@ -1,4 +1,4 @@
-"""Picture or clip → boxes: emitted one by one, or from every place of a map."""
+"""Image or clip → boxes: emitted one by one, or from every place of a map."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -202,7 +202,7 @@ class DenseDetector(nn.Module):
           keys: `[B]`, as in `SequenceClassifier`.
 
         Returns:
-          `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as shares of the picture,
+          `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as shares of the image,
           e, logits of classes.
         """
         batch = images.shape[:-3]

@@ -66,7 +66,7 @@ def _described(path: str | Path) -> tuple[str, Spec, tuple[str, ...]]:
     if len(readers) != 1:
         names = ", ".join(str(one["_model"]) for one in found.values())
         raise ValueError(
-            f"{path}: wanted is one recogniser, a TorchVGSLModel with characters; "
+            f"{path}: expected one recogniser, a TorchVGSLModel with characters; "
             f"there are {len(readers)} among its networks ({names})"
         )
     ((prefix, (words, codec)),) = readers.items()
@@ -145,13 +145,13 @@ def _alphabet(path: str | Path, codec: dict[str, Any], outputs: int) -> tuple[st
     for character, labels in codec.items():
         if not isinstance(labels, list) or [type(n) for n in labels] != [int]:
             raise ValueError(
-                f"{path}: {character!r} is written by {labels}; wanted is one label"
+                f"{path}: {character!r} is written by {labels}; expected one label"
             )
         by_label[labels[0]] = character
     wanted = range(1, outputs)
     if sorted(by_label) != list(wanted):
         raise ValueError(
-            f"{path}: {len(by_label)} characters have labels, wanted is one for each "
+            f"{path}: {len(by_label)} characters have labels, expected one for each "
             f"of the {outputs} outputs but the blank"
         )
     return tuple(by_label[label] for label in wanted)
@@ -171,7 +171,7 @@ def _params(path: str | Path, layer: Any, tensors: dict[str, np.ndarray]):
     def kernel(found: dict[str, np.ndarray], axes: tuple[int, ...]) -> dict[str, Any]:
         if found.keys() != {"weight", "bias"} or found["weight"].ndim != len(axes):
             names = ", ".join(f"{n} {a.shape}" for n, a in found.items())
-            raise ValueError(f"{path}: {layer} has {names}; wanted are weight, bias")
+            raise ValueError(f"{path}: {layer} has {names}; expected weight, bias")
         return {"kernel": found["weight"].transpose(axes), "bias": found["bias"]}
 
     match layer:

@@ -16,7 +16,7 @@ BLOCKS = {  # by depth: blocks of each of four stages, convolutions of a block
     34: ((3, 4, 6, 3), 2),
     50: ((3, 4, 6, 3), 3),
 }
-# Of ImageNet's pictures, pixels from 0 to 255: what these networks are trained with.
+# Of ImageNet's images, pixels from 0 to 255: what these networks are trained with.
 PIXEL_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
 PIXEL_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 _EPSILON = 1e-5  # of PyTorch's batch norm

@@ -1,4 +1,4 @@
-"""Picture or clip → the class of every pixel, by recurrent layers over the plane."""
+"""Image or clip → the class of every pixel, by recurrent layers over the plane."""
 
 from typing import Any
 
@@ -113,7 +113,7 @@ class Segmenter(nn.Module):
         times = self.patch * 2 ** (len(self.widths) - 1)
         if h % times or w % times:
             raise ValueError(
-                f"Segmenter: pictures are {h}x{w}, which {times} does not divide; "
+                f"Segmenter: images are {h}x{w}, which {times} does not divide; "
                 "resize them, or give fewer widths"
             )
         keys = example_keys(self, keys, batch[0])

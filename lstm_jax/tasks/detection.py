@@ -24,11 +24,11 @@ FOCUS = 2.0  # gamma of the focal loss
 
 
 def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
-    """Boxes of things of K classes, in pictures or in every frame of a clip.
+    """Boxes of things of K classes, in images or in every frame of a clip.
 
     The network answers with Q boxes; row q of its outputs is the box's corners, as
-    shares of the picture, a logit e_q, and K logits of classes. Answers are matched
-    one to one with the things of a picture so that the sum of costs is least:
+    shares of the image, a logit e_q, and K logits of classes. Answers are matched
+    one to one with the things of an image so that the sum of costs is least:
 
       cost(q, m) = -p_q[class_m] + 5 |box_q - box_m|_1 + 2 (1 - GIoU)   (- σ(e_q))
       loss = existence + mean over matched pairs of
@@ -48,13 +48,13 @@ def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
 
     Args:
       classes: K names by index.
-      size: (H, W) of a picture, pixels.
+      size: (H, W) of an image, pixels.
       sequential: as above.
 
     Returns:
       A Task; targets are float32 [B, M, 7] or [B, T, M, 7] as `data.Split` has boxes;
       outputs [B, Q, 5 + K] or [B, T, Q, 5 + K] with Q >= M; predictions float32
-      [..., Q, 6]: corners in pixels, within the picture, score, class. `outputs` is
+      [..., Q, 6]: corners in pixels, within the image, score, class. `outputs` is
       5 + K.
 
     Raises:
@@ -63,19 +63,19 @@ def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
     Reference: Carion et al. 2020, DETR, eq. 1, 2 and appendix A.4 (the weights);
     emission: Romera-Paredes & Torr 2016, Recurrent Instance Segmentation, eq. 4 and 6;
     focal loss: Lin et al. 2017, eq. 4. Departs: the mean over pairs is over those of a
-    picture, and then over pictures.
+    image, and then over images.
     """
     classes = tuple(map(str, classes))
     k, (height, width) = len(classes), size
     if not classes or height < 1 or width < 1:
         raise ValueError(
-            f"detection: {k} classes in pictures of {height}x{width}; wanted 1 or more "
+            f"detection: {k} classes in images of {height}x{width}; wanted 1 or more "
             "of each"
         )
     scale = np.asarray([width, height, width, height], np.float32)
 
     def check(outputs, batch):
-        """(outputs [N, Q, 5 + K], targets [N, M, 7], weights [N]), N pictures."""
+        """(outputs [N, Q, 5 + K], targets [N, M, 7], weights [N]), N images."""
         targets, mask = batch["targets"], batch["mask"]
         fits = targets.ndim in (3, 4) and outputs.ndim == targets.ndim
         fits = fits and outputs.shape[:-2] == targets.shape[:-2]
@@ -102,7 +102,7 @@ def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
         return outputs.astype(jnp.float32), targets, weight.reshape(-1)
 
     def error(outputs, targets):
-        """Of one picture, [Q, 5 + K] and [M, 7]."""
+        """Of one image, [Q, 5 + K] and [M, 7]."""
         boxes, exists, logits = outputs[:, :4], outputs[:, 4], outputs[:, 5:]
         true = targets[:, :4] / scale
         there = (targets[:, CLASS] >= 0) & (targets[:, CROWD] == 0)  # [M]
@@ -232,7 +232,7 @@ def _box_counts(predictions, targets):
 
 
 def _right(answers, targets):
-    """Right answers and all that are sure, of one picture, [Q, 6] and [M, 7].
+    """Right answers and all that are sure, of one image, [Q, 6] and [M, 7].
 
     A thing that two answers meet counts once, and so does an answer that meets two.
     """

@@ -285,7 +285,7 @@ def _clip_scores(predictions, targets):
 
 
 def _examples(errors):
-    """Which clips a picture shows: the best, the middle and the worst, each once."""
+    """Which clips an image shows: the best, the middle and the worst, each once."""
     order = np.argsort(errors, kind="stable")
     if len(order) == 1:
         return [("error", 0)]

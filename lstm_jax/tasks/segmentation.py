@@ -13,7 +13,7 @@ from lstm_jax.tasks.task import Task, check_mask, masked
 
 
 def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
-    """Pixels of K classes, of pictures or of every frame of a clip.
+    """Pixels of K classes, of images or of every frame of a clip.
 
       loss = mean over pixels of -log p_true  +  dice_weight (1 - Dice)
       Dice = mean over the classes in the mask of (2 sum p t + 1) / (sum p + sum t + 1)

@@ -55,7 +55,7 @@ def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Ta
     if not alphabet or len(set(alphabet)) < len(alphabet) or "" in alphabet:
         twice = [c for c, n in Counter(alphabet).items() if n > 1]
         fault = f"holds {twice[0]!r} twice" if twice else "is empty, or a character is"
-        raise ValueError(f"recognition: the alphabet {fault}; wanted are 1 or more")
+        raise ValueError(f"recognition: the alphabet {fault}; expected 1 or more")
     k = 1 + len(alphabet)
 
     def check(outputs, batch):

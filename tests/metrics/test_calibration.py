@@ -1,4 +1,4 @@
-"""Calibration against loops, and what its picture shows."""
+"""Calibration against loops, and what its image shows."""
 
 import numpy as np
 import pytest
