@@ -156,11 +156,11 @@ def forecast_gif(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> b
     if not same or inputs.shape[1:] != true.shape[1:] or not len(true):
         raise ValueError(
             f"forecast_gif: inputs {inputs.shape}, true {true.shape} and predicted "
-            f"{predicted.shape}; wanted [S, H, W, C], [h, H, W, C] and the same, h >= 1"
+            f"{predicted.shape}; expected [S, H, W, C], [h, H, W, C] and the same, h >= 1"
         )
     if scale < 1 or ms < 10:
         raise ValueError(
-            f"forecast_gif: scale={scale} and ms={ms}, wanted 1 or more and 10 or more"
+            f"forecast_gif: scale={scale} and ms={ms}, expected 1 or more and 10 or more"
         )
     triples = [(x, x, _SEEN) for x in inputs]
     triples += [(a, b, _PREDICTED) for a, b in zip(true, predicted, strict=True)]

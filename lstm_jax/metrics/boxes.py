@@ -94,7 +94,7 @@ def single_images(predictions, targets):
     if not fits or predictions.shape[-1] != 6 or targets.shape[-1] != COLUMNS:
         raise ValueError(
             f"detection: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted [..., Q, 6] and [..., M, {COLUMNS}], N >= 1"
+            f"{targets.shape}; expected [..., Q, 6] and [..., M, {COLUMNS}], N >= 1"
         )
     predictions, targets = (
         x.reshape(-1, *x.shape[-2:]) for x in (predictions, targets)

@@ -42,7 +42,7 @@ def reliability(predictions, targets, bins: int = BINS) -> Reliability:
     and 3, with M = 15.
     """
     if bins < 1:
-        raise ValueError(f"reliability: bins={bins}, wanted 1 or more")
+        raise ValueError(f"reliability: bins={bins}, expected 1 or more")
     predictions = np.asarray(predictions, np.float64)
     edges = np.linspace(0, 1, bins + 1)
     confidence = predictions.max(-1)

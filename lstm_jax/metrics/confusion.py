@@ -23,7 +23,7 @@ def confusion(predictions, targets, k: int) -> np.ndarray:
     if predictions.shape != targets.shape or not len(targets):
         raise ValueError(
             f"segmentation: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted the same, of 1 example or more"
+            f"{targets.shape}; expected the same, of 1 example or more"
         )
     found = np.zeros((len(targets), k * k), np.int64)
     for row, true, said in zip(found, targets, predictions, strict=True):

@@ -42,7 +42,7 @@ def mcnemar(first, second) -> McNemar:
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(
-            f"mcnemar: answers have shapes {first.shape} and {second.shape}, wanted "
+            f"mcnemar: answers have shapes {first.shape} and {second.shape}, expected "
             "[N] twice: the same examples in the same order"
         )
     b, c = int(np.sum(first & ~second)), int(np.sum(second & ~first))

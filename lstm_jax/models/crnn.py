@@ -56,7 +56,7 @@ class CRNN(nn.Module):
         """
         if images.ndim != 4 or images.shape[1::2] != (32, 1):
             raise ValueError(
-                f"CRNN: images have shape {images.shape}, wanted [B, 32, W, 1]"
+                f"CRNN: images have shape {images.shape}, expected [B, 32, W, 1]"
             )
         x = masked(images, lengths)
         convolutions = 0

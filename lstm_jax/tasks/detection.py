@@ -69,7 +69,7 @@ def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
     k, (height, width) = len(classes), size
     if not classes or height < 1 or width < 1:
         raise ValueError(
-            f"detection: {k} classes in images of {height}x{width}; wanted 1 or more "
+            f"detection: {k} classes in images of {height}x{width}; expected 1 or more "
             "of each"
         )
     scale = np.asarray([width, height, width, height], np.float32)
@@ -82,7 +82,7 @@ def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
         if not fits or outputs.shape[-1] != 5 + k or targets.shape[-1] != COLUMNS:
             raise ValueError(
                 f"detection: outputs {outputs.shape} do not fit targets "
-                f"{targets.shape}; wanted [..., Q, {5 + k}] and [..., M, {COLUMNS}]"
+                f"{targets.shape}; expected [..., Q, {5 + k}] and [..., M, {COLUMNS}]"
             )
         if outputs.shape[-2] < targets.shape[-2] + sequential:
             raise ValueError(

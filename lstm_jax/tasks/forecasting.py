@@ -51,9 +51,9 @@ def forecasting(horizon: int, *, loss: str = "mse") -> Task:
     Departs: SSIM has one scale here, not five, and |e| has no Gaussian weights.
     """
     if horizon < 1:
-        raise ValueError(f"forecasting: horizon={horizon}, wanted 1 or more frames")
+        raise ValueError(f"forecasting: horizon={horizon}, expected 1 or more frames")
     if loss not in LOSSES:
-        raise ValueError(f'forecasting: loss="{loss}", wanted one of {LOSSES}')
+        raise ValueError(f'forecasting: loss="{loss}", expected one of {LOSSES}')
 
     def check(outputs, batch):
         targets, mask = batch["targets"], batch["mask"]
@@ -63,7 +63,7 @@ def forecasting(horizon: int, *, loss: str = "mse") -> Task:
         if outputs.shape != wanted or not horizon <= frames < targets.shape[1]:
             raise ValueError(
                 f"forecasting: outputs have shape {outputs.shape} for targets "
-                f"{targets.shape}; wanted [B, P, H, W, C], the last P frames of the "
+                f"{targets.shape}; expected [B, P, H, W, C], the last P frames of the "
                 f"clip, with {horizon} <= P < T"
             )
         check_mask("forecasting", mask, targets)
@@ -165,11 +165,11 @@ def _check_clips(targets, horizon):
     if targets.ndim != 5 or not (real or targets.dtype == np.uint8):
         raise ValueError(
             f"forecasting: targets have shape {targets.shape} and dtype "
-            f"{targets.dtype}, wanted clips [B, T, H, W, C], uint8 or float in [0, 1]"
+            f"{targets.dtype}, expected clips [B, T, H, W, C], uint8 or float in [0, 1]"
         )
     if targets.shape[1] <= horizon:
         raise ValueError(
-            f"forecasting: clips have {targets.shape[1]} frames, wanted more than the "
+            f"forecasting: clips have {targets.shape[1]} frames, expected more than the "
             f"horizon of {horizon}: the first ones are what the network sees"
         )
 
@@ -186,7 +186,7 @@ def _score(predictions, targets, horizon, similarity=True):
     if predictions.shape != wanted or not len(targets):
         raise ValueError(
             f"forecasting: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted {wanted} with N >= 1"
+            f"{targets.shape}; expected {wanted} with N >= 1"
         )
     step = max(1, CHUNK // math.prod(wanted[1:]))
     scored = []

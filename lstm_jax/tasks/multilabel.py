@@ -45,13 +45,13 @@ def multilabel(labels: Sequence[str]) -> Task:
         targets, mask, lengths = batch["targets"], batch["mask"], batch.get("lengths")
         if outputs.ndim not in (2, 3) or outputs.shape[-1] != width:
             raise ValueError(
-                f"multilabel: outputs have shape {outputs.shape}, wanted [B, {width}] "
+                f"multilabel: outputs have shape {outputs.shape}, expected [B, {width}] "
                 f"or [B, T, {width}]; give the head {width} outputs"
             )
         if targets.shape != outputs.shape or mask.shape != outputs.shape[:1]:
             raise ValueError(
                 f"multilabel: targets {targets.shape} and mask {mask.shape} do not fit "
-                f"outputs {outputs.shape}; wanted targets of the same shape and mask "
+                f"outputs {outputs.shape}; expected targets of the same shape and mask "
                 f"{outputs.shape[:1]}"
             )
         targets = targets.astype(jnp.float32)
@@ -59,7 +59,7 @@ def multilabel(labels: Sequence[str]) -> Task:
         if lengths is not None and outputs.ndim == 3:
             if lengths.shape != mask.shape:
                 raise ValueError(
-                    f"multilabel: lengths have shape {lengths.shape}, wanted "
+                    f"multilabel: lengths have shape {lengths.shape}, expected "
                     f"{mask.shape}"
                 )
             steps = jnp.arange(outputs.shape[1], dtype=lengths.dtype)
@@ -122,7 +122,7 @@ def known_entries(predictions, targets, width: int):
     if predictions.shape != targets.shape or not wanted:
         raise ValueError(
             f"multilabel: predictions have shape {predictions.shape} and targets "
-            f"{targets.shape}; wanted [N, {width}] or [N, T, {width}] with N >= 1, the "
+            f"{targets.shape}; expected [N, {width}] or [N, T, {width}] with N >= 1, the "
             "same for both"
         )
     targets = targets.reshape(-1, width).astype(np.float32)

@@ -41,15 +41,15 @@ def regression(
     Reference: Huber 1964, Robust Estimation of a Location Parameter.
     """
     if outputs < 1:
-        raise ValueError(f"regression: outputs={outputs}, wanted 1 or more")
+        raise ValueError(f"regression: outputs={outputs}, expected 1 or more")
     if loss not in ("mse", "huber"):
-        raise ValueError(f'regression: loss="{loss}", wanted "mse" or "huber"')
+        raise ValueError(f'regression: loss="{loss}", expected "mse" or "huber"')
     width = outputs
     offset = _per_output("offset", offset, width)
     scale = _per_output("scale", scale, width)
     if (scale <= 0).any():
         raise ValueError(
-            f"regression: scale={scale.tolist()}, wanted positive numbers; a target "
+            f"regression: scale={scale.tolist()}, expected positive numbers; a target "
             "that never changes has no scale: use 1"
         )
 
@@ -110,7 +110,7 @@ def _per_output(name, value, width):
     array = np.asarray(value, np.float32)
     if array.shape not in ((), (width,)) or not np.isfinite(array).all():
         raise ValueError(
-            f"regression: {name} has shape {array.shape}, wanted one finite number or "
+            f"regression: {name} has shape {array.shape}, expected one finite number or "
             f"[{width}] of them"
         )
     return np.broadcast_to(array, (width,))
@@ -123,7 +123,7 @@ def _check(predictions, targets, width):
     )
     if targets.shape != predictions.shape or not np.isfinite(targets).all():
         raise ValueError(
-            f"regression: targets have shape {targets.shape}, wanted finite numbers of "
+            f"regression: targets have shape {targets.shape}, expected finite numbers of "
             f"shape {predictions.shape}"
         )
     return predictions, targets.astype(np.float64)

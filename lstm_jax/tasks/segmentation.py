@@ -44,16 +44,16 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
     classes = tuple(map(str, classes))
     k = len(classes)
     if not 2 <= k <= VOID:
-        raise ValueError(f"segmentation: {k} classes, wanted 2 to {VOID}")
+        raise ValueError(f"segmentation: {k} classes, expected 2 to {VOID}")
     if dice_weight < 0:
-        raise ValueError(f"segmentation: dice_weight={dice_weight}, wanted 0 or more")
+        raise ValueError(f"segmentation: dice_weight={dice_weight}, expected 0 or more")
 
     def check(outputs, batch):
         targets, mask = batch["targets"], batch["mask"]
         if targets.ndim not in (3, 4) or outputs.shape != (*targets.shape, k):
             raise ValueError(
                 f"segmentation: outputs {outputs.shape} do not fit targets "
-                f"{targets.shape}; wanted [B, H, W] or [B, T, H, W], and {k} more for "
+                f"{targets.shape}; expected [B, H, W] or [B, T, H, W], and {k} more for "
                 "each pixel"
             )
         check_mask("segmentation", mask, targets)

@@ -54,7 +54,7 @@ def checked_names(task: str, what: str, names: Iterable, least: int) -> tuple[st
     names = tuple(map(str, names))
     if len(names) < least:
         raise ValueError(
-            f"{task}: got {len(names)} {what} {list(names)}, wanted {least} or more"
+            f"{task}: got {len(names)} {what} {list(names)}, expected {least} or more"
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{task}: {what} appear twice: {twice[:5]}")
@@ -65,7 +65,7 @@ def check_mask(task: str, mask, targets) -> None:
     """Refuses a mask that is not [B] for targets [B, ...]."""
     if mask.shape != targets.shape[:1]:
         raise ValueError(
-            f"{task}: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
+            f"{task}: mask has shape {mask.shape}, expected {targets.shape[:1]}"
         )
 
 
@@ -75,13 +75,13 @@ def check_outputs(task: str, outputs, batch, *, width: int, targets_ndim: int):
     wanted = (outputs.shape[0], width)[:targets_ndim]
     if outputs.shape[1:] != (width,):
         raise ValueError(
-            f"{task}: outputs have shape {outputs.shape}, wanted [B, {width}]; "
+            f"{task}: outputs have shape {outputs.shape}, expected [B, {width}]; "
             f"give the head {width} outputs"
         )
     if targets.shape != wanted or mask.shape != wanted[:1]:
         raise ValueError(
             f"{task}: targets {targets.shape} and mask {mask.shape} do not fit outputs "
-            f"{outputs.shape}; wanted targets {wanted} and mask {wanted[:1]}"
+            f"{outputs.shape}; expected targets {wanted} and mask {wanted[:1]}"
         )
 
 
@@ -92,7 +92,7 @@ def check_predictions(task: str, predictions, targets, *, width: int):
     if predictions.shape != (len(targets), width) or not len(targets):
         raise ValueError(
             f"{task}: predictions have shape {predictions.shape} for {len(targets)} "
-            f"targets; wanted [N, {width}] with N >= 1, the same for both"
+            f"targets; expected [N, {width}] with N >= 1, the same for both"
         )
     check_finite(task, np.isfinite(predictions).all(-1))
     return predictions, targets

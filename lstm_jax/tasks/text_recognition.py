@@ -62,13 +62,13 @@ def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Ta
         targets, mask = batch["targets"], batch["mask"]
         if outputs.ndim != 3 or outputs.shape[-1] != k:
             raise ValueError(
-                f"recognition: outputs have shape {outputs.shape}, wanted [B, T, {k}]; "
+                f"recognition: outputs have shape {outputs.shape}, expected [B, T, {k}]; "
                 f"give the head {k} outputs"
             )
         if targets.ndim != 2 or len(targets) != len(outputs):
             raise ValueError(
                 f"recognition: targets {targets.shape} do not fit outputs "
-                f"{outputs.shape}; wanted [B, L], labels with zeros after them"
+                f"{outputs.shape}; expected [B, L], labels with zeros after them"
             )
         check_mask("recognition", mask, targets)
         return outputs.astype(jnp.float32), targets, mask.astype(jnp.float32)
@@ -209,7 +209,7 @@ def _check(predictions, targets):
     if not fits or len(predictions) != len(targets) or not len(targets):
         raise ValueError(
             f"recognition: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted [N, T, 4] and [N, L], N >= 1"
+            f"{targets.shape}; expected [N, T, 4] and [N, L], N >= 1"
         )
     check_finite("recognition", np.isfinite(predictions).all((-1, -2)))
     return predictions, targets
