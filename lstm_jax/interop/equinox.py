@@ -35,7 +35,7 @@ def from_equinox(fields: Mapping[str, Any]) -> dict[str, Any]:
         wanted["bias"] = (gates,)
         if kind == "gru":
             wanted["bias_n"] = (features,)
-    check("from_equinox", found, expected)
+    check("from_equinox", found, wanted)
     bias, bias_n = found.get("bias"), found.get("bias_n")
     params = {
         "w_x": found["weight_ih"].T,

@@ -138,7 +138,7 @@ def _from_cell(caller: str, found: Mapping[str, Any]) -> dict[str, Any]:
     biased = [f"h{g}" for g in gates]
     if kind == "gru":
         biased = [f"i{g}" for g in gates] + ["hn"]
-    check(caller, found, expected | {f"{name}/bias": (features,) for name in biased})
+    check(caller, found, wanted | {f"{name}/bias": (features,) for name in biased})
     params = {
         "w_x": join([found[f"i{g}/kernel"] for g in gates]),
         "w_h": join([found[f"h{g}/kernel"] for g in gates]),

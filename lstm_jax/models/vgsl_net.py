@@ -78,7 +78,7 @@ class VGSLNet(nn.Module):
         if not fits:
             raise ValueError(
                 f"VGSLNet: images have shape {images.shape}; the spec wants "
-                f"[B, {', '.join(map(str, expected))}]"
+                f"[B, {', '.join(map(str, wanted))}]"
             )
         if lengths is not None:
             lengths = jnp.asarray(lengths)

@@ -1,4 +1,4 @@
-"""The contract of a task: losses and metrics are masked (sum, count)."""
+"""The interface of a task; losses and metrics return masked (sum, count)."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -11,25 +11,25 @@ from lstm_jax.metrics.checks import check_finite
 
 
 class Task(NamedTuple):
-    """What the outputs of a network mean, as pure functions.
+    """Loss, metrics and predictions of a network's outputs, as pure functions.
 
     A batch is a dict with `targets` [B, ...] and `mask` [B], 0 for padding.
-    `loss`, `metrics` and `predict` run inside a compiled step; what comes after `mode`
-    runs once, on NumPy arrays of a whole split of N examples.
+    `loss`, `metrics` and `predict` run inside a compiled step; the functions after
+    `mode` run once, on NumPy arrays of a whole split of N examples.
     """
 
     name: str  # "classification" | "regression" | "forecasting" | "multilabel" | …
     outputs: int  # K, the width of the head
-    loss: Callable  # (outputs [B, K], batch) -> (sum, count), what training minimises
+    loss: Callable  # (outputs [B, K], batch) -> (sum, count), minimized in training
     metrics: Callable  # (outputs [B, K], batch) -> {name: (sum, count)}, with "loss"
     predict: Callable  # (outputs [B, K]) -> probabilities or values [B, K]
-    monitor: str  # the validation metric that says which step is best
+    monitor: str  # the validation metric that selects the best step
     mode: str  # "max" | "min"
     report: Callable  # (predictions [N, K], targets) -> dict that JSON can hold
     figures: Callable  # (predictions [N, K], targets) -> {name: Figure}
-    example_losses: Callable  # (predictions, targets) -> [N], high where it is wrong
-    # (predictions, targets) -> Scores: (weights [R, N]) -> {metric: [R]}, each example
-    # counted weight times; a metric inside of another is named "macro.f1"
+    example_losses: Callable  # (predictions, targets) -> [N], high for bad predictions
+    # (predictions, targets) -> Scores: (weights [R, N]) -> {metric: [R]}, where each
+    # example counts `weight` times; nested metrics are named like "macro.f1"
     weighted_scores: Callable[..., Scores]
 
 
@@ -38,11 +38,11 @@ def masked(values, mask):
 
     Args:
       values: [B], one number per example.
-      mask: [B], bool or float; a fraction is a weight.
+      mask: [B], bool or float; fractions are weights.
 
     Returns:
-      (sum, count), float32 scalars; the caller divides once. A value under mask 0 has
-      no effect, not even a NaN.
+      (sum, count), float32 scalars; the caller divides once. Values with mask 0, even
+      NaN, have no effect.
     """
     weights = mask.astype(jnp.float32)
     values = values.astype(jnp.float32)
@@ -50,7 +50,7 @@ def masked(values, mask):
 
 
 def checked_names(task: str, what: str, names: Iterable, least: int) -> tuple[str, ...]:
-    """Names of the outputs: `least` or more, none twice."""
+    """Names of the outputs; raises ValueError if fewer than `least`, or repeated."""
     names = tuple(map(str, names))
     if len(names) < least:
         raise ValueError(
@@ -62,7 +62,7 @@ def checked_names(task: str, what: str, names: Iterable, least: int) -> tuple[st
 
 
 def check_mask(task: str, mask, targets) -> None:
-    """Refuses a mask that is not [B] for targets [B, ...]."""
+    """Raises ValueError unless the mask is [B] for targets [B, ...]."""
     if mask.shape != targets.shape[:1]:
         raise ValueError(
             f"{task}: mask has shape {mask.shape}, expected {targets.shape[:1]}"
@@ -70,7 +70,7 @@ def check_mask(task: str, mask, targets) -> None:
 
 
 def check_outputs(task: str, outputs, batch, *, width: int, targets_ndim: int):
-    """Refuses shapes that would broadcast into a wrong loss."""
+    """Raises ValueError for shapes that would broadcast into a wrong loss."""
     targets, mask = batch["targets"], batch["mask"]
     wanted = (outputs.shape[0], width)[:targets_ndim]
     if outputs.shape[1:] != (width,):
@@ -86,7 +86,7 @@ def check_outputs(task: str, outputs, batch, *, width: int, targets_ndim: int):
 
 
 def check_predictions(task: str, predictions, targets, *, width: int):
-    """Predictions [N, K] as float64 and targets, or a ValueError that says why not."""
+    """Predictions [N, K] as float64, and targets; raises ValueError if they differ."""
     predictions = np.asarray(predictions, np.float64)
     targets = np.asarray(targets)
     if predictions.shape != (len(targets), width) or not len(targets):

@@ -91,7 +91,7 @@ LSTM = "[1,16,0,1 S{S_0}1(1x0)1,3 Lfx{L_1}3 O{O_2}1c3]"
         ({"codec": {"a": [1]}}, "1 characters have labels"),
         ({"codec": {"a": [1, 2], "b": [2]}}, r"'a' is written by \[1, 2\]"),
         ({"_model": "ROMLP"}, r"there are 0 among its networks \(ROMLP\)"),
-        ({"codec": None}, "wanted is one recogniser"),
+        ({"codec": None}, "expected one recogniser"),
         ({"codec": {"a": ["1"], "b": [2]}}, "'a' is written by"),
         ({"vgsl": LSTM.replace("Lfx", "Lbx")}, "L_1/backward"),
         ({"vgsl": LSTM.replace("x{L_1}", "xo{L_1}")}, "legacy LSTMs"),

@@ -389,9 +389,9 @@ def test_refusals_name_the_mistake():
     data = {"targets": jnp.zeros((2, M, COLUMNS)), "mask": jnp.ones(2)}
     with pytest.raises(ValueError, match=r"outputs \(2, 5, 7\) do not fit"):
         task.loss(jnp.zeros((2, Q, 7)), data)
-    with pytest.raises(ValueError, match="3 answers for 3 things and the stop"):
+    with pytest.raises(ValueError, match="3 predictions for 3 objects and the stop"):
         task.loss(jnp.zeros((2, M, 5 + K)), data)
-    with pytest.raises(ValueError, match=r"mask has shape \(1,\), wanted \(2,\)"):
+    with pytest.raises(ValueError, match=r"mask has shape \(1,\), expected \(2,\)"):
         task.loss(jnp.zeros((2, Q, 5 + K)), data | {"mask": jnp.ones(1)})
     answers, targets = things_apart(np.random.default_rng(0), 3)
     with pytest.raises(ValueError, match=r"shape \(2, 6, 6\) for targets \(3, 3, 7\)"):
