@@ -71,10 +71,12 @@ def test_figure_and_animation(kind, width, backward):
     fig.canvas.draw()
     words = fig.get_suptitle()
     if width == 1:
-        assert words == "Answers 0.5 after 6 steps"
+        assert words == "Predicts 0.5 after 6 steps"
     else:
         name, truth = ("two", r"one \$") if width == K else ("output 1", "output 0")
-        assert words == f"Answers {name} (50%); it is {truth}. Settled with step 4 of 6"
+        assert words == (
+            f"Predicts {name} (50%); true: {truth}. Final from step 4 of 6 on"
+        )
     labels = {ax.get_ylabel() for ax in fig.axes}
     assert {"c", "gate i", "gate f", "gate o"} <= labels
     assert ("h ←" in labels) == backward

@@ -261,7 +261,7 @@ def tfds_stubs() -> Iterator[None]:
 
 
 class _NoTensorFlow:
-    """Import finder and loader: TensorFlow seems installed but fails to import."""
+    """Import hook: TensorFlow seems installed but fails to import."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
