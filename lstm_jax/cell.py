@@ -1,4 +1,4 @@
-"""The contract of a recurrent cell, and the letters that name its shapes.
+"""The interface of a recurrent cell, and the letters that denote array sizes.
 
     T  time steps          B  batch (any number of axes: *B)
     F  input features      D  hidden width       G  all gates together (4 D)
@@ -18,31 +18,31 @@ from lstm_jax.keys import Keys
 
 
 class Cell(NamedTuple):
-    """A recurrent cell: pure functions, and what an engine must know of them.
+    """A recurrent cell: pure functions, and properties that engines rely on.
 
-    One step is an input half, which needs no state; a recurrent half, *linear* in
-    the state; and pointwise gates. An engine may therefore project all steps at
-    once, or keep weight gradients out of its loop, for a cell it has never seen.
+    One step consists of an input projection, independent of the state; a recurrent
+    projection, *linear* in the state; and elementwise gates. An engine can therefore
+    project all steps at once, or compute weight gradients outside its loop, for any
+    cell.
 
     Attributes:
       init: `(key, feature_shape, dtype) -> params`, a plain pytree.
       carry: `(params, batch_shape, feature_shape, dtype, *, key=None) -> carry`, the
-        state before the first step, leaves `[*B, ...]`. What is drawn once for a
-        sequence, such as a mask on the state, is drawn here and stays in the carry.
+        initial state, leaves `[*B, ...]`. Randomness that is constant over a sequence,
+        such as a dropout mask on the state, is drawn here and kept in the carry.
       project: `(params, xs, *, keys=None) -> us`, with any leading axes; `Keys` come
-        only with a leading axis of time. What is drawn anew in each step is drawn
-        here, or its key travels in `us`. No keys means evaluation.
+        only with a leading axis of time. Randomness that differs between
+        steps is drawn here, or its key is passed in `us`. No keys: evaluation.
       recur: `(params, carry) -> a`, linear in `params` and in `carry`.
-      gates: `(params, carry, u, a) -> (carry, y)`, deterministic. One that also takes
-        `consts`, a keyword, reads what is given to `unroll` for all steps.
-      feature_ndim: trailing axes of an input that are features: 1 for vectors.
+      gates: `(params, carry, u, a) -> (carry, y)`, deterministic. If it also
+        takes the keyword `consts`, it gets the `consts` passed to `unroll`.
+      feature_ndim: number of trailing feature axes of an input: 1 for vectors.
       equations: name of the equations a fused kernel may assume, such as "lstm".
-        A combinator clears it, for what it returns obeys other equations.
-      output: `(carry) -> y`, for a cell whose output is a part of its new carry, such
-        as h of an LSTM; None for others. What changes the one changes the other by it,
-        so a combinator with another output clears it.
-      params_batch_ndim: leading axes of the batch that params have as well, as those of
-        `vmapped` do: along them, `project`, `recur` and `gates` are maps.
+        Combinators clear it, because their cells have other equations.
+      output: `(carry) -> y`, if the output is a part of the new carry, such as h of an
+        LSTM; else None. A combinator that changes the output clears it.
+      params_batch_ndim: number of leading batch axes that params have, too, as with
+        `vmapped`: along them `project`, `recur` and `gates` are mapped.
     """
 
     init: Callable[..., Any]
@@ -73,9 +73,9 @@ def project_step(cell: Cell, params: Any, x_t: Any, keys_t: Keys | None = None) 
 
 
 def at_least_float32(dtype: Any) -> Any:
-    """The wider of `dtype` and float32: what sums and states are kept in.
+    """The wider of `dtype` and float32, for sums and states.
 
-    Float32 for what has no gradients, as integers and keys.
+    Float32 for dtypes without gradients, such as integers and keys.
     """
     wide = jnp.issubdtype(dtype, jnp.inexact) and jnp.dtype(dtype).itemsize > 4
     return jnp.dtype(dtype if wide else "float32")

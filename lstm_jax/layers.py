@@ -16,10 +16,10 @@ from lstm_jax.validation import is_count
 
 
 class Layers(NamedTuple):
-    """Pure functions, and what a module that wraps them needs to know.
+    """Pure functions that initialize and apply layers.
 
     Attributes:
-      init: `(key, feature_shape, dtype) -> params`, a tuple of one entry a layer,
+      init: `(key, feature_shape, dtype) -> params`, a tuple with one entry per layer,
         bottom first: params of its cell, or a pair, forward and backward.
       apply: `(params, xs, carry=None, *, key=None, **options) -> Unrolled`; see
         `recurrent_layers`.
@@ -37,9 +37,9 @@ def recurrent_layers(
     dropout: float = 0.0,
     merge: Literal["concat", "sum"] = "concat",
 ) -> Layers:
-    """Layers that each run over the whole output of the one below.
+    """Layers of a cell, each run over the whole output of the one below.
 
-    What `torch.nn.LSTM` does in one call, for any cell:
+    The equivalent of `torch.nn.LSTM`, for any cell:
 
     >>> import jax, jax.numpy as jnp
     >>> from lstm_jax import lstm, recurrent_layers
@@ -48,36 +48,36 @@ def recurrent_layers(
     >>> xs = jnp.ones((5, 4, 3))  # T=5, B=4, F=3
     >>> run = jax.jit(layers.apply)
     >>> ys, carry = run(params, xs, lengths=jnp.array([5, 2, 0, 1]))
-    >>> ys.shape, carry[1][0].c.shape  # the top layer's memory, forward
+    >>> ys.shape, carry[1][0].c.shape  # the top layer's c, forward direction
     ((5, 4, 16), (4, 8))
 
     `layers.apply` takes
 
-    - params: what `layers.init` made.
+    - params: from `layers.init`.
     - xs: inputs, `[T, *B, F]`, or more feature axes for cells that read images.
-    - carry: initial states, a tuple like the one that is returned; None, for all or for
-      a layer, is the cell's own.
-    - key: for dropout and for cells with randomness, one or one for each example, as in
+    - carry: initial states, a tuple like the one that is returned; None, for all layers
+      or one, is the cell's own initial carry.
+    - key: for dropout and for cells with randomness, one key or one per example, as in
       `unroll`; None means evaluation.
-    - any other option of `unroll`, for every layer, but `length` and `reverse`:
+    - any other option of `unroll` except `length` and `reverse`, for every layer:
       `lengths`, `mask`, `resets`, `first_step`, `remat`, `dtype`, …
 
     and returns `Unrolled(ys, carry)`, or `UnrolledWithCarries`: outputs of the top
-    layer, and of each layer its final carry, or the pair of both directions.
+    layer, and the final carry of each layer, or the pair of both directions.
 
     Args:
-      cells: one cell for all layers, or one for each, bottom first.
-      num_layers: L, >= 1; by default as many as there are cells.
-      bidirectional: each layer runs forward and, with params of its own, backward.
-      dropout: probability, in [0, 1), that a number between two layers becomes 0, drawn
-        in each step anew and once for both directions, with a key only.
+      cells: one cell for all layers, or one per layer, bottom first.
+      num_layers: L, >= 1; by default the number of cells.
+      bidirectional: each layer runs forward and, with separate params, backward.
+      dropout: dropout rate between layers, in [0, 1), drawn per step and shared by both
+        directions; applied only with a key.
       merge: of two directions: "concat", 2D features, forward first; or "sum", D.
 
     Returns:
       `Layers(init, apply)`.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError: an argument is out of range.
     """
     cells = _one_a_layer(cells, num_layers)
     if not 0 <= dropout < 1:
@@ -140,7 +140,7 @@ def _one_a_layer(
     if not cells or num_layers not in (None, len(cells)):
         raise ValueError(
             f"recurrent_layers: {len(cells)} cells and num_layers={num_layers!r}; pass "
-            "one cell a layer, or one cell for all layers"
+            "one cell per layer, or one cell for all layers"
         )
     return cells
 
@@ -155,6 +155,6 @@ def _check(cells, params, carry, options) -> None:
     for name in ("length", "reverse"):
         if name in options:
             raise ValueError(
-                f"recurrent_layers: {name} is no option here; use unroll, layer by "
+                f"recurrent_layers: {name} is not supported here; use unroll, layer by "
                 "layer, for runs without input or from the last step"
             )

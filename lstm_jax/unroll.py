@@ -246,7 +246,7 @@ def _engine(name: str, time: int):
         )
     if name != "scan" and not known:
         raise NotImplementedError(
-            f"unroll: engine={name!r} wants to know T, which is {time} here; use "
+            f"unroll: engine={name!r} needs a known T, which is {time} here; use "
             'engine="scan"'
         )
     return ENGINES[name]
@@ -283,7 +283,7 @@ def _chunks(time: int, remat, tbptt_steps) -> list[tuple[int, dict]]:
     if chunks and not isinstance(time, int):
         raise NotImplementedError(
             f"unroll: remat={remat!r}, tbptt_steps={tbptt_steps!r} cut a sequence into "
-            f"chunks, which wants to know T; it is {time} here: pass remat=None or "
+            f"chunks, which needs a known T; it is {time} here: pass remat=None or "
             '"step" and no tbptt_steps'
         )
     root = math.isqrt(max(time - 1, 0)) + 1 if remat == "sqrt" else None

@@ -286,7 +286,7 @@ def test_a_program_of_any_number_of_steps():
     with pytest.raises(NotImplementedError, match=r'T, which is T.*engine="scan"'):
         exported(lambda xs: unroll(CELL, PARAMS, xs, engine="vjp").ys)
     for options in ({"remat": 2}, {"remat": "sqrt"}, {"tbptt_steps": 2}):
-        with pytest.raises(NotImplementedError, match="wants to know T"):
+        with pytest.raises(NotImplementedError, match="needs a known T"):
             exported(lambda xs, o=options: unroll(CELL, PARAMS, xs, **o).ys)
 
 

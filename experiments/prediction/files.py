@@ -42,7 +42,7 @@ def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> byt
         functions["step"] = jaxexport.exported(step, jax.eval_shape(start), frame)
     shape = tuple(spec.image_shape)
     if spec.pictures:
-        described = {"kind": "pictures", "shape": shape}
+        described = {"kind": "images", "shape": shape}
     else:
         described = {
             "kind": "features" if spec.features else "clips",

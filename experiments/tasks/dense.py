@@ -150,7 +150,7 @@ def size_of(seen, path: Path) -> tuple[int, int]:
     """Height and width of the file of a picture; of a clip, of what was seen."""
     from lstm_jax import data
 
-    size = data.picture_size(path) if seen.ndim == 3 else None
+    size = data.image_size(path) if seen.ndim == 3 else None
     return size or seen.shape[-3:-1]
 
 

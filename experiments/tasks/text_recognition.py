@@ -294,7 +294,7 @@ def predict_lines(predictor, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 steps = MODELS[config.model.name].steps(config, lengths)
                 for k, (row, _) in enumerate(part):
                     length = int(lengths[k])
-                    size = data.picture_size(Path(row["path"])) or (high, length)
+                    size = data.image_size(Path(row["path"])) or (high, length)
                     row["size"] = [int(size[1]), int(size[0])]
                     sides = config.model.pad * size[1] / length
                     about_line = outputs[k], int(steps[k]), size[1], sides

@@ -1,4 +1,4 @@
-"""Cells that read what they said."""
+"""Autoregressive cells: their last output is their next input."""
 
 import inspect
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def autoregressive(
         arguments, `lambda y, w: y @ w`, also gets the `consts` of `unroll`, by which
         it may be differentiated; what it closes over must be no traced value.
       sampling: in [0, 1]; an array `()`, such as an argument of the jitted step that
-        builds this cell, changes from call to call without compiling anew.
+        builds this cell, may change between calls without recompilation.
 
     Returns:
       A `Cell` with the params of `cell` and carry `AutoregressiveCarry`.
@@ -142,7 +142,7 @@ def autoregressive(
 
 
 def _reads_consts(feedback: Callable) -> bool:
-    """Whether it wants a second argument."""
+    """Whether it takes a second argument, `consts`."""
     try:
         parameters = inspect.signature(feedback).parameters.values()
     except ValueError:  # some functions written in C

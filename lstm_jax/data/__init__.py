@@ -1,4 +1,4 @@
-"""Images and targets as numpy batches: sets by name, or a person's own."""
+"""Data sets as NumPy arrays and batches: loaded by name, or from your own files."""
 
 from lstm_jax.data.batches import (
     batch_indices,
@@ -22,7 +22,7 @@ from lstm_jax.data.files.clip_reading import (
     read_features,
     stream_frames,
 )
-from lstm_jax.data.files.images import image_paths, picture_size, read_image
+from lstm_jax.data.files.images import image_paths, image_size, read_image
 from lstm_jax.data.files.line_reading import WIDEST, read_line
 from lstm_jax.data.load import load
 from lstm_jax.data.splits import select_fold, split_folds, subset

@@ -1,4 +1,4 @@
-"""Whole batches out of arrays, in an order that follows from (seed, epoch, step)."""
+"""Batches from arrays; their order is a function of (seed, epoch, step)."""
 
 import collections
 import concurrent.futures
@@ -14,27 +14,27 @@ from lstm_jax.data.buckets import bucket_of, bucketed
 from lstm_jax.data.dataset import DataError, Split
 
 _HOWS = ("unit", "symmetric", "inverted", "standard")
-_BLOCK = 1 << 22  # values that statistics are taken of at a time
+_BLOCK = 1 << 22  # array elements per block when statistics are computed
 
 
 def normalization(
     images: np.ndarray, how: str, lengths: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Constants that bring inputs to a range: y = (x - offset) * scale.
+    """Constants that normalize inputs: y = (x - offset) * scale.
 
     Args:
       images: inputs of the training split, [N, ..., C]: uint8 pixels, or float32
-        features, which have no range of their own and want "standard".
-      how: "unit" for [0, 1], "symmetric" for [-1, 1], "inverted" for [0, 1] with white
-        at 0, "standard" for zero mean and unit variance in each channel (a constant
-        channel is only centred).
-      lengths: int [N], the steps of clips [N, T, ..., C] that count; None: all.
+        features, which allow only "standard".
+      how: "unit" maps pixels to [0, 1], "symmetric" to [-1, 1], "inverted" to [0, 1]
+        with white at 0; "standard" gives each channel zero mean and unit variance (a
+        constant channel is only centred).
+      lengths: int [N], valid steps of clips [N, T, ..., C]; None: all are valid.
 
     Returns:
       (offset, scale), float32 [C] each.
 
     Raises:
-      DataError: an unknown `how`, or nothing to take the statistics of.
+      DataError: `how` is unknown, does not fit features, or there are no images.
     """
     channels = images.shape[-1]
     if how not in _HOWS:
@@ -49,8 +49,8 @@ def normalization(
         scale = np.where(variance > 0, 1 / np.sqrt(np.maximum(variance, 1e-12)), 1.0)
     elif not pixels:
         raise DataError(
-            f"normalization: {how} is a range of pixels, but the inputs are features "
-            f"of type {images.dtype}; say standard"
+            f"normalization: {how} is defined for pixels, but the inputs are features "
+            f"of type {images.dtype}; use standard"
         )
     elif how == "unit":
         offset, scale = np.zeros(channels), np.full(channels, 1 / 255)
@@ -62,7 +62,7 @@ def normalization(
 
 
 def _blocks(images: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
-    """Inputs as [M, C], some million values at a time, without padding."""
+    """Valid inputs as blocks [M, C] of about `_BLOCK` elements."""
     block = max(_BLOCK // max(images[0].size, 1), 1)
     for start in range(0, len(images), block):
         part = images[start : start + block]
@@ -73,7 +73,7 @@ def _blocks(images: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarr
 
 
 def _moments(inputs, lengths) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of each channel."""
+    """Mean and variance of each channel, float64 [C] each."""
     sums = [(len(p), p.sum(0, np.float64)) for p in _blocks(inputs, lengths)]
     count = sum(n for n, _ in sums)
     mean = sum(total for _, total in sums) / count
@@ -82,7 +82,7 @@ def _moments(inputs, lengths) -> tuple[np.ndarray, np.ndarray]:
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
-    """Full batches in one permutation of n examples: floor(n / batch_size).
+    """Full batches in one epoch of n examples: floor(n / batch_size).
 
     Raises:
       DataError: the batch size is not positive, or larger than n.
@@ -97,18 +97,19 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarray:
-    """Which examples step `step` trains on.
+    """Indices of the examples in the batch of training step `step`.
 
-    Each epoch is a fresh permutation, drawn from (seed, epoch); its remainder of less
-    than a batch is left out.
+    Each epoch is a new permutation, drawn from (seed, epoch); the last, incomplete
+    batch is dropped.
 
     Args:
-      n: examples in the split.
+      n: number of examples in the split.
       batch_size: B, in 1..n.
       seed: at least 0.
       step: at least 0, counted over the whole run.
 
     Returns:
+      int64 [B], indices in 0..n-1.
       int64 [B].
 
     Raises:
@@ -128,14 +129,14 @@ def train_rows(
     step: int,
     share: tuple[int, int] = (0, 1),
 ) -> dict:
-    """Which examples one training step takes; see `batch_indices`.
+    """Row indices and mask of one training step; see `batch_indices`.
 
     Args:
-      n, batch_size, seed, step: as there; the batch is that of all processes.
-      share: (process, processes): which part of the batch to give.
+      n, batch_size, seed, step: as in `batch_indices`; B is the global batch size.
+      share: (process index, number of processes); selects this process's part.
 
     Returns:
-      rows int32 [B / processes], mask float32 of ones, alike.
+      dict: "rows", int32 [B / processes]; "mask", float32 ones of the same shape.
     """
     rows = batch_indices(n, batch_size, seed=seed, step=step)
     rows = _part(rows, share).astype(np.int32)
@@ -153,11 +154,11 @@ def train_batch(
     """The batch of one training step; arguments as in `train_rows`.
 
     Returns:
-      inputs and targets [B, ...] as in `Split`, mask float32 [B] of ones; and lengths
-      int32 [B] where the split has them.
+      dict: "inputs" and "targets" [B, ...] as in `Split`; "mask", float32 ones [B];
+      "lengths", int32 [B], if the split has them.
     """
     batch = train_rows(len(split.inputs), batch_size, seed=seed, step=step, share=share)
-    return taken(split, batch.pop("rows")) | batch
+    return gather(split, batch.pop("rows")) | batch
 
 
 def line_batches(
@@ -168,40 +169,40 @@ def line_batches(
     widths: Sequence[int],
     share: tuple[int, int] = (0, 1),
 ) -> Callable[[int], dict]:
-    """The batches of training steps on lines of text, each of one width.
+    """Training batches of text lines, each padded to one of a few widths.
 
     Args:
-      split: of lines, with lengths.
+      split: text lines, with lengths.
       batch_size, seed, share: as in `train_rows`.
-      widths: as `bucket_widths` gives them; a batch of each is a shape of its own.
+      widths: from `bucket_widths`, pixels; each gives batches of a different shape.
 
     Returns:
-      step -> what `train_batch` gives, cut to the width.
+      step -> dict as from `train_batch`, with inputs cropped to the bucket's width.
 
     Raises:
-      DataError: a batch size that does not fit.
+      DataError: the batch size is not positive, or larger than the split.
     """
-    steps_per_epoch(len(split.inputs), batch_size)  # refuses
+    steps_per_epoch(len(split.inputs), batch_size)  # checks the batch size
     at = bucketed(split.lengths, widths, batch_size, seed)
 
     def batch(step: int) -> dict:
         rows, width = at(step)
         rows = _part(rows, share)
-        return taken(split, rows, width) | dict(mask=np.ones(len(rows), np.float32))
+        return gather(split, rows, width) | dict(mask=np.ones(len(rows), np.float32))
 
     return batch
 
 
 def pad_to_widest(batch: dict, widths: Sequence[int]) -> dict:
-    """A batch of `line_batches` in one shape for all widths.
+    """Pads a batch of `line_batches` to the widest bucket: one shape for all widths.
 
     Args:
-      batch: inputs uint8 [B, H, W, C], W among the widths.
-      widths: ascending.
+      batch: "inputs" uint8 [B, H, W, C], W one of the widths.
+      widths: ascending, pixels.
 
     Returns:
-      The batch with white to the right of its inputs, up to the last width, and
-      "bucket", int32 []: which of the widths it has.
+      The batch with inputs padded with white on the right to `widths[-1]`, and
+      "bucket", int32 []: the index of its width.
     """
     inputs = batch["inputs"]
     more = widths[-1] - inputs.shape[2]
@@ -219,18 +220,18 @@ def eval_batches(
     share: tuple[int, int] = (0, 1),
     widths: Sequence[int] = (),
 ) -> Iterator[dict]:
-    """Every example exactly once; the last batch is padded with mask 0.
+    """Batches that hold every example exactly once; padding has mask 0.
 
     Args:
       split: may be smaller than the batch.
-      batch_size: B of all processes, at least 1.
+      batch_size: B, over all processes, at least 1.
       share: as in `train_rows`.
-      widths: of lines of text, as `bucket_widths` gives them: bucket by bucket, with
-        padding at the end of each. (): all in their order.
+      widths: of text lines, from `bucket_widths`: batches go bucket by bucket, and
+        the last batch of each bucket is padded. (): the order of the split.
 
     Returns:
-      Batches as `train_batch` gives them; padding repeats an example. `in_order` brings
-      what is made of them back into the order of the split.
+      Iterator of dicts as from `train_batch`; padding repeats an example. `in_order`
+      restores the order of the split.
 
     Raises:
       DataError: the batch size is not positive.
@@ -242,11 +243,11 @@ def eval_batches(
 def _eval_batches(split: Split, batch_size: int, share, widths) -> Iterator[dict]:
     for rows, mask, width in _eval_rows(split, batch_size, widths):
         mask = _part(mask, share)
-        yield taken(split, _part(rows, share), width) | dict(mask=mask)
+        yield gather(split, _part(rows, share), width) | dict(mask=mask)
 
 
 def _eval_rows(split: Split, batch_size: int, widths: Sequence[int]):
-    """Rows [B], their mask, and a width or None."""
+    """Yields row indices [B], their mask [B], and the width or None."""
     parts = [(np.arange(len(split.inputs)), None)]
     if widths:
         bucket = bucket_of(split.lengths, widths)
@@ -265,15 +266,15 @@ def in_order(
     outputs: Sequence[np.ndarray],
     widths: Sequence[int] = (),
 ) -> np.ndarray:
-    """What was made of `eval_batches`, example by example in the split's order.
+    """Concatenates the outputs for `eval_batches`, in the order of the split.
 
     Args:
-      split, batch_size, widths: as there.
-      outputs: [B, ...] of each batch; of lines [B, T, ...], where T goes by the bucket:
-        zeros follow.
+      split, batch_size, widths: as passed to `eval_batches`.
+      outputs: [B, ...] for each batch; of text lines [B, T, ...], where T depends on
+        the bucket (shorter outputs are padded with 0).
 
     Returns:
-      [N, ...].
+      [N, ...], without the padding examples.
     """
     if not widths:
         return np.concatenate(outputs)[: len(split.inputs)]
@@ -287,8 +288,8 @@ def in_order(
     return ordered
 
 
-def taken(split: Split, rows: np.ndarray, width: int | None = None) -> dict:
-    """Examples of a split by name; of lines so many columns, more are white."""
+def gather(split: Split, rows: np.ndarray, width: int | None = None) -> dict:
+    """Examples of a split as a dict; text lines are cropped or padded to `width`."""
     if width is not None:
         inputs, lengths = split.inputs[:, :, :width], split.lengths
         split = split._replace(inputs=inputs, lengths=np.minimum(lengths, width))
@@ -303,16 +304,16 @@ def taken(split: Split, rows: np.ndarray, width: int | None = None) -> dict:
 def prefetch(
     make: Callable[[Any], Any], items: Iterable, *, threads: int = 2, ahead: int = 2
 ) -> Iterator:
-    """`map(make, items)`, of which threads make some ahead.
+    """`map(make, items)`, computed ahead of time by threads.
 
     Args:
-      make: reads one batch; it is called from threads.
-      items: what to make.
-      threads: how many work at once, at least 1.
-      ahead: how many are in work or wait to be taken, at least 1.
+      make: builds one batch; called from worker threads.
+      items: the arguments of `make`.
+      threads: number of worker threads, at least 1.
+      ahead: number of batches that are being built or waiting, at least 1.
 
     Returns:
-      make(item) for each item, in order.
+      Iterator of make(item) for each item, in order.
     """
     items = iter(items)
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
@@ -328,7 +329,7 @@ def prefetch(
 
 
 def _part(rows: np.ndarray, share: tuple[int, int]) -> np.ndarray:
-    """The rows of one of several processes, which follow each other."""
+    """The contiguous part of the rows that belongs to one process."""
     at, parts = share
     size = len(rows) // parts
     return rows[at * size : (at + 1) * size]

@@ -1,4 +1,4 @@
-"""Lines of text of unequal widths, in batches of a few: each is a compiled program."""
+"""Buckets for text lines of different widths: one compiled shape per bucket."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -7,18 +7,18 @@ import numpy as np
 
 from lstm_jax.data.dataset import DataError
 
-MULTIPLE = 8  # of columns
+MULTIPLE = 8  # bucket widths are multiples of this many columns
 
 
 def bucket_widths(lengths: np.ndarray, count: int) -> tuple[int, ...]:
-    """Widths to pad lines to, so that the least is padded in all.
+    """Bucket widths that minimize the total padding.
 
     Args:
       lengths: int [N], columns of each line, N >= 1.
-      count: of widths, at most; 1 or more.
+      count: maximum number of widths, at least 1.
 
     Returns:
-      Ascending multiples of 8, of which the last holds the longest line.
+      Ascending multiples of 8; the last is at least the longest line.
 
     Raises:
       DataError: count is not positive.
@@ -28,11 +28,11 @@ def bucket_widths(lengths: np.ndarray, count: int) -> tuple[int, ...]:
     rounded = -(-np.maximum(lengths, 1) // MULTIPLE) * MULTIPLE
     widths, numbers = np.unique(rounded, return_counts=True)
     before = np.concatenate([[0], np.cumsum(numbers)])  # lines narrower than a width
-    # Of a bucket that holds what is wider than width i, up to width j: its columns.
+    # Columns of a bucket of width j that holds all lines wider than width i.
     wider = widths * (before[1:] - before[1:, None]).astype(np.float64)  # [i, j]
     wider[np.tril_indices(len(widths))] = np.inf
     cost = widths * before[1:].astype(np.float64)  # of all lines up to width j
-    cuts = []  # of one bucket more each: where the one that ends at j begins
+    cuts = []  # per additional bucket: where the bucket that ends at j begins
     for _ in range(min(count, len(widths)) - 1):
         options = cost[:, None] + wider
         cuts.append(options.argmin(0))
@@ -45,25 +45,25 @@ def bucket_widths(lengths: np.ndarray, count: int) -> tuple[int, ...]:
 
 
 def bucket_of(lengths: np.ndarray, widths: Sequence[int]) -> np.ndarray:
-    """The narrowest bucket that holds each line, int [N]; the last if none does."""
+    """Index of the narrowest bucket that fits each line, int [N]; else the last."""
     return np.minimum(np.searchsorted(widths, lengths), len(widths) - 1)
 
 
 def bucketed(
     lengths: np.ndarray, widths: Sequence[int], batch_size: int, seed: int
 ) -> Callable[[int], tuple[np.ndarray, int]]:
-    """Which lines each step trains on, all of about one width.
+    """Batches of lines of similar width for each training step.
 
-    In each epoch the lines of a bucket are dealt out to batches at random; those left
-    over go into the next wider one. What is left over in the last, less than a batch,
-    is left out. The order of the batches is random, too, but in the first epoch narrow
-    ones come first: there is less to align, and steps are quick.
+    In each epoch the lines of a bucket are shuffled into batches; an incomplete batch
+    moves to the next wider bucket, and is dropped in the widest one. Batches come in
+    random order, except in the first epoch, which goes from narrow to wide: short
+    lines are easier to align and make faster steps.
 
     Args:
       lengths: int [N], columns of each line.
-      widths: as `bucket_widths` gives them.
+      widths: from `bucket_widths`.
       batch_size: B, in 1..N.
-      seed: of all draws.
+      seed: random seed.
 
     Returns:
       step -> (rows int64 [B], width); a pure function of the step.

@@ -1,4 +1,4 @@
-"""What a data set is, and what its readers share."""
+"""The types `Dataset` and `Split`, and checks that all loaders share."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,41 +7,41 @@ import numpy as np
 
 SPLITS = ("train", "validation", "test")
 SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation"}
-LARGEST = 8 << 30  # bytes of decoded images
-SCENE_SIZE = 64  # pixels a side, where images with masks or boxes differ in size
+LARGEST = 8 << 30  # maximum size of the decoded images, bytes
+SCENE_SIZE = 64  # default side, pixels, for images with masks or boxes of mixed sizes
 
 
 class DataError(ValueError):
-    """A person's mistake, or a file that is missing or broken; complete as it reads."""
+    """A user error, or a missing or broken file; the message is complete."""
 
 
-def check_size(source: object, size: int, what: str, most: int, remedy: str) -> None:
-    """Refuses more bytes of `what` than are held decoded."""
-    if size > most:
+def check_size(source: object, size: int, what: str, limit: int, remedy: str) -> None:
+    """Raises DataError if `size` bytes of `what` exceed `limit` bytes."""
+    if size > limit:
         raise DataError(
-            f"{source}: {size / 2**30:.0f} GiB of {what}, over the {most >> 30} GiB "
-            f"that are held decoded; {remedy}"
+            f"{source}: {size / 2**30:.0f} GiB of {what}, over the limit of "
+            f"{limit >> 30} GiB for decoded data; {remedy}"
         )
 
 
-def sides(
-    known: tuple | None, size: int | None, fallback: int, told: str, notes: list[str]
+def common_size(
+    known: tuple | None, size: int | None, fallback: int, what: str, notes: list[str]
 ) -> tuple[int, int]:
-    """(H, W) that all are resized to.
+    """The (H, W), in pixels, to which all images are resized.
 
     Args:
-      known: the one (H, W) that all have; None, or of None, where they differ.
-      size: side of a square that a person wants.
-      fallback: side of a square where nothing else is given.
-      told: what has several sizes, for the notes.
-      notes: gets a line where the fallback is taken.
+      known: (H, W) if all images have the same size; None, or (None, None), if not.
+      size: side of the square that the user asked for, pixels; None: not given.
+      fallback: side of the square if sizes differ and `size` is None, pixels.
+      what: describes what differs in size, for the note.
+      notes: a line is appended if the fallback is used.
     """
     if size:
         return size, size
     if known and None not in known:
         return known
     notes.append(
-        f"{told}: all resized to {fallback}x{fallback} (--data.size=N for another)"
+        f"{what}: all resized to {fallback}x{fallback} (--data.size=N for another)"
     )
     return fallback, fallback
 
@@ -50,18 +50,21 @@ class Split(NamedTuple):
     """Examples of one split.
 
     Attributes:
-      inputs: uint8 [N, H, W, C], 0..255; of clips uint8 [N, T, H, W, C]; of features
+      inputs: images uint8 [N, H, W, C], 0..255; clips uint8 [N, T, H, W, C]; features
         float32 [N, T, F].
-      targets: int32 [N], a class index, -1 where a clip of "test" has no label, or no
-        clip has; or float32 [N, K], values to regress; or float32 [N, K] per clip or
-        [N, T, K] per step, labels of 0 and 1 with NaN where one is not known. Masks
-        are uint8 [N, H, W], of clips [N, T, H, W], a class index or 255, which counts
-        for nothing. Boxes are float32 [N, M, 7], of clips [N, T, M, 7]: corners x0,
-        y0, x1, y1 in pixels, x1 and y1 exclusive; the class, -1 where a row is empty;
-        1 for a crowd, which is not to be found one by one; the share that is hidden.
-        Texts are int32 [N, L], 1 + the index of each character, zeros follow.
-      lengths: int32 [N], valid steps of each clip in 1..T, zeros follow; or columns of
-        each line of text in 1..W, white follows; None: all.
+      targets: depends on `Dataset.target_type` and the labels.
+        Classes: int32 [N], class indices; -1 marks a clip without a label, allowed in
+        "test" or if no clip has one.
+        Regression: float32 [N, K].
+        Multi-label: float32, 0 or 1, [N, K] per clip or [N, T, K] per step; NaN marks
+        an unknown label.
+        Masks: uint8 [N, H, W], of clips [N, T, H, W], class indices; 255 is ignored.
+        Boxes: float32 [N, M, 7], of clips [N, T, M, 7]: corners x0, y0, x1, y1 in
+        pixels (x1, y1 exclusive); class index, -1 for an empty row; 1 for a crowd
+        region, which need not be detected; the occluded fraction, 0 to 1.
+        Text: int32 [N, L], 1 + character index, padded with 0.
+      lengths: int32 [N], valid steps of each clip in 1..T (the rest is 0), or valid
+        columns of each text line in 1..W (the rest is white, 255); None: all valid.
     """
 
     inputs: np.ndarray
@@ -73,19 +76,19 @@ class Dataset(NamedTuple):
     """A whole data set in memory.
 
     Attributes:
-      name: what it was loaded as.
+      name: the name, folder or file that it was loaded from.
       splits: exactly "train", "validation" and "test".
-      classes: class names in the order of their indices, or names of the K labels;
-        () means regression.
-      notes: lines to show to the person, such as files that were skipped.
-      names: by split, the path of each example as the person wrote it, or from the
-        folder on; the windows of one clip follow each other under one name. None: a
-        set by name.
-      groups: by split, the group of each example, such as a patient; the windows of
-        one clip are in one. None: all apart.
-      target_type: what the targets are, "labels" (or numbers), "masks", "boxes" or
-        "text"; of a text, `classes` are its characters.
-      more: further splits to test on, by name, such as "unseen_fonts"; None: none.
+      classes: class names in index order, or the names of the K labels; () for
+        regression.
+      notes: lines to show to the user, such as skipped files.
+      names: by split, the path of each example, as written in a table or relative to
+        the folder; windows of one clip are adjacent and share a name. None: a data
+        set loaded by name.
+      groups: by split, the group of each example, such as a patient; windows of one
+        clip share a group. None: each example is its own group.
+      target_type: "labels" (classes, numbers or multi-label), "masks", "boxes" or
+        "text"; for "text", `classes` holds the characters.
+      more: additional test splits by name, such as "unseen_fonts"; None: none.
     """
 
     name: str
@@ -99,5 +102,5 @@ class Dataset(NamedTuple):
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of one example: (H, W, C), or (T, H, W, C), or (T, F) of features."""
+        """Shape of one example: (H, W, C); clips (T, H, W, C); features (T, F)."""
         return self.splits["train"].inputs.shape[1:]

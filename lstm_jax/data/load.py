@@ -1,4 +1,4 @@
-"""One door to every data set: `load`."""
+"""`load`: any data set, by name or from files."""
 
 import difflib
 import os
@@ -14,7 +14,7 @@ from lstm_jax.data.files.clip_files import SAMPLINGS
 from lstm_jax.data.files.clip_lists import is_clip_dataset
 from lstm_jax.data.files.clips import load_clips
 from lstm_jax.data.files.coco import find_coco, load_coco
-from lstm_jax.data.files.folders import load_pictures
+from lstm_jax.data.files.folders import load_images
 from lstm_jax.data.files.lines import is_line_dataset, load_lines
 from lstm_jax.data.files.masks import is_mask_dataset, load_masks
 from lstm_jax.data.tfds.builders import load_named
@@ -35,47 +35,49 @@ def load(
     target_type: str = "labels",
     alphabet: Sequence[str] | None = None,
 ) -> Dataset:
-    """Load a data set by name, or a person's own folder or CSV of pictures or clips.
+    """Load a data set by name, or from your own folder, table or annotations.
 
     A clip is a video, an animated GIF or a folder of frames in natural order; in a CSV
-    also an .npy of features [steps, F]. In place of `label` a CSV of clips may have
-    columns of 0 and 1 (empty: not known), one for each label; with a column `step` a
-    row is one step of a clip, 0 the first.
+    it may also be an .npy file of features [steps, F]. Instead of `label`, a CSV of
+    clips may have one column of 0 and 1 per label (empty: unknown); with a column
+    `step`, each row labels one step of a clip, counted from 0.
 
-    Pictures to find things in are a folder of images/ and masks/, as `load_masks` has
-    it, or a COCO file beside its pictures, as `load_coco` has it. Lines of text are
-    NAME.png beside NAME.gt.txt, a CSV path,text, or pages with ALTO or PAGE XML, as
-    `load_lines` has it.
+    Data for segmentation is a folder with images/ and masks/ (see `load_masks`); for
+    detection, a COCO file and its images (see `load_coco`); for text recognition,
+    NAME.png and NAME.gt.txt, a CSV path,text, or page images with ALTO or PAGE XML
+    (see `load_lines`).
 
     Args:
-      source: a tfds name such as "digits", "fashion_mnist" or "emnist/balanced"; or a
-        folder CLASS/picture or CLASS/clip, or of splits train/CLASS/picture; or a CSV
-        with the columns `path,label[,group][,split]`; or, for masks or boxes, a folder
-        or a COCO .json. A name wins over a folder called the same: say "./mnist" for
-        the folder.
-      data_dir: where decoded arrays are kept; else $LSTM_JAX_DATA, else
+      source: a name such as "digits", "fashion_mnist" or "emnist/balanced"; a folder
+        CLASS/image or CLASS/clip, or train/CLASS/image and so on; a CSV with the
+        columns `path,label[,group][,split]`; or, for masks, boxes or text, what is
+        listed above. A known name wins over a folder of the same name: write
+        "./mnist" for the folder.
+      data_dir: cache folder for decoded arrays; None: $LSTM_JAX_DATA, or
         ~/.cache/lstm_jax.
-      manual_dir: folder of a data set's files that were fetched by hand.
-      size: square side to resize to, pixels; of lines of text, their height. None
-        keeps a common size.
-      frames: of a person's own clips and stock ones: T, at least 1; a shorter clip is
-        padded with zeros. None: 16, of features as many as the longest file has.
-      sampling: of the same clips: "uniform" takes T frames evenly from the whole
-        clip, "start" the first T, "windows" cuts it into examples of T frames, which
-        stay in one split.
-      validation: share carved out of train, in (0, 1), where nothing else is given.
-      seed: of that draw, at least 0.
-      target_type: which targets are to be given, "labels", "masks", "boxes" or "text";
-        our own sets give what they have.
-      alphabet: of a person's own lines of text: characters by index, where a network
-        has them already; lines with others are skipped. None: all that occur.
+      manual_dir: folder with manually downloaded files of a named data set.
+      size: side of the square to resize images to, pixels; height of text lines.
+        None keeps the size if all images have the same.
+      frames: T, steps per clip, at least 1; shorter clips are padded with zeros.
+        None: 16, or for features the length of the longest file.
+      sampling: "uniform" takes T frames evenly spaced over the clip, "start" the
+        first T, "windows" cuts the clip into examples of T frames, all in the same
+        split.
+      validation: fraction of the training examples used for validation, in (0, 1),
+        if the data set defines no validation split.
+      seed: random seed of that split, at least 0.
+      target_type: "labels", "masks", "boxes" or "text"; for our own data sets the
+        name decides.
+      alphabet: characters in index order, for your own text lines, if a trained
+        network defines them; lines with other characters are skipped. None: all
+        characters that occur.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
       "validation" and "test".
 
     Raises:
-      DataError: whatever keeps it from loading, and what to do.
+      DataError: the data set cannot be loaded; the message names a remedy.
     """
     if not 0 < validation < 1:
         raise DataError(f"validation is a share between 0 and 1; got {validation}")
@@ -99,7 +101,7 @@ def load(
     if target_type not in TARGET_TYPES:
         known = ", ".join(TARGET_TYPES)
         raise DataError(f"target_type is {known}; got {target_type!r}")
-    path = _own_pictures(source, text)
+    path = _local_path(source, text)
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
         if path is not None:
@@ -113,12 +115,12 @@ def load(
             options |= dict(frames=frames, sampling=sampling)
             dataset = load_clips(path, root, **options)
         elif path is not None:
-            dataset = load_pictures(path, root, **options)
+            dataset = load_images(path, root, **options)
         else:
             options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
             options |= dict(target_type=target_type)
             dataset = load_named(text, root, **options)
-        if notes:  # the temporary folder goes away: keep nothing mapped from it
+        if notes:  # the cache is a temporary folder: copy what is mapped from it
             dataset = dataset._replace(
                 splits=_in_memory(dataset.splits),
                 notes=(*notes, *dataset.notes),
@@ -134,8 +136,8 @@ def _in_memory(splits: Mapping[str, Split]) -> dict[str, Split]:
     }
 
 
-def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
-    """The path that a source means, None where it is a name."""
+def _local_path(source: str | os.PathLike, text: str) -> Path | None:
+    """The path if `source` is one; None if it is the name of a data set."""
     path = Path(text).expanduser()
     named = text.partition("/")[0].lower().replace("-", "_") in (*OWN, *STOCK)
     plainly = (
@@ -152,7 +154,7 @@ def _own_pictures(source: str | os.PathLike, text: str) -> Path | None:
 
 
 def _check_target_type(path: Path, target_type: str) -> None:
-    """Refuses masks, boxes or texts where something else is asked for."""
+    """Raises DataError if `path` holds targets of another type."""
     found = {}
     if is_line_dataset(path):
         what = "lines of text (NAME.gt.txt, a column text, or ALTO or PAGE XML)"
@@ -164,6 +166,6 @@ def _check_target_type(path: Path, target_type: str) -> None:
     if found and target_type not in found:
         what, preset = next(iter(found.values()))
         raise DataError(
-            f"{path}: holds {what}; train it by the preset {preset}: experiments.train "
+            f"{path}: holds {what}; use the preset {preset}: experiments.train "
             f"{preset} --data={path}"
         )

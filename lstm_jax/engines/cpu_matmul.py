@@ -1,9 +1,9 @@
-"""Matrix products in the form that a CPU runs fastest, in functions seen as jaxprs.
+"""Rewrites matrix products in a function's jaxpr to the form that is fastest on CPU.
 
-XLA's CPU backend packs the second matrix of a product anew in every call. Where it is a
-large matrix of weights that meets few rows, that costs more than the product; with the
-weights first, only the rows are packed. Two matrices contracted over their rows, as
-weights get their gradients, are packed from columns, which is slow as well.
+XLA's CPU backend packs the second matrix of a product again in every call. If that is a
+large weight matrix multiplied by few rows, packing costs more than the product; with the
+weights first, only the rows are packed. Products contracted over rows, as in weight
+gradients, are packed from columns, which is slow as well.
 """
 
 from collections.abc import Callable
@@ -75,7 +75,7 @@ def _product(a, b, **how):
 
 
 def _copied(x):
-    """Keeps XLA from folding a transpose into a product: memory is laid out anew."""
+    """Keeps XLA from folding a transpose into a product: the data is copied."""
     return lax.optimization_barrier(x)
 
 

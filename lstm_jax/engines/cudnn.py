@@ -170,7 +170,7 @@ def _check_run(cell, params, inputs, carry, time, unroll, remat, every_carry) ->
     if every_carry:
         _refuse("returns the last carry only, but return_carries=True wants all")
     if remat:
-        _refuse('has no steps to make anew for remat="step"', "pass remat=K, or None")
+        _refuse('has no steps to recompute for remat="step"', "pass remat=K, or None")
     if unroll != 1:
         _refuse(f"has no loop for unroll={unroll}", "leave it out")
     named = {"params": params, "xs": inputs.xs, "carry": carry}

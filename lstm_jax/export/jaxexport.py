@@ -26,7 +26,7 @@ FORMAT = 1
 TABLE = "about.json"
 FUNCTIONS = "answer.bin", "start.bin", "step.bin"
 _LONGEST = 4 * 2**20  # bytes of the table
-_LARGEST = 2**30  # numbers of one picture or clip
+_LARGEST = 2**30  # numbers of one image or clip
 _CALLS = {"shape_assertion"}  # custom calls of a program with sizes left open
 
 
@@ -34,8 +34,8 @@ class ExportedFile(NamedTuple):
     """What a file holds.
 
     Attributes:
-      about: "task", "classes", "inputs" (a dict: "kind" of pictures, clips or
-        features; "shape" of a picture, frame or step; "frames", "sampling" of clips),
+      about: "task", "classes", "inputs" (a dict: "kind" of images, clips or
+        features; "shape" of an image, frame or step; "frames", "sampling" of clips),
         "platforms", "jax" and "lstm_jax", the versions it was written by.
       functions: by name: "answer" `(inputs [B, ...], lengths [B] of clips)`, and with
         `--streaming` "start" `()` and "step" `(state, frame)`.
@@ -172,9 +172,9 @@ def _known_table(about: Any) -> bool:
             about["format"] == FORMAT
             and isinstance(about["task"], str)
             and all(isinstance(name, str) for name in classes)
-            and inputs["kind"] in ("pictures", "clips", "features")
+            and inputs["kind"] in ("images", "clips", "features")
             and len(inputs["shape"]) == (1 if inputs["kind"] == "features" else 3)
-            and ("frames" in inputs) == (inputs["kind"] != "pictures")
+            and ("frames" in inputs) == (inputs["kind"] != "images")
             and all(type(n) is int and 0 < n for n in sizes)
             and math.prod(sizes) <= _LARGEST
         )
@@ -200,7 +200,7 @@ def _function(path: Path, name: str, program: bytes, about: dict[str, Any]):
         others = sorted(set(called) - _CALLS) or ["something without a name"]
         raise bad_file(path, f"its {name} would call {others[0]}, and was not run")
     if name == "answer.bin":
-        clips = about["inputs"]["kind"] != "pictures"
+        clips = about["inputs"]["kind"] != "images"
         whole = tuple(about["inputs"]["shape"])
         fits = shapes and shapes[0][1 + clips :] == whole and len(shapes) <= 1 + clips
         if not fits:

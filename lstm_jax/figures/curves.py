@@ -1,4 +1,4 @@
-"""The curves of a run, or of several."""
+"""Training curves of one run or several."""
 
 import math
 from numbers import Real
@@ -15,23 +15,23 @@ from lstm_jax.figures.style import (
     tidy,
 )
 
-# columns of a history that say where or how fast, not how well, beside those of parts
-# of the network, whose names have a slash
+# Columns of a history that are not metrics of quality; also excluded are those of parts
+# of the network, whose names contain a slash.
 _NOT_METRICS = ("step", "split", "learning_rate", "gradient_norm", "images_per_second")
 
 
 def curves(history: list[dict]):
-    """Training against validation, over the steps of a run.
+    """Training and validation metrics over the steps of a run.
 
     Args:
       history: rows {"step", "split": "train" | "validation", "loss", ...}; a row may
-        hold "accuracy" or "mae" and other metrics, and "learning_rate" and
-        "gradient_norm". None and NaN are left out.
+        contain "accuracy", "mae" and other metrics, "learning_rate" and
+        "gradient_norm". None and NaN are skipped.
 
     Returns:
-      A Figure: the loss and up to two other metrics, and below them, smaller, the
-      learning rate and the gradient norm. The best validation step (highest accuracy,
-      else lowest mse, mae or loss; the earlier one of equals) has a star.
+      A Figure: the loss and up to two other metrics, and in smaller panels below the
+      learning rate and the gradient norm. A star marks the best validation step
+      (highest accuracy, else lowest mse, mae or loss; the first of equals).
     """
     metrics = [
         name
@@ -76,16 +76,16 @@ def curves(history: list[dict]):
 
 
 def overlay(histories: dict[str, list[dict]], metrics: tuple[str, ...]):
-    """Validation of several runs against steps, a panel for each metric.
+    """Validation metrics of several runs, one panel per metric.
 
     Args:
-      histories: rows as `curves` takes them, by the name of the run.
+      histories: rows as in `curves`, by the name of the run.
       metrics: names of columns, such as ("accuracy", "loss").
 
     Returns:
-      A Figure; a run without a value of a metric is left out of its panel.
+      A Figure; runs without a metric are omitted from its panel.
     """
-    width = 8 + max(min(len(name), 60) for name in histories)  # letters of a name
+    width = 8 + max(min(len(name), 60) for name in histories)  # characters of a name
     columns = max(1, 45 * len(metrics) // width)
     rows = -(-len(histories) // columns)
     fig = figure(1.0 + 4.9 * len(metrics), 4.4 + 0.22 * rows)
@@ -175,7 +175,7 @@ def _metric_panel(ax, history, name, best):
 
 
 def _columns(history):
-    """Names of the numeric columns, in the order in which they appear."""
+    """Names of the numeric columns, in order of appearance."""
     names = {}
     for row in history:
         names.update({name: None for name, value in row.items() if _is_number(value)})
@@ -188,7 +188,7 @@ def _is_number(value):
 
 
 def _series(history, name, split):
-    """Steps and values of one column, where it holds a number."""
+    """Steps and values of one column, where it is a number."""
     pairs = [
         (row["step"], row[name])
         for row in history
@@ -210,11 +210,11 @@ def _best(history):
 
 
 def _smooth(values):
-    """A mean over the tenth of the run around each point, so that nothing lags."""
+    """Centred moving average over a tenth of the run, without lag."""
     half = len(values) // 20
     smoothed = []
     for k in range(len(values)):
-        reach = min(half, k, len(values) - 1 - k)  # even on both sides, at the ends too
+        reach = min(half, k, len(values) - 1 - k)  # symmetric, even at the ends
         window = values[k - reach : k + reach + 1]
         smoothed.append(sum(window) / len(window))
     return smoothed

@@ -1,4 +1,4 @@
-"""The writer of animated GIFs."""
+"""Encoding of animated GIFs."""
 
 import io
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ import numpy as np
 
 
 def encode_gif(frames: Sequence[Any], ms: int | Sequence[int] = 200) -> bytes:
-    """Frames as an animated GIF, in a loop.
+    """Encodes frames as a looping animated GIF.
 
     Args:
-      frames: uint8 [H, W, 3] each, of which the writer chooses 255 colours; or
-        Pillow's images with a palette, which it keeps.
-      ms: milliseconds of each frame, or of all, multiples of 10.
+      frames: uint8 [H, W, 3] each, quantized to 255 colours; or Pillow images with a
+        palette, which is kept.
+      ms: milliseconds of each frame, or of all; multiples of 10.
     """
     from PIL import Image
 

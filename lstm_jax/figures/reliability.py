@@ -6,7 +6,7 @@ from lstm_jax.figures.style import BLUE, INK, LINE, ORANGE, figure, tidy
 
 
 def reliability_figure(found):
-    """The share of right answers in each bin of confidence, and how full it is.
+    """Accuracy in each bin of confidence, and the number of examples in it.
 
     Args:
       found: what `metrics.reliability` returns.

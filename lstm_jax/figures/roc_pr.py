@@ -1,4 +1,4 @@
-"""ROC curves, and precision against recall."""
+"""ROC and precision-recall curves."""
 
 import numpy as np
 
@@ -13,18 +13,18 @@ from lstm_jax.figures.style import (
     tidy,
 )
 
-GREY = "#c3cad1"  # curves without a name
+GREY = "#c3cad1"  # curves without a label
 
 
 def roc_figure(pairs, names):
-    """ROC of each class or label against the rest, and their mean.
+    """ROC curve of each class (one against the rest) or label, and their mean.
 
     Args:
-      pairs: (scores [n], truths [n]) of each class against the rest, or each label.
-      names: of them.
+      pairs: (scores [n], truths [n]) of each class or label.
+      names: of the classes or labels.
 
     Returns:
-      A Figure; at most ten curves, those of the lowest AUC, are named.
+      A Figure; at most ten curves, those of the lowest AUC, are labelled.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -52,14 +52,14 @@ def roc_figure(pairs, names):
 
 
 def precision_recall_figure(pairs, names):
-    """Precision against recall, and average precision.
+    """Precision-recall curve and average precision of each class or label.
 
     Args:
-      pairs: (scores [n], truths [n]) of each class against the rest, or each label.
-      names: of them.
+      pairs: (scores [n], truths [n]) of each class or label.
+      names: of the classes or labels.
 
     Returns:
-      A Figure; at most ten curves, those of the lowest average precision, are named.
+      A Figure; at most ten curves, those of the lowest average precision, are labelled.
     """
     from sklearn.metrics import precision_recall_curve
 
@@ -87,13 +87,13 @@ def _empty(title, x, y):
 
 
 def _without_curves(fig):
-    words = "only one answer in the targets:\nno curve"
+    words = "only one class in the targets:\nno curve"
     fig.axes[0].text(0.5, 0.55, words, ha="center")
     return fig
 
 
 def _with_corner(ax, areas, place, xlim):
-    """The axes, and where everything happens in the corner, that corner enlarged."""
+    """The axes; if all curves pass close to the corner, also an enlarged corner."""
     if np.mean(list(areas.values())) <= 0.9:
         return [ax]
     corner = ax.inset_axes(place)
@@ -108,7 +108,7 @@ def _with_corner(ax, areas, place, xlim):
 
 
 def _draw(axes, curves, areas, names, **options) -> list[int]:
-    """Which curves have a colour and a name: all, or of many the lowest areas."""
+    """Draws the curves; returns which are coloured and labelled, the lowest if many."""
     named = sorted(areas)
     if len(named) > len(COLORS):
         named = sorted(areas, key=areas.get)[: len(COLORS)]
@@ -137,7 +137,7 @@ def _legend(ax, title, areas, named, note=""):
 
 
 def detection_precision_recall(curves):
-    """Precision at the 101 recalls of COCO, for thresholds of IoU.
+    """Precision at the 101 recalls of COCO, for each IoU threshold.
 
     Args:
       curves: [10, 101], for 0.50, 0.55 … 0.95, means over classes.

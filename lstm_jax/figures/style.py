@@ -1,4 +1,4 @@
-"""Colours and axes that all figures share; Matplotlib without any global state."""
+"""Shared colours and axes of all figures; no global Matplotlib state."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ LINE = "#9aa3ad"
 FAINT = "#e3e7eb"
 BLUE = "#0072b2"
 ORANGE = "#d55e00"
-# ten that stay apart with any common colour blindness; dashes help from there on
+# Ten colours that are distinct for common colour blindness; further curves are dashed.
 COLORS = (
     "#332288",
     "#cc6677",
@@ -28,7 +28,7 @@ def figure(width: float, height: float, pad: float = 0.12):
 
     Args:
       width, height: in inches.
-      pad: around each pair of axes, in inches.
+      pad: padding around each axes, in inches.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -38,7 +38,7 @@ def figure(width: float, height: float, pad: float = 0.12):
 
 
 def tidy(ax, size: float = 10):
-    """A pair of axes with a quiet grid, no box and ticks of `size` points."""
+    """Axes with a light grid, no box, and tick labels of `size` points."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(LINE)
     ax.tick_params(colors=INK, length=3, labelsize=size)
@@ -59,14 +59,14 @@ def log_axis(ax):
 
 
 def legend_beside(ax, title: str, **options: Any):
-    """A legend to the right of a pair of axes."""
+    """A legend to the right of the axes."""
     place = dict(loc="upper left", bbox_to_anchor=(1.02, 1.0))
     style = dict(frameon=False, alignment="left")
     return ax.legend(title=title, **place, **style, **options)
 
 
 def safe(text: Any, length: int = 18) -> str:
-    """At most `length` letters that Matplotlib does not read as a formula."""
+    """At most `length` characters, escaped so that Matplotlib does not parse math."""
     text = " ".join(str(text).split())
     text = text if len(text) <= length else text[: length - 1] + "…"
     return text.replace("$", r"\$")

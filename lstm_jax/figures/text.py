@@ -1,4 +1,4 @@
-"""Figures of recognised text."""
+"""Figures for text recognition."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from lstm_jax.figures.style import BLUE, INK, ORANGE, QUIET, figure, safe, tidy
 
-_WIDE = 9.0  # inches that the widest line takes
+_WIDE = 9.0  # width of the widest line, inches
 
 
 def confusion_figure(report: dict):
-    """The most frequent mistakes of a report, as bars: a Figure."""
+    """Bar chart of the most frequent confusions of a report."""
     rows = report["confusions"][::-1]
     fig = figure(5.6, 1.6 + 0.26 * max(len(rows), 2))
     ax = fig.add_subplot()
@@ -20,7 +20,7 @@ def confusion_figure(report: dict):
     ax.set_yticks(range(len(rows)), names)
     ax.set_xlabel("times", color=INK)
     cer = report["cer"]
-    told = "no characters" if cer is None else f"{100 * cer:.2f} % of characters wrong"
+    told = "no characters" if cer is None else f"character error rate {100 * cer:.2f} %"
     ax.set_title(f"True → read, {told}", loc="left", color=INK)
     return fig
 
@@ -34,18 +34,18 @@ def lines_figure(
     *,
     title: str,
 ):
-    """Lines, and below each character where it was read; errors in colour.
+    """Text lines with the recognized characters below their positions.
 
-    What is true is told where something else was read, a character that was not read
-    stands there as a small v.
+    Errors are coloured. The true text is shown if it differs; a small v marks a
+    character that was missed.
 
     Args:
-      images: of each line, uint8 [H, W], W its own.
-      true: its text.
-      predictions: rows of the task's, [N, T, 4].
-      steps: of each line.
-      alphabet: characters by label, the first of label 1.
-      title: above.
+      images: one per line, uint8 [H, W] with individual W.
+      true: the true text of each line.
+      predictions: rows of the task's predictions, [N, T, 4].
+      steps: number of steps of each line.
+      alphabet: characters by label, beginning with label 1.
+      title: of the figure.
 
     Returns:
       A Figure.
@@ -53,7 +53,7 @@ def lines_figure(
     from lstm_jax.metrics.edit_distance import align
 
     widest = max((image.shape[1] for image in images), default=1)
-    scale = _WIDE / widest  # inches a pixel
+    scale = _WIDE / widest  # inches per pixel
     rows = [image.shape[0] * scale + 0.5 for image in images]
     fig = figure(_WIDE + 0.3, sum(rows) + 0.5, pad=0.02)
     fig.set_layout_engine("none")
@@ -82,7 +82,7 @@ def lines_figure(
 
 
 def _written(ax, pairs, centres, y: float) -> None:
-    """The characters that were read, each at its place."""
+    """Draws the recognized characters, each at its position."""
     at = 0
     font = dict(ha="center", va="center", fontsize=9, clip_on=False)
     for true, read in pairs:
@@ -101,7 +101,7 @@ def _written(ax, pairs, centres, y: float) -> None:
 
 
 def _shown(character: str) -> str:
-    """A character that can be seen and that the default font has."""
+    """A visible form of a character, in the default font."""
     names = {"": "(none)", " ": "(space)"}
     if character in names:
         return names[character]

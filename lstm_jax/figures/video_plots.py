@@ -1,4 +1,4 @@
-"""Predicted frames: a strip on a time axis, errors over time, a GIF."""
+"""Figures of predicted frames: a strip over time, errors over time, a GIF."""
 
 import numpy as np
 
@@ -14,20 +14,20 @@ from lstm_jax.figures.style import (
 )
 from lstm_jax.figures.visualization import canvas, to_uint8
 
-COLUMNS = 20  # a strip shows at most about this many frames of a clip
+COLUMNS = 20  # maximum number of frames of a clip in a strip, approximately
 
 
 def frame_strip(clips, *, total: int):
-    """Clips on a time axis: what the network saw, what came, what it predicted.
+    """Clips over time: input frames, true frames and predicted frames.
 
     Args:
       clips: rows (caption, clip [T, H, W, C], predicted [h, H, W, C]) with pixels in
-        [0, 1]; the predicted frames stand under the last h of the clip.
-      total: how many clips they were chosen from.
+        [0, 1]; predictions are drawn below the last h frames of the clip.
+      total: number of clips that these were chosen from.
 
     Returns:
-      A Figure. One channel or two are grey (their mean), three are RGB. Of a long clip
-      every second frame is shown, or every third, and so on.
+      A Figure. One or two channels are drawn grey (their mean), three as RGB. Of long
+      clips only every second frame is shown, or every third, and so on.
     """
     from matplotlib.patches import Rectangle
 
@@ -35,7 +35,7 @@ def frame_strip(clips, *, total: int):
     seen = length - len(clips[0][2])
     every = -(-length // COLUMNS)
     shown = [*range(seen - 1, -1, -every)][::-1] + [*range(seen, length, every)]
-    # in dots, whole multiples of the frame's pixels where they fit
+    # In dots; frames are scaled by integers if they fit.
     room = min(1400 // len(shown), 128, 160 * width // height)
     wide = width * (room // width) if room >= width else room
     tall = round(wide * height / width)
@@ -43,9 +43,9 @@ def frame_strip(clips, *, total: int):
     across = len(shown) * (wide + gap) - gap + pause
     block = 24 + 2 * tall + gap
     down = head + len(clips) * (block + 10) + foot
-    full = max(left + across + right, 520)  # the caption's width at least
+    full = max(left + across + right, 520)  # at least the width of the caption
     fig = figure(full / 100, down / 100)
-    fig.set_layout_engine("none")  # places are in dots here
+    fig.set_layout_engine("none")  # positions are in dots
     ax = fig.add_axes((0, 0, 1, 1))
     ax.set(xlim=(0, full), ylim=(down, 0))
     ax.set_axis_off()
@@ -55,7 +55,7 @@ def frame_strip(clips, *, total: int):
 
     def draw(frame, x, y):
         picture = to_uint8(frame)
-        # extent has y downwards: left, right, bottom, top
+        # extent, with y downwards: left, right, bottom, top
         ax.imshow(
             picture,
             extent=(x, x + wide, y + tall, y),
@@ -97,11 +97,11 @@ def frame_strip(clips, *, total: int):
 
 
 def error_over_time(errors, *, first: int):
-    """Squared error per frame against the number of the frame.
+    """Squared error of each predicted frame.
 
     Args:
-      errors: {"network" | a reference: [h]}, squared errors summed over a frame.
-      first: the number of the first predicted frame; the clip begins at 1.
+      errors: {"network" or a baseline's name: [h]}, squared errors summed over a frame.
+      first: number of the first predicted frame, counted from 1.
 
     Returns:
       A Figure.
@@ -132,18 +132,18 @@ def error_over_time(errors, *, first: int):
 
 
 def forecast_gif(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> bytes:
-    """A film in a loop: what happened on the left, what was predicted on the right.
+    """A looping animation: true frames on the left, predicted ones on the right.
 
-    The right border is grey while the network still sees frames, the same on both
-    sides, and orange from the first frame that it predicts.
+    The right border is grey while the network receives input frames, shown on both
+    sides, and orange from the first predicted frame on.
 
     Args:
-      inputs: [S, H, W, C], what the network saw; uint8, or float in [0, 1].
-      true: [h, H, W, C], what came next; None where nobody knows, and the film then
-        has the predicted side alone.
+      inputs: [S, H, W, C], input frames; uint8, or float in [0, 1].
+      true: [h, H, W, C], the frames that follow; None if unknown: the animation then
+        shows only the prediction.
       predicted: [h, H, W, C].
-      scale: a pixel becomes a square of scale x scale.
-      ms: milliseconds per frame, a multiple of 10; the last frame stays six times as
+      scale: magnification, an integer.
+      ms: milliseconds per frame, a multiple of 10; the last frame is shown six times as
         long.
 
     Returns:
@@ -156,11 +156,11 @@ def forecast_gif(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> b
     if not same or inputs.shape[1:] != true.shape[1:] or not len(true):
         raise ValueError(
             f"forecast_gif: inputs {inputs.shape}, true {true.shape} and predicted "
-            f"{predicted.shape}; wanted [S, H, W, C], [h, H, W, C] and the same, h >= 1"
+            f"{predicted.shape}; expected [S, H, W, C], [h, H, W, C] twice, h >= 1"
         )
     if scale < 1 or ms < 10:
         raise ValueError(
-            f"forecast_gif: scale={scale} and ms={ms}, wanted 1 or more and 10 or more"
+            f"forecast_gif: scale={scale} and ms={ms}; expected >= 1 and >= 10"
         )
     triples = [(x, x, _SEEN) for x in inputs]
     triples += [(a, b, _PREDICTED) for a, b in zip(true, predicted, strict=True)]
@@ -172,11 +172,11 @@ def forecast_gif(inputs, true, predicted, *, scale: int = 4, ms: int = 120) -> b
     return encode_gif(pages, [ms] * (len(pages) - 1) + [6 * ms])
 
 
-_SEEN, _PREDICTED = (154, 163, 173), (213, 94, 0)  # colours of borders
+_SEEN, _PREDICTED = (154, 163, 173), (213, 94, 0)  # colours of the borders
 
 
 def _framed(frame, scale, color):
-    """A frame in squares of `scale` pixels and a border: uint8 [h, w, 3]."""
+    """A frame enlarged by `scale`, with a border: uint8 [h, w, 3]."""
     inner, edge = canvas(np.atleast_3d(to_uint8(frame)), scale), max(3, scale)
     page = np.empty((inner.shape[0] + 2 * edge, inner.shape[1] + 2 * edge, 3), np.uint8)
     page[:] = color

@@ -1,4 +1,4 @@
-"""Masks and boxes drawn on images, and images side by side."""
+"""Masks and boxes drawn on images, and grids of images."""
 
 import io
 
@@ -19,23 +19,23 @@ TRUE = (255, 255, 255)
 
 
 def class_color(label: int) -> tuple[int, int, int]:
-    """Of a class; classes above 12 share colours with others."""
+    """RGB colour of a class; colours repeat from class 13 on."""
     last = len(PALETTE) - 1
     return tuple(map(int, PALETTE[label if label <= last else 1 + (label - 1) % last]))
 
 
-def encode_png(picture) -> bytes:
-    """A picture uint8 [H, W, 3], or an image of Pillow, as a PNG file."""
+def encode_png(image) -> bytes:
+    """An image, uint8 [H, W, 3] or a Pillow image, encoded as PNG."""
     from PIL import Image
 
     file = io.BytesIO()
-    image = Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     image.save(file, format="PNG")
     return file.getvalue()
 
 
 def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask [h, w] as [H, W], each pixel the nearest."""
+    """Resizes a mask [h, w] to [H, W] by nearest neighbour."""
     from PIL import Image
 
     image = Image.fromarray(np.asarray(mask, np.uint8))
@@ -43,7 +43,7 @@ def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """A mask [H, W] as a PNG with a palette: its pixels are the classes."""
+    """A mask [H, W] as a palette PNG whose pixel values are class indices."""
     from PIL import Image
 
     image = Image.fromarray(np.asarray(mask, np.uint8))
@@ -51,21 +51,21 @@ def encode_mask(mask: np.ndarray) -> bytes:
     return encode_png(image)
 
 
-def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndarray:
-    """A picture under the colours of its classes, or each frame of a clip.
+def overlay_mask(image: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndarray:
+    """Overlays an image, or each frame of a clip, with the colours of its classes.
 
     Args:
-      picture: uint8 [H, W, C] or [T, H, W, C].
-      mask: class indices [H, W] or [T, H, W]; 0 and 255 have no colour.
-      scale: s, a pixel becomes a square of s x s.
+      image: uint8 [H, W, C] or [T, H, W, C].
+      mask: class indices [H, W] or [T, H, W]; 0 and 255 are transparent.
+      scale: s, integer magnification.
 
     Returns:
       uint8 [s H, s W, 3] or [T, s H, s W, 3].
     """
-    if np.ndim(picture) == 4:
-        frames = zip(picture, mask, strict=True)
+    if np.ndim(image) == 4:
+        frames = zip(image, mask, strict=True)
         return np.stack([overlay_mask(p, m, scale) for p, m in frames])
-    clear = canvas(picture, scale)
+    clear = canvas(image, scale)
     mask = np.asarray(mask).repeat(scale, 0).repeat(scale, 1)
     inside = (mask > 0) & (mask != 255)
     paint = np.array([class_color(int(k)) for k in range(256)], np.float64)[mask]
@@ -74,25 +74,25 @@ def overlay_mask(picture: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.nd
 
 
 def overlay_boxes(
-    picture: np.ndarray, boxes, classes, *, truth=None, scale: int = 4
+    image: np.ndarray, boxes, classes, *, truth=None, scale: int = 4
 ) -> np.ndarray:
-    """A picture with boxes and their names, or each frame of a clip.
+    """Draws boxes with class names on an image, or on each frame of a clip.
 
     Args:
-      picture: uint8 [H, W, C] or [T, H, W, C].
-      boxes: [Q, 6] or [T, Q, 6], corners in pixels, score, class; those of a score of
-        0.5 or more are drawn.
-      classes: names.
-      truth: [M, 7] or [T, M, 7] as `data.Split` has boxes, drawn white and thin; None:
-        not known.
-      scale: s, a pixel becomes a square of s x s.
+      image: uint8 [H, W, C] or [T, H, W, C].
+      boxes: [Q, 6] or [T, Q, 6], corners in pixels, score, class; only boxes with a
+        score of at least 0.5 are drawn.
+      classes: class names.
+      truth: [M, 7] or [T, M, 7], boxes as in `data.Split`, drawn thin and white; None:
+        unknown.
+      scale: s, integer magnification.
 
     Returns:
       uint8 [s H, s W, 3] or [T, s H, s W, 3].
     """
-    if np.ndim(picture) == 4:
-        truth = [None] * len(picture) if truth is None else truth
-        frames = zip(picture, boxes, truth, strict=True)
+    if np.ndim(image) == 4:
+        truth = [None] * len(image) if truth is None else truth
+        frames = zip(image, boxes, truth, strict=True)
         return np.stack(
             [overlay_boxes(p, b, classes, truth=t, scale=scale) for p, b, t in frames]
         )
@@ -100,7 +100,7 @@ def overlay_boxes(
 
     from lstm_jax.metrics.boxes import SCORE_THRESHOLD
 
-    image = Image.fromarray(canvas(picture, scale))
+    image = Image.fromarray(canvas(image, scale))
     pen = ImageDraw.Draw(image)
     for row in () if truth is None else truth:
         if row[CLASS] >= 0:
@@ -121,17 +121,17 @@ def _edges(corners, scale):
     return x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)
 
 
-def canvas(picture, scale: int):
-    """A picture uint8 [H, W, C] in squares of `scale` pixels, RGB."""
-    picture = np.asarray(picture, np.uint8)
-    if picture.shape[-1] != 3:
-        picture = np.rint(picture.mean(-1, keepdims=True)).astype(np.uint8)
-    rgb = np.broadcast_to(picture, (*picture.shape[:2], 3))
+def canvas(image, scale: int):
+    """An image uint8 [H, W, C] enlarged by the integer `scale`, as RGB."""
+    image = np.asarray(image, np.uint8)
+    if image.shape[-1] != 3:
+        image = np.rint(image.mean(-1, keepdims=True)).astype(np.uint8)
+    rgb = np.broadcast_to(image, (*image.shape[:2], 3))
     return np.ascontiguousarray(rgb.repeat(scale, 0).repeat(scale, 1))
 
 
 def to_uint8(frame):
-    """A frame [H, W, C], uint8 or in [0, 1], as uint8 [H, W], or [H, W, 3] for RGB."""
+    """A frame [H, W, C], uint8 or in [0, 1], as uint8 [H, W], or [H, W, 3] if RGB."""
     if frame.dtype != np.uint8:
         frame = np.rint(np.clip(np.float32(frame), 0, 1) * 255).astype(np.uint8)
     if frame.shape[-1] == 3:
@@ -140,32 +140,32 @@ def to_uint8(frame):
 
 
 def image_rows(rows, *, title: str):
-    """Pictures in rows, each row under a heading.
+    """Rows of images, each with a heading.
 
     Args:
-      rows: [(heading, [(picture uint8 [H, W, 3], caption), ...]), ...].
-      title: above all.
+      rows: [(heading, [(image uint8 [H, W, 3], caption), ...]), ...].
+      title: of the figure.
 
     Returns:
       A Figure.
     """
-    across = max(len(pictures) for _, pictures in rows)
+    across = max(len(images) for _, images in rows)
     fig = figure(0.3 + 1.9 * across, 0.5 + 2.45 * len(rows), pad=0.04)
     fig.suptitle(title, color=INK, fontsize=12)
     parts = fig.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, (heading, pictures) in zip(parts, rows, strict=True):
+    for part, (heading, images) in zip(parts, rows, strict=True):
         part.suptitle(heading, color=QUIET, fontsize=10, x=0.01, ha="left")
         axes = part.subplots(1, across, squeeze=False)[0]
         for ax in axes:
             ax.set_axis_off()
-        for ax, (picture, caption) in zip(axes, pictures, strict=False):
-            ax.imshow(picture, interpolation="nearest")
+        for ax, (image, caption) in zip(axes, images, strict=False):
+            ax.imshow(image, interpolation="nearest")
             ax.set_title(safe(caption, 28), fontsize=9, color=INK)
     return fig
 
 
 def bar_chart(values, title: str):
-    """Shares by name as bars across, in the order given; None has no bar."""
+    """Horizontal bars of fractions by name, in the given order; None has no bar."""
     names = list(values)
     fig = figure(6.4, 0.9 + 0.27 * len(names))
     ax = fig.add_subplot()
@@ -182,30 +182,30 @@ def bar_chart(values, title: str):
     return fig
 
 
-def image_grid(pictures, captions, *, title: str):
-    """Pictures side by side, each above a few lines of words.
+def image_grid(images, captions, *, title: str):
+    """A grid of images with captions.
 
     Args:
-      pictures: uint8 [N, H, W, C]; one channel or two are grey (their mean), three
-        are RGB.
-      captions: N texts; lines are kept.
-      title: above the sheet.
+      images: uint8 [N, H, W, C]; one or two channels are drawn grey (their mean),
+        three as RGB.
+      captions: N texts; line breaks are kept.
+      title: of the figure.
 
     Returns:
       A Figure.
     """
-    across = min(len(pictures), 6)
-    down = -(-len(pictures) // across)
+    across = min(len(images), 6)
+    down = -(-len(images) // across)
     lines = max(caption.count("\n") + 1 for caption in captions)
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     tall = float(np.clip(1.45 * height / width, 0.6, 3.0)) + 0.2 * lines
     fig = figure(0.4 + 1.8 * across, 0.6 + (tall + 0.15) * down)
     fig.suptitle(title, color=INK)
     axes = fig.subplots(down, across, squeeze=False).ravel()
     for ax in axes:
         ax.set_axis_off()
-    for ax, picture, caption in zip(axes, pictures, captions, strict=False):
-        ax.imshow(to_uint8(picture), cmap="gray", vmin=0, vmax=255)
+    for ax, image, caption in zip(axes, images, captions, strict=False):
+        ax.imshow(to_uint8(image), cmap="gray", vmin=0, vmax=255)
         text = "\n".join(safe(line, 26) for line in caption.split("\n"))
         ax.set_title(text, fontsize=9, color=INK)
     return fig

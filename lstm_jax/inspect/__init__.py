@@ -1,4 +1,4 @@
-"""Looking into recurrent networks: diagnosis, and how they read.
+"""Inspection of recurrent networks: diagnostics, and predictions step by step.
 
     measures = inspect.measure(model, params, images, targets)   # a batch of about 32
     for diagnostic in inspect.diagnose(measures, rows=rows):     # rows: metrics.jsonl
@@ -7,10 +7,10 @@
     inspect.reading(model, params, images[0], classes=names).savefig("reading.png")
     Path("reading.gif").write_bytes(inspect.reading_gif(model, params, images[0]))
 
-`images` are normalised as the model wants them, [B, H, W, C] or clips; `image` is one,
-without the batch; `shown` the same in [0, 1] or uint8, for the eye. `targets`: int [B]
-for the cross-entropy, floats [B] or [B, K] for the squared error; or give `loss`, a
-function of the outputs. `rows`: dicts as in metrics.jsonl.
+`images` are normalized network inputs, [B, H, W, C] or clips; `image` is one of them,
+without the batch axis; `shown` is the same in [0, 1] or uint8, for display. `targets`:
+int [B] for the cross-entropy, float [B] or [B, K] for the squared error; or pass
+`loss`, a function of the outputs. `rows`: dicts as in metrics.jsonl.
 """
 
 from lstm_jax.inspect.animation import reading_gif

@@ -1,4 +1,4 @@
-"""What a network does while it reads one image, as an animation."""
+"""An animation of how a network processes one image."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,10 +23,10 @@ from lstm_jax.inspect.style import bare, visible
 from lstm_jax.inspect.trace import Trace, trace
 from lstm_jax.models.classifier import SequenceClassifier
 
-FRAMES = 56  # of an animation, at most; of a longer sequence several steps a frame
-SECONDS = 4.5  # that an animation takes, about
-GREYS, GLOWING, COLORFUL = 48, 12, 96  # entries of its palette
-BARS = 10  # answers with a bar, at most
+FRAMES = 56  # maximum number of frames; a frame may cover several steps
+SECONDS = 4.5  # approximate duration
+GREYS, GLOWING, COLORFUL = 48, 12, 96  # entries of the palette
+BARS = 10  # maximum number of bars of predictions
 
 
 def reading_gif(
@@ -42,15 +42,15 @@ def reading_gif(
     ms: int | None = None,
     traced: Trace | None = None,
 ) -> bytes:
-    """An animated GIF of one image being read: the answers and the state at each step.
+    """An animated GIF of the predictions and the state at each step.
 
-    What is read by now is bright, what is read in this frame orange.
+    Processed pixels are bright, those of the current frame orange.
 
     Args:
       model, params, image, classes, target, length, shown, predict, traced: as in
         `reading`.
-      ms: milliseconds a frame; by default the animation takes 4.5 s. The last
-        frame stays for 2 s.
+      ms: milliseconds per frame; None: about 4.5 s in total. The last frame is shown
+        for 2 s.
 
     Returns:
       The bytes of an animated GIF of 900 x 520 pixels.
@@ -73,7 +73,7 @@ def reading_gif(
 
 
 class _Scene:
-    """A figure whose moving parts alone are drawn anew for each frame."""
+    """A figure of which only the changing parts are redrawn for each frame."""
 
     def __init__(self, traced: Trace, picture, classes, target):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -98,7 +98,7 @@ class _Scene:
         self.fig = fig
 
     def draw(self, stop: int, since: int) -> np.ndarray:
-        """RGB `[H, W, 3]` after step `stop`; `since` is the frame before."""
+        """RGB `[H, W, 3]` after step `stop`; `since` is the step of the last frame."""
         self._show(stop, since)
         self.canvas.restore_region(self.still)
         for artist in self.moving:
@@ -137,7 +137,7 @@ class _Scene:
         self.rects = ax.bar(places, np.zeros(len(places)), color=shades, width=0.8)
         low, high = float(answers.min()), float(answers.max())
         top = 1.0 if likely(self.traced) else max(high, 1e-6)
-        room = max(5 - len(places), 0) / 2  # few bars stay slim
+        room = max(5 - len(places), 0) / 2  # keeps few bars slim
         ax.set(
             xlim=(-0.6 - room, len(places) - 0.4 + room),
             ylim=(min(low, 0.0), top * 1.02),
@@ -223,7 +223,7 @@ def _glowing(colors: np.ndarray) -> np.ndarray:
 def _gif(pages: list[np.ndarray], durations: list[int]) -> bytes:
     """Frames `[H, W, 3]` and their milliseconds as a GIF with one palette.
 
-    Greys and the colours of answers have their own places in it.
+    Greys and the colours of the predictions have reserved palette entries.
     """
     from PIL import Image
 

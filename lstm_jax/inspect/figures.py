@@ -1,4 +1,4 @@
-"""A network's diagnostics in one figure."""
+"""The summary figure of a network's diagnostics."""
 
 import numpy as np
 
@@ -18,21 +18,21 @@ from lstm_jax.inspect.gates import in_order
 from lstm_jax.inspect.measures import BINS, KEPT, SATURATED, LayerMeasures, Measures
 
 _DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.2, 1.2, 1.2)))
-_LAYERS = 6  # layers and directions that are drawn, at most
-_LEAVES = 24  # leaves of params whose updates are drawn, at most
+_LAYERS = 6  # maximum number of layers and directions that are drawn
+_LEAVES = 24  # maximum number of params whose updates are drawn
 
 
 def summary_figure(measures: Measures, updates: dict[str, float] | None = None):
-    """Gradients, memory, gates and, if given, updates; a layer keeps its colour.
+    """Gradients, memory, gates and, if given, updates; one colour per layer.
 
     Args:
       measures: from `measure` or `measure_cell`.
       updates: from `logged_updates`.
 
     Returns:
-      A Figure, under a title that says what `diagnose` finds. Of more than six layers
-      and directions the first three and the last three are drawn; of more than 24
-      leaves of params, those that change most.
+      A Figure, with the problems that `diagnose` finds as its title. Of more than six
+      layers and directions the first three and the last three are drawn; of more than
+      24 params those with the largest updates.
     """
     layers = measures.layers
     if len(layers) > _LAYERS:
@@ -64,7 +64,7 @@ def summary_figure(measures: Measures, updates: dict[str, float] | None = None):
                 ax = fig.add_subplot(grid[row, column])
                 _gate(ax, layer, gate, colors[layer.name])
                 if row == len(gated) - 1:
-                    ax.set_xlabel("value of the gate", fontsize=9, color=QUIET)
+                    ax.set_xlabel("gate value", fontsize=9, color=QUIET)
     if updates:
         _updates(fig.add_subplot(next(rows)), updates)
     return fig
@@ -81,9 +81,9 @@ def _gradients(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
                 ax, norms, color=color, dashes=_DASHES[part % 4], label=safe(label, 26)
             )
     log_axis(ax)
-    ax.set_title("Gradient on its way back", loc="left", fontsize=11, color=INK)
+    ax.set_title("Gradient through time", loc="left", fontsize=11, color=INK)
     ax.set_ylabel("norm of ∂loss/∂carry, one example", fontsize=9)
-    ax.set_xlabel("step, in the order of reading", fontsize=9)
+    ax.set_xlabel("step, in processing order", fontsize=9)
     ax.legend(frameon=False, fontsize=8, ncols=1 + (len(layers) > 3))
 
 
@@ -96,17 +96,17 @@ def _memory(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
         start = int(np.isfinite(layer.memory).sum()) - layer.memory_steps
         ax.axvline(start, color=color, linewidth=1, linestyle=(0, (1, 2)))
     log_axis(ax)
-    ax.set_title("Memory of each input", loc="left", fontsize=11, color=INK)
+    ax.set_title("Influence of each input", loc="left", fontsize=11, color=INK)
     ax.set_ylabel("norm of ∂(last output)/∂input", fontsize=9)
-    ax.set_xlabel("step, in the order of reading", fontsize=9)
+    ax.set_xlabel("step, in processing order", fontsize=9)
     legend = ax.legend(
-        frameon=False, fontsize=8, title=f"last steps that hold {KEPT:.0%}"
+        frameon=False, fontsize=8, title=f"last steps with {KEPT:.0%} of it"
     )
     legend.get_title().set(fontsize=8, color=QUIET)
 
 
 def _line(ax, values, *, color, dashes, label) -> None:
-    """A curve on a logarithmic axis; leaves out what is 0, not finite or not there."""
+    """A curve on a logarithmic axis; omits values that are 0 or not finite."""
     steps = np.arange(len(values))
     known = np.isfinite(values) & (values > 0)
     marker = "o" if known.sum() <= 40 else None
@@ -154,5 +154,5 @@ def _updates(ax, updates: dict[str, float]) -> None:
     ax.set_xscale("log")
     ax.set_xlim(tiny, 2 * max(LARGE_UPDATE, drawn.max()))
     ax.set_yticks(places, [safe(name, 34) for name in names], fontsize=8)
-    ax.set_title("One step's update", loc="left", fontsize=11, color=INK)
+    ax.set_title("Update per step", loc="left", fontsize=11, color=INK)
     ax.set_xlabel("norm of the update / norm of the weights; usual: green", fontsize=9)

@@ -1,4 +1,4 @@
-"""What the gates of a cell do, of any cell: every sigmoid of a step, by its name."""
+"""Gate activations of any cell: every sigmoid of a step, with its name."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -13,17 +13,17 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from lstm_jax.cell import Cell, step
 from lstm_jax.cells import GRUCarry, LSTMCarry
 
-# Blocks of the projected input, by the carry and their number.
+# Blocks of the projected input, by the type of the carry and their number.
 _BLOCKS = {LSTMCarry: {4: "ifgo", 3: "igo"}, GRUCarry: {3: "rzn"}}
 
 
 def with_sigmoids(function: Callable, *args: Any) -> tuple[Any, list[jax.Array]]:
-    """`function(*args)`, and what each sigmoid in it gave, in the order of computing.
+    """`function(*args)`, and the output of each sigmoid in it, in order of evaluation.
 
-    The function is traced, and the results of the primitive `logistic` become outputs
-    of the program. One inside a derivative rule of the function's own is not seen.
+    The function is traced; results of the primitive `logistic` become outputs of the
+    program. Sigmoids inside a custom derivative rule of the function are not found.
     """
-    with jax.disable_jit():  # so that a jitted sigmoid is no program of its own
+    with jax.disable_jit():  # so that jitted sigmoids are inlined
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     outs = closed.jaxpr.outvars
     found = [e.outvars[0] for e in closed.jaxpr.eqns if e.primitive is lax.logistic_p]
@@ -36,16 +36,16 @@ def with_sigmoids(function: Callable, *args: Any) -> tuple[Any, list[jax.Array]]
 def gate_names(cell: Cell, feature_shape: tuple[int, ...]) -> list[str]:
     """A name for each sigmoid of a step, in the order of `with_sigmoids`.
 
-    A gate of a cell with one `LSTMCarry` or `GRUCarry` in its carry is called after
-    the block of the projected input that moves it: i, f, o; r, z. It is found by
-    moving one number of each block. In any other cell gates are called gate_1, gate_2,
-    and so on.
+    If the cell's carry contains one `LSTMCarry` or `GRUCarry`, a gate is named after
+    the block of the projected input that it depends on: i, f, o; r, z. The block is
+    found by perturbing one number of each. Gates of other cells are named gate_1,
+    gate_2, …
     """
     return list(_names(cell, tuple(feature_shape)))
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Names of gates as equations list them: i f o, r z, gate_1 gate_2 …"""
+    """Gate names in the order of the usual equations: i f o, r z, gate_1 gate_2 …"""
     return sorted(names, key=lambda name: ("ifgorzn".find(name), len(name), name))
 
 
@@ -54,7 +54,7 @@ def _names(cell: Cell, feature_shape: tuple[int, ...]) -> tuple[str, ...]:
     shapes = jax.eval_shape(
         lambda: cell.init(jax.random.key(0), feature_shape, jnp.float32)
     )
-    # Middling params: neither 0, which lets nothing through, nor saturating.
+    # Moderate params: neither 0, which blocks signals, nor saturating.
     params = jax.tree.map(lambda s: np.full(s.shape, 0.1, s.dtype), shapes)
 
     def first(params):
@@ -84,7 +84,7 @@ def _names(cell: Cell, feature_shape: tuple[int, ...]) -> tuple[str, ...]:
     blocks = sizes[leaves[at[0]].shape[-1]]
 
     @jax.jit
-    def moved(params, block):  # how far each gate's first unit moves with the block's
+    def moved(params, block):  # change of each gate's first unit with the block's
         carry, u = first(params)
         nudges = [jnp.zeros_like(leaf) for leaf in jax.tree.leaves(u)]
         nudges[at[0]] = nudges[at[0]].at[..., block * width].set(1)

@@ -1,4 +1,4 @@
-"""How the gradient of a loss fades, or explodes, on its way back through time."""
+"""Gradients of a loss with respect to the carry at each step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,16 +23,15 @@ def carry_gradients(
       xs: inputs, `[T, *B, F]`.
       loss: of the outputs `[T, *B, D]`, a scalar.
 
-    Returns:
-      A pytree like the carry, with a leading axis of time, `[T, *B, D]`. What flows
-      into `loss` directly through `y_t` is not counted at step t, only what goes on
-      through the carry: at the last step the gradient is zero.
+      A pytree like the carry, with a leading time axis, `[T, *B, D]`. The direct path
+      from `y_t` to the loss is excluded, only the path through later carries counts: at
+      the last step the gradient is zero.
     """
     batch_shape = xs.shape[1 : xs.ndim - cell.feature_ndim]
     feature_shape = xs.shape[xs.ndim - cell.feature_ndim :]
     us = cell.project(params, xs)
     carry = cell.carry(params, batch_shape, feature_shape, jnp.float32)
-    # A zero is added to the carry after each step; its gradient is what is asked.
+    # Zeros are added to the carry after each step; their gradient is the result.
     zeros = jax.tree.map(lambda c: jnp.zeros((len(xs), *c.shape), c.dtype), carry)
 
     def outputs(added):
@@ -47,10 +46,10 @@ def carry_gradients(
 
 
 def gradient_norms(gradients: Any) -> jax.Array:
-    """Norm of each step's gradient over all of the carry, averaged over the batch.
+    """Norm of each step's gradient over the whole carry, averaged over the batch.
 
     Args:
-      gradients: as `carry_gradients` returns them, leaves `[T, *B, D]`.
+      gradients: from `carry_gradients`, leaves `[T, *B, D]`.
 
     Returns:
       `[T]`.

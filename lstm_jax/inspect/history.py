@@ -1,4 +1,4 @@
-"""What the metrics of a run say about how it went."""
+"""Diagnosis of a run's logged metrics."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,13 +7,13 @@ import numpy as np
 
 
 class Diagnostic(NamedTuple):
-    """Something that is wrong.
+    """A detected problem.
 
     Attributes:
-      name: of the kind, such as "vanishing_gradients".
-      number: how bad it is; `words` say in what unit.
-      words: one line for a person.
-      suggestion: flags of `python -m experiments.train` to try, the likeliest first.
+      name: kind of problem, such as "vanishing_gradients".
+      number: its severity, in a unit that `words` states.
+      words: description in one line.
+      suggestion: flags of `python -m experiments.train` to try, most promising first.
     """
 
     name: str
@@ -22,36 +22,36 @@ class Diagnostic(NamedTuple):
     suggestion: str
 
 
-# A curve of fewer points is too short to be judged.
+# Curves with fewer points are too short to evaluate.
 LEAST_ROWS = 6
-# Validation losses wander by a few per cent from one evaluation to the next.
+# Validation losses vary by a few per cent between evaluations.
 OVERFITTING = 1.1
-# By 2 % in a quarter of a run: at that pace the loss takes another 9 runs to halve.
+# 2 % in a quarter of a run: at that rate the loss would need 9 more runs to halve.
 FLAT = 0.02
-# Still 10 % in the last quarter: the run ended before its loss did.
+# Still 10 % in the last quarter: the run ended before the loss converged.
 FALLING = 0.1
-# A loss under half of its first value has learned something; that it then stays where
-# it is, is how good runs end.
+# A loss below half of its first value has improved; that it then stays constant is how
+# good runs end.
 LEARNED = 0.5
-# Half as much again as before the first step: worse than not to have trained.
+# 1.5 times the initial loss: worse than no training.
 DIVERGED = 1.5
-# A logged loss is a mean over many steps, which the noise of batches moves by a few per
-# cent of the first loss.
+# A logged loss is a mean over many steps; batch noise changes it by a few per cent of
+# the first loss.
 SWING = 0.1
-# Ten times the rows around it, and the norm that the run began with.
+# Ten times the neighbouring rows, and the initial norm.
 SPIKE = 10.0
 
 
 def read_history(rows: Sequence[dict[str, Any]]) -> list[Diagnostic]:
-    """Findings from a run's metrics.
+    """Diagnoses problems from a run's metrics.
 
     Args:
       rows: {"step", "split": "train" | "validation", "loss", ...}; training rows may
-        have a "gradient_norm". None counts as NaN.
+        contain "gradient_norm". None counts as NaN.
 
     Returns:
-      The gravest first. Judged are only curves of `LEAST_ROWS` points or more, except
-      that a loss that is no number is one always.
+      Problems, most severe first. Only curves of at least `LEAST_ROWS` points are
+      evaluated, but a NaN loss is always reported.
     """
     steps, losses = _column(rows, "train", "loss")
     if not len(losses):
@@ -69,14 +69,15 @@ def read_history(rows: Sequence[dict[str, Any]]) -> list[Diagnostic]:
 
 
 def logged_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How much of its norm a step of a run changed of each matrix, at most.
+    """The largest relative update of each matrix in a run.
 
     Args:
-      rows: of its metrics; training rows have "update_ratio/layer_0/w_h" and so on.
+      rows: of the run's metrics; training rows have "update_ratio/layer_0/w_h" and so
+        on.
 
     Returns:
-      `{"layer_0/w_h": ratio}`, each the largest of the rows. Weights that grow under
-      large updates, and rates that fall, make ratios small in the end.
+      `{"layer_0/w_h": ratio}`, the maximum over the rows, because growing weights and
+      falling learning rates make late ratios small.
     """
     start = "update_ratio/"
     names = dict.fromkeys(k for row in rows for k in row if k.startswith(start))
@@ -89,7 +90,7 @@ def logged_updates(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _column(rows, split: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values, in the order of steps."""
+    """Steps and values, sorted by step."""
     pairs = [
         (row["step"], np.nan if row[name] is None else float(row[name]))
         for row in rows
@@ -104,7 +105,7 @@ def _diverged(steps, losses) -> Diagnostic | None:
     broken = ~np.isfinite(losses)
     if broken.any():
         step = int(steps[broken][0])
-        words = f"the training loss is no number any more at step {step:,}"
+        words = f"the training loss is NaN or infinite at step {step:,}"
         return Diagnostic("divergence", np.inf, words, suggestion)
     if len(losses) < LEAST_ROWS:
         return None
@@ -120,7 +121,7 @@ def _spikes(steps, norms) -> Diagnostic | None:
     suggestion = "--optimizer.clip=1, a smaller --optimizer.learning-rate"
     if not known.all():
         step = int(steps[~known][0])
-        words = f"the gradient norm is no number at step {step:,}"
+        words = f"the gradient norm is NaN or infinite at step {step:,}"
         return Diagnostic("gradient_spikes", np.inf, words, suggestion)
     if len(norms) < LEAST_ROWS:
         return None
@@ -133,18 +134,18 @@ def _spikes(steps, norms) -> Diagnostic | None:
         return None
     words = (
         f"the gradient norm jumps to {norms[most]:.2g} at step {int(steps[most]):,}, "
-        f"{number:.0f} times what is usual"
+        f"{number:.0f} times its usual value"
     )
     return Diagnostic("gradient_spikes", number, words, suggestion)
 
 
 def _around(values, k: int) -> float:
-    """The median of up to five neighbours on either side."""
+    """Median of up to five neighbours on each side."""
     return float(np.median(np.r_[values[max(k - 5, 0) : k], values[k + 1 : k + 6]]))
 
 
 def _quarters(losses) -> tuple[float, float]:
-    """Medians of the third and of the last quarter."""
+    """Medians of the third and the last quarter."""
     half = losses[len(losses) // 2 :]
     middle = len(half) // 2
     return float(np.median(half[:middle])), float(np.median(half[middle:]))
@@ -157,7 +158,7 @@ def _oscillating(losses) -> Diagnostic | None:
     swing = float(np.median(np.abs(np.diff(half))) / losses[0])
     if swing <= SWING:
         return None
-    words = f"the training loss swings by {swing:.0%} of its first value between rows"
+    words = f"the training loss oscillates by {swing:.0%} of its first value"
     suggestion = "a third of --optimizer.learning-rate, or a larger --batch-size"
     return Diagnostic("oscillation", swing, words, suggestion)
 
@@ -167,8 +168,8 @@ def _standing(steps, losses) -> Diagnostic | None:
     if third <= 0 or abs(third - last) > FLAT * third or last <= LEARNED * losses[0]:
         return None
     words = (
-        f"the training loss has stood at {last:.3g} since step "
-        f"{int(steps[len(steps) // 2]):,}; it began at {losses[0]:.3g}"
+        f"the training loss has been constant at {last:.3g} since step "
+        f"{int(steps[len(steps) // 2]):,}; it started at {losses[0]:.3g}"
     )
     suggestion = (
         "three times --optimizer.learning-rate, then --optimizer.schedule=one_cycle "
@@ -183,7 +184,7 @@ def _falling(losses) -> Diagnostic | None:
         return None
     words = (
         f"the training loss was still falling at the end, by {1 - last / third:.0%} in "
-        "the last quarter: too short a run, or too low a learning rate"
+        "the last quarter: the run is too short, or the learning rate too low"
     )
     suggestion = "more --steps, or three times --optimizer.learning-rate"
     return Diagnostic("unfinished", 1 - last / third, words, suggestion)
@@ -210,6 +211,6 @@ def _overfitting(steps, losses, val_steps, val_losses) -> Diagnostic | None:
     )
     suggestion = (
         "--early-stopping-patience=5, --model.dropout=0.3, --augment.translate=1 for "
-        "pictures, --optimizer=adamw --optimizer.weight-decay=1e-2"
+        "images, --optimizer=adamw --optimizer.weight-decay=1e-2"
     )
     return Diagnostic("overfitting", number, words, suggestion)

@@ -1,4 +1,4 @@
-"""A network taken apart: its layers and directions, and each one's steps."""
+"""Runs the layers of a network one by one and returns all steps."""
 
 from typing import Any, NamedTuple
 
@@ -22,13 +22,13 @@ class Layer(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What one layer and direction did, in the order of time.
+    """All steps of one layer and direction, in the order of time.
 
     Attributes:
-      xs: what it read, `[T, B, *F]`.
-      ys: what it gave, `[T, B, *D]`; zero where a step is masked.
+      xs: inputs, `[T, B, *F]`.
+      ys: outputs, `[T, B, *D]`; zero at masked steps.
       state: the carry after each step, by name, `[T, B, *D]`.
-      gates: each gate by name, `[T, B, *D]`; empty unless they were asked for.
+      gates: each gate by name, `[T, B, *D]`; empty unless requested.
     """
 
     xs: jax.Array
@@ -41,13 +41,13 @@ def layers_of(model: SequenceClassifier) -> list[Layer]:
     """All layers, bottom first; a layer's backward direction follows the forward one.
 
     Raises:
-      ValueError: if `model` is no `SequenceClassifier`.
+      ValueError: `model` is not a `SequenceClassifier`.
     """
     if not isinstance(model, SequenceClassifier):
         raise ValueError(
-            f"inspect: {type(model).__name__} is not taken apart here, a "
+            f"inspect: {type(model).__name__} is not supported, only a "
             "SequenceClassifier is; use measure_cell(cell, params, xs, loss) for one "
-            "cell of it"
+            "of its cells"
         )
     layers = []
     for number, cell in enumerate(model.cells):
@@ -63,9 +63,9 @@ def sequence(
     images: jax.Array,
     valid: jax.Array | None = None,
 ) -> jax.Array:
-    """What the first layer reads, `[T, B, *F]`, of `images [B, ...]`.
+    """Input of the first layer, `[T, B, *F]`, for `images [B, ...]`.
 
-    Steps that are not `valid [T, B]` are zeros to the encoder.
+    Steps that are not `valid [T, B]` are zero in the encoder's input.
     """
     xs = mask_inputs(model.order.to_sequence(images).swapaxes(0, 1), valid)
     if model.encoder is None:
@@ -77,7 +77,7 @@ def sequence(
 
 
 def valid_steps(time: int, batch: int, lengths: Any = None) -> jax.Array:
-    """bool `[T, B]` of `lengths [B]`; all, if there are none."""
+    """bool `[T, B]` from `lengths [B]`; all True without lengths."""
     valid = time_major_steps(time, (batch,), lengths, None)
     return jnp.ones((time, batch), bool) if valid is None else valid
 
@@ -90,15 +90,15 @@ def run_layer(
     added: dict[str, jax.Array] | None = None,
     gates: bool = False,
 ) -> Steps:
-    """One layer over a sequence, as `unroll` runs it, with everything in sight.
+    """Runs one layer over a sequence, as `unroll` does, and returns everything.
 
     Args:
-      layer: which, and in what direction.
-      params: its own.
+      layer: the layer and direction.
+      params: of the layer.
       xs: `[T, B, *F]`.
       valid: bool `[T, B]`.
-      added: numbers to add to the carry after each step, by name, as in `Steps`.
-      gates: whether to return them.
+      added: values added to the carry after each step, by name, as in `Steps.state`.
+      gates: whether to return the gates.
     """
     cell, batch = layer.cell, xs.shape[1]
     features = xs.shape[2:]
@@ -134,10 +134,10 @@ def run_network(
     added: dict[str, dict[str, jax.Array]] | None = None,
     gates: bool = False,
 ) -> tuple[jax.Array, dict[str, Steps]]:
-    """What `answers` returns, and the steps of all layers, by name.
+    """Returns the outputs of `answers`, and the steps of all layers, by name.
 
-    The last answer is what the model's own `apply` gives, in float32. `added` is by the
-    layer's name, too; the rest is as in `run_layer`.
+    The last output equals the model's `apply`, in float32. `added` has the layer's name
+    as its first key; the rest is as in `run_layer`.
     """
     xs = sequence(model, params, images, valid)
     steps, directions = {}, []
@@ -158,12 +158,14 @@ def answers(
     directions: list[jax.Array],
     valid: jax.Array,
 ) -> jax.Array:
-    """What the head says to the steps up to each, `[T, B, K]`.
+    """Output of the head for the steps up to each, `[T, B, K]`.
 
-    The last of them is the network's output; with `per_step` it is all of them, and
-    this returns `[1, B, T, K]`. In the backward direction of a bidirectional network
-    the steps were read from the end, so only the last entry means anything.
+    The last entry is the network's output; with `per_step` all outputs are returned,
+    `[1, B, T, K]`. The backward direction of a bidirectional network starts at the end,
+    so only the last entry is meaningful.
 
+    Args:
+      model: defines how steps are pooled.
     Args:
       model: says how steps are pooled.
       params: of the model.
@@ -172,7 +174,7 @@ def answers(
     """
     pooled = []
     for number, ys in enumerate(directions):
-        ys = ys.mean(tuple(range(2, ys.ndim - 1)))  # over space, if there is any
+        ys = ys.mean(tuple(range(2, ys.ndim - 1)))  # over space, if any
         backward = number == 1 and model.pooling == "last" and not model.per_step
         if backward:
             ys, own = ys[::-1], valid[::-1]
@@ -186,7 +188,7 @@ def answers(
 
 
 def _pooled(ys: jax.Array, valid: jax.Array, pooling: str) -> jax.Array:
-    """Pools the valid steps up to each one; zero where there is none yet."""
+    """Pools the valid steps up to each step; zero before the first."""
     ok = valid[..., None]
     if pooling == "mean":
         return ys.cumsum(0) / jnp.maximum(ok.cumsum(0), 1).astype(ys.dtype)
@@ -197,7 +199,7 @@ def _pooled(ys: jax.Array, valid: jax.Array, pooling: str) -> jax.Array:
 
 
 def up_to(ys: jax.Array, valid: jax.Array) -> jax.Array:
-    """The last valid one of the steps up to each, `[T, B, ...]`; zero before any."""
+    """The last valid step up to each step, `[T, B, ...]`; zero before the first."""
     at = lax.cummax(jnp.where(valid, jnp.arange(len(ys))[:, None], -1))
     at = at.reshape(*at.shape, *(1,) * (ys.ndim - 2))
     taken = jnp.take_along_axis(ys, jnp.maximum(at, 0), axis=0)
@@ -212,7 +214,7 @@ def state_of(carry: Any) -> dict[str, jax.Array]:
 
 
 def path_name(path: tuple) -> str:
-    """ "layers.0.w_x", of the path to a leaf of a pytree."""
+    """ "layers.0.w_x", from the path of a leaf of a pytree."""
     return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
@@ -225,7 +227,7 @@ def _with_added(carry: Any, added: dict[str, jax.Array]) -> Any:
 
 
 def _where(valid: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """`a` where `valid [B]`, else `b`; keys and other leaves of no batch stay `a`."""
+    """`a` where `valid [B]`, else `b`; leaves without a batch axis stay `a`."""
     if a.shape[:1] != valid.shape:
         return a
     return jnp.where(valid.reshape(-1, *(1,) * (a.ndim - 1)), a, b)

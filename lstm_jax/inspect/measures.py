@@ -1,4 +1,4 @@
-"""What is measured of a recurrent network on one batch, before anybody judges it."""
+"""Measurements of a recurrent network on one batch, the input of `diagnose`."""
 
 import functools
 from collections.abc import Callable
@@ -20,20 +20,20 @@ from lstm_jax.inspect.layers import (
 )
 from lstm_jax.models.classifier import SequenceClassifier
 
-SATURATED = 0.9  # a gate g is saturated where |2 g - 1| > 0.9: below 0.05, over 0.95
-BINS = 40  # of a gate's histogram over 0 to 1
-STILL = 1e-6  # a unit whose standard deviation is below this never moves
-PROJECTIONS = 8  # random ones that estimate a Frobenius norm
-KEPT = 0.9  # share of the influence that "the last steps" hold
+SATURATED = 0.9  # a gate g is saturated if |2 g - 1| > 0.9: below 0.05 or above 0.95
+BINS = 40  # bins of a gate's histogram over 0 to 1
+STILL = 1e-6  # units with a smaller standard deviation are constant
+PROJECTIONS = 8  # random projections for the estimate of a Frobenius norm
+KEPT = 0.9  # fraction of the influence that defines `memory_steps`
 
 
 class GateMeasures(NamedTuple):
-    """One gate over a batch.
+    """Statistics of one gate over a batch.
 
     Attributes:
       mean: `[T]`, over examples and units.
-      saturated: `[T]`, the share of examples and units with |2 g - 1| > 0.9.
-      histogram: `[BINS]`, shares of all its values, between 0 and 1.
+      saturated: `[T]`, fraction of examples and units with |2 g - 1| > 0.9.
+      histogram: `[BINS]`, fractions of all values, bins between 0 and 1.
     """
 
     mean: np.ndarray
@@ -42,25 +42,25 @@ class GateMeasures(NamedTuple):
 
 
 class LayerMeasures(NamedTuple):
-    """One direction of one layer. Arrays `[T]` are in the order of its reading.
+    """Measurements of one direction of one layer.
 
-      A backward direction thus starts with its last step. What no example has (padding;
-      of `gradients` also the last step, after which no carry goes on) is NaN, and what
-    overflowed is infinite.
+    Arrays `[T]` are in processing order: a backward direction starts with the last
+    step. Undefined values are NaN (padding; for `gradients` also the last step, which
+    has no later carry); overflow is infinite.
 
-      Attributes:
-        name: of its params.
-        gradients: for each part of the carry, `[T]`: the norm of ∂loss/∂carry_t through
-          the later steps, a mean over examples.
-        gates: by name; empty if the cell has none.
-        memory: `[T]`, ‖∂y_T/∂x_t‖: what a layer's last output hears of each input.
-          The Frobenius norm is estimated from K = `PROJECTIONS` vectors v ~ N(0, 1):
-          ‖J‖² = E ‖vᵀJ‖², as ‖J‖ ≈ sqrt(mean_k ‖v_kᵀJ‖²), a mean over examples.
-        memory_steps: the least number of last steps that hold 90 % of the sum of
-          `memory`, of each example, a mean over them.
-        steps: valid steps of an example, a mean.
-        still: bool `[D]`: units whose standard deviation over examples, valid steps and
-          space is below 1e-6; a ReLU that is always 0, for one.
+    Attributes:
+      name: of the layer's params.
+      gradients: for each part of the carry, `[T]`: norm of ∂loss/∂carry_t through the
+        later steps, mean over examples.
+      gates: by name; empty if the cell has none.
+      memory: `[T]`, ‖∂y_T/∂x_t‖: influence of each input on the layer's last output.
+        The Frobenius norm is estimated from K = `PROJECTIONS` vectors v ~ N(0, 1):
+        ‖J‖² = E ‖vᵀJ‖², as ‖J‖ ≈ sqrt(mean_k ‖v_kᵀJ‖²), mean over examples.
+      memory_steps: the smallest number of last steps with 90 % of the sum of `memory`
+        of an example, mean over examples.
+      steps: number of valid steps, mean over examples.
+      still: bool `[D]`: units whose standard deviation over examples, valid steps and
+        space is below 1e-6, such as a ReLU that is always 0.
     """
 
     name: str
@@ -73,7 +73,7 @@ class LayerMeasures(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """All layers, bottom first; `last` says that the answer comes from a last step."""
+    """All layers, bottom first; `last`: the output depends on the last step only."""
 
     layers: tuple[LayerMeasures, ...]
     last: bool = True
@@ -88,27 +88,28 @@ def measure(
     loss: Callable[[jax.Array], jax.Array] | None = None,
     lengths: Any = None,
 ) -> Measures:
-    """Measures a network on a batch, in float32 and as it is in evaluation.
+    """Measures a network on a batch, in float32 and evaluation mode.
 
-    Takes the time and memory of a few training steps on plain `scan`: 32 examples are
-    plenty. `tbptt_steps` is not heeded: gradients go back to the first step.
+    Takes the time and memory of a few training steps with the engine `scan`: 32
+    examples suffice. `tbptt_steps` is ignored: gradients go back to the first step.
 
     Args:
       model: the network.
-      params: its params, fresh or trained.
-      images: `[B, H, W, C]`, normalised, or clips `[B, T, H, W, C]`.
-      targets: int `[B]`, for the sum of cross-entropies; or floats like the outputs,
+      params: its params, initial or trained.
+      images: `[B, H, W, C]`, normalized, or clips `[B, T, H, W, C]`.
+      targets: int `[B]`, for the sum of cross-entropies; or float of the outputs'
+        shape,
         for half the sum of squared errors.
-      loss: of the outputs, in place of targets: a scalar. Take a sum over examples,
-        so that the norms are those of one example.
-      lengths: int `[B]`, steps of each sequence to read.
+      loss: scalar function of the outputs, instead of targets. Use a sum over examples,
+        so that norms are per example.
+      lengths: int `[B]`, valid steps of each sequence.
 
     Raises:
-      ValueError: if the model is no `SequenceClassifier`, or there is no loss.
+      ValueError: the model is not a `SequenceClassifier`, or there is no loss.
     """
     layers = layers_of(model)
     loss = _loss(loss, targets)
-    key = jax.random.key(0)  # of the random projections
+    key = jax.random.key(0)  # for the random projections
     images = jnp.asarray(images)
     read = jax.eval_shape(lambda p, x: sequence(model, p, x), params, images)
     time, batch = read.shape[:2]
@@ -148,7 +149,7 @@ def measure_cell(
     xs: jax.Array,
     loss: Callable[[jax.Array], jax.Array],
 ) -> Measures:
-    """The same of a bare cell: `xs [T, B, *F]`, and a loss of the outputs `[T, B, *D]`.
+    """As `measure`, for a cell: `xs [T, B, *F]`, loss of the outputs `[T, B, *D]`.
 
     >>> import jax, jax.numpy as jnp
     >>> from lstm_jax import lstm
@@ -198,7 +199,7 @@ def _loss(loss, targets):
 
 
 def _layer(layer, params, steps, gradients, valid, key) -> dict:
-    """What is measured, as arrays of fixed shapes; steps in the order of reading."""
+    """Measurements as arrays of fixed shapes; steps in processing order."""
 
     def in_order(x):
         return x[::-1] if layer.reverse else x
@@ -206,7 +207,7 @@ def _layer(layer, params, steps, gradients, valid, key) -> dict:
     valid = in_order(valid)
     left = valid[::-1].cumsum(0)[::-1] > valid.astype(
         int
-    )  # valid steps to come, [T, B]
+    )  # number of valid steps after each, [T, B]
     norms = {name: in_order(_norm(g, 2)) for name, g in gradients.items()}
     gates = {name: in_order(g) for name, g in steps.gates.items()}
     memory = in_order(_memory(layer, params, steps, in_order(valid), key))
@@ -236,8 +237,8 @@ def _norm(x: jax.Array, first: int) -> jax.Array:
 
 
 def _mean(x: jax.Array, valid: jax.Array) -> jax.Array:
-    """Mean of `x [T, B]` over the valid examples, `[T]`; NaN where there is none."""
-    x = jnp.where(jnp.isnan(x), jnp.inf, x)  # overflowed
+    """Mean of `x [T, B]` over the valid examples, `[T]`; NaN if there are none."""
+    x = jnp.where(jnp.isnan(x), jnp.inf, x)  # NaN comes from overflow
     return jnp.where(valid, x, 0).sum(1) / valid.sum(1).astype(x.dtype)
 
 
@@ -256,7 +257,7 @@ def _gate(values: jax.Array, valid: jax.Array) -> GateMeasures:
 
 
 def _memory(layer, params, steps, valid, key) -> jax.Array:
-    """‖∂y_T/∂x_t‖ of each example, estimated: `[T, B]`, in the order of time."""
+    """Estimate of ‖∂y_T/∂x_t‖ per example: `[T, B]`, in the order of time."""
 
     def last(xs):
         ys = run_layer(layer, params, xs, valid).ys
@@ -271,9 +272,9 @@ def _memory(layer, params, steps, valid, key) -> jax.Array:
 
 
 def _last_steps(memory: jax.Array, valid: jax.Array) -> jax.Array:
-    """How many last valid steps hold `KEPT` of the sum, a mean over examples."""
+    """Number of last valid steps that hold `KEPT` of the sum, mean over examples."""
     memory = jnp.where(valid, memory, 0)[::-1]  # last step first
-    held = memory.cumsum(0) - memory  # by the steps after this one
+    held = memory.cumsum(0) - memory  # sum over the later steps
     wanted = (held < KEPT * memory.sum(0)) & valid[::-1]
     return wanted.sum(0).mean()
 

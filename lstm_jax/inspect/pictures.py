@@ -1,4 +1,4 @@
-"""What a network does while it reads one image, as a picture to look at."""
+"""A figure of how a network processes one image."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from lstm_jax.inspect.style import bare, order_of, visible
 from lstm_jax.inspect.trace import Trace, trace
 from lstm_jax.models.classifier import SequenceClassifier
 
-NAMED = 6  # answers that get a colour and a name; the others are grey
-THUMBNAILS = 10  # frames of a clip that are shown, at most
-PAPER = 0.93  # grey of what is not read yet
+NAMED = 6  # outputs that are coloured and labelled; the others are grey
+THUMBNAILS = 10  # maximum number of frames of a clip that are shown
+PAPER = 0.93  # grey value of pixels that are not processed yet
 
 
 def reading(
@@ -30,20 +30,19 @@ def reading(
     smooth: int = 16,
     traced: Trace | None = None,
 ):
-    """One image as a network reads it: what it sees, holds, and would answer.
+    """Shows how a network processes one image: input, state and prediction over time.
 
-    On the left the image, faint where the network had not read yet when its answer was
-    settled, and what the answer hangs on (see `Trace.saliency`). On the right, over
-    the steps: the answer to what was read so far (see `Trace.answers`), the input,
-    and the state and the gates of the top layer, its units in the order in which they
-    move.
+    Left: the image, faint where it had not been processed when the prediction became
+    final, and the saliency map (see `Trace.saliency`). Right, over the steps: the
+    prediction so far (see `Trace.answers`), the input, and the state and gates of the
+    top layer, with units sorted by when they change.
 
     Args:
       model, params, image, length, predict, smooth: as in `trace`.
       classes: names of the outputs.
-      target: the true class, if it is known.
-      shown: the image for the eye, in uint8 or in [0, 1].
-      traced: what `trace` returned for this image, if it was called already.
+      target: the true class, if known.
+      shown: the image for display, in uint8 or in [0, 1].
+      traced: the result of `trace` for this image, if already computed.
 
     Returns:
       A Figure.
@@ -90,7 +89,7 @@ def reading(
 
 
 def count_from_one(ax, time: int) -> None:
-    """Ticks of an axis of steps, the first of which is called 1."""
+    """Ticks of a step axis that counts from 1."""
     from matplotlib.ticker import MaxNLocator
 
     ticks = MaxNLocator(8, integer=True, min_n_ticks=1).tick_values(1, max(time, 2))
@@ -100,29 +99,29 @@ def count_from_one(ax, time: int) -> None:
 
 
 def settled(traced: Trace) -> bool:
-    """Whether there are several answers, of which one wins after the first step."""
+    """Whether the largest of several outputs changed after the first step."""
     return traced.answers.shape[-1] > 1 and traced.decided > 0
 
 
 def title(traced: Trace, classes, target: int | None) -> str:
-    """ "Reads 7 (98 %), settled after step 17 of 28"."""
+    """ "Predicts 7 (98 %), final from step 17 of 28 on"."""
     last, time = traced.answers[-1], len(traced.locations)
     if len(last) == 1:
-        return f"Answers {last[0]:.4g} after {time} steps"
+        return f"Predicts {last[0]:.4g} after {time} steps"
     best = int(last.argmax())
-    words = f"Answers {name_of(best, classes)}"
+    words = f"Predicts {name_of(best, classes)}"
     if likely(traced):
         words += f" ({last[best]:.0%})"
     if target is not None:
         truth = name_of(int(target), classes)
-        words += ", which is right" if best == target else f"; it is {truth}"
+        words += ", which is correct" if best == target else f"; true: {truth}"
     if settled(traced):
-        words += f". Settled with step {traced.decided + 1} of {time}"
+        words += f". Final from step {traced.decided + 1} of {time} on"
     return words
 
 
 def likely(traced: Trace) -> bool:
-    """Whether the answers are several and look like probabilities."""
+    """Whether there are several outputs, and they look like probabilities."""
     answers = traced.answers
     return answers.shape[-1] > 1 and bool(
         answers.min() >= 0 and answers.max() <= 1 + 1e-4
@@ -165,7 +164,7 @@ def held_panels(traced: Trace) -> list[tuple[str, np.ndarray, dict, float]]:
 
 
 def answer_curves(ax, traced: Trace, classes, target: int | None):
-    """The answers over time, the likeliest ones by name; returns the lines drawn."""
+    """Predictions over time, the most likely ones labelled; returns the lines."""
     tidy(ax, 9)
     answers = traced.answers
     time, width = answers.shape
@@ -195,13 +194,13 @@ def answer_curves(ax, traced: Trace, classes, target: int | None):
                 va="center",
                 annotation_clip=False,
             )
-    words = "answer to what\nwas read so far" if width > 1 else "answer so far"
+    words = "prediction from\nthe steps so far" if width > 1 else "prediction so far"
     ax.set_ylabel(words, fontsize=9, color=INK)
     return lines
 
 
 def chosen(traced: Trace, target: int | None) -> list[int]:
-    """The answers to name: the last one first, then those that once were likely."""
+    """Outputs to label: the final prediction, then those that were likely at a step."""
     answers = traced.answers
     rank = np.argsort(-(answers.max(0) + 2 * answers[-1]), kind="stable")
     named = [int(traced.answers[-1].argmax())]
@@ -216,7 +215,7 @@ def colors_of(named: list[int]) -> dict[int, str]:
 
 
 def _apart(values: list[float], ax) -> list[float]:
-    """Heights for labels, moved so that no two overlap."""
+    """Vertical positions of labels, shifted so that they do not overlap."""
     low, high = ax.get_ylim()
     gap = 0.115 * (high - low)
     rank = np.argsort(values)
@@ -230,14 +229,14 @@ def _apart(values: list[float], ax) -> list[float]:
 
 
 def read_by(traced: Trace, shape: tuple[int, ...], step: int) -> np.ndarray:
-    """bool of the image's shape: the pixels that steps up to `step` have read."""
+    """bool of the image's shape: pixels processed up to step `step`."""
     seen = np.zeros(int(np.prod(shape)), bool)
     seen[traced.locations[: step + 1].ravel()] = True
     return seen.reshape(shape)
 
 
 def faded(picture: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """`[H, W, 3]`: what was not seen is nearly paper."""
+    """`[H, W, 3]`: pixels that were not seen are faded."""
     colored = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, -1)
     pale = PAPER - 0.13 * colored
     return np.where(seen[..., None], colored, pale)
@@ -253,9 +252,9 @@ def _picture(ax, traced: Trace, picture: np.ndarray) -> None:
     last = traced.decided if settled(traced) else len(traced.locations) - 1
     if traced.kind == "clip":
         words, colored = f"Frame {last + 1}", picture[last]
-        words += ", which settles the answer" if settled(traced) else ""
+        words += ", when the prediction is final" if settled(traced) else ""
     else:
-        words = "What was read when the answer settled"
+        words = "Processed when the prediction is final"
         words = words if settled(traced) else "The image"
         colored = faded(picture, read_by(traced, picture.shape[:2], last))
     ax.imshow(colored, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -265,7 +264,7 @@ def _picture(ax, traced: Trace, picture: np.ndarray) -> None:
 def _saliency(ax, traced: Trace, picture: np.ndarray) -> None:
     bare(ax)
     ax.set_anchor("NW")
-    found, words = traced.saliency, "What the answer hangs on"
+    found, words = traced.saliency, "Saliency of the prediction"
     style = dict(cmap="inferno", interpolation="nearest", vmin=0)
     if traced.kind == "features":
         ax.imshow(found.T, aspect="auto", **style)
@@ -273,7 +272,7 @@ def _saliency(ax, traced: Trace, picture: np.ndarray) -> None:
         frame = int(found.sum((1, 2)).argmax())
         ax.imshow(found[frame], vmax=np.quantile(found, 0.999) or 1, **style)
         _outline(ax, picture[frame])
-        words += f" most: frame {frame + 1}"
+        words += f", largest: frame {frame + 1}"
     else:
         ax.imshow(found, vmax=np.quantile(found, 0.995) or 1, **style)
         _outline(ax, picture)
@@ -281,7 +280,7 @@ def _saliency(ax, traced: Trace, picture: np.ndarray) -> None:
 
 
 def _outline(ax, picture: np.ndarray) -> None:
-    """Where the picture's middle grey runs, over what was drawn."""
+    """Contour of the image's middle grey value."""
     grey = picture.mean(-1) if picture.ndim == 3 else picture
     level = (grey.min() + grey.max()) / 2
     if grey.min() < level < grey.max():
@@ -289,7 +288,7 @@ def _outline(ax, picture: np.ndarray) -> None:
 
 
 def _input(ax, traced: Trace, picture: np.ndarray) -> None:
-    """What each step reads, as a column; of a clip some frames."""
+    """The input of each step as a column; of a clip, some frames."""
     ax.set(yticks=[])
     ax.set_ylabel("input", rotation=0, ha="right", va="center", fontsize=10)
     time = len(traced.locations)

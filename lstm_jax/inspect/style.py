@@ -1,4 +1,4 @@
-"""What this room's figures need besides the common style."""
+"""Style of inspection figures, in addition to `lstm_jax.figures.style`."""
 
 from typing import Any
 
@@ -6,18 +6,18 @@ import numpy as np
 
 
 def bare(ax):
-    """A pair of axes for a picture: no ticks, no box."""
+    """Axes for an image: no ticks, no box."""
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
 
 
 def visible(image: Any, shown: Any = None) -> np.ndarray:
-    """What to draw of an image: `[..., H, W]` grey or `[..., H, W, 3]`, in [0, 1].
+    """An image for display: `[..., H, W]` grey or `[..., H, W, 3]`, in [0, 1].
 
     Args:
-      image: `[..., H, W, C]`, as the network reads it; brought to [0, 1] by its least
-        and its largest value, where nothing else is `shown`.
-      shown: the same in uint8 or in [0, 1].
+      image: `[..., H, W, C]`, the network's input; scaled from its minimum and maximum
+        to [0, 1], unless `shown` is given.
+      shown: the same image in uint8 or in [0, 1].
     """
     pixels = np.asarray(image if shown is None else shown)
     whole = pixels.dtype == np.uint8
@@ -30,8 +30,7 @@ def visible(image: Any, shown: Any = None) -> np.ndarray:
 
 
 def order_of(held: np.ndarray) -> np.ndarray:
-    """An order of units `[D]`, by when each one moves, so that a heat map `[T, D]`
-    shows waves instead of noise."""
+    """Order of the units of a heat map `[T, D]`, sorted by when each changes, `[D]`."""
     moves = np.abs(np.diff(held, axis=0, prepend=0)) + 1e-12
     when = (moves * np.arange(len(moves))[:, None]).sum(0) / moves.sum(0)
     return np.argsort(when, kind="stable")

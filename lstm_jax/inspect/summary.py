@@ -1,7 +1,7 @@
-"""What a network consists of and costs: layers, parameters, products, memory.
+"""Layers, parameters, FLOPs and memory of a network.
 
-`flops` counts on the jaxpr, where a loop's length is known; a compiler's own count
-takes the body of a loop once.
+`flops` counts operations in the jaxpr, where the length of a scan is known; the
+compiler's own count includes the body of a loop only once.
 """
 
 import math
@@ -17,14 +17,14 @@ from lstm_jax.unroll import unroll
 
 
 class Flops(NamedTuple):
-    """Operations of the products; `unknown` names what could not be counted."""
+    """Operations of matrix products; `unknown`: primitives that were not counted."""
 
     total: int
     unknown: tuple[str, ...] = ()
 
 
 class Layer(NamedTuple):
-    """A part of a network; shapes and FLOPs are those of one example."""
+    """A part of a network; shapes and FLOPs are per example."""
 
     name: str
     output: tuple[int, ...] | None
@@ -35,20 +35,20 @@ class Layer(NamedTuple):
 def flops(function: Callable, *args: Any) -> Flops:
     """Floating-point operations of the matrix products and convolutions.
 
-    A multiplication and an addition are two; what is pointwise is not counted, and
-    zeros that pad a convolution count as numbers. The body of a scan counts as often
-    as it runs, that of a while loop once; of branches the most expensive one counts.
+    A multiply-add counts as two; elementwise operations are not counted, zero padding
+    of convolutions is. The body of a scan counts once per step, that of a while loop
+    once; of the branches of a cond the most expensive counts.
 
     >>> import jax.numpy as jnp
     >>> flops(jnp.matmul, jnp.ones((2, 3)), jnp.ones((3, 5)))
     Flops(total=60, unknown=())
 
     Args:
-      function: traced, never run.
+      function: traced, not run.
       *args: arrays, or `jax.ShapeDtypeStruct`s.
 
     Returns:
-      `Flops`; its `unknown` is empty where all is counted.
+      `Flops`; `unknown` is empty if everything was counted.
     """
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
     unknown: dict[str, None] = {}
@@ -65,7 +65,7 @@ def _count(jaxpr: Jaxpr, unknown: dict[str, None]) -> int:
             total += _conv(eqn)
         elif name == "scan":
             total += eqn.params["length"] * _count(eqn.params["jaxpr"].jaxpr, unknown)
-        elif name == "while":  # how often it runs, the data may say
+        elif name == "while":  # the number of iterations depends on the data
             inside = _count(eqn.params["body_jaxpr"].jaxpr, unknown)
             total += inside
             unknown |= {name: None} if inside else {}
@@ -80,7 +80,7 @@ def _count(jaxpr: Jaxpr, unknown: dict[str, None]) -> int:
 
 
 def _used(jaxpr: Jaxpr) -> list:
-    """Equations without those whose results nothing reads, which no compiler keeps."""
+    """Equations whose results are used; a compiler removes the others."""
     found, read = [], _variables(jaxpr.outvars)
     for eqn in reversed(jaxpr.eqns):
         if eqn.effects or not read.isdisjoint(eqn.outvars):
@@ -103,12 +103,12 @@ def _dot(eqn) -> int:
 def _conv(eqn) -> int:
     kernel = eqn.invars[1].aval.shape
     outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-    depth = math.prod(kernel) // outputs  # a kernel holds the inputs of one group
+    depth = math.prod(kernel) // outputs  # per group: the kernel has its inputs only
     return 2 * math.prod(eqn.outvars[0].aval.shape) * depth
 
 
 def _inside(eqn) -> list[Jaxpr]:
-    """What an equation calls, once: of a jit, a checkpoint, a custom derivative."""
+    """Jaxprs that an equation calls once: of jit, checkpoint, custom derivatives."""
     found = []
     for value in eqn.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
@@ -120,16 +120,16 @@ def _inside(eqn) -> list[Jaxpr]:
 
 
 def layers(network: Any, params: Any, shape: Sequence[int]) -> list[Layer]:
-    """The parts of a network in the order in which an example passes them.
+    """The parts of a network, in the order of the computation.
 
     Args:
       network: a `SequenceClassifier`, an `EncoderForecaster` or a `FrameForecaster`; of
-        any other network the groups of its params are listed, without shapes.
+        other networks the top-level groups of params are listed, without shapes.
       params: its params, or their shapes.
       shape: of one example, `[H, W, C]`, `[T, H, W, C]` or `[T, F]`.
 
     Returns:
-      One `Layer` for each; a sequence's output begins with its T.
+      One `Layer` each; shapes of sequences begin with T.
     """
     shape = tuple(shape)
     if hasattr(network, "order"):
@@ -222,7 +222,7 @@ def _head(params, output) -> Layer:
 
 
 def _patched(network, shape, batch: int | None = None) -> tuple[int, ...]:
-    """Shape of patches of frames, `[T, (B,) H/p, W/p, C p p]`."""
+    """Shape of the patches of frames, `[T, (B,) H/p, W/p, C p p]`."""
     time, height, width, channels = shape
     p = network.patch
     middle = () if batch is None else (batch,)
@@ -234,24 +234,24 @@ def _array(shape) -> jax.ShapeDtypeStruct:
 
 
 def parameters(params: Any) -> int:
-    """Numbers in a pytree of arrays or of their shapes."""
+    """Number of parameters in a pytree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def tree_bytes(tree: Any) -> int:
-    """Bytes of a pytree of arrays or of their shapes; keys count as their data."""
+    """Size in bytes of a pytree of arrays or shapes; keys count as their data."""
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def temporary_bytes(compiled: Any) -> int | None:
-    """What a compiled program needs besides its arguments and its results, bytes.
+    """Memory of a compiled program in addition to arguments and results, bytes.
 
     Args:
       compiled: `jax.jit(function).lower(*args).compile()`.
 
     Returns:
-      Bytes; None where the backend does not say.
+      Bytes; None if the backend does not report it.
     """
     size = getattr(compiled.memory_analysis(), "temp_size_in_bytes", None)
     return None if size is None else int(size)

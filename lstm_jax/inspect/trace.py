@@ -1,4 +1,4 @@
-"""Following a network as it reads one image: what it holds, and what it would say."""
+"""Traces a network over one image: states, gates and predictions at each step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,14 +10,14 @@ import numpy as np
 from lstm_jax.inspect.layers import layers_of, run_network, sequence, valid_steps
 from lstm_jax.models.classifier import SequenceClassifier
 
-MOST_ENDS = 64  # lengths at which a bidirectional network is asked anew
-NOISE = 0.15  # standard deviation of SmoothGrad's, as a share of the image's range
+MOST_ENDS = 64  # maximum number of lengths at which a bidirectional network is run
+NOISE = 0.15  # standard deviation for SmoothGrad, as a fraction of the image's range
 
 
 class LayerTrace(NamedTuple):
-    """What one layer and direction held after each step, in the order of time.
+    """State and gates of one layer and direction after each step, in order of time.
 
-    Arrays are `[T, D]`, a mean over space for cells that convolve.
+    Arrays are `[T, D]`; for convolutional cells averaged over space.
 
     Attributes:
       state: the parts of the carry, by name.
@@ -29,22 +29,22 @@ class LayerTrace(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """One image, read.
+    """A network's processing of one image.
 
     Attributes:
-      kind: of the image, "picture", "clip" or "features".
+      kind: of the image: "image", "clip" or "features".
       locations: int `[T, P]`, the pixels that each step reads, as indices into the
-        image laid flat, row by row; of a clip, or of features, the number of the frame.
+        flattened image; for clips and features the index of the frame.
       layers: `LayerTrace` by the name of the layer's params, bottom first.
-      answers: `[T, K]`, what the network would have said, had the image ended there.
-        Where layers run in one direction this is the head on the outputs so far,
-        pooled as ever; a bidirectional network is asked anew for each end (of T > 64
-        steps for 64 of them, and a line between). With `per_step`, the answer to each
-        step, by a network that knows the whole.
-      target: the output that `saliency` is about.
-      saliency: `[H, W]` or `[T, H, W]`, |∂ output_target / ∂ image|, the largest of
-        the channels; of features `[T, F]`. None if it was not asked for.
-      decided: the first step from which on the largest answer is the last one's.
+      answers: `[T, K]`, the predictions if the sequence ended at each step. With one
+        direction this is the head applied to the outputs so far, pooled as usual; a
+        bidirectional network is run for each length (if T > 64, for 64 lengths, with
+        linear interpolation between). With `per_step`, the prediction at each step,
+        from the whole sequence.
+      target: index of the output that `saliency` explains.
+      saliency: `[H, W]` or `[T, H, W]`, |∂ output_target / ∂ image|, maximum over
+        channels; for features `[T, F]`. None if not requested.
+      decided: the first step from which on the largest output is the final one's.
     """
 
     kind: str
@@ -66,24 +66,24 @@ def trace(
     predict: Callable[[jax.Array], jax.Array] = jax.nn.softmax,
     smooth: int | None = 16,
 ) -> Trace:
-    """Runs a network over one image and keeps everything.
+    """Runs a network over one image and records everything.
 
     Args:
       model: the network.
       params: its params.
-      image: `[H, W, C]`, normalised; or a clip `[T, H, W, C]`, or features `[T, F]`.
-      target: the output to explain; by default the largest of the last answer.
-      length: steps to read; by default all.
-      predict: makes answers of outputs `[..., K]`, such as a task's `predict`.
-      smooth: noisy copies whose gradients are averaged for the saliency (SmoothGrad,
-        noise of 15 % of the image's range); 0 takes the image's own gradient, None
-        leaves the saliency out.
+      image: `[H, W, C]`, normalized; or a clip `[T, H, W, C]`, or features `[T, F]`.
+      target: index of the output to explain; None: the largest of the final prediction.
+      length: number of steps; None: all.
+      predict: maps outputs `[..., K]` to predictions, such as a task's `predict`.
+      smooth: number of noisy copies whose gradients are averaged for the saliency
+        (SmoothGrad, noise of 15 % of the image's range); 0 uses the gradient at the
+        image itself, None computes no saliency.
 
     Returns:
-      `Trace`, in NumPy.
+      `Trace`, NumPy arrays.
 
     Raises:
-      ValueError: if the model is no `SequenceClassifier`, or a number out of range.
+      ValueError: the model is not a `SequenceClassifier`, or a number is out of range.
 
     Reference: saliency: Simonyan, Vedaldi & Zisserman 2014; SmoothGrad: Smilkov et al.
     2017.
@@ -112,7 +112,7 @@ def trace(
     outputs, held = run(params, images)  # per_step: [1, T, K], else [T, K]
     outputs = outputs.reshape(-1, outputs.shape[-1])[:time]
     if model.bidirectional and not model.per_step:
-        outputs = _asked_anew(model, params, images, time)
+        outputs = _by_length(model, params, images, time)
     answers = np.asarray(predict(outputs), np.float32)
     answers = answers.reshape(len(answers), -1)
     best = answers.argmax(-1)
@@ -121,7 +121,7 @@ def trace(
     if smooth is not None:
         saliency = _saliency(model, params, images, valid, target, smooth)
     return Trace(
-        kind={3: "picture", 4: "clip"}.get(images.ndim - 1, "features"),
+        kind={3: "image", 4: "clip"}.get(images.ndim - 1, "features"),
         locations=locations(model, images.shape[1:])[:time],
         layers={n: _cut(jax.device_get(held[n]), time) for n in names},
         answers=answers,
@@ -141,7 +141,7 @@ def locations(model: SequenceClassifier, image_shape: tuple[int, ...]) -> np.nda
 
 
 def _channels(arrays: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """`[T, 1, *space, D] -> [T, D]`, a mean over space."""
+    """`[T, 1, *space, D] -> [T, D]`, averaged over space."""
     return {n: a.mean(tuple(range(1, a.ndim - 1))) for n, a in arrays.items()}
 
 
@@ -149,8 +149,8 @@ def _cut(held: LayerTrace, time: int) -> LayerTrace:
     return LayerTrace(*({n: a[:time] for n, a in part.items()} for part in held))
 
 
-def _asked_anew(model, params, images, time: int) -> jax.Array:
-    """The network's answers to the first 1, 2, … T steps, `[T, K]`."""
+def _by_length(model, params, images, time: int) -> jax.Array:
+    """Outputs for the first 1, 2, … T steps, `[T, K]`, each from a separate run."""
     count = min(time, MOST_ENDS)
     ends = np.unique(np.linspace(1, time, count).round().astype(int))
     copies = jnp.broadcast_to(images, (len(ends), *images.shape[1:]))

@@ -44,7 +44,7 @@ def from_pytorch_classifier(
     prefixes = [name[: -len(ends)] for name in found if name.endswith(ends)]
     if len(prefixes) != 1:
         raise ValueError(
-            f"{caller}: {_count(prefixes, ends)}; wanted is the state_dict of one "
+            f"{caller}: {_count(prefixes, ends)}; expected the state_dict of one "
             f"nn.LSTM, nn.GRU or nn.RNN and one nn.Linear; there are: {few(found)}"
         )
     own = re.compile(re.escape(prefixes[0]) + _OWN)
@@ -59,7 +59,7 @@ def from_pytorch_classifier(
     ]
     if len(linear) > 1:
         raise ValueError(
-            f"{caller}: {len(linear)} linear layers, but wanted is one: {few(linear)}"
+            f"{caller}: {len(linear)} linear layers, but expected one: {few(linear)}"
         )
     weight = linear[0] if linear else ""
     bias = f"{weight[: -len('weight')]}bias"
@@ -128,7 +128,7 @@ def from_keras_classifier(
     kinds = {kind for _, kind in places}
     if len(kinds) != 1 or len(dense) > 1 or others:
         raise ValueError(
-            f"{caller}: wanted are LSTM, GRU, SimpleRNN or Bidirectional layers of one "
+            f"{caller}: expected LSTM, GRU, SimpleRNN or Bidirectional layers of one "
             f"kind and one Dense; there are: {few(others or found)}"
         )
     layers = []
@@ -196,7 +196,7 @@ def _layers(caller: str, params: Mapping[str, Any]) -> tuple[list[Any], Any]:
     if not layers or "head" not in params or set(params) - names:
         others = sorted(set(params) - names) or sorted(params)
         raise NotImplementedError(
-            f"{caller}: wanted are recurrent layers and a head, nothing else; the "
+            f"{caller}: expected recurrent layers and a head, nothing else; the "
             f"network has {', '.join(others)}, which only .safetensors keeps"
         )
     return layers, params["head"]

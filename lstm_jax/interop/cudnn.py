@@ -42,7 +42,7 @@ def to_cudnn(layers: Sequence[Any]) -> Any:
         if (own.inputs, own.features) != (reads, first.features):
             raise ValueError(
                 f"to_cudnn: layer {number // ways} has F={own.inputs}, "
-                f"D={own.features}; wanted F={reads}, D={first.features}"
+                f"D={own.features}; expected F={reads}, D={first.features}"
             )
         matrices += [params["w_x"].T.reshape(-1), params["w_h"].T.reshape(-1)]
         biases += [params["b"], zeros_like(params["b"])]

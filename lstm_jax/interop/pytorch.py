@@ -97,7 +97,7 @@ def to_pytorch(
             if whole != first[0] or own.inputs != reads or len(pair) != first[1]:
                 raise ValueError(
                     f"to_pytorch: layer {layer}{way} is {own} in {len(pair)} "
-                    f"direction(s), but wanted are {reads} inputs, the rest as in the "
+                    f"direction(s), but expected {reads} inputs, the rest as in the "
                     f"first layer: {first[0]} in {first[1]}"
                 )
             for name, array in _to(own.kind, params, bias, own.kernel).items():

@@ -7,38 +7,41 @@ from lstm_jax.targets import CLASS, CROWD, HIDDEN
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 RECALLS = np.linspace(0, 1, 101)
-MOST = 100  # answers to a picture, the best ones
+MOST = 100  # predictions per image that are evaluated, by descending score
 
 
 def average_precision(
     predictions, targets, classes: int, *, hidden: bool = False, curves: bool = False
 ) -> dict:
-    """AP and AR over pictures.
+    """Average precision (AP) and recall (AR) of bounding boxes.
 
-    For each class and each threshold of IoU, answers are taken by score, the highest
-    first; each takes the free thing of its class that it overlaps most, if by the
-    threshold or more, and is right; else it is wrong. What takes a crowd, whose
-    overlap is the share of the answer inside of it, counts neither way, and a crowd
-    may be taken often. AP is the mean, over recalls of 0, 0.01 … 1, of the highest
-    precision at that recall or a higher one; 0 for recalls that are not reached.
+    For each class and IoU threshold, predictions are matched in descending order of
+    score: each is matched to the unmatched ground-truth box of its class with the
+    highest IoU, at least the threshold, and is a true positive; otherwise it is a false
+    positive. Predictions matched to a crowd region, where the overlap is the fraction
+    of the prediction inside it, are ignored; a crowd matches any number of them. AP is
+    the mean of the interpolated precision at the recalls 0, 0.01 … 1; 0 for recalls
+    that are not reached.
 
     Args:
-      predictions: [N, Q, 6]: corners in pixels, score, class; rows of a negative score
-        are none.
-      targets: [N, M, 7] as `data.Split` has boxes.
-      classes: K.
-      hidden: judge by things alone of which more than half is hidden; the others
-        count neither way.
-      curves: also return precisions at the 101 recalls.
+      predictions: [N, Q, 6]: corners in pixels, score, class; rows with a negative
+        score are padding.
+      targets: [N, M, 7], boxes as in `data.Split`.
+      classes: K, number of classes.
+      hidden: evaluate only objects that are more than half occluded; the others are
+        ignored.
+      curves: also return the precision at the 101 recalls.
 
     Returns:
       "ap" (mean over the thresholds 0.50, 0.55 … 0.95), "ap50", "ap75", "ar" (mean of
-      the recalls reached, over the same thresholds) and "ar50", each a mean over the
+      the maximum recall over the same thresholds) and "ar50", each a mean over the
       classes that occur, None if none does; "per_class", K dicts of "ap", "ap50",
-      "ar50" and "things"; with `curves`, "curves" [10, 101], means over classes.
+      "ar50" and "things", the number of objects; with `curves`, "curves" [10, 101],
+      means over classes.
 
     Reference: Lin et al. 2014, Microsoft COCO, and its evaluator (area "all", 100
-    answers a picture); tested to be equal to pycocotools.
+    predictions per image); tested to be equal to pycocotools.
+    answers an image); tested to be equal to pycocotools.
     """
     predictions = np.asarray(predictions, np.float64)
     targets = np.asarray(targets, np.float64)
@@ -79,14 +82,14 @@ def average_precision(
 
 
 def _best(answers):
-    """The answers to one picture, the highest score first."""
-    answers = answers[answers[:, 4] >= 0]  # a negative one is padding
+    """The predictions for one image, sorted by descending score."""
+    answers = answers[answers[:, 4] >= 0]  # negative scores are padding
     return answers[np.argsort(-answers[:, 4], kind="stable")]
 
 
 def _take(boxes, truth, skipped):
-    """Which answers are right, and which count neither way, [10, Q] each, bool."""
-    # Things that count come first, and are preferred.
+    """True positives, and ignored predictions, [10, Q] each, bool."""
+    # Objects that are evaluated come first: they are preferred to ignored ones.
     order = np.argsort(skipped, kind="stable")
     truth, skipped = truth[order], skipped[order]
     crowd = truth[:, CROWD] == 1
@@ -100,7 +103,7 @@ def _take(boxes, truth, skipped):
         least = min(threshold, 1 - 1e-10)
         for q in np.flatnonzero((met >= least).any(1)):
             row = met[q]
-            # Among equals the later one is taken, as COCO's evaluator does.
+            # Of equal IoUs the last wins, as in COCO's evaluator.
             for some in (~skipped, skipped):
                 can = some & (free | crowd) & (row >= least)
                 if can.any():
@@ -112,7 +115,7 @@ def _take(boxes, truth, skipped):
 
 
 def _curve(found, things):
-    """The recall reached, and the precision at the 101 recalls."""
+    """The maximum recall, and the precision at the 101 recalls."""
     right = np.cumsum(found)
     recall = right / things
     precision = right / (np.arange(len(found)) + 1 + np.spacing(1))
@@ -146,7 +149,7 @@ def _means(precisions, recalls, things):
 
 
 def _mean(precisions):
-    """Over the classes that occur, [10, 101]."""
+    """Mean over the classes that occur, [10, 101]."""
     there = ~np.isnan(precisions).any((1, 2))
     if not there.any():
         return np.zeros(precisions.shape[1:])

@@ -1,33 +1,33 @@
-"""How sure a test metric is: bootstrap intervals over the examples of a test set."""
+"""Bootstrap confidence intervals of test metrics, over the examples."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 RESAMPLES = 1000
-CHUNK = 2**21  # weights that are held at once
+CHUNK = 2**21  # weights per chunk, to limit memory
 
-# (weights [R, N]) -> {metric: [R]}, each of N examples counted weight times
+# (weights [R, N]) -> {metric: [R]}, where each of N examples counts `weight` times
 Scores = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 def bootstrap(
     scores: Scores, count: int, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of metrics, examples drawn with replacement.
+    """95 % percentile bootstrap intervals of metrics.
 
-    Whole examples are drawn: a clip brings all its frames, steps and labels along. A
-    draw in which a metric is not defined, such as the ROC of a class that was not
-    drawn, does not count for it.
+    Whole examples are resampled with replacement: a clip with all its frames, steps and
+    labels. Resamples in which a metric is undefined, such as the ROC of an absent
+    class, are ignored for that metric.
 
     Args:
-      scores: the metrics of weighted examples, as a task's `weighted_scores` returns.
-      count: N, the examples.
-      resamples: draws.
-      seed: of the draws.
+      scores: the metrics of weighted examples, as from a task's `weighted_scores`.
+      count: N, number of examples.
+      resamples: number of resamples.
+      seed: random seed.
 
     Returns:
-      {metric: (low, high)}, by the names that `scores` has.
+      {metric: (low, high)}, with the names of `scores`.
 
     Reference: Efron & Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
     """
@@ -50,13 +50,13 @@ def bootstrap(
 
 
 def weighted_means(columns, weights) -> dict[str, np.ndarray]:
-    """Means of columns {name: [N]} under weights [R, N], {name: [R]}."""
+    """Weighted means of columns {name: [N]} for weights [R, N]: {name: [R]}."""
     count = weights.sum(-1)
     return {name: weights @ values / count for name, values in columns.items()}
 
 
 def mean_known(values):
-    """Mean over the first axis without NaN; NaN where there is nothing else."""
+    """Mean over the first axis without NaN; NaN if all are."""
     values = np.asarray(values)
     known = ~np.isnan(values)
     count = known.sum(0)

@@ -1,4 +1,4 @@
-"""Boxes: how far two overlap, and which answer stands for which thing."""
+"""Bounding boxes: overlap, and matching of predictions to ground truth."""
 
 import jax
 import jax.numpy as jnp
@@ -8,17 +8,17 @@ import optax
 from lstm_jax.metrics.checks import check_finite
 from lstm_jax.targets import CLASS, COLUMNS, CROWD
 
-SCORE_THRESHOLD = 0.5  # an answer counts from this score on
-FAR = 1e4  # above any cost of a pair
+SCORE_THRESHOLD = 0.5  # predictions count from this score on
+FAR = 1e4  # larger than any cost of a pair
 
 
 def area(boxes):
-    """`[..., 4] -> [...]` of corners x0, y0, x1, y1; NumPy in, NumPy out."""
+    """Areas [...] of boxes `[..., 4]`, corners x0, y0, x1, y1; NumPy in, NumPy out."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
 def overlaps(a, b):
-    """Intersection and union of every box of a with every one of b.
+    """Intersection and union of every box of a with every box of b.
 
     Args:
       a: [..., N, 4], corners x0, y0, x1, y1 with x0 <= x1 and y0 <= y1.
@@ -44,15 +44,15 @@ def iou(a, b):
 
 
 def giou(a, b):
-    """Generalised intersection over union of boxes in pairs, in [-1, 1].
+    """Generalised intersection over union (GIoU) of pairs of boxes, in [-1, 1].
 
-      GIoU = IoU - (C - U) / C,   U the union's area, C that of the box around both
+      GIoU = IoU - (C - U) / C,   U area of the union, C area of the enclosing box
 
     Args:
       a, b: [..., 4] each, as in `overlaps`.
 
     Returns:
-      [...]; it has a gradient where the boxes are apart, too; -1 where both are empty.
+      [...]; it has a gradient even if the boxes do not overlap; -1 if both are empty.
 
     Reference: Rezatofighi et al. 2019, Generalized Intersection over Union, alg. 1.
     """
@@ -64,14 +64,14 @@ def giou(a, b):
 
 
 def assign(costs):
-    """Which answer stands for which thing, so that the sum of costs is least.
+    """Assigns one prediction to each object, minimizing the sum of costs.
 
     Args:
-      costs: [Q, M], Q >= M, finite; a column of one value throughout takes what the
-        others leave.
+      costs: [Q, M], predictions x objects, Q >= M, finite; columns of a constant value
+        take predictions that no other column needs.
 
     Returns:
-      int32 [M], the row of each column; no row twice.
+      int32 [M], the row of each column; rows are distinct.
 
     Reference: Crouse 2016, as optax has it; Carion et al. 2020, DETR, eq. 1.
     """
@@ -82,10 +82,10 @@ def assign(costs):
 
 
 def single_images(predictions, targets):
-    """Answers and boxes of single images, [N, Q, 6] and [N, M, 7]; frames are images.
+    """Predictions and boxes per image, [N, Q, 6] and [N, M, 7]; frames become images.
 
     Raises:
-      ValueError: shapes that do not fit, or answers that are not finite.
+      ValueError: shapes that do not fit, or predictions that are not finite.
     """
     predictions = np.asarray(predictions, np.float64)
     targets = np.asarray(targets, np.float64)
@@ -94,7 +94,7 @@ def single_images(predictions, targets):
     if not fits or predictions.shape[-1] != 6 or targets.shape[-1] != COLUMNS:
         raise ValueError(
             f"detection: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted [..., Q, 6] and [..., M, {COLUMNS}], N >= 1"
+            f"{targets.shape}; expected [..., Q, 6] and [..., M, {COLUMNS}], N >= 1"
         )
     predictions, targets = (
         x.reshape(-1, *x.shape[-2:]) for x in (predictions, targets)
@@ -104,7 +104,7 @@ def single_images(predictions, targets):
 
 
 def match_counts(predictions, targets) -> np.ndarray:
-    """Sure answers, right ones of them, and things: int [3], over all pictures."""
+    """int [3]: predictions above the threshold, true positives, objects."""
     found = np.zeros(3, np.int64)
     for answers, truth in zip(*single_images(predictions, targets), strict=True):
         right, said = _right_exactly(answers, truth)
@@ -114,7 +114,7 @@ def match_counts(predictions, targets) -> np.ndarray:
 
 
 def _right_exactly(answers, truth):
-    """The best answer first, each takes the thing that it meets most and is free."""
+    """Greedy matching in descending order of score, each to its highest IoU."""
     crowds = truth[(truth[:, CLASS] >= 0) & (truth[:, CROWD] == 1)]
     truth = truth[(truth[:, CLASS] >= 0) & (truth[:, CROWD] == 0)]
     answers = answers[answers[:, 4] >= SCORE_THRESHOLD]
@@ -126,7 +126,7 @@ def _right_exactly(answers, truth):
         if len(row) and row.max() >= 0.5:
             right += 1
             meets[:, row.argmax()] = 0
-        elif len(crowds):  # within a crowd nobody counts
+        elif len(crowds):  # inside a crowd region predictions are ignored
             both = overlaps(answer[None, :4], crowds[:, :4])[0][0]
             inside = both / max(area(answer[:4]), 1e-9) >= 0.5
             said -= bool((inside & (crowds[:, CLASS] == answer[5])).any())

@@ -1,4 +1,4 @@
-"""Whether a classifier is as often right as it says: ECE, Brier score, a diagram."""
+"""Calibration of a classifier: expected calibration error, Brier score, bins."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ BINS = 15
 
 
 class Reliability(NamedTuple):
-    """Bins of confidence, M of equal width; confidence and accuracy NaN in empty ones.
+    """M bins of equal width by confidence; NaN in empty bins.
 
     `ece` is the expected calibration error.
     """
@@ -21,7 +21,7 @@ class Reliability(NamedTuple):
 
 
 def reliability(predictions, targets, bins: int = BINS) -> Reliability:
-    """Confidence against accuracy.
+    """Confidence and accuracy by bin, and the expected calibration error.
 
         ECE = sum_m |B_m| / N · |accuracy(B_m) - confidence(B_m)|
 
@@ -42,12 +42,12 @@ def reliability(predictions, targets, bins: int = BINS) -> Reliability:
     and 3, with M = 15.
     """
     if bins < 1:
-        raise ValueError(f"reliability: bins={bins}, wanted 1 or more")
+        raise ValueError(f"reliability: bins={bins}, expected 1 or more")
     predictions = np.asarray(predictions, np.float64)
     edges = np.linspace(0, 1, bins + 1)
     confidence = predictions.max(-1)
     right = predictions.argmax(-1) == targets
-    # A softmax of float32 may pass 1 by its rounding.
+    # A float32 softmax may exceed 1 by rounding.
     at = np.searchsorted(edges[1:-1], confidence, side="left")
     count = np.bincount(at, minlength=bins)
     some = np.where(count, count, np.nan)
@@ -60,7 +60,7 @@ def reliability(predictions, targets, bins: int = BINS) -> Reliability:
 
 
 def brier(predictions, targets) -> float:
-    """Mean over examples of sum_k (p_k - [k is the class])², in [0, 2].
+    """Brier score: mean over examples of sum_k (p_k - [k is the class])², in [0, 2].
 
     Args:
       predictions: probabilities [N, K].

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def check_finite(task: str, finite, what: str = "predictions") -> None:
-    """Refuses predictions of which some are not `finite`, bool [N]."""
+    """Raises ValueError unless all predictions are finite; `finite` is bool [N]."""
     if bad := int(np.sum(~finite)):
         raise ValueError(
             f"{task}: {bad} of {len(finite)} {what} hold NaN or infinity; the "

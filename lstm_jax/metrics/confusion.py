@@ -1,4 +1,4 @@
-"""Confusion of the classes of pixels."""
+"""Confusion matrices of pixel classes."""
 
 import numpy as np
 
@@ -6,24 +6,24 @@ from lstm_jax.targets import VOID
 
 
 def confusion(predictions, targets, k: int) -> np.ndarray:
-    """Pixels of each true class (rows) taken for each class (columns).
+    """Confusion matrix of each example: true classes in rows, predicted in columns.
 
     Args:
-      predictions: integers [N, ...], a class of each pixel.
-      targets: the same; pixels of 255 are left out.
-      k: classes.
+      predictions: integers [N, ...], the class of each pixel.
+      targets: the same shape; pixels of 255 are ignored.
+      k: number of classes.
 
     Returns:
       int64 [N, k, k].
 
     Raises:
-      ValueError: shapes that differ, no example, or a class that does not exist.
+      ValueError: different shapes, no example, or a class that does not exist.
     """
     predictions, targets = np.asarray(predictions), np.asarray(targets)
     if predictions.shape != targets.shape or not len(targets):
         raise ValueError(
             f"segmentation: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted the same, of 1 example or more"
+            f"{targets.shape}; expected the same, of 1 example or more"
         )
     found = np.zeros((len(targets), k * k), np.int64)
     for row, true, said in zip(found, targets, predictions, strict=True):

@@ -1,8 +1,8 @@
-"""Connectionist temporal classification: its loss, and reading a text off.
+"""Connectionist temporal classification (CTC): loss, decoding and alignment.
 
-Logits are `[B, T, K]`, and class 0 is the blank. A step past the end of a line says
-blank for sure: 0, and -inf for all other classes; it changes no probability, and
-tells the number of steps. Labels are int `[B, L]`, 1 to K - 1, zeros follow.
+Logits are `[B, T, K]`; class 0 is the blank. Padding steps after the end of a line have
+the logit 0 for blank and -inf for all other classes, which changes no probability and
+encodes the number of steps. Labels are int `[B, L]`, 1 to K - 1, padded with 0.
 """
 
 from typing import NamedTuple
@@ -14,13 +14,13 @@ import optax
 
 
 class Decoded(NamedTuple):
-    """The best path as characters, one line of each.
+    """Decoded characters of each line, with their positions.
 
     Attributes:
-      labels: int32 [B, T], zeros follow.
-      confidence: float [B, T], the largest probability of the label in its run.
-      first, last: int32 [B, T], the run: from `first` to before `last`.
-      log_prob: [B], of the path, nats.
+      labels: int32 [B, T], padded with 0.
+      confidence: float [B, T], largest probability of the label within its run.
+      first, last: int32 [B, T], the run of steps: from `first` to before `last`.
+      log_prob: [B], log-probability of the path, nats.
     """
 
     labels: jax.Array
@@ -31,11 +31,11 @@ class Decoded(NamedTuple):
 
 
 class Beams(NamedTuple):
-    """The best texts of each line, the best one first.
+    """The most probable texts of each line, in descending order.
 
     Attributes:
-      labels: int32 [B, N, T], zeros follow.
-      log_prob: [B, N], of the text given the image as far as it was searched, nats.
+      labels: int32 [B, N, T], padded with 0.
+      log_prob: [B, N], log-probability of the text, as far as it was searched, nats.
     """
 
     labels: jax.Array
@@ -43,7 +43,7 @@ class Beams(NamedTuple):
 
 
 def line_steps(logits: jax.Array) -> jax.Array:
-    """Steps before the sure blanks at the end, int32 [B]."""
+    """Number of steps before the padding of each line, int32 [B]."""
     read = ~jnp.isneginf(logits[..., 1:]).all(-1)  # [B, T]
     ends = jnp.arange(1, logits.shape[1] + 1, dtype=jnp.int32)
     return jnp.where(read, ends, jnp.zeros_like(ends)).max(-1)
@@ -61,7 +61,7 @@ def ctc_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
       labels: int [B, L].
 
     Returns:
-      [B], 0 or more; of a line whose labels cannot be said in so many steps some 1e5.
+      [B], at least 0; about 1e5 for labels that need more steps than there are.
 
     Reference: Graves et al. 2006, eq. 3 and 8; optax computes it.
     """
@@ -70,25 +70,25 @@ def ctc_losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
     # Zeros in place of -inf: its gradient in the recursion would be NaN.
     logits = jnp.where(past[..., None], jnp.zeros((), logits.dtype), logits)
     blanks = past.astype(logits.dtype), (labels == 0).astype(logits.dtype)
-    with jax.numpy_dtype_promotion("standard"):  # optax brings float32 into float64
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes float32 and float64
         losses = optax.ctc_loss(logits, blanks[0], labels, blanks[1])
-    # Of a sure line rounding may leave less than 0; the gradient is right there, too.
+    # Rounding may give a value below 0; the gradient is correct there, too.
     return losses + jax.lax.stop_gradient(jnp.maximum(-losses, 0))
 
 
 def needed_steps(labels: np.ndarray) -> np.ndarray:
-    """Steps that labels [..., L] take at least: one each, a blank in each repeat."""
+    """Minimum number of steps of labels [..., L]: one each, and one per repetition."""
     labels = np.asarray(labels)
     repeats = (labels[..., 1:] == labels[..., :-1]) & (labels[..., 1:] != 0)
     return (labels != 0).sum(-1) + repeats.sum(-1)
 
 
 def infeasible(labels: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """Which lines CTC cannot learn, for they have more to say than steps.
+    """Which lines have more labels than CTC can emit in their steps.
 
     Args:
-      labels: int [N, L].
-      steps: int [N], of each line's logits.
+      labels: int [N, L], padded with 0.
+      steps: int [N], number of steps of each line's logits.
 
     Returns:
       bool [N].
@@ -97,7 +97,7 @@ def infeasible(labels: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def greedy(logits: jax.Array) -> Decoded:
-    """The most probable path, and the text that it says.
+    """The text of the most probable path (best path decoding).
 
     Args:
       logits: [B, T, K].
@@ -118,9 +118,9 @@ def _greedy(log_p):  # [T, K]
 
 
 def _runs(path, number, log_p) -> Decoded:
-    """Characters of a path [T], of which step t is in that of `number[t]`."""
+    """Characters of a path [T]; `number[t]` is the index of step t's character."""
     time = len(path)
-    run = jnp.where(path != 0, number, time)  # a blank goes overboard
+    run = jnp.where(path != 0, number, time)  # blanks are out of range and dropped
     at = jnp.arange(time, dtype=jnp.int32)
 
     def gathered(start, values, how):
@@ -138,15 +138,15 @@ def _runs(path, number, log_p) -> Decoded:
 
 
 def forced_alignment(logits: jax.Array, labels: jax.Array) -> Decoded:
-    """Where a given text stands: its most probable path.
+    """The most probable path of a given text (forced alignment).
 
     Args:
       logits: [B, T, K].
-      labels: int [B, L], 1 to K - 1, zeros follow.
+      labels: int [B, L], 1 to K - 1, padded with 0.
 
     Returns:
-      A Decoded with these labels; where they take more steps than there are, log_prob
-      is -inf, and all else says nothing.
+      A Decoded with these labels; if they need more steps than there are, log_prob is
+      -inf and the other fields are meaningless.
 
     Reference: the recursion of Graves et al. 2006, eq. 6, with the maximum for the sum.
     """
@@ -161,7 +161,7 @@ def _forced_alignment(log_p, labels):  # [T, K], [L]
     skips = (states % 2 == 1) & (states > 1) & others
     emissions = log_p[:, said]  # [T, S]
 
-    def back(row, by):  # of the state before, by so many
+    def back(row, by):  # of the state `by` places before
         return jnp.where(states >= by, jnp.roll(row, by), -jnp.inf)
 
     def step(row, emit):
@@ -187,34 +187,32 @@ def _forced_alignment(log_p, labels):  # [T, K], [L]
 
 
 def beam_search(logits: jax.Array, beams: int = 8) -> Beams:
-    """The most probable texts: sums over the paths of each text, not paths.
-
-    Of all texts that begin a reading, the `beams` best are kept in each step.
+    """The most probable texts, by prefix beam search: sums over the paths of each text.
 
     Args:
       logits: [B, T, K].
-      beams: N, 1 or more.
+      beams: N, beam width, at least 1.
 
     Returns:
-      The N best texts of each line; those that do not exist have -inf.
+      The N best texts of each line; -inf for those that do not exist.
 
     Raises:
-      ValueError: `beams` out of its range.
+      ValueError: `beams` is out of range.
 
     Reference: Graves 2008, section 4.4.2, prefix search; Hannun et al. 2014,
     algorithm 1, without a language model. Departs: in one step all prefixes are
     extended by all classes, as matrices of a fixed size.
     """
     if beams < 1:
-        raise ValueError(f"beam_search: beams={beams}; wanted is 1 or more")
+        raise ValueError(f"beam_search: beams={beams}; expected 1 or more")
     log_p = jax.nn.log_softmax(logits)
     return jax.vmap(lambda one: _search(one, beams))(log_p)
 
 
 class _State(NamedTuple):
-    """N prefixes: their labels [N, T], and of each [N].
+    """N prefixes: their labels [N, T], and lengths and log-probabilities [N].
 
-    `blank` and `label` are the log-probabilities of the paths that end so.
+    `blank` and `label` are the log-probabilities of paths that end in a blank or label.
     """
 
     prefixes: jax.Array
@@ -246,13 +244,13 @@ def _step(state: _State, log_p) -> _State:
     final = jnp.where(at_end, state.prefixes, 0).sum(-1)  # [N], 0 where empty
     parents = jnp.where(at_end, 0, state.prefixes)
 
-    # A prefix goes on as it is, by a blank or by its last label once more.
+    # A prefix stays as it is after a blank or a repetition of its last label.
     blank = total + log_p[0]
     label = jnp.where(final > 0, state.label + log_p[final], -jnp.inf)
-    # Or it is made longer; the same label again wants a blank between.
+    # Or it is extended; repeating a label requires a blank in between.
     again = final[:, None] == jnp.arange(1, k + 1)  # [N, K - 1]
     longer = jnp.where(again, state.blank[:, None], total[:, None]) + others
-    # What it becomes may be among the prefixes: their paths are added there.
+    # The extension may be one of the prefixes already: add their paths.
     child = (state.lengths[:, None] == state.lengths + 1) & (
         parents[:, None] == state.prefixes
     ).all(-1)  # [N of children, N of parents]
@@ -265,7 +263,7 @@ def _step(state: _State, log_p) -> _State:
     _, best = jax.lax.top_k(jnp.concatenate([stays, longer.reshape(-1)]), n)
     grows = best >= n
     source = jnp.where(grows, (best - n) // k, best)
-    new = jnp.where(grows, (best - n) % k, 0)  # a class less 1
+    new = jnp.where(grows, (best - n) % k, 0)  # class index minus 1
     lengths = state.lengths[source]
     put = grows[:, None] & (jnp.arange(size) == lengths[:, None])
     return _State(

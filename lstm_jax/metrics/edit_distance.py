@@ -1,4 +1,4 @@
-"""Edit distance: how many characters, or words, were read wrongly, and which ones."""
+"""Edit distance between true and recognized text, and the edits."""
 
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
@@ -9,12 +9,12 @@ import numpy as np
 
 
 class Edits(NamedTuple):
-    """What turns a true sequence into the one that was read.
+    """The edits that turn a true sequence into the recognized one.
 
     Attributes:
-      pairs: ((true, read), ...) in order; None where there is none.
-      substitutions, deletions, insertions: how many of each; a deletion is a true
-        element that was not read.
+      pairs: ((true, read), ...) in order; None on the side without a counterpart.
+      substitutions, deletions, insertions: number of each; a deletion is a true
+        element that was not recognized.
     """
 
     pairs: tuple[tuple[Hashable | None, Hashable | None], ...]
@@ -28,14 +28,14 @@ class Edits(NamedTuple):
 
 
 def align(true: Sequence[Hashable], read: Sequence[Hashable]) -> Edits:
-    """Aligns two sequences by the fewest edits, each of cost 1.
+    """Aligns two sequences with the minimum number of edits, each of cost 1.
 
         d[i, j] = min(d[i-1, j-1] + (true_i != read_j), d[i-1, j] + 1, d[i, j-1] + 1)
 
-    Of several such alignments, the one that pairs elements as late as possible.
+    Among equal alignments, the one that pairs elements as late as possible.
 
     Args:
-      true, read: texts, or lists of words.
+      true, read: strings, or lists of words.
 
     Returns:
       The Edits.
@@ -54,7 +54,7 @@ def align(true: Sequence[Hashable], read: Sequence[Hashable]) -> Edits:
         row = rows[i + 1]
         row[0] = i + 1
         np.minimum(rows[i, :-1] + (b != x), rows[i, 1:] + 1, out=row[1:])
-        # Insertions: the least of what lies to the left, and 1 for each column.
+        # Insertions: minimum over the columns to the left, plus 1 per column.
         row[:] = np.minimum.accumulate(row - columns) + columns
     pairs, (i, j) = [], (len(a), len(b))
     while i or j:
@@ -76,11 +76,11 @@ def align(true: Sequence[Hashable], read: Sequence[Hashable]) -> Edits:
 
 
 def edit_distances(true: jax.Array, read: jax.Array) -> jax.Array:
-    """The same distance of each of many pairs, within a compiled step.
+    """Edit distances of a batch of pairs, usable inside jit.
 
     Args:
-      true: int [B, L], zeros follow the elements.
-      read: int [B, M], zeros follow the elements.
+      true: int [B, L], padded with 0.
+      read: int [B, M], padded with 0.
 
     Returns:
       int32 [B].

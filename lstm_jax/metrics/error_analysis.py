@@ -1,10 +1,10 @@
-"""What a network gets wrong, class by class and example by example."""
+"""Error analysis by class and by example."""
 
 import numpy as np
 
 
 def average_precisions(pairs) -> list[float | None]:
-    """Of each pair (scores, truths); None where only one of the two answers occurs."""
+    """Average precision of each pair (scores, truths); None if all truths agree."""
     from sklearn.metrics import average_precision_score
 
     return [
@@ -16,7 +16,7 @@ def average_precisions(pairs) -> list[float | None]:
 
 
 def middle_frames(inputs, lengths=None):
-    """Pictures [N, H, W, C] of clips [N, T, H, W, C]: each one's middle frame."""
+    """The middle frame [N, H, W, C] of each clip [N, T, H, W, C]."""
     if inputs.ndim == 4:
         return inputs
     steps = np.full(len(inputs), inputs.shape[1]) if lengths is None else lengths

@@ -1,4 +1,4 @@
-"""How alike two frames are: squared and absolute error, PSNR, SSIM."""
+"""Similarity of frames: squared and absolute error, PSNR, SSIM."""
 
 import functools
 import math
@@ -8,17 +8,17 @@ import numpy as np
 
 WINDOW, SIGMA = 11, 1.5  # pixels; Wang et al. 2004, section III-C
 K1, K2 = 0.01, 0.03
-BEST_PSNR = 100.0  # decibels, for a frame without error
+BEST_PSNR = 100.0  # decibels, upper limit
 
 
 def ssim(a, b):
-    """Structural similarity of frames, 1 where they are equal.
+    """Structural similarity (SSIM) of frames, 1 if they are equal.
 
     SSIM = (2 m_a m_b + C1) (2 s_ab + C2) / ((m_a^2 + m_b^2 + C1) (s_a^2 + s_b^2 + C2))
     with means m, variances s^2 and the covariance s_ab under a Gaussian window of
     11 x 11 pixels and sigma 1.5, C1 = 0.01^2 and C2 = 0.03^2 for pixels in [0, 1].
-    Only windows that lie wholly inside the frame count; then the mean over positions
-    and channels. A frame narrower than 11 pixels has the largest odd window that fits.
+    Only windows entirely inside the frame count; the result is the mean over positions
+    and channels. A frame smaller than 11 pixels uses the largest odd window that fits.
 
     Args:
       a: [..., H, W, C], pixels in [0, 1].
@@ -27,7 +27,7 @@ def ssim(a, b):
     Returns:
       [...], float32.
 
-    Reference: Wang et al. 2004, Image Quality Assessment, equation 13. It is what
+    Reference: Wang et al. 2004, Image Quality Assessment, equation 13. It equals what
     scikit-image computes with gaussian_weights=True, sigma=1.5, data_range=1.0 and
     use_sample_covariance=False.
     """
@@ -53,9 +53,10 @@ def ssim(a, b):
 
 @functools.cache
 def _windows(length, size):
-    """[length, length - size + 1]: a column holds the window at one position.
+    """[length, length - size + 1]: each column is the window at one position.
 
-    Blurring by a matrix product took a twentieth of the time of two convolutions on a
+    Blurring by matrix products takes a twentieth of the time of two convolutions on CPU
+    (64 frames of 64 x 64).
     CPU (64 frames of 64 x 64).
     """
     offsets = np.arange(size) - size // 2
@@ -68,10 +69,10 @@ def _windows(length, size):
 
 
 def frame_scores(predicted, true):
-    """How far predicted frames [..., H, W, C] are from the true ones, each [...].
+    """Errors and similarity of predicted frames [..., H, W, C], each [...].
 
-    "mse" and "mae" are sums over a frame, "psnr" = 10 log10(1 / mean e^2) decibels and
-    at most 100, "ssim" as above. Pixels are in [0, 1].
+    "mse" and "mae" are sums over a frame, "psnr" = 10 log10(1 / mean e^2) in decibels,
+    at most 100, "ssim" as in `ssim`. Pixels are in [0, 1].
     """
     error = predicted - true
     pixels = math.prod(error.shape[-3:])

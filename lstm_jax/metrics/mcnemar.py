@@ -1,4 +1,4 @@
-"""Two runs on the same examples: McNemar's test and paired differences."""
+"""Comparison of two runs on the same examples: McNemar's test, paired differences."""
 
 from functools import partial
 from typing import NamedTuple
@@ -7,13 +7,13 @@ import numpy as np
 
 from lstm_jax.metrics.bootstrap import bootstrap, weighted_means
 
-FEW = 25  # discordant pairs, below which the test is exact
+FEW = 25  # the exact test is used below this number of discordant pairs
 
 
 class McNemar(NamedTuple):
-    """Which of two classifiers is right where the other is wrong.
+    """Result of McNemar's test of two classifiers.
 
-    `statistic` is chi-squared, or None where the exact test was used.
+    `statistic` is chi-squared, or None if the exact test was used.
     """
 
     first_only: int
@@ -23,18 +23,19 @@ class McNemar(NamedTuple):
 
 
 def mcnemar(first, second) -> McNemar:
-    """Tests whether two classifiers err equally often on the same examples.
+    """Tests whether two classifiers have equal error rates on the same examples.
 
         chi² = (|b - c| - 1)² / (b + c), one degree of freedom
 
-    with b and c the examples that only the first, or only the second, answers right.
-    With b + c < 25 the two-sided exact binomial test of b out of b + c at 1/2.
+    b and c count the examples that only the first, or only the second, classifies
+    correctly. With b + c < 25, the two-sided exact binomial test of b among b + c at
+    1/2.
 
     Args:
-      first, second: bool [N], where each was right.
+      first, second: bool [N], whether each was correct.
 
     Raises:
-      ValueError: if they are not of the same length.
+      ValueError: they do not have the same length.
 
     Reference: McNemar 1947, Note on the sampling error of the difference between
     correlated proportions; Edwards 1948 for the correction by 1.
@@ -42,7 +43,7 @@ def mcnemar(first, second) -> McNemar:
     first, second = np.asarray(first, bool), np.asarray(second, bool)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(
-            f"mcnemar: answers have shapes {first.shape} and {second.shape}, wanted "
+            f"mcnemar: got shapes {first.shape} and {second.shape}; expected "
             "[N] twice: the same examples in the same order"
         )
     b, c = int(np.sum(first & ~second)), int(np.sum(second & ~first))

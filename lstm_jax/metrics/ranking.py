@@ -1,17 +1,17 @@
-"""Areas under the curves of weighted examples, for many rows of weights at once."""
+"""Areas under ROC and precision-recall curves for weighted examples, vectorized."""
 
 import numpy as np
 
 from lstm_jax.metrics.bootstrap import CHUNK, mean_known
 
-LARGEST_RANKING = 1_000_000  # examples x classes; above it, curves have no interval
+LARGEST_RANKING = 1_000_000  # examples x classes; above it, no intervals of areas
 
 
 def areas(scores, positive, weights) -> np.ndarray:
-    """Areas under the ROC and under precision over recall, for each row of weights.
+    """Areas under the ROC and precision-recall curves, for each row of weights.
 
-    The former are the odds that a positive example scores above a negative one, ties
-    half; the latter the average precision over the steps of recall.
+    The former is the probability that a positive example scores above a negative one
+    (ties count half); the latter is the average precision over the steps of recall.
 
     Args:
       scores: [N].
@@ -19,7 +19,7 @@ def areas(scores, positive, weights) -> np.ndarray:
       weights: [R, N].
 
     Returns:
-      [2, R]; NaN with one answer only.
+      [2, R]; NaN if only one class occurs.
     """
     if not len(scores):
         return np.full((2, len(weights)), np.nan)
@@ -40,9 +40,9 @@ def areas(scores, positive, weights) -> np.ndarray:
 
 
 def areas_of_steps(scores, positive, example, weights) -> np.ndarray:
-    """`areas` of entries [n], each with the weight of its example, some rows at once.
+    """`areas` of entries [n], each with the weight of its example, in chunks of rows.
 
-    An example has as many entries as steps: the weights of all draws need not fit.
+    Examples have one entry per step: the weights of all rows may not fit in memory.
     """
     size = max(1, CHUNK // max(1, len(example)))
     rows = [
@@ -53,7 +53,7 @@ def areas_of_steps(scores, positive, example, weights) -> np.ndarray:
 
 
 def macro_areas(each) -> dict[str, np.ndarray]:
-    """Means over classes or labels of their `areas`, K of them, [R] each."""
+    """Means over K classes or labels of their `areas`, [R] each."""
     roc, precision = np.moveaxis(np.asarray(each), 1, 0)
     return {
         "macro.roc_auc": mean_known(roc),

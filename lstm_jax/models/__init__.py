@@ -1,4 +1,4 @@
-"""Models in Flax, and the orders in which an image becomes a sequence."""
+"""Models in Flax, and the orders that turn an image into a sequence."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""Parts that several models are built of."""
+"""Building blocks shared by several models."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from lstm_jax.cell import Cell, at_least_float32
 from lstm_jax.cells.convolve import convolve
 from lstm_jax.unroll import unroll
 
-EPSILON = 1e-5  # added to the variances of the group norm
+EPSILON = 1e-5  # added to the variance in group norm
 
 
 def conv(features: int, kernel_size: tuple[int, int], **options: Any) -> nn.Conv:
-    """Flax's layer by a convolution whose gradient is fast within a loop, too."""
+    """Flax's `nn.Conv`, with a convolution whose gradient is fast in loops, too."""
 
     def run(x, w, stride, padding, *_, rhs_dilation, **__):
         return convolve(x, w, stride, padding, rhs_dilation).astype(x.dtype)
@@ -23,7 +23,7 @@ def conv(features: int, kernel_size: tuple[int, int], **options: Any) -> nn.Conv
 
 
 class ConvBlock(nn.Module):
-    """Two 3x3 convolutions of one width, each with a group norm and a ReLU."""
+    """Two 3x3 convolutions of equal width, each followed by group norm and ReLU."""
 
     width: int
     number: int = 2
@@ -40,17 +40,17 @@ class ConvBlock(nn.Module):
 
 
 def _groups(width: int) -> int:
-    """Groups of about eight channels."""
+    """Number of groups, of about eight channels each."""
     return next(n for n in range(max(width // 8, 1), 0, -1) if width % n == 0)
 
 
 def across_frames(
     cell: Cell, params: Any, x: jax.Array, clips: tuple[int, int], **options
 ) -> jax.Array:
-    """A recurrent cell over the maps of frames, which lie folded into the batch.
+    """Runs a recurrent cell over the feature maps of clips folded into the batch.
 
     Args:
-      cell, params: a cell over images.
+      cell, params: a cell over images, and its params.
       x: `[B T, h, w, C]`.
       clips: (B, T).
       **options: of `unroll`.
@@ -64,11 +64,11 @@ def across_frames(
 
 
 def to_patches(clips: jax.Array, patch: int) -> jax.Array:
-    """`[B, T, H, W, C] -> [B, T, H/p, W/p, p p C]`: space becomes channels."""
+    """`[B, T, H, W, C] -> [B, T, H/p, W/p, p p C]`, space to channels."""
     b, t, h, w, c = clips.shape
     if h % patch or w % patch:
         raise ValueError(
-            f"frames are {h}x{w}, which patch={patch} does not divide; choose another"
+            f"frames are {h}x{w}, not divisible by patch={patch}; choose another"
         )
     clips = clips.reshape(b, t, h // patch, patch, w // patch, patch, c)
     clips = clips.transpose(0, 1, 2, 4, 3, 5, 6)
@@ -84,7 +84,7 @@ def from_patches(patches: jax.Array, patch: int) -> jax.Array:
 
 
 def masked(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-    """`[B, H, W, C]`, zero from column `lengths [B]` on, or for each of B several."""
+    """`[B, H, W, C]`, zeroed from column `lengths [B]` on; B may be a multiple."""
     if lengths is None:
         return x
     inside = jnp.arange(x.shape[2], dtype=lengths.dtype) < lengths[:, None]
@@ -92,22 +92,22 @@ def masked(x: jax.Array, lengths: jax.Array | None) -> jax.Array:
 
 
 def widened(x: jax.Array) -> jax.Array:
-    """At least float32."""
+    """Promotes to at least float32."""
     return x.astype(at_least_float32(x.dtype))
 
 
 class MaskedGroupNorm(nn.Module):
-    """A group norm whose statistics are those of the valid columns.
+    """Group norm with statistics of the valid columns only.
 
     Attributes:
-      groups: the channels of one group share a mean and a variance.
+      groups: number of groups of channels.
     """
 
     groups: int
 
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-        """`[B, H, W, C]`, zero past `lengths [B]`, to the same shape."""
+        """Normalizes `[B, H, W, C]`, which is zero from column `lengths [B]` on."""
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         wide = widened(x)
@@ -119,7 +119,7 @@ class MaskedGroupNorm(nn.Module):
         count = jnp.maximum(inside.sum((1, 2, 3)), 1) * (h * c // self.groups)
 
         def mean(values):  # of each channel's group, [B, 1, 1, C]
-            sums = (values * inside).sum((1, 2))  # of channels first: they lie together
+            sums = (values * inside).sum((1, 2))  # then over the group's channels
             sums = sums.reshape(b, self.groups, -1).sum(-1) / count[:, None]
             return jnp.repeat(sums, c // self.groups, axis=-1)[:, None, None]
 
@@ -130,7 +130,7 @@ class MaskedGroupNorm(nn.Module):
 
 
 def mask_to_blank(logits: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Logits `[B, T, K]` that say blank, index 0, from step `lengths [B]` on."""
+    """Sets logits `[B, T, K]` to certain blank, index 0, from step `lengths [B]` on."""
     steps = jnp.arange(logits.shape[1], dtype=lengths.dtype)
     inside = steps < lengths[:, None]
     blank = jnp.where(jnp.arange(logits.shape[2]) == 0, 0.0, -jnp.inf)

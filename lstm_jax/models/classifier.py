@@ -1,4 +1,4 @@
-"""Image or clip → sequence → recurrent layers → an answer, for all of it or a step."""
+"""Image or clip → sequence → recurrent layers → outputs, per sequence or per step."""
 
 from typing import Any, Literal
 
@@ -16,27 +16,27 @@ from lstm_jax.unroll import unroll
 
 
 class SequenceClassifier(nn.Module):
-    """Reads an image in some order, or a clip, and answers with K numbers.
+    """Classifies, or regresses from, an image as a sequence, or a clip.
 
         xs = encoder(order.to_sequence(images))
         outputs = W pool(layers(xs)) + b
 
-    The outputs are logits of classes, or values of a regression. With an encoder of
-    single frames and the order `sequences.frames()` this is a CNN + LSTM; with cells
-    that convolve, a ConvLSTM classifier, whose ys are averaged over space.
+    The outputs are class logits, or regression values. With an encoder of single frames
+    and the order `sequences.frames()` this is a CNN + LSTM; with convolutional cells a
+    ConvLSTM classifier, whose outputs are averaged over space.
 
     Attributes:
-      order: how an image becomes a sequence, from `lstm_jax.models.sequences`.
-      cells: one cell a layer, bottom first.
+      order: turns an image into a sequence, from `lstm_jax.models.sequences`.
+      cells: one cell per layer, bottom first.
       outputs: K, width of the head.
       bidirectional: each layer runs forward and backward, and has 2D features.
-      pooling: "last" takes the last valid step (for the backward direction the
-        first, where it ends), "mean" and "max" run over the valid steps.
-      per_step: an answer for each step, `[B, T, K]`, instead of pooling.
-      encoder: Flax module for each step, `[N, *features] -> [N, F]` or images.
-      dropout: probability to drop a feature between layers and before the head.
+      pooling: "last" takes the last valid step (of the backward direction the first,
+        where it ends), "mean" and "max" are over the valid steps.
+      per_step: outputs for each step, `[B, T, K]`, instead of pooling.
+      encoder: Flax module applied to each step, `[N, *features] -> [N, F]` or images.
+      dropout: dropout rate between layers and before the head.
       engine, tbptt_steps: as in `unroll`.
-      dtype: to compute in; the head and the outputs are float32.
+      dtype: of the computation; the head and the outputs are float32.
     """
 
     order: Order
@@ -60,15 +60,15 @@ class SequenceClassifier(nn.Module):
         mask: jax.Array | None = None,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Answers a batch of images.
+        """Applies the network to a batch of images.
 
         Args:
-          images: `[B, H, W, C]`, normalised; or clips, `[B, T, H, W, C]`.
-          lengths: int `[B]`, steps of each sequence to read; default all.
-          mask: bool `[B, T]`, steps to read; default all.
-          keys: `[B]`, one key an example, so that what is drawn, by dropout here and
-            by the cells, is the same whatever the number of devices. None means
-            those of `rngs={"dropout": key}`; without either, evaluation.
+          images: `[B, H, W, C]`, normalized; or clips, `[B, T, H, W, C]`.
+          lengths: int `[B]`, valid steps of each sequence; None: all.
+          mask: bool `[B, T]`, valid steps; None: all.
+          keys: `[B]`, one key per example, so that randomness in dropout and cells does
+            not depend on the number of devices. None: keys from
+            `rngs={"dropout": key}`; without either, evaluation.
 
         Returns:
           `[B, K]`, float32; `[B, T, K]` with `per_step`.
@@ -99,7 +99,7 @@ class SequenceClassifier(nn.Module):
                 xs = bidirectional((cell, cell), (params, back), xs, **options).ys
             else:
                 xs = unroll(cell, params, xs, **options).ys
-        xs = xs.mean(tuple(range(2, xs.ndim - 1)))  # over space, if there is any
+        xs = xs.mean(tuple(range(2, xs.ndim - 1)))  # over space, if any
         head_keys, _ = layer_keys(keys, len(self.cells))
         if self.per_step:
             if keys is not None:
@@ -137,7 +137,7 @@ def layer_keys(keys: jax.Array | None, layer: int) -> tuple[Any, Any]:
 
 
 def _take(ys: jax.Array, valid: jax.Array | None, *, last: bool) -> jax.Array:
-    """The last or the first valid step of `ys [T, B, D]`; zero where none is."""
+    """The last or the first valid step of `ys [T, B, D]`; zero if there is none."""
     if valid is None:
         return ys[-1 if last else 0]
     steps = valid.shape[0]

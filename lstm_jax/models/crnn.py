@@ -17,20 +17,20 @@ SHAPE = (
 
 
 class CRNN(nn.Module):
-    """The convolutional recurrent network that reads words.
+    """The convolutional recurrent neural network (CRNN) for text recognition.
 
-    Seven convolutions turn a picture of height 32 into a row of W // 4 - 1 vectors of
-    512; two bidirectional LSTMs of 256, each followed by a linear layer of 256, read it
-    both ways; a linear layer gives the logits.
+    Seven convolutions turn an image of height 32 into a sequence of W // 4 - 1 vectors
+    of 512; two bidirectional LSTMs of 256, each followed by a linear layer of 256,
+    process it; a linear layer computes the logits.
 
     Attributes:
-      classes: K, the blank at index 0 included.
+      classes: K, including the blank at index 0.
       engine, dtype: as in `unroll`; the outputs are float32 or wider.
 
     Reference: Shi, Bai & Yao 2015, table 1, with a linear layer after each LSTM as in
     Baek et al. 2019 (8,451,621 params for 37 classes). Departs: the two convolutions
-    without a bias are followed by a group norm of 32 groups in place of a batch norm,
-    so that an answer does not depend on the other lines of its batch, nor on padding.
+    without a bias are followed by group norm with 32 groups instead of batch norm, so
+    that predictions depend neither on other lines of the batch nor on padding.
     """
 
     classes: int
@@ -39,7 +39,7 @@ class CRNN(nn.Module):
 
     @property
     def spec(self) -> Spec:
-        """What the network does to sizes; `spec.steps(W)` is T."""
+        """The layers as a VGSL spec; `spec.steps(W)` is T."""
         return parse(SHAPE.format(self.classes))
 
     @nn.compact
@@ -50,13 +50,13 @@ class CRNN(nn.Module):
         lengths: jax.Array | None = None,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """`[B, 32, W, 1] -> [B, T, K]`; arguments and logits as of `VGSLNet`.
+        """`[B, 32, W, 1] -> [B, T, K]`; arguments and logits as in `VGSLNet`.
 
-        `keys` is taken and not used: there is no dropout.
+        `keys` is accepted but not used: there is no dropout.
         """
         if images.ndim != 4 or images.shape[1::2] != (32, 1):
             raise ValueError(
-                f"CRNN: images have shape {images.shape}, wanted [B, 32, W, 1]"
+                f"CRNN: images have shape {images.shape}, expected [B, 32, W, 1]"
             )
         x = masked(images, lengths)
         convolutions = 0
@@ -85,13 +85,13 @@ class CRNN(nn.Module):
 
 
 def crnn(classes: int, **options: Any) -> CRNN:
-    """The `CRNN` of Shi et al. 2015 for K classes, the blank included.
+    """The `CRNN` of Shi et al. 2015 for K classes, including the blank.
 
     Raises:
       ValueError: fewer than two classes.
     """
     if classes < 2:
         raise ValueError(
-            f"crnn: classes={classes}; wanted are the blank and one character or more"
+            f"crnn: classes={classes}; expected the blank and one character or more"
         )
     return CRNN(classes, **options)

@@ -1,4 +1,4 @@
-"""Picture or clip → boxes: emitted one by one, or from every place of a map."""
+"""Image or clip → boxes, predicted sequentially or for every location of a map."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,15 +14,15 @@ from lstm_jax.models.keys import example_keys
 from lstm_jax.randomness import is_stochastic
 from lstm_jax.unroll import unroll
 
-RARE = -2.0  # logit with which a place of a map begins to say that nothing is there
+RARE = -2.0  # initial existence logit of a location: most locations have no object
 
 
 class ConvBackbone(nn.Module):
-    """Stages of convolutions, each of which sees a map of half the size.
+    """Stages of convolutions, each at half the resolution of the one before.
 
     Attributes:
-      widths: channels of the stages; the map halves between two.
-      dtype: to compute in.
+      widths: channels of the stages; the resolution is halved between stages.
+      dtype: of the computation.
     """
 
     widths: tuple[int, ...]
@@ -40,26 +40,26 @@ class ConvBackbone(nn.Module):
 
 
 class RecurrentDetector(nn.Module):
-    """An LSTM that emits boxes one after another, each after a glimpse of a map.
+    """An LSTM that predicts boxes one after another, each after a glimpse of a map.
 
       a_t = softmax(s + keys q(h_tm1) - 10 c sum_{r < t} a_r)       over the locations
       h_t, carry = cell(sum a_t [map; locations], carry)
-      box_t = mean location under a_t, shifted, and a size;  e_t, classes: linear in h_t
+      box_t = mean location under a_t + offset, and a size;  e_t, classes: linear in h_t
 
-    s, the salience of a location, and c, what a glimpse takes from it, are learned.
+    s, the salience of a location, and c, the coverage of a glimpse, are learned.
 
     Attributes:
       cell: the LSTM.
-      outputs: K, classes.
-      steps: Q, boxes to emit; those after a stop count for nothing.
-      widths: of the `ConvBackbone` that makes the map.
+      outputs: K, number of classes.
+      steps: Q, number of boxes; those after a stop are ignored.
+      widths: of the `ConvBackbone` that computes the map.
       engine: as in `unroll`.
       dtype: of the convolutions; the rest is float32.
 
     Reference: Stewart et al. 2016, End-to-End People Detection in Crowded Scenes,
-    section 2; the glimpse: Xu et al. 2015, Show, Attend and Tell, eq. 4 to 8; what was
-    seen: Tu et al. 2016, Modeling Coverage. Departs: Stewart et al. emit from each
-    place of the map, without glimpses.
+    section 2; attention: Xu et al. 2015, Show, Attend and Tell, eq. 4 to 8; coverage:
+    Tu et al. 2016, Modeling Coverage. Departs: Stewart et al. predict from each
+    location of the map, without attention.
     """
 
     cell: Cell
@@ -73,9 +73,9 @@ class RecurrentDetector(nn.Module):
     def __call__(
         self, images: jax.Array, *, keys: jax.Array | None = None
     ) -> jax.Array:
-        """`[B, H, W, C] -> [B, Q, 5 + K]`: corners as shares, e, logits of classes.
+        """`[B, H, W, C] -> [B, Q, 5 + K]`: corners as fractions, e, class logits.
 
-        The cell draws from `keys [B]`, or from `rngs={"dropout": key}`.
+        The cell's randomness uses `keys [B]`, or `rngs={"dropout": key}`.
         """
         x = ConvBackbone(self.widths, self.dtype, name="pyramid")(images)
         x = x.astype(jnp.float32)
@@ -110,12 +110,12 @@ class RecurrentDetector(nn.Module):
 
 
 class _GlimpseCarry(NamedTuple):
-    """State of an LSTM that looks at a map.
+    """State of an LSTM with attention over a map.
 
     Attributes:
-      cell: its own carry.
+      cell: the LSTM's carry.
       h: `[B, D]`, its last output.
-      seen: `[B, h w]`, how much of each place it has looked at.
+      seen: `[B, h w]`, coverage: accumulated attention of each location.
     """
 
     cell: Any
@@ -124,14 +124,14 @@ class _GlimpseCarry(NamedTuple):
 
 
 def _glimpse_cell(cell: Cell, width: int, locations: int) -> Cell:
-    """`cell`, whose input is what it looks at: the map among the loop constants.
+    """`cell` with attention as its input; the map is a loop constant.
 
-    It puts out `[h_t; glimpse]`, `[*B, D + F]`.
+    Outputs are `[h_t; glimpse]`, `[*B, D + F]`.
 
     Args:
-      cell: of D = `width` outputs, which reads F = `width` + 2 features.
+      cell: with D = `width` outputs and F = `width` + 2 input features.
       width: channels of the map.
-      locations: of the map, h w.
+      locations: number of locations of the map, h w.
     """
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
@@ -142,7 +142,7 @@ def _glimpse_cell(cell: Cell, width: int, locations: int) -> Cell:
         return _GlimpseCarry(state, h, seen)
 
     def project(params, xs, *, keys=None):
-        return () if keys is None else keys  # of a step, for its glimpse
+        return () if keys is None else keys  # one per step, for its glimpse
 
     def recur(params, carry):
         return cell.recur(params["cell"], carry.cell)
@@ -167,14 +167,14 @@ def _glimpse_cell(cell: Cell, width: int, locations: int) -> Cell:
 
 
 class DenseDetector(nn.Module):
-    """A box from every place of a map; of clips, with a recurrent cell across frames.
+    """Predicts a box at every location of a map; for clips with a recurrent cell.
 
     Attributes:
-      outputs: K, classes.
-      widths: of the `ConvBackbone`, whose last map has the locations.
-      recurrent_cell: over images, such as `bottleneck_conv_lstm`; None: each frame
-        alone.
-      hidden: widths of convolutions before the head, in place of a recurrent cell.
+      outputs: K, number of classes.
+      widths: of the `ConvBackbone`, whose last map defines the locations.
+      recurrent_cell: over images, such as `bottleneck_conv_lstm`; None: frames are
+        independent.
+      hidden: widths of convolutions before the head, instead of a recurrent cell.
       engine, dtype: as in `unroll`; the head is float32.
 
     Reference: Liu & Zhu 2018, Mobile Video Object Detection with Temporally-Aware
@@ -195,15 +195,15 @@ class DenseDetector(nn.Module):
         *,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Answers for all locations, by rows.
+        """Predictions for all locations, row by row.
 
         Args:
           images: `[B, H, W, C]`, or clips `[B, T, H, W, C]`.
           keys: `[B]`, as in `SequenceClassifier`.
 
         Returns:
-          `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as shares of the picture,
-          e, logits of classes.
+          `[B, h w, 5 + K]` or `[B, T, h w, 5 + K]`: corners as fractions of the image,
+          e, class logits.
         """
         batch = images.shape[:-3]
         x = images.reshape(-1, *images.shape[-3:])
@@ -213,7 +213,7 @@ class DenseDetector(nn.Module):
             keys = example_keys(self, keys, batch[0])
             options = dict(engine=self.engine, dtype=self.dtype, key=keys)
             ys = across_frames(self.recurrent_cell, params, x, batch, **options)
-            # what the frame itself shows stays at hand, as in their [h; b]
+            # Concatenate the frame's own features, as in their [h; b].
             x = jnp.concatenate([x.astype(ys.dtype), ys], axis=-1)
         for layer, width in enumerate(self.hidden):
             x = ConvBlock(width, 1, self.dtype, name=f"hidden_{layer}")(x)
@@ -228,7 +228,7 @@ class DenseDetector(nn.Module):
 
 
 def _locations(h: int, w: int) -> np.ndarray:
-    """Centres (x, y) of the cells of a map, by rows, as shares: float32 [h w, 2]."""
+    """Centres (x, y) of the map's locations, row by row, as fractions, float32."""
     y, x = np.meshgrid(
         (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w, indexing="ij"
     )
@@ -236,6 +236,6 @@ def _locations(h: int, w: int) -> np.ndarray:
 
 
 def _with_corners(centre, size, rest):
-    """`[..., 2], [..., 2], [..., R] -> [..., 4 + R]`; a size of 0 is a quarter."""
+    """`[..., 2], [..., 2], [..., R] -> [..., 4 + R]`; size 0 means a quarter."""
     half = 0.5 * jax.nn.sigmoid(size - 1.1)
     return jnp.concatenate([centre - half, centre + half, rest], axis=-1)

@@ -1,4 +1,4 @@
-"""What single frames of a clip go through before a recurrent layer."""
+"""Encoders of single frames, applied before recurrent layers."""
 
 import flax.linen as nn
 import jax
@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 
 class FrameEncoder(nn.Module):
-    """A small convolutional network: one vector of features for a frame.
+    """A small convolutional network that maps a frame to a feature vector.
 
-    Each stage is a 3x3 convolution of stride 2, a group norm and a ReLU; the last map
-    is averaged over a grid of at most 2x2 places, so that where things are stays known.
+    Each stage is a 3x3 convolution with stride 2, group norm and ReLU; the last map is
+    averaged over a grid of at most 2x2 cells, which keeps coarse positions.
 
     Attributes:
       channels: of the stages.
@@ -19,7 +19,7 @@ class FrameEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, frames: jax.Array) -> jax.Array:
-        """`[N, H, W, C] -> [N, 4 channels[-1]]`, fewer for frames of a single place."""
+        """`[N, H, W, C] -> [N, 4 channels[-1]]`; less if the last map is 1 pixel."""
         x = frames
         for number, width in enumerate(self.channels):
             x = nn.Conv(width, (3, 3), strides=2, name=f"conv_{number}")(x)

@@ -1,4 +1,4 @@
-"""Clips → the frames that follow them."""
+"""Clips → the next frames."""
 
 from typing import Any
 
@@ -15,16 +15,16 @@ from lstm_jax.unroll import unroll
 
 
 class EncoderForecaster(nn.Module):
-    """Layers that read a clip, and as many that go on from their states.
+    """An encoder of recurrent layers, and a forecaster initialized with its states.
 
-    The forecaster's layers are the encoder's, top first, each starting from the state
-    of its twin. The first has no input, and the next frame is a linear map, 1x1, of
-    the outputs of all of them. No frame is fed back.
+    The forecaster has the encoder's layers, top first; each starts from the final state
+    of its counterpart. The first has no input; the next frame is a 1x1 convolution of
+    the outputs of all layers. Predicted frames are not fed back.
 
     Attributes:
       cells: convolutional cells of the encoder, bottom first.
-      horizon: frames to predict.
-      patch: side of the squares of pixels that become channels.
+      horizon: number of frames to predict.
+      patch: side of the square patches of pixels that become channels.
       engine, remat, dtype: as in `unroll`.
 
     Reference: Shi et al. 2015, section 3.2.
@@ -39,9 +39,9 @@ class EncoderForecaster(nn.Module):
 
     @nn.compact
     def __call__(self, clips: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
-        """`[B, T, H, W, C] -> [B, horizon, H, W, C]`, the frames after the clip's.
+        """`[B, T, H, W, C] -> [B, horizon, H, W, C]`, the frames after the clip.
 
-        Cells draw from `keys [B]`, or from `rngs={"dropout": key}`.
+        Cells use `keys [B]`, or `rngs={"dropout": key}`.
         """
         keys = example_keys(self, keys, clips.shape[0])
         xs = to_patches(clips, self.patch).swapaxes(0, 1)  # [T, B, H/p, W/p, C p p]
@@ -69,13 +69,13 @@ class EncoderForecaster(nn.Module):
 
 
 class FrameForecaster(nn.Module):
-    """A cell that answers each frame with the next, and then reads its own answers.
+    """A cell that predicts the next frame; after the inputs it reads its predictions.
 
     Attributes:
-      cell: reads and answers patches `[*B, H/p, W/p, C p p]`, such as
-        `readout(stack(conv_lstm(...), ...), channels)` or that of an `st_lstm`.
-      inputs: frames that are given; the later ones are predicted without them.
-      patch: side of the squares of pixels that become channels.
+      cell: maps patches `[*B, H/p, W/p, C p p]` to patches of the next frame, such as
+        `readout(stack(conv_lstm(...), ...), channels)`, or that of an `st_lstm`.
+      inputs: number of given frames; later ones are predicted autoregressively.
+      patch: side of the square patches of pixels that become channels.
       engine, remat, dtype: as in `unroll`.
 
     Reference: the stacked ConvLSTM and PredRNN of OpenSTL, Tan et al. 2023; scheduled
@@ -100,16 +100,15 @@ class FrameForecaster(nn.Module):
         """Predicts frames 1 to T - 1 of a clip.
 
         Args:
-          clips: `[B, T, H, W, C]`, of which the first `inputs` frames are read.
-          sampling: None; or the probabilities that an own answer takes the place of a
-            given frame among the first `inputs`, and of a later one. The later ones
-            are then given, too; that is for training.
-          keys: `[B]`, as in `SequenceClassifier`; without any, `sampling` counts for
-            nothing.
+          clips: `[B, T, H, W, C]`, of which the first `inputs` frames are used.
+          sampling: None; or for scheduled sampling in training: probabilities of
+            replacing a given frame by the prediction, among the first `inputs` frames,
+            and among the later ones, which are then inputs, too.
+          keys: `[B]`, as in `SequenceClassifier`; without keys `sampling` is ignored.
 
         Returns:
-          `[B, T - 1, H, W, C]`. The decoupling loss of an `st_lstm` that has one, its
-          mean over steps and layers, is sown as "decoupling" into "losses", `[B]`.
+          `[B, T - 1, H, W, C]`. If the cell is an `st_lstm` with a decoupling loss, its
+          mean over steps and layers is sown as "decoupling" into "losses", `[B]`.
         """
         xs = to_patches(clips, self.patch).swapaxes(0, 1)  # [T, B, H/p, W/p, C p p]
         steps = xs.shape[0] - 1
@@ -117,7 +116,7 @@ class FrameForecaster(nn.Module):
         params = self.param("cell", self.cell.init, xs.shape[2:])
         keys = example_keys(self, keys, clips.shape[0])
         given = sampling is not None and keys is not None
-        # Without inputs it cannot be told whether the cell draws; with them it can.
+        # Only a call with inputs shows whether the cell uses randomness.
         options["key"] = keys if given else key_for((self.cell,), (params,), xs, keys)
 
         def run(xs, carry, number, **more):

@@ -1,4 +1,4 @@
-"""Line readers that kraken has trained, out of its .safetensors files."""
+"""Loads text-recognition models trained by kraken from .safetensors files."""
 
 import json
 import re
@@ -16,18 +16,18 @@ from lstm_jax.models import vgsl_layers as vgsl
 from lstm_jax.models.vgsl import Spec, flat, parse
 from lstm_jax.models.vgsl_net import VGSLNet
 
-MARGIN = 16  # columns of paper that kraken puts before and after a line
+MARGIN = 16  # columns of background that kraken adds before and after a line
 _MIDDLE = re.compile(r"\bO(\{\w+\})?1[lsc](\d+)(?= )")
 
 
 class KrakenReader(NamedTuple):
-    """A network that reads lines, as kraken has it.
+    """A text-recognition network trained by kraken.
 
     Attributes:
-      spec: with the names that kraken gave its layers, but for the output.
+      spec: with kraken's layer names, except for the output.
       params: of `VGSLNet(spec)`.
-      alphabet: the characters of labels 1, 2, …; more than one code point each where
-        it was trained on decomposed text.
+      alphabet: the characters of labels 1, 2, …; several code points each if the model
+        was trained on decomposed text.
     """
 
     spec: Spec
@@ -36,7 +36,7 @@ class KrakenReader(NamedTuple):
 
 
 def is_krakens(path: str | Path) -> bool:
-    """Whether kraken wrote a .safetensors file.
+    """Whether a .safetensors file was written by kraken.
 
     Raises:
       ValueError: the file is damaged; one line.
@@ -45,13 +45,13 @@ def is_krakens(path: str | Path) -> bool:
 
 
 def describe_kraken(path: str | Path) -> tuple[Spec, tuple[str, ...]]:
-    """Spec and alphabet of `load_kraken`, without a look at the weights."""
+    """Spec and alphabet of `load_kraken`, without reading the weights."""
     _, spec, alphabet = _described(path)
     return spec._replace(output=spec.output._replace(name="")), alphabet
 
 
 def _described(path: str | Path) -> tuple[str, Spec, tuple[str, ...]]:
-    """The prefix of the one recogniser's arrays, its spec and its alphabet."""
+    """The array prefix, spec and alphabet of the file's only recognition model."""
     if not is_krakens(path):
         raise ValueError(f"{path}: kraken did not write this file")
     try:
@@ -62,48 +62,48 @@ def _described(path: str | Path) -> tuple[str, Spec, tuple[str, ...]]:
             if one["_model"] == "TorchVGSLModel" and one["codec"]
         }
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: what kraken wrote in it is damaged") from error
+        raise ValueError(f"{path}: kraken's metadata in it is damaged") from error
     if len(readers) != 1:
         names = ", ".join(str(one["_model"]) for one in found.values())
         raise ValueError(
-            f"{path}: wanted is one recogniser, a TorchVGSLModel with characters; "
+            f"{path}: expected one recogniser, a TorchVGSLModel with characters; "
             f"there are {len(readers)} among its networks ({names})"
         )
     ((prefix, (words, codec)),) = readers.items()
     spec = parse(_MIDDLE.sub(r"Cl\g<1>1,1,\g<2>", words))
     if spec.output is None or spec.output[:2] != (1, "c"):
-        raise ValueError(f"{path}: {spec} gives no sequence for CTC")
+        raise ValueError(f"{path}: {spec} does not output a sequence for CTC")
     layers = tuple(_as_run(path, layer) for layer in spec.layers)
     alphabet = _alphabet(path, codec, spec.output.features)
     return prefix, spec._replace(layers=layers), alphabet
 
 
 def _mapping(codec: Any) -> dict[str, Any]:
-    """Labels by character; it may be written as JSON within JSON."""
+    """Labels by character; kraken may nest JSON within JSON."""
     found = json.loads(codec) if isinstance(codec, str) else codec
     if not isinstance(found, dict):
-        raise TypeError(f"{type(found)} is no codec")
+        raise TypeError(f"{type(found)} is not a codec")
     return found
 
 
 def load_kraken(path: str | Path) -> KrakenReader:
-    """Reads a recogniser that `ketos train` or `ketos convert` wrote.
+    """Loads a recognition model written by `ketos train` or `ketos convert`.
 
-    Images are grey, as high as the spec says, 1 for ink and 0 for paper, with 16
-    columns of paper before and after the line (`MARGIN`).
+    Its images are grey, of the spec's height, 1 for ink and 0 for background, with 16
+    columns of background before and after the line (`MARGIN`).
 
     Args:
       path: a .safetensors file of kraken 5 or later.
 
     Returns:
-      What `VGSLNet(found.spec).apply({"params": found.params}, images)` needs, and the
-      characters of its labels. Where kraken's network does not do what its spec says,
-      the spec here says what it does: G is an LSTM and r reads forward in kraken, and
-      an output in the midst is a convolution of 1 x 1.
+      The spec and params for `VGSLNet(found.spec).apply({"params": found.params},
+      images)`, and the alphabet. Where kraken's network differs from its spec, this
+      spec describes the network: in kraken G is an LSTM, r reads forward, and an
+      output in the middle is a 1x1 convolution.
 
     Raises:
-      ValueError: the file is none of kraken's, or damaged; its spec holds what VGSL
-        here does not (`SpecError`); a character has several labels; one line.
+      ValueError: the file was not written by kraken, or is damaged; its spec is not
+        supported (`SpecError`); a character has several labels; one line.
 
     Reference: kraken 7.1, `kraken/lib/vgsl`.
     """
@@ -123,17 +123,17 @@ def load_kraken(path: str | Path) -> KrakenReader:
 
 
 def _as_run(path: str | Path, layer: Any) -> Any:
-    """A layer as kraken runs it."""
+    """A layer as kraken computes it."""
     if isinstance(layer, vgsl.Series | vgsl.Parallel):
         return layer._replace(layers=tuple(_as_run(path, one) for one in layer.layers))
     if isinstance(layer, vgsl.Conv) and layer.activation == "s":
-        raise ValueError(f"{path}: of {layer} kraken 7 leaves the sigmoid out")
+        raise ValueError(f"{path}: for {layer} kraken 7 omits the sigmoid")
     if not isinstance(layer, vgsl.Recurrent):
         return layer
     if layer.last and layer.direction == "b":
         raise ValueError(
-            f"{path}: of {layer} kraken keeps the end of the line in both directions, "
-            "of which the backward one has read nothing but that"
+            f"{path}: for {layer} kraken keeps the end of the line in both directions, "
+            "where the backward one has processed a single step"
         )
     forward = "f" if layer.direction == "r" else layer.direction
     return layer._replace(cell="L", direction=forward)
@@ -145,20 +145,20 @@ def _alphabet(path: str | Path, codec: dict[str, Any], outputs: int) -> tuple[st
     for character, labels in codec.items():
         if not isinstance(labels, list) or [type(n) for n in labels] != [int]:
             raise ValueError(
-                f"{path}: {character!r} is written by {labels}; wanted is one label"
+                f"{path}: {character!r} has the labels {labels}; expected one label"
             )
         by_label[labels[0]] = character
     wanted = range(1, outputs)
     if sorted(by_label) != list(wanted):
         raise ValueError(
-            f"{path}: {len(by_label)} characters have labels, wanted is one for each "
+            f"{path}: {len(by_label)} characters have labels, expected one for each "
             f"of the {outputs} outputs but the blank"
         )
     return tuple(by_label[label] for label in wanted)
 
 
 def _params(path: str | Path, layer: Any, tensors: dict[str, np.ndarray]):
-    """Of one layer, taken out of tensors by kraken's names; {} where it has none."""
+    """Params of one layer from tensors by kraken's names; {} if it has none."""
     name = layer.name
 
     def own(module: str) -> dict[str, np.ndarray]:
@@ -171,7 +171,7 @@ def _params(path: str | Path, layer: Any, tensors: dict[str, np.ndarray]):
     def kernel(found: dict[str, np.ndarray], axes: tuple[int, ...]) -> dict[str, Any]:
         if found.keys() != {"weight", "bias"} or found["weight"].ndim != len(axes):
             names = ", ".join(f"{n} {a.shape}" for n, a in found.items())
-            raise ValueError(f"{path}: {layer} has {names}; wanted are weight, bias")
+            raise ValueError(f"{path}: {layer} has {names}; expected weight, bias")
         return {"kernel": found["weight"].transpose(axes), "bias": found["bias"]}
 
     match layer:
@@ -193,7 +193,7 @@ def _params(path: str | Path, layer: Any, tensors: dict[str, np.ndarray]):
 
 
 def _check(path: str | Path, spec: Spec, params: dict[str, Any]) -> None:
-    """Raises ValueError by name where params are not those of the spec's network."""
+    """Raises ValueError, naming the param, unless params fit the spec's network."""
     height = spec.height if spec.height > 1 else spec.channels
     channels = spec.channels if spec.height > 1 else 1
     blank = jnp.zeros((1, height, spec.width or 256, channels))

@@ -1,4 +1,4 @@
-"""Cells and layers of them as Linen modules, which own params; `unroll` runs them."""
+"""Linen modules that own the params of cells and layers; `unroll` runs them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,9 +18,9 @@ def run_batch_major(
     xs: jax.Array,
     **options,
 ) -> Unrolled | UnrolledWithCarries:
-    """`run(params, xs [T, B, F], **options)` over `[B, T, F]`.
+    """`run(params, xs [T, B, F], **options)` with batch-major `xs [B, T, F]`.
 
-    `mask`, `resets`, outputs and the carries of all steps are batch-major likewise.
+    `mask`, `resets`, outputs and per-step carries are batch-major, too.
     """
 
     def swapped(tree):
@@ -35,18 +35,18 @@ def run_batch_major(
 
 
 class Recurrent(nn.Module):
-    """A cell over time, as a Linen module: `[B, T, F] -> Unrolled([B, T, D], carry)`.
+    """Unrolls a cell as a Linen module: `[B, T, F] -> Unrolled([B, T, D], carry)`.
 
     Attributes:
       cell: the cell.
-      reverse: from the last step to the first, outputs aligned with inputs.
+      reverse: runs from the last step to the first; outputs stay aligned with inputs.
       engine: as in `unroll`.
-      dtype: to compute in; None means that of the params.
-      param_dtype: of the params at initialisation.
+      dtype: of the computation; None: that of the params.
+      param_dtype: of the params at initialization.
 
-    Call with any other option of `unroll`: `carry`, `lengths [B]`, `mask [B, T]`,
-    `resets [B, T]`, `remat`, … Cells with randomness draw from `key`, or from the
-    stream of `rngs={"dropout": key}`; without either they are in evaluation.
+    Calls accept all other options of `unroll`: `carry`, `lengths [B]`, `mask [B, T]`,
+    `resets [B, T]`, `remat`, … Cells with randomness use `key`, or the stream
+    `rngs={"dropout": key}`; without either they run in evaluation mode.
     """
 
     cell: Cell
@@ -65,7 +65,7 @@ class Recurrent(nn.Module):
 
 
 def _with_key(module: nn.Module, options: dict[str, Any]) -> dict[str, Any]:
-    """Options with a key of the stream "dropout" where there is no other."""
+    """Options with a key from the stream "dropout" unless one is given."""
     if options.get("key") is None and module.has_rng("dropout"):
         options["key"] = module.make_rng("dropout")
     return options

@@ -1,4 +1,4 @@
-"""Cells and layers of them as NNX modules, which own params; `unroll` runs them."""
+"""NNX modules that own the params of cells and layers; `unroll` runs them."""
 
 from functools import partial
 from typing import Any
@@ -14,17 +14,17 @@ from lstm_jax.unroll import Unrolled, UnrolledWithCarries, unroll
 
 
 class NNXRecurrent(nnx.Module):
-    """A cell over time, as an NNX module: `[B, T, F] -> Unrolled([B, T, D], carry)`.
+    """Unrolls a cell as an NNX module: `[B, T, F] -> Unrolled([B, T, D], carry)`.
 
     Args:
       cell: the cell.
       feature_shape: of one input, `(F,)` for vectors.
       reverse, engine, dtype, param_dtype: as in `Recurrent`.
-      rngs: draws the params, from its stream `params`. A cell with randomness keeps a
-        copy of its stream `dropout` and draws from it in every call, unless the module
-        is `deterministic`, as after `module.eval()`, or `key` is given.
+      rngs: initializes the params from its stream `params`. A cell with randomness
+        keeps a copy of the stream `dropout` and uses it in every call, unless the
+        module is `deterministic`, as after `module.eval()`, or `key` is given.
 
-    Call with any option of `unroll`, as `Recurrent`.
+    Calls accept the options of `unroll`, as in `Recurrent`.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class NNXRecurrent(nnx.Module):
         )
         for name, (_, leaf) in zip(self.names, leaves, strict=True):
             setattr(self, f"param_{name}", nnx.Param(leaf))
-        self.deterministic = False  # module.eval() and .train() set it
+        self.deterministic = False  # set by module.eval() and .train()
         try:
             draws = is_stochastic(cell, params, feature_shape, param_dtype)
-        except TypeError:  # it wants consts, whose shapes only a call tells
+        except TypeError:  # it requires consts, whose shapes are known at a call only
             draws = True
         if draws:
             self.stream = rngs.dropout.fork()
 
     @property
     def params(self) -> Any:
-        """The params as the plain pytree that `init` makes."""
+        """The params as a plain pytree, as from the cell's `init`."""
         leaves = [getattr(self, f"param_{name}")[...] for name in self.names]
         return jax.tree.unflatten(self.treedef, leaves)
 

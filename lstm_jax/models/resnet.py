@@ -1,4 +1,4 @@
-"""A residual network of single frames, and its weights from a file made by PyTorch."""
+"""ResNet for single frames, and conversion of PyTorch weights."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,24 +11,24 @@ import numpy as np
 
 from lstm_jax.interop.safetensors import read_safetensors
 
-BLOCKS = {  # by depth: blocks of each of four stages, convolutions of a block
+BLOCKS = {  # by depth: blocks in each of four stages, convolutions per block
     18: ((2, 2, 2, 2), 2),
     34: ((3, 4, 6, 3), 2),
     50: ((3, 4, 6, 3), 3),
 }
-# Of ImageNet's pictures, pixels from 0 to 255: what these networks are trained with.
+# ImageNet statistics, pixels from 0 to 255, with which pretrained networks are trained.
 PIXEL_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
 PIXEL_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 _EPSILON = 1e-5  # of PyTorch's batch norm
-_IGNORED = ("fc.", "num_batches_tracked")  # the classifier; a counter
+_IGNORED = ("fc.", "num_batches_tracked")  # the classifier head; a counter
 
 
 class Affine(nn.Module):
-    """What batch norm is once its statistics are fixed: `scale x + offset`.
+    """Batch norm with fixed statistics, folded into `scale x + offset`.
 
     Attributes:
       first: initial scale.
-      dtype: to compute in.
+      dtype: of the computation.
     """
 
     first: float = 1.0
@@ -43,17 +43,17 @@ class Affine(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18, 34 or 50: one vector of features for a frame.
+    """ResNet-18, 34 or 50: maps a frame to a feature vector.
 
-    A 7x7 convolution of stride 2, a max-pool, four stages of residual blocks, the mean
-    over space. The stride of a bottleneck is in its 3x3 convolution, as in torchvision
-    and timm. Batch norm is an affine map: its statistics, once learnt, are fixed and
-    folded into it. Random weights are without it, and each block starts as the identity
-    (the last scale is 0).
+    A 7x7 convolution with stride 2, max-pooling, four stages of residual blocks, and
+    the mean over space. The stride of a bottleneck is in its 3x3 convolution, as in
+    torchvision and timm. Batch norm has fixed statistics, folded into an affine map.
+    Initial weights have no statistics; each block starts as the identity (its last
+    scale is 0).
 
     Attributes:
       depth: 18, 34 or 50.
-      dtype: to compute in.
+      dtype: of the computation.
 
     Reference: He et al. 2016, Deep residual learning for image recognition.
     """
@@ -63,9 +63,9 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, frames: jax.Array) -> jax.Array:
-        """`[N, H, W, 3]`, or grey `[N, H, W, 1]`, to `[N, 512]`; 2,048 of depth 50.
+        """`[N, H, W, 3]`, or grey `[N, H, W, 1]`, to `[N, 512]`; 2,048 for depth 50.
 
-        Frames are normalised: `(pixels - PIXEL_MEAN) / PIXEL_STD`.
+        Normalize frames: `(pixels - PIXEL_MEAN) / PIXEL_STD`.
         """
         stages, convolutions = BLOCKS[self.depth]
         x = jnp.repeat(frames, 3, axis=-1) if frames.shape[-1] == 1 else frames
@@ -112,22 +112,22 @@ class ResNet(nn.Module):
 def resnet_params(
     state: Mapping[str, np.ndarray], depth: int, name: str = "resnet_params"
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Params of a `ResNet` from PyTorch's, under the names of torchvision and timm.
+    """Converts PyTorch weights with torchvision's or timm's names to `ResNet` params.
 
-    A kernel OIHW becomes HWIO, and `bn.weight, bias, running_mean, running_var` a scale
-    and an offset. The classifier `fc` is left out.
+    Kernels OIHW become HWIO; `bn.weight, bias, running_mean, running_var` become a
+    scale and an offset. The classifier `fc` is ignored.
 
     Args:
       state: arrays by name, such as "layer1.0.conv1.weight".
       depth: 18, 34 or 50.
-      name: what an error begins with, such as the file.
+      name: of the source, such as the file, for errors.
 
     Returns:
       Params, float32.
 
     Raises:
-      ValueError: an array is missing, of another shape or not finite, or one is there
-        that this depth has no place for.
+      ValueError: an array is missing, has another shape or is not finite, or an array
+        does not belong to this depth.
     """
     used: set[str] = set()
 
@@ -153,7 +153,7 @@ def resnet_params(
     wanted = jax.eval_shape(ResNet(depth).init, jax.random.key(0), frame)["params"]
     params: dict[str, dict[str, np.ndarray]] = {}
     for ours, leaves in wanted.items():
-        theirs = ours.replace("_", ".")  # "layer1_0_conv1": layer1.0.conv1
+        theirs = ours.replace("_", ".")  # "layer1_0_conv1" -> "layer1.0.conv1"
         if "kernel" in leaves:
             height, width, inputs, outputs = leaves["kernel"].shape
             kernel = take(f"{theirs}.weight", (outputs, inputs, height, width))
@@ -178,10 +178,10 @@ def resnet_params(
 
 
 def load_resnet(path: str | Path, depth: int) -> dict[str, dict[str, np.ndarray]]:
-    """Params of a `ResNet` from a .safetensors file, as `resnet_params` names them.
+    """`resnet_params` from a .safetensors file.
 
     Raises:
-      ValueError: the file is missing, damaged, no safetensors file or of another
+      ValueError: the file is missing, damaged, not a safetensors file or of another
         network; one line.
     """
     path = Path(path).expanduser()

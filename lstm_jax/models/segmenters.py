@@ -1,4 +1,4 @@
-"""Picture or clip → the class of every pixel, by recurrent layers over the plane."""
+"""Image or clip → the class of every pixel, by recurrent layers over the plane."""
 
 from typing import Any
 
@@ -19,17 +19,17 @@ from lstm_jax.unroll import unroll
 
 
 class ReNet(nn.Module):
-    """A map of features, read by LSTMs along x, then along y.
+    """LSTMs over a feature map, along x, then along y.
 
       u[y, :] = [→LSTM; ←LSTM](x[y, :])        v[:, x] = [↓LSTM; ↑LSTM](u[:, x])
 
-    so that every place of v has seen all of the map.
+    Every position of v depends on the whole map.
 
     Attributes:
-      cell: of each of the four directions.
+      cell: for each of the four directions.
       engine, dtype: as in `unroll`.
 
-    Reference: Visin et al. 2015, ReNet, eq. 1 to 3. Departs: they read along y first.
+    Reference: Visin et al. 2015, ReNet, eq. 1 to 3. Departs: they start along y.
     """
 
     cell: Cell
@@ -38,7 +38,7 @@ class ReNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, keys: jax.Array | None = None) -> jax.Array:
-        """`[B, H, W, C] -> [B, H, W, 2D]`; the cell draws from `keys [B]`, if any."""
+        """`[B, H, W, C] -> [B, H, W, 2D]`; `keys [B]` are for the cell's randomness."""
         keys = example_keys(self, keys, x.shape[0])
         for number, (name, axis) in enumerate((("x", 2), ("y", 1))):
             xs = jnp.moveaxis(x, axis, 0)  # [W, B, H, C], then [H, B, W, 2D]
@@ -54,29 +54,29 @@ class ReNet(nn.Module):
 
 
 class Segmenter(nn.Module):
-    """A U-Net, recurrent at its bottom or in its skips: a class for every pixel.
+    """A U-Net with recurrent layers at its bottleneck or in its skip connections.
 
-    Stages of convolutions halve the map; at the bottom it goes through recurrent
-    layers, or convolutions; then stages double it again and take in the maps of the
-    same size from the way down. Of a clip, the frames go through one by one, and at the
-    bottom `recurrent_cell` carries a state from frame to frame.
+    Stages of convolutions halve the resolution; at the bottleneck are recurrent layers,
+    or convolutions; further stages double the resolution and merge the encoder's maps
+    of the same size. Frames of a clip are processed independently, except that at the
+    bottleneck `recurrent_cell` carries a state from frame to frame.
 
     Attributes:
       outputs: K.
-      widths: channels of the stages, the finest first; a map halves between two.
-      renet: cells of the layers of a `ReNet` at the bottom.
-      bottom: width of convolutions at the bottom, one for each entry.
-      skips: cells over images that read, as two steps and both ways, the map from
-        the way down and the one from below, one for each stage but the last, finest
-        first; without, both are laid side by side and convolved.
-      recurrent_cell: cell over images at the bottom of clips.
-      patch: side of the squares of pixels that the finest map has for places: they are
-        read as channels, and as many logits written.
+      widths: channels of the stages, finest first; the resolution halves in between.
+      renet: cells of the `ReNet` layers at the bottleneck.
+      bottom: widths of the convolutions at the bottleneck.
+      skips: cells over images that merge, as a bidirectional sequence of two steps, the
+        encoder's map and the upsampled one; one per stage but the last, finest first.
+        Without, both are concatenated and convolved.
+      recurrent_cell: cell over images, at the bottleneck of clips.
+      patch: side of the square patches of pixels that become channels of the finest
+        map; the outputs are unfolded accordingly.
       engine, dtype: as in `unroll`; the outputs are float32.
 
-    Reference: Ronneberger et al. 2015, U-Net; Visin et al. 2016, ReSeg; the skips:
-    Azad et al. 2019, BCDU-Net, eq. 4 and 5. Departs: ReSeg has no skips; BCDU-Net has
-    batch norm, and dense convolutions at its bottom.
+    Reference: Ronneberger et al. 2015, U-Net; Visin et al. 2016, ReSeg; recurrent
+    skips: Azad et al. 2019, BCDU-Net, eq. 4 and 5. Departs: ReSeg has no skips;
+    BCDU-Net has batch norm, and dense convolutions at its bottleneck.
     """
 
     outputs: int
@@ -107,18 +107,17 @@ class Segmenter(nn.Module):
           `[B, H, W, K]` or `[B, T, H, W, K]`, float32.
 
         Raises:
-          ValueError: a size that does not halve so often.
+          ValueError: the size cannot be halved that often.
         """
         batch, (h, w, c) = images.shape[:-3], images.shape[-3:]
         times = self.patch * 2 ** (len(self.widths) - 1)
         if h % times or w % times:
             raise ValueError(
-                f"Segmenter: pictures are {h}x{w}, which {times} does not divide; "
+                f"Segmenter: images are {h}x{w}, not divisible by {times}; "
                 "resize them, or give fewer widths"
             )
         keys = example_keys(self, keys, batch[0])
-        # Keys that are split are those that are folded: frames, and the recurrent
-        # cell, apart.
+        # Separate keys: one set is split (frames), another folded (recurrent cell).
         frames = keys if len(batch) == 1 else _of_frames(fold(keys, 1), batch[1])
         x = to_patches(images.reshape(1, -1, h, w, c), self.patch)[0]
         downs = []
@@ -139,7 +138,7 @@ class Segmenter(nn.Module):
         for stage in reversed(range(len(self.widths) - 1)):
             width = self.widths[stage]
             x = nn.Dense(4 * width, dtype=self.dtype, name=f"rise_{stage}")(x)
-            x = from_patches(x[None], 2)[0]  # a transposed convolution, 2x2 by 2
+            x = from_patches(x[None], 2)[0]  # a 2x2 transposed convolution, stride 2
             pair = downs[stage].astype(x.dtype), x
             if self.skips:
                 own = fold(frames, 1 + len(self.renet) + stage)
@@ -153,7 +152,7 @@ class Segmenter(nn.Module):
         return out.reshape(*batch, h, w, self.outputs)
 
     def _fuse(self, stage: int, pair: jax.Array, keys: Any) -> jax.Array:
-        """`[2, B, h, w, C] -> [B, h, w, 2D]`, both ways, each by its last step."""
+        """`[2, B, h, w, C] -> [B, h, w, 2D]`, the last step of each direction."""
         cell = self.skips[stage]
         params = [
             self.param(f"skip_{stage}_{way}", cell.init, pair.shape[2:])
@@ -168,5 +167,5 @@ class Segmenter(nn.Module):
 
 
 def _of_frames(keys: jax.Array | None, frames: int) -> jax.Array | None:
-    """Keys `[B frames]` of the frames of clips, of keys `[B]` of the clips."""
+    """Keys `[B frames]` of frames, from keys `[B]` of clips."""
     return None if keys is None else spread(keys, frames).reshape(-1)

@@ -1,7 +1,7 @@
-"""Orders: how an image becomes a sequence, and where it can, an image again.
+"""Orders: conversions between images and sequences.
 
-An order is a pair of pure functions over `[B, H, W, C]` images and batch-major
-`[B, T, F]` sequences. All but `rows_and_columns` lose nothing and double nothing.
+An order is a pair of pure functions between `[B, H, W, C]` images and batch-major
+`[B, T, F]` sequences. All but `rows_and_columns` are permutations of the pixels.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from lstm_jax.validation import check_count
 
 
 class Order(NamedTuple):
-    """A pair of functions.
+    """Conversion between images and sequences.
 
     Attributes:
       to_sequence: `[B, H, W, C] -> [B, T, F]`.
@@ -40,12 +40,12 @@ def rows() -> Order:
 
 
 def frames() -> Order:
-    """A clip's frames as they come: `[B, T, *F]` both ways."""
+    """The frames of a clip: `[B, T, *F]` in both directions."""
     return Order(lambda clips: clips, lambda xs, _: xs)
 
 
 def flat_frames() -> Order:
-    """A clip's frames as vectors: F = H W C."""
+    """The frames of a clip, flattened: F = H W C."""
 
     def to_sequence(clips):
         return clips.reshape(*clips.shape[:2], -1)
@@ -70,13 +70,13 @@ def columns() -> Order:
 
 
 def rows_and_columns() -> Order:
-    """Row t beside column t, of a square image: T = H = W, F = 2 H C."""
+    """Row t concatenated with column t of a square image: T = H = W, F = 2 H C."""
 
     def to_sequence(images):
         if images.shape[1] != images.shape[2]:
             raise ValueError(
                 f"rows_and_columns: images are {images.shape[1]}x{images.shape[2]}, "
-                "but rows and columns side by side need a square; resize, or use rows()"
+                "but rows and columns together need a square; resize, or use rows()"
             )
         pair = [rows().to_sequence(images), columns().to_sequence(images)]
         return jnp.concatenate(pair, axis=-1)
@@ -88,15 +88,15 @@ def rows_and_columns() -> Order:
 
 
 def pixels() -> Order:
-    """Pixels in the order of reading: T = H W, F = C."""
+    """Pixels in raster order: T = H W, F = C."""
     return patches(1)
 
 
 def permuted(seed: int = 0) -> Order:
-    """Pixels in one random order, the same for all images: T = H W, F = C.
+    """Pixels in one random permutation, the same for all images: T = H W, F = C.
 
-    Results compare only where the permutation is the same; published ones differ.
-    Drawn by NumPy's legacy generator, whose stream is frozen.
+    Results are comparable for the same permutation only; published ones differ. It is
+    drawn by NumPy's legacy generator, whose stream is frozen.
     """
 
     def permutation(size: int) -> np.ndarray:
@@ -120,7 +120,7 @@ def patches(size: int) -> Order:
     def grid(h: int, w: int) -> tuple[int, int]:
         if h % size or w % size:
             raise ValueError(
-                f"patches: images of {h}x{w} cannot be cut into squares of {size}; "
+                f"patches: images of {h}x{w} cannot be divided into squares of {size}; "
                 "choose a size that divides both sides"
             )
         return h // size, w // size

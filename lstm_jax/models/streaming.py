@@ -1,4 +1,4 @@
-"""A trained network, frame by frame: one step a frame, and a state that stays small."""
+"""Runs a trained network frame by frame, with a state of constant size."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,13 +15,12 @@ from lstm_jax.unroll import unroll
 
 
 class Stream(NamedTuple):
-    """Pure functions; `step` is to be jitted, and to donate the state.
+    """Pure functions; jit `step`, and donate its state.
 
     Attributes:
       start: `() -> state`, before the first frame.
-      step: `(state, frame [*F]) -> (state, output)`. After frame t the output is what
-        the network answers to frames 0 to t: `[K]`; of a forecaster the next frame,
-        `[H, W, C]`.
+      step: `(state, frame [*F]) -> (state, output)`. After frame t the output is the
+        network's for frames 0 to t: `[K]`; of a forecaster the next frame, `[H, W, C]`.
     """
 
     start: Callable[[], Any]
@@ -33,32 +32,32 @@ def stream(
     params: Any,
     frame_shape: tuple[int, ...],
 ) -> Stream:
-    """The network as a `Stream` of single frames, in evaluation.
+    """The network as a `Stream` of single frames, in evaluation mode.
 
     Args:
-      network: reads clips in the order of their frames, in one direction.
+      network: processes clips in the order of their frames, in one direction.
       params: its params.
-      frame_shape: of a frame, (H, W, C), or (F,) of features.
+      frame_shape: (H, W, C), or (F,) for features.
 
     Raises:
-      ValueError: the network has to see a whole clip before it can answer.
+      ValueError: the network needs the whole clip.
     """
     if isinstance(network, FrameForecaster):
-        return _forecasts(network, params, frame_shape)
+        return _forecaster_stream(network, params, frame_shape)
     if not isinstance(network, SequenceClassifier):
         raise ValueError(
-            f"stream: a {type(network).__name__} answers only once a clip is over; "
-            "train a reader, or a forecaster that reads its own answers"
+            f"stream: a {type(network).__name__} predicts only at the end of a clip; "
+            "train a classifier, or an autoregressive forecaster"
         )
     if network.bidirectional:
         raise ValueError(
-            "stream: a bidirectional network reads the end of a clip first; train one "
+            "stream: a bidirectional network needs the end of a clip first; train one "
             "with bidirectional=False"
         )
-    return _answers(network, params, frame_shape)
+    return _classifier_stream(network, params, frame_shape)
 
 
-def _answers(network, params, frame_shape) -> Stream:
+def _classifier_stream(network, params, frame_shape) -> Stream:
     head = nn.Dense(network.outputs)
     options = dict(engine="scan", dtype=network.dtype)
 
@@ -99,7 +98,7 @@ def _answers(network, params, frame_shape) -> Stream:
     return Stream(start, step)
 
 
-def _forecasts(network, params, frame_shape) -> Stream:
+def _forecaster_stream(network, params, frame_shape) -> Stream:
     cell = autoregressive(network.cell)
     options = dict(engine="scan", dtype=network.dtype)
 
@@ -119,5 +118,5 @@ def _forecasts(network, params, frame_shape) -> Stream:
 
 
 def _apart(state):
-    # Leaves that share one array of zeros could not be donated.
+    # Leaves that share one buffer of zeros cannot be donated.
     return jax.tree.map(jnp.copy, state)

@@ -281,7 +281,7 @@ class Parallel(NamedTuple):
 
 
 class Output(NamedTuple):
-    """`O(2|1|0)(l|s|c)n`: a map, a sequence or one answer of n numbers.
+    """`O(2|1|0)(l|s|c)n`: a map, a sequence or one vector of n numbers.
 
     Logits of a logistic, a softmax, or CTC with the blank at index 0. The steps of a
     sequence are columns, read over their whole height.
@@ -303,7 +303,7 @@ class Output(NamedTuple):
         if self.dimensions == 0 and shape[1:3] != (1, 1):
             sizes = " and ".join(str(n or "variable") for n in shape[1:3])
             raise ValueError(
-                f"height and width are {sizes}, but O0 gives one answer; sum them up "
+                f"height and width are {sizes}, but O0 gives one vector; sum them up "
                 "before, as by Lfys64 Lfxs64"
             )
         height = shape.height if self.dimensions == 2 else 1

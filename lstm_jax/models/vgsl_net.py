@@ -63,7 +63,7 @@ class VGSLNet(nn.Module):
 
         Returns:
           Logits `[B, T, K]` of O1, T = `spec.steps(W)`; `[B, H, W, K]` of O2, `[B, K]`
-          of O0; without an output, the last map. Steps past an image's own are
+          of O0; without an output, the last map. Steps past the image's own are
           zero; of O1c they say blank for sure: 0, and -inf for all else.
 
         Raises:

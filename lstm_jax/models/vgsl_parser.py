@@ -81,7 +81,7 @@ class Scanner:
 
     def expect(self, word: str, reason: str) -> None:
         if not self.maybe(word):
-            self.fail(f"wanted is {word!r}, found is {self._found()}: {reason}")
+            self.fail(f"expected {word!r}, found {self._found()}: {reason}")
 
     def end(self) -> None:
         if self.peek():
@@ -91,17 +91,17 @@ class Scanner:
         found = self.peek()
         if not found or found not in of:
             several = " or ".join([", ".join(of[:-1]), of[-1]])
-            self.fail(f"wanted is {what}, {several}; found is {self._found()}")
+            self.fail(f"expected {what}, {several}; found {self._found()}")
         self.at += 1
         return found
 
     def number(self, what: str, least: int = 0) -> int:
         found = _NUMBER.match(self.text, self.at)
         if not found:
-            self.fail(f"wanted is a number, {what}; found is {self._found()}")
+            self.fail(f"expected a number, {what}; found {self._found()}")
         value = int(found[0][:10])
         if not least <= value < 10**9:
-            self.fail(f"{what} is {found[0][:20]}; wanted is {least} or more")
+            self.fail(f"{what} is {found[0][:20]}; expected {least} or more")
         self.at = found.end()
         return value
 

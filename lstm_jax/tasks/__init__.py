@@ -1,4 +1,4 @@
-"""What a network is trained for: a loss, its metrics, its report and its figures."""
+"""Tasks: loss, metrics, report and figures for the outputs of a network."""
 
 from lstm_jax.tasks.classification import classification
 from lstm_jax.tasks.detection import detection

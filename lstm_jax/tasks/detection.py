@@ -1,4 +1,4 @@
-"""What is where: boxes matched one to one with things, whatever their order."""
+"""Object detection: set prediction of boxes with one-to-one matching."""
 
 import jax
 import jax.numpy as jnp
@@ -24,70 +24,70 @@ FOCUS = 2.0  # gamma of the focal loss
 
 
 def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
-    """Boxes of things of K classes, in pictures or in every frame of a clip.
+    """Detects boxes of K classes, in images or in every frame of a clip.
 
-    The network answers with Q boxes; row q of its outputs is the box's corners, as
-    shares of the picture, a logit e_q, and K logits of classes. Answers are matched
-    one to one with the things of a picture so that the sum of costs is least:
+    The network predicts Q boxes; row q of its outputs holds the box's corners as
+    fractions of the image, an existence logit e_q, and K class logits. Predictions are
+    matched one to one with the objects of an image so that the sum of costs is minimal:
 
       cost(q, m) = -p_q[class_m] + 5 |box_q - box_m|_1 + 2 (1 - GIoU)   (- σ(e_q))
       loss = existence + mean over matched pairs of
              (-log p_q[class_m] + 5 |box_q - box_m|_1 + 2 (1 - GIoU))
 
-    With `sequential`, answers come one after another until a stop: of n things only
-    the first n answers are matched, e_q learns to be 1 for q < n and 0 at q = n
-    (cross-entropy, the mean over q <= n; answers after it are ignored), and the score
-    of an answer is prod_{r <= q} σ(e_r) max_k p_q[k]. Without, any answer may be
-    matched, e_q learns which ones are (focal loss, gamma 2, twice its sum over the
-    answers, divided by n), the cost has its last term, and the score is
-    σ(e_q) max_k p_q[k]. Where n is 0, 1 divides. Frames of a clip share its weight.
+    With `sequential`, predictions are emitted one after another until a stop: for n
+    objects only the first n predictions are matched, the target of e_q is 1 for q < n
+    and 0 for q = n (mean cross-entropy over q <= n; later predictions are ignored), and
+    the score of a prediction is prod_{r <= q} σ(e_r) max_k p_q[k]. Otherwise any
+    prediction may be matched, the target of e_q is whether q is matched (focal loss,
+    gamma 2, twice its sum over the predictions, divided by n), the cost includes its
+    last term, and the score is σ(e_q) max_k p_q[k]. If n is 0, 1 is the divisor. The
+    frames of a clip share its weight.
 
-    The metrics while training are over a batch: "f1" is that of boxes with a score of
-    0.5 or more, of which one is right if it has the class of a thing and an IoU of 0.5
-    or more with it.
+    Training metrics are computed per batch: "f1" counts boxes with a score of at least
+    0.5; a true positive has the class of an object and an IoU of at least 0.5 with it.
 
     Args:
-      classes: K names by index.
-      size: (H, W) of a picture, pixels.
-      sequential: as above.
+      classes: K names in index order.
+      size: (H, W) of an image, pixels.
+      sequential: see above.
 
     Returns:
-      A Task; targets are float32 [B, M, 7] or [B, T, M, 7] as `data.Split` has boxes;
-      outputs [B, Q, 5 + K] or [B, T, Q, 5 + K] with Q >= M; predictions float32
-      [..., Q, 6]: corners in pixels, within the picture, score, class. `outputs` is
+      A Task; targets are float32 [B, M, 7] or [B, T, M, 7], boxes as in `data.Split`;
+      outputs are [B, Q, 5 + K] or [B, T, Q, 5 + K] with Q >= M; predictions are float32
+      [..., Q, 6]: corners in pixels, clipped to the image, score, class. `outputs` is
       5 + K.
 
     Raises:
-      ValueError: no class, or a size that is none.
+      ValueError: no class, or a size below 1.
 
     Reference: Carion et al. 2020, DETR, eq. 1, 2 and appendix A.4 (the weights);
-    emission: Romera-Paredes & Torr 2016, Recurrent Instance Segmentation, eq. 4 and 6;
-    focal loss: Lin et al. 2017, eq. 4. Departs: the mean over pairs is over those of a
-    picture, and then over pictures.
+    sequential: Romera-Paredes & Torr 2016, Recurrent Instance Segmentation, eq. 4 and
+    6; focal loss: Lin et al. 2017, eq. 4. Departs: the mean over pairs is taken per
+    image, then over images.
     """
     classes = tuple(map(str, classes))
     k, (height, width) = len(classes), size
     if not classes or height < 1 or width < 1:
         raise ValueError(
-            f"detection: {k} classes in pictures of {height}x{width}; wanted 1 or more "
+            f"detection: {k} classes in images of {height}x{width}; expected 1 or more "
             "of each"
         )
     scale = np.asarray([width, height, width, height], np.float32)
 
     def check(outputs, batch):
-        """(outputs [N, Q, 5 + K], targets [N, M, 7], weights [N]), N pictures."""
+        """(outputs [N, Q, 5 + K], targets [N, M, 7], weights [N]), N images."""
         targets, mask = batch["targets"], batch["mask"]
         fits = targets.ndim in (3, 4) and outputs.ndim == targets.ndim
         fits = fits and outputs.shape[:-2] == targets.shape[:-2]
         if not fits or outputs.shape[-1] != 5 + k or targets.shape[-1] != COLUMNS:
             raise ValueError(
                 f"detection: outputs {outputs.shape} do not fit targets "
-                f"{targets.shape}; wanted [..., Q, {5 + k}] and [..., M, {COLUMNS}]"
+                f"{targets.shape}; expected [..., Q, {5 + k}] and [..., M, {COLUMNS}]"
             )
         if outputs.shape[-2] < targets.shape[-2] + sequential:
             raise ValueError(
-                f"detection: {outputs.shape[-2]} answers for {targets.shape[-2]} things"
-                f"{' and the stop' if sequential else ''}; give the network more"
+                f"detection: {outputs.shape[-2]} predictions for {targets.shape[-2]} "
+                f"objects{' and the stop' if sequential else ''}; give the network more"
             )
         check_mask("detection", mask, targets)
         weight = mask.astype(jnp.float32)
@@ -102,7 +102,7 @@ def detection(classes, size: tuple[int, int], *, sequential: bool) -> Task:
         return outputs.astype(jnp.float32), targets, weight.reshape(-1)
 
     def error(outputs, targets):
-        """Of one picture, [Q, 5 + K] and [M, 7]."""
+        """Losses of one image, from [Q, 5 + K] and [M, 7]."""
         boxes, exists, logits = outputs[:, :4], outputs[:, 4], outputs[:, 5:]
         true = targets[:, :4] / scale
         there = (targets[:, CLASS] >= 0) & (targets[:, CROWD] == 0)  # [M]
@@ -211,7 +211,7 @@ def _example_losses(predictions, targets):
 
 
 def _weighted_scores(predictions, targets) -> Scores:
-    """F1, precision and recall; average precision has none."""
+    """F1, precision and recall; average precision cannot be weighted."""
     each = _box_counts(predictions, targets).astype(np.float64)
 
     def scores(weights):
@@ -226,15 +226,15 @@ def _weighted_scores(predictions, targets) -> Scores:
 
 
 def _box_counts(predictions, targets):
-    """Sure answers, right ones, and things, of each example: [N, 3]."""
+    """Predictions above the threshold, true positives, objects, per example: [N, 3]."""
     pairs = zip(predictions, targets, strict=True)
     return np.stack([match_counts(p[None], t[None]) for p, t in pairs])
 
 
 def _right(answers, targets):
-    """Right answers and all that are sure, of one picture, [Q, 6] and [M, 7].
+    """True positives and predictions above the threshold of one image, [Q, 6], [M, 7].
 
-    A thing that two answers meet counts once, and so does an answer that meets two.
+    An object matches at most one prediction, and a prediction at most one object.
     """
     sure = answers[:, 4] >= SCORE_THRESHOLD
     known = (targets[:, CLASS] >= 0) & (targets[:, CROWD] == 0)

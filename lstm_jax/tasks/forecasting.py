@@ -1,4 +1,4 @@
-"""The next frames of a clip: pixel losses, similarity, skill scores, references."""
+"""Prediction of the next frames of a clip: losses, metrics, skill scores, baselines."""
 
 import functools
 import math
@@ -18,23 +18,23 @@ LOSSES = ("mse", "l1", "bce", "ssim")
 SSIM_SHARE = 0.84  # alpha of the loss that Zhao et al. 2017 call Mix
 THRESHOLD = 0.5  # a pixel at or above it is an event for CSI, POD and FAR
 REFERENCES = ("copy last frame", "mean frame", "all zeros")
-CHUNK = 2**18  # pixels of predicted frames scored at once; on CPU they fit a cache
+CHUNK = 2**18  # pixels of predicted frames scored at once; fits a CPU cache
 
 
 def forecasting(horizon: int, *, loss: str = "mse") -> Task:
-    """The last frames of a clip, predicted from the frames before them.
+    """Predicts the last frames of a clip from the frames before them.
 
     mse: e^2.  l1: |e|.  bce: cross-entropy of a sigmoid.
     ssim: 0.84 (1 - SSIM) + 0.16 |e|.
-    Here e = output - true, a pixel is in [0, 1], and the loss is the mean over pixels
-    and over all P frames that the network predicts.
+    with e = output - true and pixels in [0, 1]; the loss is the mean over pixels and
+    over all P frames that the network predicts.
 
-    The metrics, "loss" among them, count the last `horizon` frames only, clipped to
+    The metrics, including "loss", are computed on the last `horizon` frames, clipped to
     [0, 1]. "mse" and "mae" are sums over the pixels and channels of a frame, as in the
     literature on moving digits; "psnr" is in decibels; all are means over frames.
 
     Args:
-      horizon: frames that are scored, 1 or more.
+      horizon: number of frames that are scored, at least 1.
       loss: "mse" | "l1" | "bce" | "ssim"; for "bce" the outputs are logits.
 
     Returns:
@@ -43,17 +43,17 @@ def forecasting(horizon: int, *, loss: str = "mse") -> Task:
       predictions are [B, horizon, H, W, C] in [0, 1]. `outputs` is the horizon.
 
     Raises:
-      ValueError: an unknown loss, or a number out of its range.
+      ValueError: an unknown loss, or `horizon` out of range.
 
     Reference: Shi et al. 2015, Convolutional LSTM Network, section 4.2 (the skill
     scores); Tan et al. 2023, OpenSTL (sums over a frame); Zhao et al. 2017, Loss
     Functions for Image Restoration with Neural Networks, the loss called Mix.
-    Departs: SSIM has one scale here, not five, and |e| has no Gaussian weights.
+    Departs: SSIM has one scale instead of five, and |e| has no Gaussian weights.
     """
     if horizon < 1:
-        raise ValueError(f"forecasting: horizon={horizon}, wanted 1 or more frames")
+        raise ValueError(f"forecasting: horizon={horizon}, expected 1 or more frames")
     if loss not in LOSSES:
-        raise ValueError(f'forecasting: loss="{loss}", wanted one of {LOSSES}')
+        raise ValueError(f'forecasting: loss="{loss}", expected one of {LOSSES}')
 
     def check(outputs, batch):
         targets, mask = batch["targets"], batch["mask"]
@@ -63,7 +63,7 @@ def forecasting(horizon: int, *, loss: str = "mse") -> Task:
         if outputs.shape != wanted or not horizon <= frames < targets.shape[1]:
             raise ValueError(
                 f"forecasting: outputs have shape {outputs.shape} for targets "
-                f"{targets.shape}; wanted [B, P, H, W, C], the last P frames of the "
+                f"{targets.shape}; expected [B, P, H, W, C], the last P frames of the "
                 f"clip, with {horizon} <= P < T"
             )
         check_mask("forecasting", mask, targets)
@@ -103,7 +103,7 @@ def forecasting(horizon: int, *, loss: str = "mse") -> Task:
         value = {
             "mse": network["mse_per_pixel"],
             "l1": network["mae_per_pixel"],
-            "bce": None,  # float32 probabilities of 0 and 1 have lost their logits
+            "bce": None,  # float32 probabilities of 0 and 1 lose their logits
             "ssim": _mix(network["mae_per_pixel"], network["ssim"]),
         }[loss]
         return {
@@ -165,20 +165,20 @@ def _check_clips(targets, horizon):
     if targets.ndim != 5 or not (real or targets.dtype == np.uint8):
         raise ValueError(
             f"forecasting: targets have shape {targets.shape} and dtype "
-            f"{targets.dtype}, wanted clips [B, T, H, W, C], uint8 or float in [0, 1]"
+            f"{targets.dtype}, expected clips [B, T, H, W, C], uint8 or float in [0, 1]"
         )
     if targets.shape[1] <= horizon:
         raise ValueError(
-            f"forecasting: clips have {targets.shape[1]} frames, wanted more than the "
-            f"horizon of {horizon}: the first ones are what the network sees"
+            f"forecasting: clips have {targets.shape[1]} frames, expected more than "
+            f"the horizon of {horizon}: the first ones are the network's input"
         )
 
 
 def _score(predictions, targets, horizon, similarity=True):
-    """Scores of the network and of three references, in chunks of clips.
+    """Scores of the network and of three baselines, in chunks of clips.
 
     Returns:
-      {"network" | a reference: {"mse" | ...: [N, horizon], "events": [3]}}, where
+      {"network" or a baseline's name: {"mse" | ...: [N, horizon], "events": [3]}};
       events are hits, misses and false alarms over all pixels.
     """
     _check_clips(targets, horizon)
@@ -186,7 +186,7 @@ def _score(predictions, targets, horizon, similarity=True):
     if predictions.shape != wanted or not len(targets):
         raise ValueError(
             f"forecasting: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted {wanted} with N >= 1"
+            f"{targets.shape}; expected {wanted} with N >= 1"
         )
     step = max(1, CHUNK // math.prod(wanted[1:]))
     scored = []
@@ -208,13 +208,13 @@ def _score(predictions, targets, horizon, similarity=True):
             key: join.get(key, np.concatenate)([chunk[name][key] for chunk in chunks])
             for key in chunks[0][name]
         }
-        for name in ("network", *REFERENCES)  # a compiled function sorts its names
+        for name in ("network", *REFERENCES)  # jit returns dicts with sorted keys
     }
 
 
 @functools.partial(jax.jit, static_argnames="similarity")
 def _score_chunk(predictions, clips, *, similarity):
-    """Scores of some clips, which of them are finite, and whether all are in [0, 1]."""
+    """Scores of some clips, whether each is finite, and whether all are in [0, 1]."""
     predicted, clips = _pixels(predictions), _pixels(clips)
     first = clips.shape[1] - predicted.shape[1]
     seen, true = clips[:, :first], clips[:, first:]
@@ -241,7 +241,7 @@ def _score_chunk(predictions, clips, *, similarity):
 
 
 def _summary(score, pixels):
-    """The numbers of one predictor, plain; None where a ratio has no cases."""
+    """Scores of one predictor as plain numbers; None if a ratio is undefined."""
     names = ("mse", "mae", "psnr", "ssim")
     frames = {name: score[name].mean(0, dtype=np.float64) for name in names}
     mean = {name: float(value.mean()) for name, value in frames.items()}
@@ -268,7 +268,7 @@ def _summary(score, pixels):
 
 
 def _example_losses(predictions, targets):
-    """Squared error, summed over a frame and averaged over the frames of a clip."""
+    """Squared error per frame, averaged over the predicted frames of each clip."""
     return _clip_scores(predictions, targets)["mse"]
 
 
@@ -278,14 +278,14 @@ def _weighted_scores(predictions, targets) -> Scores:
 
 
 def _clip_scores(predictions, targets):
-    """Scores of each clip, {name: [N]}, means over its predicted frames."""
+    """Scores of each clip, {name: [N]}, averaged over its predicted frames."""
     scores = _score(predictions, targets, predictions.shape[1])["network"]
     del scores["events"]
     return {name: score.mean(1, dtype=np.float64) for name, score in scores.items()}
 
 
 def _examples(errors):
-    """Which clips a picture shows: the best, the middle and the worst, each once."""
+    """The clips to show: the best, the median and the worst, without repetition."""
     order = np.argsort(errors, kind="stable")
     if len(order) == 1:
         return [("error", 0)]

@@ -1,4 +1,4 @@
-"""K yes/no answers, per clip or per step: cross-entropy, ROC, average precision."""
+"""Multi-label classification, per clip or per step: loss, ROC, average precision."""
 
 from collections.abc import Sequence
 
@@ -17,23 +17,22 @@ SCORES = ("roc_auc", "average_precision", "f1", "precision", "recall")
 
 
 def multilabel(labels: Sequence[str]) -> Task:
-    """K independent yes/no answers for a clip, or for each of its steps, from logits.
+    """K independent binary labels per clip, or per step of a clip, from logits.
 
     loss = -(q log p + (1 - q) log(1 - p)) with p = sigmoid(output) and q the target.
-    Loss and accuracy (at p >= 0.5) are means over all known entries: a target that is
-    NaN is unknown and does not count, and neither does a step at or past the clip's
-    length.
+    Loss and accuracy (at p >= 0.5) are means over all known entries: NaN targets are
+    unknown and ignored, and so are steps after the end of the clip.
 
     Args:
       labels: the K names, in the order of the outputs.
 
     Returns:
-      A Task; targets are 0, 1 or NaN, [B, K] or [B, T, K]; a batch may hold "lengths"
+      A Task; targets are 0, 1 or NaN, [B, K] or [B, T, K]; a batch may have "lengths"
       [B], int, in steps. Predictions are probabilities of the targets' shape. `report`
-      and `figures` know no lengths: give them NaN at padded steps.
+      and `figures` take no lengths: set padded steps to NaN.
 
     Raises:
-      ValueError: no labels, or a name twice.
+      ValueError: no labels, or a repeated name.
 
     Reference: Bishop 2006, Pattern Recognition and Machine Learning, equation 4.90.
     """
@@ -41,17 +40,17 @@ def multilabel(labels: Sequence[str]) -> Task:
     width = len(labels)
 
     def check(outputs, batch):
-        """Logits, targets without NaN, and the weight of each entry."""
+        """Logits, targets with NaN replaced, and the weight of each entry."""
         targets, mask, lengths = batch["targets"], batch["mask"], batch.get("lengths")
         if outputs.ndim not in (2, 3) or outputs.shape[-1] != width:
             raise ValueError(
-                f"multilabel: outputs have shape {outputs.shape}, wanted [B, {width}] "
-                f"or [B, T, {width}]; give the head {width} outputs"
+                f"multilabel: outputs have shape {outputs.shape}, expected [B, "
+                f"{width}] or [B, T, {width}]; give the head {width} outputs"
             )
         if targets.shape != outputs.shape or mask.shape != outputs.shape[:1]:
             raise ValueError(
                 f"multilabel: targets {targets.shape} and mask {mask.shape} do not fit "
-                f"outputs {outputs.shape}; wanted targets of the same shape and mask "
+                f"outputs {outputs.shape}; expected targets of the same shape and mask "
                 f"{outputs.shape[:1]}"
             )
         targets = targets.astype(jnp.float32)
@@ -59,7 +58,7 @@ def multilabel(labels: Sequence[str]) -> Task:
         if lengths is not None and outputs.ndim == 3:
             if lengths.shape != mask.shape:
                 raise ValueError(
-                    f"multilabel: lengths have shape {lengths.shape}, wanted "
+                    f"multilabel: lengths have shape {lengths.shape}, expected "
                     f"{mask.shape}"
                 )
             steps = jnp.arange(outputs.shape[1], dtype=lengths.dtype)
@@ -104,26 +103,26 @@ def multilabel(labels: Sequence[str]) -> Task:
 
 
 def known_entries(predictions, targets, width: int):
-    """For each label, probabilities and truths (bool) of its known entries.
+    """Probabilities and truths (bool) of the known entries of each label.
 
     Args:
       predictions: probabilities [N, K] or [N, T, K].
       targets: 0, 1 or NaN, of the same shape.
-      width: K, the labels.
+      width: K, number of labels.
 
     Returns:
       K pairs ([n_k], [n_k]).
 
     Raises:
-      ValueError: shapes that do not fit, or numbers that are out of their range.
+      ValueError: shapes that do not fit, or values out of range.
     """
     predictions, targets = np.asarray(predictions), np.asarray(targets)
     wanted = targets.ndim in (2, 3) and targets.shape[-1] == width and len(targets)
     if predictions.shape != targets.shape or not wanted:
         raise ValueError(
             f"multilabel: predictions have shape {predictions.shape} and targets "
-            f"{targets.shape}; wanted [N, {width}] or [N, T, {width}] with N >= 1, the "
-            "same for both"
+            f"{targets.shape}; expected [N, {width}] or [N, T, {width}] with N >= 1, "
+            "the same for both"
         )
     targets = targets.reshape(-1, width).astype(np.float32)
     predictions = predictions.reshape(-1, width)
@@ -145,8 +144,8 @@ def known_entries(predictions, targets, width: int):
 
 
 def _report(pairs, predictions, targets, labels):
-    """What a test set says about each label; None where it says nothing."""
-    from scipy.special import xlogy  # scikit-learn's; NumPy's log may round otherwise
+    """Test metrics of each label; None where they are undefined."""
+    from scipy.special import xlogy  # as in scikit-learn: NumPy's log rounds otherwise
 
     known = ~np.isnan(targets)
     p, truth = predictions[known].astype(np.float64), targets[known] == 1
@@ -158,7 +157,7 @@ def _report(pairs, predictions, targets, labels):
     for name in SCORES:
         values = [row[name] for row in per_label if row[name] is not None]
         macro[name] = float(np.mean(values)) if values else None
-    # the least probability that float32 tells from 0, and half the step below 1
+    # Clip to the smallest float32 probability above 0, and half a step below 1.
     p_truth = np.where(truth, np.maximum(p, 2.0**-126), np.maximum(1 - p, 2.0**-25))
     return {
         "task": "multilabel",
@@ -173,7 +172,7 @@ def _report(pairs, predictions, targets, labels):
 
 
 def _example_losses(predictions, targets):
-    """The mean cross-entropy of an example's known entries, NaN without any."""
+    """Mean cross-entropy of an example's known entries; NaN without any."""
     loss, known = _entries(predictions, targets)[2:]
     axes = tuple(range(1, loss.ndim))
     count = known.sum(axes)
@@ -220,17 +219,17 @@ def _weighted_scores(predictions, targets) -> Scores:
 
 
 def _entries(predictions, targets):
-    """Probabilities, truths, losses (0 where unknown) and what is known, all alike."""
+    """Probabilities, truths, losses (0 if unknown) and known, all of one shape."""
     p = np.float64(predictions)
     known = ~np.isnan(targets)
     truth = known & (targets == 1)
-    # as the report counts: what float32 tells from 0 and from 1
+    # As in the report: clipped to what float32 distinguishes from 0 and 1.
     p_truth = np.where(truth, np.maximum(p, 2.0**-126), np.maximum(1 - p, 2.0**-25))
     return p, truth, np.where(known, -np.log(p_truth), 0.0), known
 
 
 def _scores(p, truth):
-    """Scores of one label, all None where only one of the two answers occurs."""
+    """Scores of one label, all None if only one class occurs."""
     from sklearn.metrics import (
         average_precision_score,
         precision_recall_fscore_support,

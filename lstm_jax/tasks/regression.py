@@ -1,4 +1,4 @@
-"""K real numbers: squared or Huber error, and errors in the target's own unit."""
+"""Regression of K real numbers: squared or Huber error, metrics in target units."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, safe, tidy
 from lstm_jax.metrics.bootstrap import Scores, mean_known, weighted_means
 from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
 
-PANELS = 4  # a figure shows this many outputs, side by side
+PANELS = 4  # number of outputs per figure, side by side
 
 
 def regression(
@@ -19,37 +19,37 @@ def regression(
     offset=0.0,
     scale=1.0,
 ) -> Task:
-    """K real numbers; the network predicts z = (target - offset) / scale.
+    """Regression; the network predicts standardized targets z = (y - offset) / scale.
 
-    mse: e^2.  huber: e^2 / 2 for |e| <= 1, else |e| - 1 / 2.
-    Here e = output - z, and the loss is the mean over K: a number without unit. All
-    else ("mae", the report, the figures) is in the target's unit.
+    mse: e^2.  huber: e^2 / 2 for |e| <= 1, else |e| - 1 / 2,
+    with e = output - z; the loss is the mean over K, without a unit. All metrics
+    ("mae", the report, the figures) are in the unit of the target.
 
     Args:
       outputs: K.
       loss: "mse" | "huber".
-      unit: the target's unit, for labels: "degrees".
-      offset: the targets' mean, say; a number or [K].
-      scale: their standard deviation, say; positive, a number or [K].
+      unit: the unit of the target, for labels, such as "degrees".
+      offset: usually the mean of the targets; a number or [K].
+      scale: usually their standard deviation; positive, a number or [K].
 
     Returns:
-      A Task; targets are float [B, K], predictions are values [B, K].
+      A Task; targets are float [B, K], predictions are target values [B, K].
 
     Raises:
-      ValueError: an unknown loss, or a number out of its range.
+      ValueError: an unknown loss, or a number out of range.
 
     Reference: Huber 1964, Robust Estimation of a Location Parameter.
     """
     if outputs < 1:
-        raise ValueError(f"regression: outputs={outputs}, wanted 1 or more")
+        raise ValueError(f"regression: outputs={outputs}, expected 1 or more")
     if loss not in ("mse", "huber"):
-        raise ValueError(f'regression: loss="{loss}", wanted "mse" or "huber"')
+        raise ValueError(f'regression: loss="{loss}", expected "mse" or "huber"')
     width = outputs
     offset = _per_output("offset", offset, width)
     scale = _per_output("scale", scale, width)
     if (scale <= 0).any():
         raise ValueError(
-            f"regression: scale={scale.tolist()}, wanted positive numbers; a target "
+            f"regression: scale={scale.tolist()}, expected positive numbers; a target "
             "that never changes has no scale: use 1"
         )
 
@@ -110,27 +110,27 @@ def _per_output(name, value, width):
     array = np.asarray(value, np.float32)
     if array.shape not in ((), (width,)) or not np.isfinite(array).all():
         raise ValueError(
-            f"regression: {name} has shape {array.shape}, wanted one finite number or "
-            f"[{width}] of them"
+            f"regression: {name} has shape {array.shape}, expected one finite number "
+            f"or [{width}] of them"
         )
     return np.broadcast_to(array, (width,))
 
 
 def _check(predictions, targets, width):
-    """Predictions and targets [N, K] as float64, or a ValueError."""
+    """Predictions and targets [N, K] as float64; raises ValueError if invalid."""
     predictions, targets = check_predictions(
         "regression", predictions, targets, width=width
     )
     if targets.shape != predictions.shape or not np.isfinite(targets).all():
         raise ValueError(
-            f"regression: targets have shape {targets.shape}, wanted finite numbers of "
-            f"shape {predictions.shape}"
+            f"regression: targets have shape {targets.shape}, expected finite numbers "
+            f"of shape {predictions.shape}"
         )
     return predictions, targets.astype(np.float64)
 
 
 def _report(predictions, targets, loss, unit):
-    """Errors in the target's unit, over all outputs and for each."""
+    """Errors in the unit of the target, over all outputs and for each."""
     return {
         "task": "regression",
         "examples": len(targets),
@@ -144,15 +144,15 @@ def _report(predictions, targets, loss, unit):
 
 
 def _errors(predictions, targets):
-    """The errors of one output [N] or of K [N, K].
+    """Errors of one output [N], or of K outputs [N, K].
 
-    R^2 is the mean over outputs whose targets change, None where there is none.
+    R^2 is the mean over outputs with varying targets; None if there is none.
     """
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
     changes = np.atleast_1d(np.ptp(targets, axis=0) > 0)
     columns = (x.reshape(len(x), -1)[:, changes] for x in (targets, predictions))
-    known = map(np.ascontiguousarray, columns)  # summed in the order of all columns
+    known = map(np.ascontiguousarray, columns)  # the same order of summation
     return {
         "mae": float(mean_absolute_error(targets, predictions)),
         "rmse": float(np.sqrt(mean_squared_error(targets, predictions))),
@@ -162,7 +162,7 @@ def _errors(predictions, targets):
 
 
 def _example_losses(predictions, targets):
-    """The mean absolute error of each example."""
+    """Mean absolute error of each example."""
     return np.abs(np.float64(predictions) - targets).mean(-1)
 
 
@@ -201,7 +201,7 @@ def _panel_title(errors, k, width, unit):
 
 
 def _predictions_figure(predictions, targets, unit):
-    """Predicted against true, with the diagonal of a perfect answer."""
+    """Predicted against true values, with the diagonal."""
     width = predictions.shape[1]
     shown = min(width, PANELS)
     fig = figure(0.8 + 4.9 * shown, 5.8)
@@ -215,7 +215,7 @@ def _predictions_figure(predictions, targets, unit):
         low, high = min(true.min(), predicted.min()), max(true.max(), predicted.max())
         pad = 0.04 * (high - low) or 1.0
         span = (low - pad, high + pad)
-        ax.plot(span, span, color=INK, linewidth=1.2, label="a perfect answer")
+        ax.plot(span, span, color=INK, linewidth=1.2, label="predicted = true")
         ax.scatter(true, predicted, s=14, color=BLUE, alpha=alpha, linewidths=0)
         ax.set(xlim=span, ylim=span, aspect="equal")
         ax.set_xlabel(_with_unit("true", unit))
@@ -227,7 +227,7 @@ def _predictions_figure(predictions, targets, unit):
 
 
 def _residuals_figure(predictions, targets, unit):
-    """Predicted minus true: against the true value, and how often."""
+    """Residuals against the true value, and their histogram."""
     width = predictions.shape[1]
     shown = min(width, PANELS)
     fig = figure(8.6, 1.0 + 3.4 * shown)

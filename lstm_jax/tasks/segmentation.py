@@ -1,4 +1,4 @@
-"""The class of every pixel: cross-entropy and Dice, intersection over union."""
+"""Semantic segmentation: cross-entropy and Dice loss, intersection over union."""
 
 import jax
 import jax.numpy as jnp
@@ -13,48 +13,47 @@ from lstm_jax.tasks.task import Task, check_mask, masked
 
 
 def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
-    """Pixels of K classes, of pictures or of every frame of a clip.
+    """Classifies every pixel, of images or of every frame of a clip.
 
       loss = mean over pixels of -log p_true  +  dice_weight (1 - Dice)
       Dice = mean over the classes in the mask of (2 sum p t + 1) / (sum p + sum t + 1)
 
-    with p = softmax(outputs) and t the mask, 0 or 1, of one class; sums run over the
-    pixels of an example, all frames of a clip together. Pixels of 255 count for
-    nothing, in the loss and in all metrics, and so does an example of no others.
+    with p = softmax(outputs) and t the one-hot mask of one class; sums are over the
+    pixels of an example, including all frames of a clip. Pixels of 255, and examples
+    without other pixels, are ignored in the loss and in all metrics.
 
-    The metrics while training are sums over pixels: "pixel_accuracy", and
-    "foreground_iou", the intersections of all classes but the first over their unions.
+    Training metrics are sums over pixels: "pixel_accuracy", and "foreground_iou", the
+    intersections of all classes but the first divided by their unions.
 
     Args:
-      classes: K names, at least 2, by index; the first one is the background.
-      dice_weight: of the Dice loss, 0 or more.
+      classes: K names, at least 2, in index order; the first is the background.
+      dice_weight: weight of the Dice loss, at least 0.
 
     Returns:
-      A Task; targets are uint8 [B, H, W] or [B, T, H, W], a class index or 255;
-      outputs logits [B, H, W, K] or [B, T, H, W, K]; predictions class indices, uint8
-      like the targets.
+      A Task; targets are uint8 [B, H, W] or [B, T, H, W], class indices or 255; outputs
+      are logits [B, H, W, K] or [B, T, H, W, K]; predictions are class indices, uint8
+      of the targets' shape.
 
     Raises:
       ValueError: fewer than 2 classes or more than 255, or a negative weight.
 
     Reference: soft Dice: Milletari et al. 2016, V-Net, section 3. Departs: no squares
-    in the denominator, the 1 in both halves, and classes that a mask does not hold are
-    left out.
+    in the denominator, 1 is added to both, and classes absent from a mask are left out.
     """
     classes = tuple(map(str, classes))
     k = len(classes)
     if not 2 <= k <= VOID:
-        raise ValueError(f"segmentation: {k} classes, wanted 2 to {VOID}")
+        raise ValueError(f"segmentation: {k} classes, expected 2 to {VOID}")
     if dice_weight < 0:
-        raise ValueError(f"segmentation: dice_weight={dice_weight}, wanted 0 or more")
+        raise ValueError(f"segmentation: dice_weight={dice_weight}, expected 0 or more")
 
     def check(outputs, batch):
         targets, mask = batch["targets"], batch["mask"]
         if targets.ndim not in (3, 4) or outputs.shape != (*targets.shape, k):
             raise ValueError(
                 f"segmentation: outputs {outputs.shape} do not fit targets "
-                f"{targets.shape}; wanted [B, H, W] or [B, T, H, W], and {k} more for "
-                "each pixel"
+                f"{targets.shape}; expected [B, H, W] or [B, T, H, W], and {k} more "
+                "for each pixel"
             )
         check_mask("segmentation", mask, targets)
         valid = (targets != VOID) & _in_time(targets, batch.get("lengths"))
@@ -96,7 +95,7 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
             return jnp.sum(where.astype(jnp.float32) * weight)
 
         thing = targets > 0
-        # a pixel of one class that is taken for another is in the union of both
+        # A misclassified pixel is in the union of both classes.
         union = pixels((chosen > 0) | thing) + pixels((chosen > 0) & thing & ~right)
         return {
             "loss": total(outputs, targets, valid, mask),
@@ -140,7 +139,7 @@ def segmentation(classes, *, dice_weight: float = 1.0) -> Task:
 
 
 def _in_time(targets, lengths):
-    """Which pixels are in frames that count, of a shape that broadcasts."""
+    """Which pixels are in valid frames, in a shape that broadcasts."""
     if lengths is None or targets.ndim == 3:
         return jnp.ones(targets.shape[:1] + (1,) * (targets.ndim - 1), bool)
     steps = jnp.arange(targets.shape[1])
@@ -148,13 +147,13 @@ def _in_time(targets, lengths):
 
 
 def scores(matrix) -> dict[str, float | None]:
-    """Numbers of a confusion matrix of pixels, [K, K], true classes in rows.
+    """Metrics of a confusion matrix of pixels, [K, K], true classes in rows.
 
       IoU_k = TP_k / (TP_k + FP_k + FN_k)      Dice_k = 2 TP_k / (2 TP_k + FP_k + FN_k)
 
-    "mean_iou" and "dice" are means over the classes that occur, in the masks or in the
-    answers; "foreground_iou" has sums over all classes but the first above and below.
-    None where there is no pixel.
+    "mean_iou" and "dice" are means over the classes that occur in the masks or in the
+    predictions; "foreground_iou" divides sums over all classes but the first. None if
+    there are no pixels.
 
     Reference: Everingham et al. 2010, The Pascal VOC Challenge, section 4.1.4 (IoU).
     """
@@ -173,7 +172,7 @@ def scores(matrix) -> dict[str, float | None]:
 
 
 def _overlaps(matrix):
-    """IoU and Dice of each class [..., K], of [..., K, K]; NaN where none is."""
+    """IoU and Dice of each class [..., K], from [..., K, K]; NaN if absent."""
     hit = np.diagonal(matrix, axis1=-2, axis2=-1)
     whole = matrix.sum(-2) + matrix.sum(-1)
     whole = np.where(whole > 0, whole, np.nan)
@@ -181,7 +180,7 @@ def _overlaps(matrix):
 
 
 def _example_losses(predictions, targets):
-    """1 - Dice of each example, over the pixels that are not background."""
+    """1 - Dice of each example, over the foreground."""
     known = targets != VOID
     axes = tuple(range(1, targets.ndim))
     hit = ((predictions == targets) & (targets > 0) & known).sum(axes)

@@ -1,4 +1,4 @@
-"""The contract of a task: losses and metrics are masked (sum, count)."""
+"""The interface of a task; losses and metrics return masked (sum, count)."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -11,25 +11,25 @@ from lstm_jax.metrics.checks import check_finite
 
 
 class Task(NamedTuple):
-    """What the outputs of a network mean, as pure functions.
+    """Loss, metrics and predictions of a network's outputs, as pure functions.
 
     A batch is a dict with `targets` [B, ...] and `mask` [B], 0 for padding.
-    `loss`, `metrics` and `predict` run inside a compiled step; what comes after `mode`
-    runs once, on NumPy arrays of a whole split of N examples.
+    `loss`, `metrics` and `predict` run inside a compiled step; the functions after
+    `mode` run once, on NumPy arrays of a whole split of N examples.
     """
 
     name: str  # "classification" | "regression" | "forecasting" | "multilabel" | …
     outputs: int  # K, the width of the head
-    loss: Callable  # (outputs [B, K], batch) -> (sum, count), what training minimises
+    loss: Callable  # (outputs [B, K], batch) -> (sum, count), minimized in training
     metrics: Callable  # (outputs [B, K], batch) -> {name: (sum, count)}, with "loss"
     predict: Callable  # (outputs [B, K]) -> probabilities or values [B, K]
-    monitor: str  # the validation metric that says which step is best
+    monitor: str  # the validation metric that selects the best step
     mode: str  # "max" | "min"
     report: Callable  # (predictions [N, K], targets) -> dict that JSON can hold
     figures: Callable  # (predictions [N, K], targets) -> {name: Figure}
-    example_losses: Callable  # (predictions, targets) -> [N], high where it is wrong
-    # (predictions, targets) -> Scores: (weights [R, N]) -> {metric: [R]}, each example
-    # counted weight times; a metric inside of another is named "macro.f1"
+    example_losses: Callable  # (predictions, targets) -> [N], high for bad predictions
+    # (predictions, targets) -> Scores: (weights [R, N]) -> {metric: [R]}, where each
+    # example counts `weight` times; nested metrics are named like "macro.f1"
     weighted_scores: Callable[..., Scores]
 
 
@@ -38,11 +38,11 @@ def masked(values, mask):
 
     Args:
       values: [B], one number per example.
-      mask: [B], bool or float; a fraction is a weight.
+      mask: [B], bool or float; fractions are weights.
 
     Returns:
-      (sum, count), float32 scalars; the caller divides once. A value under mask 0 has
-      no effect, not even a NaN.
+      (sum, count), float32 scalars; the caller divides once. Values with mask 0, even
+      NaN, have no effect.
     """
     weights = mask.astype(jnp.float32)
     values = values.astype(jnp.float32)
@@ -50,11 +50,11 @@ def masked(values, mask):
 
 
 def checked_names(task: str, what: str, names: Iterable, least: int) -> tuple[str, ...]:
-    """Names of the outputs: `least` or more, none twice."""
+    """Names of the outputs; raises ValueError if fewer than `least`, or repeated."""
     names = tuple(map(str, names))
     if len(names) < least:
         raise ValueError(
-            f"{task}: got {len(names)} {what} {list(names)}, wanted {least} or more"
+            f"{task}: got {len(names)} {what} {list(names)}, expected {least} or more"
         )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{task}: {what} appear twice: {twice[:5]}")
@@ -62,37 +62,37 @@ def checked_names(task: str, what: str, names: Iterable, least: int) -> tuple[st
 
 
 def check_mask(task: str, mask, targets) -> None:
-    """Refuses a mask that is not [B] for targets [B, ...]."""
+    """Raises ValueError unless the mask is [B] for targets [B, ...]."""
     if mask.shape != targets.shape[:1]:
         raise ValueError(
-            f"{task}: mask has shape {mask.shape}, wanted {targets.shape[:1]}"
+            f"{task}: mask has shape {mask.shape}, expected {targets.shape[:1]}"
         )
 
 
 def check_outputs(task: str, outputs, batch, *, width: int, targets_ndim: int):
-    """Refuses shapes that would broadcast into a wrong loss."""
+    """Raises ValueError for shapes that would broadcast into a wrong loss."""
     targets, mask = batch["targets"], batch["mask"]
     wanted = (outputs.shape[0], width)[:targets_ndim]
     if outputs.shape[1:] != (width,):
         raise ValueError(
-            f"{task}: outputs have shape {outputs.shape}, wanted [B, {width}]; "
+            f"{task}: outputs have shape {outputs.shape}, expected [B, {width}]; "
             f"give the head {width} outputs"
         )
     if targets.shape != wanted or mask.shape != wanted[:1]:
         raise ValueError(
             f"{task}: targets {targets.shape} and mask {mask.shape} do not fit outputs "
-            f"{outputs.shape}; wanted targets {wanted} and mask {wanted[:1]}"
+            f"{outputs.shape}; expected targets {wanted} and mask {wanted[:1]}"
         )
 
 
 def check_predictions(task: str, predictions, targets, *, width: int):
-    """Predictions [N, K] as float64 and targets, or a ValueError that says why not."""
+    """Predictions [N, K] as float64, and targets; raises ValueError if they differ."""
     predictions = np.asarray(predictions, np.float64)
     targets = np.asarray(targets)
     if predictions.shape != (len(targets), width) or not len(targets):
         raise ValueError(
             f"{task}: predictions have shape {predictions.shape} for {len(targets)} "
-            f"targets; wanted [N, {width}] with N >= 1, the same for both"
+            f"targets; expected [N, {width}] with N >= 1, the same for both"
         )
     check_finite(task, np.isfinite(predictions).all(-1))
     return predictions, targets

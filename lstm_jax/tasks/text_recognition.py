@@ -1,4 +1,4 @@
-"""The text of a line: CTC, the character error rate, and what is mistaken for what."""
+"""Text recognition of lines: CTC, character error rate, confusions."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,55 +20,55 @@ from lstm_jax.metrics.ctc import (
 from lstm_jax.metrics.edit_distance import align, edit_distances
 from lstm_jax.tasks.task import Task, check_mask, masked
 
-# Columns of a prediction: the label; its probability; its run of steps, from the first
-# one to before the last.
+# Columns of a prediction: label; probability; run of steps, from the first to before
+# the last.
 LABEL, CONFIDENCE, FIRST, LAST = range(4)
-SHOWN = 20  # confusions in a report
+SHOWN = 20  # number of confusions in a report
 
 
 def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Task:
-    """Lines of text, whose characters the network says one after another.
+    """Recognizes text lines with CTC.
 
-    The loss is -log p(text | image) of CTC, the mean over lines. A line that has more
-    to say than steps counts for nothing in it, for CTC gives it no probability; count
-    such lines before by `ctc.infeasible`.
+    The loss is -log p(text | image), the mean over lines. A line whose text needs more
+    steps than there are has probability 0 and is ignored; find such lines with
+    `ctc.infeasible`.
 
-    Metrics while training are those of the best path: "cer", edits of all lines
-    divided by their true characters, and "exact", the share of lines without a mistake.
+    Training metrics use the best path: "cer", the edits of all lines divided by their
+    true characters, and "exact", the fraction of lines without an error.
 
     Args:
-      alphabet: characters by label; that of label k is `alphabet[k - 1]`.
-      beams: predict by a prefix beam search so wide; None: by the best path.
+      alphabet: characters; label k is `alphabet[k - 1]`.
+      beams: beam width of a prefix beam search; None: best path decoding.
 
     Returns:
-      A Task; targets are int [B, L], labels 1 to K - 1, zeros follow; outputs are
-      logits [B, T, K], blank for sure past a line's own steps, as `ctc` has it;
-      predictions are float32 [B, T, 4], a row for each character, zeros follow: label,
-      confidence, first step, step after the last. `outputs` is K = len(alphabet) + 1.
+      A Task; targets are int [B, L], labels 1 to K - 1, padded with 0; outputs are
+      logits [B, T, K], padded with certain blanks as described in `ctc`; predictions
+      are float32 [B, T, 4], one row per character, padded with 0: label, confidence,
+      first step, step after the last. `outputs` is K = len(alphabet) + 1.
 
     Raises:
-      ValueError: no alphabet, or a character that is in it twice.
+      ValueError: an empty alphabet, or a repeated character.
 
-    Reference: Graves et al. 2006. Departs: the loss is not divided by a text's length.
+    Reference: Graves et al. 2006. Departs: the loss is not divided by the text length.
     """
     alphabet = tuple(alphabet)
     if not alphabet or len(set(alphabet)) < len(alphabet) or "" in alphabet:
         twice = [c for c, n in Counter(alphabet).items() if n > 1]
         fault = f"holds {twice[0]!r} twice" if twice else "is empty, or a character is"
-        raise ValueError(f"recognition: the alphabet {fault}; wanted are 1 or more")
+        raise ValueError(f"recognition: the alphabet {fault}; expected 1 or more")
     k = 1 + len(alphabet)
 
     def check(outputs, batch):
         targets, mask = batch["targets"], batch["mask"]
         if outputs.ndim != 3 or outputs.shape[-1] != k:
             raise ValueError(
-                f"recognition: outputs have shape {outputs.shape}, wanted [B, T, {k}]; "
-                f"give the head {k} outputs"
+                f"recognition: outputs have shape {outputs.shape}, expected [B, T, "
+                f"{k}]; give the head {k} outputs"
             )
         if targets.ndim != 2 or len(targets) != len(outputs):
             raise ValueError(
                 f"recognition: targets {targets.shape} do not fit outputs "
-                f"{outputs.shape}; wanted [B, L], labels with zeros after them"
+                f"{outputs.shape}; expected [B, L], labels padded with 0"
             )
         check_mask("recognition", mask, targets)
         return outputs.astype(jnp.float32), targets, mask.astype(jnp.float32)
@@ -130,28 +130,28 @@ def as_rows(reading: Decoded):
 
 
 def text_of(labels: np.ndarray, alphabet: Sequence[str]) -> str:
-    """Characters of labels [L]; zeros are none."""
+    """Characters of labels [L]; zeros are skipped."""
     return "".join(alphabet[int(label) - 1] for label in labels if label)
 
 
 def scores(true: Sequence[str], read: Sequence[str]) -> dict:
-    """How well lines were read.
+    """Error rates of recognized lines.
 
     Args:
-      true, read: texts, one for one.
+      true, read: true and recognized texts, in the same order.
 
     Returns:
-      cer: edits divided by true characters, over all lines; wer: the same of words,
-      which are what spaces part; exact: share of lines without a mistake;
-      substitutions, deletions and insertions of characters; characters and words, how
-      many are true; confusions: the most frequent mistakes, with "" for a character
-      that is not there. A rate is None where there is nothing to divide by.
+      cer: edits divided by true characters, over all lines; wer: the same for words,
+      separated by spaces; exact: fraction of lines without an error; substitutions,
+      deletions and insertions of characters; characters and words, the numbers of true
+      ones; confusions: the most frequent errors, with "" for a missing character. A
+      rate is None if its denominator is 0.
 
     Raises:
-      ValueError: not as many of one as of the other.
+      ValueError: the numbers of texts differ.
     """
     if len(true) != len(read):
-        raise ValueError(f"scores: {len(true)} true texts, but {len(read)} read ones")
+        raise ValueError(f"scores: {len(true)} true texts, but {len(read)} recognized")
     characters = [align(t, r) for t, r in zip(true, read, strict=True)]
     words = [align(t.split(), r.split()) for t, r in zip(true, read, strict=True)]
     total = sum(map(len, true))
@@ -176,7 +176,7 @@ def scores(true: Sequence[str], read: Sequence[str]) -> dict:
 
 
 def _example_losses(predictions, targets):
-    """The edits of each line, divided by its characters."""
+    """Edits of each line, divided by its true characters."""
     edits, characters, _ = _text_counts(predictions, targets)
     return edits / np.maximum(characters, 1)
 
@@ -195,7 +195,7 @@ def _weighted_scores(predictions, targets) -> Scores:
 
 
 def _text_counts(predictions, targets):
-    """Edits, characters and whether nothing is wrong, of each line, [N] each."""
+    """Edits, characters, and whether all is correct, of each line, [N] each."""
     true = [[int(label) for label in row if label] for row in targets]
     read = [[int(label) for label in row if label] for row in predictions[..., 0]]
     pairs = zip(true, read, strict=True)
@@ -209,7 +209,7 @@ def _check(predictions, targets):
     if not fits or len(predictions) != len(targets) or not len(targets):
         raise ValueError(
             f"recognition: predictions have shape {predictions.shape} for targets "
-            f"{targets.shape}; wanted [N, T, 4] and [N, L], N >= 1"
+            f"{targets.shape}; expected [N, T, 4] and [N, L], N >= 1"
         )
     check_finite("recognition", np.isfinite(predictions).all((-1, -2)))
     return predictions, targets

@@ -1,4 +1,4 @@
-"""Training of any model: devices, optimizer, steps, checkpoints, the loop."""
+"""Training of any model: devices, optimizers, steps, checkpoints and the loop."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,12 +1,12 @@
-"""Random changes of the training images, inside the compiled step.
+"""Random augmentation of training images, inside the compiled step.
 
-All take `images` [B, H, W, C], pixels from 0 to 255, and `keys` [B], one typed key per
-image: what an image becomes does not depend on the rest of its batch. A key is used up
-by the function that gets it, so each function wants keys of its own. Amounts are Python
-numbers: another amount compiles anew, and one out of its range is a ValueError.
+All functions take `images` [B, H, W, C], pixels from 0 to 255, and `keys` [B], one
+typed key per image: the result for an image does not depend on the rest of its batch.
+Pass each function different keys. Amounts are Python numbers: changing one recompiles,
+and one out of its range raises ValueError.
 
-Returned are images of the same shape; of the same dtype where pixels are moved or
-covered (`translate`, `flip`, `cutout`), else float32.
+The results have the same shape; the same dtype where pixels are moved or covered
+(`translate`, `flip`, `cutout`), else float32.
 """
 
 import math
@@ -16,12 +16,12 @@ import jax.numpy as jnp
 
 
 def translate(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
-    """Shifts each image by up to `pixels` rows and columns, and fills with zeros.
+    """Shifts each image by up to `pixels` rows and columns, and pads with zeros.
 
       y[i, j] = x[i + a, j + b],   a, b uniform on the integers -pixels ... pixels
 
     Args:
-      pixels: the largest shift, 0 or more.
+      pixels: the largest shift, at least 0.
     """
     _check("translate", "pixels", pixels, 0)
     if pixels == 0:
@@ -37,7 +37,7 @@ def translate(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
 
 
 def flip(images: jax.Array, keys: jax.Array, probability: float = 0.5) -> jax.Array:
-    """Swaps left and right in each image with a probability.
+    """Flips each image horizontally with a probability.
 
       y[i, j] = x[i, W - 1 - j]  with the probability,  x[i, j]  otherwise
 
@@ -56,18 +56,19 @@ def flip(images: jax.Array, keys: jax.Array, probability: float = 0.5) -> jax.Ar
 
 
 def crop(images: jax.Array, keys: jax.Array, area: float) -> jax.Array:
-    """Cuts a window out of each image and resizes it, bilinear, to the whole.
+    """Crops a random window of each image and resizes it, bilinear, to the full size.
 
       y[i, j] = x[t + s (i + 1/2) - 1/2, l + s (j + 1/2) - 1/2]
       s² uniform on area ... 1,   t on 0 ... (1 - s) H,   l on 0 ... (1 - s) W
 
-    Between the centre of an outermost pixel and the border, x is that pixel.
+    Positions between the border and the centre of the outermost pixel take its value.
 
     Args:
-      area: the window's smallest share of the image, above 0, up to 1 (no crop).
+      area: smallest area of the window as a fraction of the image, in (0, 1]; 1 is no
+        crop.
 
     Reference: Szegedy et al. 2015, section 6. Departs: the window has the image's
-    ratio of sides, theirs any from 3/4 to 4/3.
+    aspect ratio, theirs any from 3/4 to 4/3.
     """
     if not 0 < area <= 1:
         raise ValueError(f"crop: got area={area}, want above 0, up to 1")
@@ -88,13 +89,13 @@ def crop(images: jax.Array, keys: jax.Array, area: float) -> jax.Array:
 
 
 def rotate(images: jax.Array, keys: jax.Array, degrees: float) -> jax.Array:
-    """Rotates each image about its centre, bilinear, with zeros around it.
+    """Rotates each image about its centre, bilinear, padding with zeros.
 
       y[m + p] = x[m + R p],   R = [[cos a, sin a], [-sin a, cos a]]
       m = ((H - 1) / 2, (W - 1) / 2),   a uniform on -degrees ... degrees
 
     Args:
-      degrees: the largest angle, 0 ... 180; a positive one is counterclockwise.
+      degrees: the largest angle, 0 ... 180; positive is counterclockwise.
     """
     _check("rotate", "degrees", degrees, 0, 180)
     images = jnp.asarray(images, jnp.float32)
@@ -110,15 +111,15 @@ def rotate(images: jax.Array, keys: jax.Array, degrees: float) -> jax.Array:
 
 
 def cutout(images: jax.Array, keys: jax.Array, size: int, fill: float = 0) -> jax.Array:
-    """Covers a square at a random place of each image.
+    """Covers a square at a random position of each image.
 
       y[i, j] = fill  where 0 <= i - t < size and 0 <= j - l < size,  x[i, j]  elsewhere
-      t + floor(size / 2) uniform on the integers 0 ... H - 1,   l alike on the columns
+      t + floor(size / 2) uniform on the integers 0 ... H - 1,   l alike on 0 ... W - 1
 
-    The square's centre is in the image; what sticks out is cut off.
+    The square's centre is in the image; the square may extend beyond the border.
 
     Args:
-      size: the side of the square in pixels, 0 or more.
+      size: side of the square in pixels, at least 0.
       fill: its value, 0 ... 255, cast to the dtype of `images`.
 
     Reference: DeVries & Taylor 2017, section 3.
@@ -145,7 +146,7 @@ def noise(images: jax.Array, keys: jax.Array, deviation: float) -> jax.Array:
       y = min(max(x + deviation n, 0), 255),   n standard normal
 
     Args:
-      deviation: standard deviation in pixel units, 0 or more.
+      deviation: standard deviation in pixel units, at least 0.
     """
     _check("noise", "deviation", deviation, 0)
     images = jnp.asarray(images, jnp.float32)
@@ -162,27 +163,27 @@ def noise(images: jax.Array, keys: jax.Array, deviation: float) -> jax.Array:
 def warp(
     images: jax.Array, lengths: jax.Array, keys: jax.Array, amount: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Stretches lines of text along both axes, and moves them a little.
+    """Scales and shifts text lines along both axes.
 
       y[i, j] = x[(i - H/2 - b) / s_y + H/2, (j - a) / s_x],  linear between pixels,
 
     with log s_x, log s_y uniform on -amount ... amount, a on 0 ... H/8, and b on
-    -amount H/2 ... amount H/2; beyond an edge is what is at the edge. A line that would
-    leave the image is stretched less.
+    -amount H/2 ... amount H/2; outside the image the border pixels are repeated. A line
+    that would exceed the image's width is scaled less.
 
     Args:
-      lengths: int [B], the columns of each line, 1 to W.
-      amount: 0 or more; 0.1 is about a tenth.
+      lengths: int [B], valid columns of each line, 1 to W.
+      amount: at least 0; 0.1 scales by about a tenth.
 
     Returns:
-      (float32 [B, H, W, C], int32 [B]): the images, and their columns.
+      (float32 [B, H, W, C], int32 [B]): the images, and their valid columns.
     """
     _check("warp", "amount", amount, 0)
     if amount == 0:
         return images.astype(jnp.float32), lengths
     _, h, w, _ = images.shape
 
-    def weights(places, size):  # [N]: of which pixels each is made
+    def weights(places, size):  # [N]: interpolation weights of the pixels
         places = jnp.clip(places, 0, size - 1)[:, None]
         distances = jnp.abs(places - jnp.arange(size, dtype=jnp.float32))
         return jnp.maximum(1 - distances, 0)
@@ -213,21 +214,21 @@ def mixup(
       y_i = lam_i x_i + (1 - lam_i) x_p,   p = (i + 1) mod B
       lam_i = max(m, 1 - m),   m ~ Beta(alpha, alpha)
 
-    The caller mixes the losses alike: lam loss(y, label) + (1 - lam) loss(y,
-    label[partner]). Here, by definition, an image depends on its neighbour; `lam`
-    does not. Under pmap "the batch" is one device's share, and its last example's
-    partner is the first of the share. Wants a batch without padding.
+    Mix the losses in the same way: lam loss(y, label) + (1 - lam) loss(y,
+    label[partner]). An image depends on its partner; `lam` does not. Under pmap the
+    batch is one device's part, so that the last example's partner is the first of the
+    part. The batch must not have padding.
 
     Args:
-      alpha: 0 (no mixing) or more; 1 makes `lam` uniform on 1/2 ... 1.
+      alpha: at least 0 (no mixing); 1 makes `lam` uniform on 1/2 ... 1.
 
     Returns:
       (mixed images [B, H, W, C] float32, lam [B] float32 in 1/2 ... 1, partner [B]
       int32).
 
-    Reference: Zhang et al. 2018, section 2. Departs: each pair has a lam of its own,
-    which their code draws once per batch; the partner is the neighbour and not a
-    random other; lam is the larger half, so that an image stays mostly itself.
+    Reference: Zhang et al. 2018, section 2. Departs: each pair has its own lam, their
+    code draws one per batch; the partner is the next example instead of a random one;
+    lam is at least 1/2.
     """
     _check("mixup", "alpha", alpha, 0)
     images = jnp.asarray(images, jnp.float32)
@@ -246,14 +247,14 @@ def mixup(
 
 
 def _check(function, argument, value, low, high=math.inf):
-    # Written so that a NaN is refused.
+    # Also refuses NaN.
     if not low <= value <= high:
         want = f"{low} or more" if high == math.inf else f"{low} to {high}"
         raise ValueError(f"{function}: got {argument}={value}, want {want}")
 
 
 def _rotated(image, angle):
-    """One image [H, W, C], by an angle in radians, counterclockwise."""
+    """One image [H, W, C], rotated by an angle in radians, counterclockwise."""
     height, width, _ = image.shape
     middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
     i = _indices(height)[:, None] - middle_row  # [H, 1]
@@ -269,7 +270,8 @@ def _indices(size):
 
 
 def _bilinear(image, rows, columns, mode):
-    """image [H, W, C] at fractional rows and columns; `mode` is map_coordinates'."""
+    """Samples image [H, W, C] at fractional rows and columns; `mode` as in
+    `jax.scipy.ndimage.map_coordinates`."""
 
     def channel(plane):
         return jax.scipy.ndimage.map_coordinates(

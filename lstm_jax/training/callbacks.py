@@ -1,4 +1,4 @@
-"""What happens in `fit` besides updates: rows, evaluations, saves, and an early end."""
+"""Callbacks of `fit`: logging, evaluation, saving and early stopping."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,31 +7,31 @@ from lstm_jax.training.plateau import evaluations_without_improvement, lower_on_
 
 
 class Callback:
-    """Hears what `fit` does; each method does nothing unless it is overridden.
+    """Base class; every method does nothing unless it is overridden.
 
     Attributes:
-      saves: whether `on_save` wants to be called.
+      saves: whether `fit` calls `on_save`.
     """
 
     saves = False
 
     def on_log(self, row: dict[str, Any]) -> None:
-        """Takes a row, {"step", "split": "train" | "validation", name: number}."""
+        """Called with a row {"step", "split": "train" | "validation", name: number}."""
 
     def on_evaluation(self, state: Any, metrics: dict[str, float]) -> Any:
-        """Takes an evaluated state; returns the one to go on with, and to save."""
+        """Called after an evaluation; returns the state to continue with and save."""
         return state
 
     def on_save(self, step: int, state: Any, metrics: dict | None) -> None:
-        """Takes a state to keep, and its metrics if it was evaluated."""
+        """Called with a state to save, and its metrics if it was evaluated."""
 
     def ends(self) -> bool:
-        """Whether the run ends here; asked at its start and after each evaluation."""
+        """Whether to end training; called at the start and after each evaluation."""
         return False
 
 
 class LambdaCallback(Callback):
-    """A callback made of functions, as the methods of `Callback`."""
+    """A callback made of functions; arguments are the methods of `Callback`."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class LambdaCallback(Callback):
 
 
 class EarlyStopping(Callback):
-    """Ends a run after so many evaluations without a better one.
+    """Ends training after `patience` evaluations without improvement.
 
     Args:
-      monitor: the metric.
-      mode: "max" or "min" of it is best.
-      patience: evaluations, 1 or more; None never ends a run.
-      min_delta: what counts as better, 0 or more.
-      rows: those of a run that goes on.
+      monitor: name of the metric.
+      mode: "max" or "min", whether the metric is maximized or minimized.
+      patience: number of evaluations, at least 1; None never ends training.
+      min_delta: smallest change that counts as an improvement, at least 0.
+      rows: logged rows of the run that is resumed.
     """
 
     def __init__(
@@ -87,14 +87,14 @@ class EarlyStopping(Callback):
 
 
 class ReduceOnPlateau(Callback):
-    """Lowers the learning rate after evaluations that are no better.
+    """Lowers the learning rate when a metric stops improving.
 
-    The optimizer needs `scale_on_plateau`; arguments are those of `lower_on_plateau`.
+    The optimizer must contain `scale_on_plateau`.
 
     Args:
-      monitor: the metric.
-      mode: "max" or "min" of it is best.
-      **options: `factor`, `patience` and `min_delta`.
+      monitor: name of the metric.
+      mode: "max" or "min", whether the metric is maximized or minimized.
+      **options: `factor`, `patience` and `min_delta` of `lower_on_plateau`.
     """
 
     def __init__(self, monitor: str, mode: str, **options: Any):

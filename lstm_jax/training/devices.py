@@ -1,4 +1,4 @@
-"""Which devices a run uses: the accelerator, the mesh, and batch sizes that fit it."""
+"""Devices: accelerator selection, the mesh, batch-size checks, several processes."""
 
 import contextlib
 import hashlib
@@ -13,23 +13,23 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh
 
-# The CPU stays available beside an accelerator: jax.debug.print and callbacks use it.
+# The CPU backend stays available for jax.debug.print and callbacks.
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
-_COUNT_FLAG = "host_platform_device_count"  # of XLA
+_COUNT_FLAG = "host_platform_device_count"  # an XLA flag
 INSTALL = {"gpu": 'pip install "jax[cuda13]"', "tpu": 'pip install "jax[tpu]"'}
 
 
 class AcceleratorError(RuntimeError):
-    """The accelerator asked for cannot be used; the message is complete."""
+    """The requested accelerator cannot be used; the message is complete."""
 
 
 def accelerator_message(name: str, error: Exception, available: str) -> str:
-    """Says why accelerator `name` failed with `error`, what there is and what to do.
+    """Explains why an accelerator failed, what is available, and a remedy.
 
     Args:
       name: "auto", "cpu", "gpu" or "tpu".
-      error: what JAX raised.
-      available: the devices that JAX does have, as text.
+      error: the exception that JAX raised.
+      available: description of the devices that JAX has.
 
     Returns:
       The message, a few lines.
@@ -49,7 +49,7 @@ def accelerator_message(name: str, error: Exception, available: str) -> str:
         )
         install = None
     elif says("unknown backend"):
-        cause = "JAX was already started without it in this process."
+        cause = "JAX was already initialized without it in this process."
         todo = (
             "Restart Python (or the notebook kernel) and choose the accelerator "
             "before any other use of JAX; JAX_PLATFORMS must not exclude it."
@@ -57,7 +57,7 @@ def accelerator_message(name: str, error: Exception, available: str) -> str:
         if name == "gpu":
             cause = f"no NVIDIA GPU is visible to JAX, or {cause}"
     elif says("jellyfish", "no_device", "no cuda-capable", "no visible", "no devices"):
-        cause = f"its driver is installed, but this machine shows no {name.upper()}."
+        cause = f"its driver is installed, but this machine has no {name.upper()}."
         todo = "Choose a machine or runtime that has one."
     elif name == "gpu" and isinstance(error, AssertionError) and not text:
         cause = "no NVIDIA GPU is visible to JAX, or JAX has no CUDA plugin."
@@ -69,29 +69,30 @@ def accelerator_message(name: str, error: Exception, available: str) -> str:
         cause = (text.splitlines() or [type(error).__name__])[0]
         todo = "Check the driver and the installation."
     lines = [f"accelerator={name} cannot be used: {cause}"]
-    lines.append(f"JAX has here: {available}.")
+    lines.append(f"Available to JAX: {available}.")
     lines.append(todo)
     if install:
         lines.append(f"Install: {install}")
     if name not in ("auto", "cpu"):
-        lines.append("Or take what there is: --accelerator=auto")
+        lines.append("Or use any available device: --accelerator=auto")
     elif name == "auto":
         lines.append("Or run without it: --accelerator=cpu")
     return "\n".join(lines)
 
 
 def select_accelerator(name: str = "auto") -> list[jax.Device]:
-    """Starts JAX on one kind of device; call it before any other use of JAX.
+    """Initializes JAX on one kind of device; call it before any other use of JAX.
 
     Args:
-      name: "auto" (what JAX picks), "cpu", "gpu" (NVIDIA) or "tpu".
+      name: "auto" (JAX's default), "cpu", "gpu" (NVIDIA) or "tpu".
 
     Returns:
       All devices of that kind.
 
     Raises:
-      ValueError: `name` is none of the four.
-      AcceleratorError: the device is absent, not installed, or held by another process.
+      ValueError: `name` is not one of the four.
+      AcceleratorError: the device is absent, not installed, or in use by another
+        process.
     """
     if name != "auto" and name not in PLATFORMS:
         known = ", ".join(["auto", *PLATFORMS])
@@ -110,26 +111,26 @@ def select_accelerator(name: str = "auto") -> list[jax.Device]:
 
 
 def _available() -> str:
-    """The devices that JAX has, as text."""
+    """Description of the devices that JAX has."""
     before = jax.config.jax_platforms
     for platforms in (before, "cpu"):
         try:
             jax.config.update("jax_platforms", platforms)
             devices = jax.devices()
             return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
-        except Exception:  # the default itself may be the broken accelerator
+        except Exception:  # the default backend may be the broken accelerator
             continue
         finally:
             jax.config.update("jax_platforms", before)
-    return "no device at all"
+    return "no device"
 
 
 def split_cpu() -> None:
-    """Makes a device of each CPU core; call it before any other use of JAX.
+    """Makes each CPU core a JAX device; call it before any other use of JAX.
 
-    XLA's CPU backend runs a small product on one core, and two loops that could go
-    side by side one after the other; with a device a core, all are at work. Without
-    effect where JAX has started already, or where XLA_FLAGS say how many there are.
+    XLA's CPU backend runs a small matrix product on one core, and independent loops one
+    after another; with one device per core all cores are used. No effect if JAX is
+    already initialized, or if XLA_FLAGS sets the number of devices.
     """
     if _COUNT_FLAG in os.environ.get("XLA_FLAGS", ""):
         return
@@ -139,7 +140,7 @@ def split_cpu() -> None:
 
 
 def are_cores(devices: Sequence[jax.Device]) -> bool:
-    """Whether the devices are cores of one CPU, as `split_cpu` makes them."""
+    """Whether the devices are cores of one CPU, as made by `split_cpu`."""
     several = len(devices) > 1 and devices[0].platform == "cpu"
     flagged = _COUNT_FLAG in os.environ.get("XLA_FLAGS", "")
     return several and not flagged and jax.process_count() == 1
@@ -148,12 +149,12 @@ def are_cores(devices: Sequence[jax.Device]) -> bool:
 def enough_cores(
     devices: Sequence[jax.Device], pieces: int, least: int = 1
 ) -> Sequence[jax.Device]:
-    """Of devices that are cores, as many as share `pieces` of work evenly.
+    """The cores among which `pieces` of work are distributed evenly.
 
     Args:
-      devices: of a run; those that are no cores are returned as they are.
-      pieces: of work, such as examples of a batch.
-      least: pieces that are worth a core.
+      devices: of a run; returned unchanged if they are not CPU cores.
+      pieces: units of work, such as examples of a batch.
+      least: minimum number of units per core.
     """
     if not are_cores(devices):
         return devices
@@ -162,30 +163,30 @@ def enough_cores(
 
 
 def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
-    """A one-dimensional mesh with axis "data" over `devices`."""
-    # In the order of processes, each of which reads rows that lie together.
+    """A one-dimensional mesh with the axis "data" over `devices`."""
+    # In the order of processes: each process reads contiguous rows.
     devices = sorted(devices, key=lambda device: device.process_index)
-    # Explicit axes, the default of newer JAX, break a plain scan over zeros.
+    # Explicit axes, the default of newer JAX versions, break a plain scan over zeros.
     return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def check_batch_size(batch_size: int, n_devices: int, accumulate: int = 1) -> None:
-    """Refuses a batch that does not split evenly over devices and parts.
+    """Checks that a batch splits evenly over devices and accumulation steps.
 
     Args:
-      batch_size: of all devices together.
-      n_devices: of all processes together.
-      accumulate: parts that each device's share is computed in.
+      batch_size: global batch size.
+      n_devices: devices of all processes.
+      accumulate: gradient accumulation steps.
 
     Raises:
-      ValueError: with the nearest sizes that do.
+      ValueError: it does not; the message names the nearest valid sizes.
     """
     shares = n_devices * accumulate
     if batch_size > 0 and batch_size % shares == 0:
         return
     below = max(batch_size, 0) // shares * shares
     sizes = [str(size) for size in (below, below + shares) if size > 0]
-    parts = f" in {accumulate} parts each" if accumulate > 1 else ""
+    parts = f" in {accumulate} accumulation steps" if accumulate > 1 else ""
     raise ValueError(
         f"batch size {batch_size} does not split evenly over {n_devices} devices"
         f"{parts}: use {' or '.join(sizes)}"
@@ -199,20 +200,20 @@ def start_processes(
     *,
     timeout: int = 60,
 ) -> None:
-    """Joins this process to the others of a run, by JAX's distributed runtime.
+    """Initializes JAX's distributed runtime with the other processes of a run.
 
     Call it before any other use of JAX, in every process. On TPU pods, Slurm, Open MPI
-    and Kubernetes JAX finds the arguments itself. Once started, a process that dies,
-    or is not heard of for `timeout` seconds, ends the others with an error.
+    and Kubernetes JAX finds the arguments itself. Later, if a process dies or does not
+    respond for `timeout` seconds, the others end with an error.
 
     Args:
       coordinator: "host:port" of process 0.
-      processes: how many there are.
-      process_id: of this one, from 0.
-      timeout: seconds.
+      processes: number of processes.
+      process_id: index of this one, from 0.
+      timeout: in seconds.
 
     Raises:
-      AcceleratorError: the others were not found, or too late; the message says so.
+      AcceleratorError: the other processes could not be reached in time.
     """
     given = dict(
         coordinator_address=coordinator,
@@ -229,7 +230,7 @@ def start_processes(
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if None in given.values():
             todo = (
-                "JAX did not find the other processes by itself: give --coordinator="
+                "JAX did not detect the other processes: give --coordinator="
                 "HOST:PORT (of process 0), --processes=N and --process-id=I"
             )
         else:
@@ -238,32 +239,32 @@ def start_processes(
                 "every one of them must reach, and ids from 0"
             )
         raise AcceleratorError(
-            f"the processes of this run did not meet: {cause}\n{todo}"
+            f"the processes of this run did not connect: {cause}\n{todo}"
         ) from error
 
 
 def barrier(what: str) -> None:
-    """Returns when all processes of the run have come to `what`."""
+    """Blocks until all processes of the run reach the barrier `what`."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(what)
 
 
 def lost_process(error: Exception) -> str | None:
-    """What to say if `error` comes of another process that is gone; None if not."""
+    """The message if `error` was caused by another process that died; else None."""
     lost = isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
     if not lost:
         return None
     return (
-        f"error: another process of this run is gone ({str(error).splitlines()[0]}). "
-        "Start all of them again, on as many devices as there are: the run goes on "
+        f"error: another process of this run died ({str(error).splitlines()[0]}). "
+        "Restart all processes, on the devices that are available: the run resumes "
         "from its last checkpoint"
     )
 
 
 def abort_process(code: int) -> None:
-    """Ends a process of many with an exit code, for others may wait for it in vain.
+    """Ends this process of several with an exit code, without waiting for the others.
 
-    Where there is only one, it does nothing.
+    Does nothing if there is only one process.
     """
     if jax.distributed.is_initialized():
         sys.stdout.flush()
@@ -272,9 +273,9 @@ def abort_process(code: int) -> None:
 
 
 def enable_compilation_cache(folder: str | os.PathLike) -> None:
-    """Keeps compiled programs for the next start, unless JAX was told where to.
+    """Enables JAX's persistent compilation cache, unless it is already configured.
 
-    Programs of machines with other processors lie apart.
+    Each kind of processor has its own subfolder.
     """
     if jax.config.jax_compilation_cache_dir:
         return

@@ -1,4 +1,4 @@
-"""An average of the weights over the last steps, to be evaluated in their place."""
+"""Exponential moving average (EMA) of the weights, used for evaluation."""
 
 import math
 from typing import Any, NamedTuple
@@ -9,27 +9,27 @@ import optax
 
 
 class AverageState(NamedTuple):
-    """Updates seen, int32 [], and the average of the weights after them."""
+    """Number of updates, int32 [], and the average of the weights after them."""
 
     count: jax.Array
     average: Any
 
 
 def average_weights(decay: float) -> optax.GradientTransformation:
-    """Keeps an exponential moving average of the weights; the last of a chain.
+    """Keeps an exponential moving average of the weights; must be last in a chain.
 
         a_t = sum_k decay^(t-k) w_k / sum_k decay^(t-k),   k = 1 … t
 
-    The initial weights are not in it, so it needs no warm-up. Updates pass unchanged.
+    The initial weights are excluded, so no warm-up is needed. Updates are unchanged.
 
     Args:
-      decay: in (0, 1); 1 / (1 - decay) steps are averaged, roughly.
+      decay: in (0, 1); averages over roughly 1 / (1 - decay) steps.
 
     Returns:
-      An optax transformation that wants the params.
+      An optax transformation; its `update` requires `params`.
 
     Raises:
-      ValueError: `decay` out of its range.
+      ValueError: `decay` is out of range.
 
     Reference: Polyak & Juditsky 1992; its exponential form with the correction of
     Kingma & Ba 2015, section 3.
@@ -42,7 +42,7 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 
     def update(updates, state, params=None):
         count = state.count + 1
-        # expm1, since 1 - decay^1 has few digits in float32 where decay is close to 1
+        # expm1 keeps precision in float32 where decay is close to 1.
         times = count.astype(jnp.float32)
         share = (decay - 1) / jnp.expm1(math.log(decay) * times)
 
@@ -56,7 +56,7 @@ def average_weights(decay: float) -> optax.GradientTransformation:
 
 
 def weights(state: Any) -> Any:
-    """The weights of a `TrainState` to evaluate: their average, if there is one."""
+    """The weights to evaluate: the average if the optimizer keeps one."""
     for part in jax.tree.leaves(state.opt_state, is_leaf=_is_average):
         if _is_average(part):
             return part.average

@@ -18,7 +18,7 @@ from lstm_jax.training.step import Batch, TrainState, TrainStep, matrix_names
 
 
 class Diverged(RuntimeError):
-    """The loss or the weights stopped being finite; the message says what to try."""
+    """The loss or the weights became NaN or infinite; the message suggests remedies."""
 
 
 def fit(
@@ -38,42 +38,44 @@ def fit(
     should_stop: Callable[[], bool] | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> TrainState:
-    """Trains from `state.step` to `steps`; a run cut in two gives the same bits.
+    """Trains from `state.step` to `steps`; an interrupted run resumes bit-identically.
 
-    Step n in a row, a save or an error is the state after n updates; it was made with
-    batch_at(n - 1). The host waits for no step: it prepares what comes next while the
-    devices work, and fetches metrics only for a row, an evaluation or a save.
+    Step n in a row, a save or an error denotes the state after n updates, the last with
+    batch_at(n - 1). The host does not wait for each step: it prepares the next batches
+    while the devices compute, and fetches metrics only for a row, an evaluation or a
+    save.
 
     Args:
-      state: where to begin; it stays valid. Of many seeds, as `init_seeds` makes it,
-        means in rows and results of `evaluate` are lists, a number for each.
+      state: initial state; it stays valid. With a state of several seeds from
+        `init_seeds`, metrics in rows and results of `evaluate` are lists, one number
+        per seed.
       step: from `make_train_step`.
-      steps: number of updates of the whole run.
-      batch_at: step -> dict of arrays [B, ...], made anew each time; a pure function
-        of the step. With many processes, the rows of this one.
-      per_dispatch: updates that the devices do in a row, K, before they hear from the
-        host again, at most; fewer where a row, an evaluation or a save is due, or
-        where they would take more than half a second.
-      read: like `map`, which it is by default; may work ahead in threads.
-      evaluate: params -> {name: number}, on the validation split; or None, if it
-        was told to stop before its end. It gets the average of the weights, where
-        the optimizer keeps one.
-      eval_every: steps between evaluations; with `evaluate` the last step is always
-        evaluated (not when `should_stop` ends the run).
-      evaluate_first: the state was not evaluated when it was saved, and is now.
-      log_every: steps that one row of training metrics covers.
-      save_every: steps between saves, besides those after each evaluation and at the
-        end; never of weights that are not finite.
+      steps: total number of updates of the run.
+      batch_at: step -> dict of new arrays [B, ...]; a pure function of the step. With
+        several processes, it returns the rows of this one.
+      per_dispatch: K, maximum number of updates per dispatch to the devices; fewer
+        before a row, an evaluation or a save, or if they would take more than half a
+        second.
+      read: like `map`, the default; may prefetch in threads.
+      evaluate: params -> {name: number}, on the validation split; None if it was
+        interrupted. It gets the averaged weights if the optimizer keeps an average.
+      eval_every: steps between evaluations; the last step is always evaluated (unless
+        `should_stop` ends the run).
+      evaluate_first: evaluates the initial state, if it was saved without evaluation.
+      log_every: steps per row of training metrics.
+      save_every: steps between saves, in addition to those after each evaluation and
+        at the end; weights that are not finite are never saved.
       schedule: step -> learning rate, for the rows.
-      should_stop: asked after each dispatch; an evaluation is then left out.
-      callbacks: hear, in their order, each row, evaluation and save. Rows of training
-        are means over their steps, and hold "learning_rate" of the last step if there
-        is a schedule, "update_ratio/layer_0/w_h" and so on, how much of its norm a
-        step changed of each matrix, and "images_per_second" (without compilation,
-        evaluation and saving).
+      should_stop: called after each dispatch; if true, the run ends without an
+        evaluation.
+      callbacks: called in order for each row, evaluation and save. Training rows hold
+        means over their steps; "learning_rate" of the last step if there is a
+        schedule; "update_ratio/layer_0/w_h" and so on, the norm of a step's update
+        divided by the norm of the matrix; and "images_per_second" (excluding
+        compilation, evaluation and saving).
 
     Returns:
-      The last state.
+      The final state.
 
     Raises:
       Diverged: a loss or the weights are not finite.
@@ -97,7 +99,7 @@ def fit(
         return any([callback.ends() for callback in callbacks])
 
     def finish(number, state, due, must_save):
-        """Evaluates and saves a state: the one to go on with, and whether to end."""
+        """Evaluates and saves; returns the next state, and whether to end."""
         results, ended = None, False
         _check_weights(state.params, number)
         if due:
@@ -114,7 +116,7 @@ def fit(
                 callback.on_save(number, state, results)
         return state, ended
 
-    start = int(np.max(state.step))  # the same of all seeds
+    start = int(np.max(state.step))  # equal for all seeds
     if over():
         return state
     if evaluate_first and evaluate is not None:
@@ -134,9 +136,9 @@ def fit(
     batches = step.put_batches(host)
     state, _ = jax.block_until_ready(step.run(state, batches, 0))  # compiles
     slowed = rate_scale(step.get_state(state))
-    pending = deque()  # metrics still on the devices, and the steps they are of
-    window = []  # those fetched since the last row
-    images, seconds, since = 0, 0.0, time.perf_counter()  # timed since the last row
+    pending = deque()  # metrics still on the devices, with their steps
+    window = []  # metrics fetched since the last row
+    images, seconds, since = 0, 0.0, time.perf_counter()  # since the last row
     while plan:
         part = plan.popleft()
         state, metrics = step.run(state, batches, len(part))
@@ -147,9 +149,9 @@ def fit(
             arriving = iter(read(stacked, list(plan)))
         pending.append((part, metrics))
         images += len(part) * size
-        if plan:  # what comes next goes its way while the devices work
+        if plan:  # transfer the next batches while the devices compute
             batches = step.put_batches(next(arriving))
-        if len(pending) > 2:  # the host runs no further ahead
+        if len(pending) > 2:  # limit how far the host runs ahead
             jax.block_until_ready(pending[-3][1])
 
         number = part[-1] + 1
@@ -187,7 +189,7 @@ def fit(
 
 
 def stacker(batch_at: Callable[[int], Batch], size: int) -> Callable[[range], Batch]:
-    """`steps -> their batches [size, B, ...]`, the last one repeated up to `size`."""
+    """`steps -> batches [size, B, ...]`, padded by repeating the last one."""
 
     def stacked(steps):
         batches = [batch_at(at) for at in steps]
@@ -204,7 +206,7 @@ def _is_due(number: int, every: int | None) -> bool:
 
 
 def _in_a_row(most: int, seconds: float) -> int:
-    """How many steps of `seconds` each make a dispatch; the same in all processes."""
+    """Number of steps of `seconds` each per dispatch; the same in all processes."""
     count = max(1, min(most, int(0.5 / seconds)))
     if jax.process_count() > 1:
         count = int(multihost_utils.broadcast_one_to_all(np.int32(count)))
@@ -212,7 +214,7 @@ def _in_a_row(most: int, seconds: float) -> int:
 
 
 def _dispatches(start: int, steps: int, most: int, everies) -> Iterator[range]:
-    """The steps of each dispatch: `most` of them, or up to where something is due."""
+    """The steps of each dispatch: up to `most`, ending where something is due."""
     while start < steps:
         due = [start + every - start % every for every in everies if every]
         end = min(start + most, steps, *due)
@@ -221,7 +223,7 @@ def _dispatches(start: int, steps: int, most: int, everies) -> Iterator[range]:
 
 
 def _fetch(pending: deque) -> list[dict]:
-    """Takes the metrics of each step off the devices, and refuses a bad loss."""
+    """Fetches the metrics of each step from the devices, and checks the loss."""
     parts = [part for part, _ in pending]
     fetched = jax.device_get([metrics for _, metrics in pending])
     pending.clear()
@@ -245,7 +247,7 @@ def _means(window: list[dict]) -> dict[str, np.ndarray]:
 
 
 def _row_of(means: dict[str, Any], matrices: list[str]) -> dict[str, float]:
-    """Means of metrics as the numbers of a row, each matrix's ratio by its name."""
+    """Means of metrics as the numbers of a row, with names of the matrices."""
     ratios = np.moveaxis(means["update_ratio"], -1, 0)
     ratios = dict(zip(matrices, ratios, strict=True))
     row = {name: x for name, x in means.items() if name != "update_ratio"}
@@ -254,7 +256,7 @@ def _row_of(means: dict[str, Any], matrices: list[str]) -> dict[str, float]:
 
 
 def _plain(value: Any) -> float | list[float]:
-    """A number, or those of many seeds."""
+    """A number, or a list of the numbers of several seeds."""
     return np.asarray(value, np.float64).tolist()
 
 
@@ -265,12 +267,12 @@ _ADVICE = (
 
 
 def _check_losses(fetched: list[dict], number: int) -> None:
-    """Refuses losses, the last of step `number`, if one is not finite."""
+    """Raises Diverged unless all losses, the last of step `number`, are finite."""
     before = None
     for at, metrics in enumerate(fetched, start=number - len(fetched) + 1):
         total, count = metrics["loss"]
         losses = np.atleast_1d(np.where(count, total, 0) / np.where(count, count, 1))
-        seed = np.isfinite(losses).argmin()  # the first that is not finite
+        seed = np.isfinite(losses).argmin()  # the first seed that is not finite
         loss = losses[seed]
         if not math.isfinite(loss):
             whose = f" of the seed at index {seed}" if np.ndim(total) else ""
@@ -291,5 +293,5 @@ def _check_weights(params, number: int) -> None:
     if not _all_finite(params):
         raise Diverged(
             f"training diverged: the weights are not finite after step {number}, "
-            f"though its loss still is. {_ADVICE}"
+            f"but its loss still is. {_ADVICE}"
         )

@@ -34,7 +34,7 @@ def make_schedule(
     decay_rate: float = 0.1,
     cycles: int = 4,
 ) -> optax.Schedule:
-    """The learning rate at each step.
+    """Makes a learning-rate schedule.
 
     With t counted from 0, w = warmup_steps and u = (t - w) / (steps - w):
 
@@ -42,29 +42,29 @@ def make_schedule(
       constant         learning_rate
       cosine           learning_rate (1 + cos(pi u)) / 2
       exponential      learning_rate decay_rate^u
-      step             learning_rate decay_rate^(how many of 1/2 and 3/4 are <= u)
-      one_cycle        up along half a cosine from learning_rate / 25 over the first
-                       0.3 of u, then down along another to learning_rate / 250,000
-      restarts         cosine, of u cycles - floor(u cycles): `cycles` times over
+      step             learning_rate decay_rate^n, n the number of 1/2 and 3/4 <= u
+      one_cycle        cosine increase from learning_rate / 25 over the first 0.3 of u,
+                       then cosine decrease to learning_rate / 250,000
+      restarts         cosine of u cycles - floor(u cycles): `cycles` cosine periods
       plateau          learning_rate; `lower_on_plateau` lowers it, if the optimizer has
                        `plateau=True`
 
     Args:
       name: as above.
-      learning_rate: the highest rate, reached when the warm-up ends.
+      learning_rate: the highest rate, reached at the end of the warm-up.
       steps: length of the whole run.
       warmup_steps: length of the linear warm-up, less than `steps`.
       decay_rate: factor over the whole run (exponential) or at each drop (step).
-      cycles: how often the rate starts from the top (restarts).
+      cycles: number of cosine periods (restarts).
 
     Returns:
       A function from the step to the rate, float32 [].
 
     Raises:
-      ValueError: an unknown name, a negative number, a duration that does not fit.
+      ValueError: an unknown name, a negative number, or `warmup_steps` too long.
 
     Reference: Loshchilov & Hutter 2017, eq. 5 (cosine, restarts of equal length);
-    Smith & Topin 2018 (one_cycle, with the fractions that PyTorch and optax have).
+    Smith & Topin 2018 (one_cycle, with PyTorch's and optax's fractions).
     """
     _known("schedule", name, SCHEDULES)
     _not_negative(
@@ -104,7 +104,7 @@ def make_schedule(
         schedule = optax.join_schedules([warm, schedule], [warmup_steps])
 
     def rate(count):
-        with jax.numpy_dtype_promotion("standard"):  # as all of optax
+        with jax.numpy_dtype_promotion("standard"):  # optax relies on it
             return jnp.asarray(schedule(jnp.asarray(count, jnp.float32)), jnp.float32)
 
     return rate
@@ -123,25 +123,25 @@ def make_optimizer(
     lr_multipliers: Mapping[str, float] | None = None,
     ema: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Clip, precondition, decay weights, scale by the learning rate; in this order.
+    """A chain: clipping, preconditioning, weight decay, learning rate; in this order.
 
       update = -learning_rate (precondition(clip(gradient)) + weight_decay weights)
 
     Args:
-      name: "sgd", "adam", "adamw", "rmsprop" or "muon". With decoupled decay "adam"
-        and "adamw" are one method; both names are understood.
+      name: "sgd", "adam", "adamw", "rmsprop" or "muon". Weight decay is decoupled, so
+        "adam" and "adamw" are the same.
       schedule: the learning rate, or a function of the step.
       momentum: of "sgd" only; in [0, 1).
-      nesterov: look ahead with the momentum ("sgd", "adam", "adamw").
-      weight_decay: decoupled from the gradient; only leaves of rank 2 and more decay,
-        so biases and scales never do.
-      clip: the limit, greater than 0; None leaves gradients alone.
+      nesterov: whether to use Nesterov momentum ("sgd", "adam", "adamw").
+      weight_decay: decoupled weight decay; applied to leaves of rank 2 and more, not to
+        biases and scales.
+      clip: clipping threshold, greater than 0; None: no clipping.
       clip_by: "global_norm" (of all leaves together), "value" (of each number) or
         "adaptive" (of each unit, relative to the norm of its weights).
-      plateau: the rate is lowered further by `lower_on_plateau`, as a metric wants it.
-      lr_multipliers: factors of the rate for leaves by pattern.
-      ema: decay of an exponential moving average of the
-        weights, which `weights` then gives; 0: none.
+      plateau: whether `lower_on_plateau` can lower the rate.
+      lr_multipliers: factors of the learning rate by pattern; see `lr_multipliers`.
+      ema: decay of an exponential moving average of the weights, see
+        `average_weights`; 0: none.
 
     Returns:
       An optax transformation.
@@ -159,7 +159,7 @@ def make_optimizer(
     chain = []
     if clip is not None:
         if not clip > 0:
-            raise ValueError(f"clip: got {clip}, want more than 0, or None for no clip")
+            raise ValueError(f"clip: got {clip}, want more than 0, or None for none")
         if clip_by == "global_norm":
             chain.append(optax.clip_by_global_norm(clip))
         elif clip_by == "value":
@@ -188,7 +188,7 @@ def make_optimizer(
 
 
 def _decays(params):
-    """True for the leaves that decay: matrices and kernels."""
+    """True for the leaves with weight decay: matrices and kernels."""
     return jax.tree.map(lambda leaf: jnp.ndim(leaf) >= 2, params)
 
 
@@ -202,5 +202,5 @@ def _known(what: str, name: str, names: Sequence[str]) -> None:
 
 def _not_negative(**numbers: float) -> None:
     for name, number in numbers.items():
-        if not number >= 0:  # nan too
+        if not number >= 0:  # also refuses NaN
             raise ValueError(f"{name}: got {number}, want 0 or more")

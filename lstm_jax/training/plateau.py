@@ -1,4 +1,4 @@
-"""Answers to a validation metric that no longer improves: slow down, or stop."""
+"""Detection of a metric that stops improving; learning-rate reduction on plateau."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from optax.contrib import ReduceLROnPlateauState, reduce_on_plateau
 
 
 def scale_on_plateau() -> optax.GradientTransformation:
-    """Scales updates by a factor, 1 at first, that `lower_on_plateau` makes smaller."""
+    """Scales updates by a factor, initially 1, that `lower_on_plateau` reduces."""
 
     def update(updates, state, params=None):
         del params
@@ -23,28 +23,28 @@ def scale_on_plateau() -> optax.GradientTransformation:
 def lower_on_plateau(
     state: Any, value: float, *, factor: float, patience: int, min_delta: float = 0.0
 ) -> Any:
-    """Tells an optimizer with `scale_on_plateau` the outcome of an evaluation.
+    """Updates the factor of `scale_on_plateau` after an evaluation.
 
-    After `patience` evaluations in a row that were no better than the best by more
-    than `min_delta`, the learning rate is multiplied by `factor`.
+    After `patience` evaluations in a row that do not improve on the best by more than
+    `min_delta`, the learning rate is multiplied by `factor`.
 
     Args:
-      state: a `TrainState`; one without the transformation comes back as it is.
-      value: what is to become small.
+      state: a `TrainState`; returned unchanged if it has no `scale_on_plateau`.
+      value: the metric, to be minimized.
       factor: in (0, 1).
-      patience: evaluations, 1 or more.
-      min_delta: what counts as better, 0 or more.
+      patience: number of evaluations, at least 1.
+      min_delta: smallest decrease that counts as an improvement, at least 0.
 
     Returns:
-      The state after it.
+      The updated state.
     """
-    # optax wants a tolerance above 0.
+    # optax requires a tolerance above 0.
     tx = reduce_on_plateau(factor, patience, rtol=0.0, atol=max(min_delta, 1e-30))
 
     def told(part):
         if not _is_plateau(part):
             return part
-        with jax.numpy_dtype_promotion("standard"):  # as all of optax
+        with jax.numpy_dtype_promotion("standard"):  # optax relies on it
             return tx.update((), part, value=jnp.float32(value))[1]
 
     return state._replace(
@@ -53,7 +53,7 @@ def lower_on_plateau(
 
 
 def rate_scale(state: Any) -> float:
-    """The learning rate's factor after `lower_on_plateau`; 1 without it."""
+    """The factor of the learning rate set by `lower_on_plateau`; 1 without it."""
     parts = jax.tree.leaves(state.opt_state, is_leaf=_is_plateau)
     return next((float(part.scale) for part in parts if _is_plateau(part)), 1.0)
 
@@ -61,12 +61,12 @@ def rate_scale(state: Any) -> float:
 def evaluations_without_improvement(
     values: Sequence[float | None], mode: str, min_delta: float = 0.0
 ) -> int:
-    """Evaluations since the last one that was better than the best before it.
+    """Number of evaluations since the last improvement.
 
     Args:
-      values: one number for each evaluation so far; NaN and None are never better.
-      mode: "max" or "min" of them is best.
-      min_delta: what counts as better, 0 or more.
+      values: the metric at each evaluation so far; NaN and None are no improvement.
+      mode: "max" or "min", whether the metric is maximized or minimized.
+      min_delta: smallest change that counts as an improvement, at least 0.
 
     >>> evaluations_without_improvement([0.5, 0.8, 0.7, 0.81], "max", min_delta=0.05)
     2

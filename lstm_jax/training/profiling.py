@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: in the step, or around it."""
+"""Profiles a training step: time in the compiled step, and around it."""
 
 import statistics
 import time
@@ -23,23 +23,22 @@ def profile(
     rounds: int = 5,
     trace: str | None = None,
 ) -> dict[str, Any]:
-    """Compares the whole training loop with the compiled step alone.
+    """Compares the training loop with the compiled step alone.
 
-    Both are run in turn, on copies of the state: the step alone over and over on
-    batches that are already on the devices; and `fit`, which reads, moves and
-    dispatches as in training.
+    Runs both in turn, on copies of the state: the step alone, on batches that are
+    already on the devices; and `fit`, which reads, transfers and dispatches.
 
     Args:
       state, step, batch_at, per_dispatch, read: as in `fit`.
-      dispatches: of `per_dispatch` steps each, in one round.
-      rounds: of both; medians are told.
-      trace: folder to write a trace of one more round of `fit` to, for XProf,
-        TensorBoard or Perfetto.
+      dispatches: number of dispatches per round, of `per_dispatch` steps each.
+      rounds: number of rounds of both; medians are reported.
+      trace: folder for a trace of one more round of `fit`, for XProf, TensorBoard or
+        Perfetto.
 
     Returns:
-      Milliseconds of a step: "step_alone_ms", "whole_loop_ms"; their "ratio"; what
-      share of the loop the devices had to wait, "waiting"; and what the host spent on
-      a step, mostly while the devices work: "reading_ms", "moving_ms",
+      Milliseconds per step: "step_alone_ms", "whole_loop_ms"; their "ratio"; "waiting",
+      the fraction of the loop in which the devices are idle; and the host's time per
+      step, mostly overlapped with the devices: "reading_ms", "moving_ms",
       "dispatching_ms".
     """
     steps = dispatches * per_dispatch
@@ -91,7 +90,7 @@ def profile(
         )
         return batch_size / rows[0]["images_per_second"]
 
-    alone(), loop()  # whatever is done once
+    alone(), loop()  # warm-up
     spent.update(dict.fromkeys(spent, 0.0))
     pairs = [(alone(), loop()) for _ in range(rounds)]
     host_ms = {name: total / (rounds * steps) for name, total in spent.items()}

@@ -1,4 +1,4 @@
-"""Many seeds of one training, in one program."""
+"""Trains several seeds of one configuration in one program."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -24,12 +24,12 @@ from lstm_jax.training.step import (
 def init_seeds(
     params: Sequence[Params], tx: optax.GradientTransformation, keys: jax.Array
 ) -> TrainState:
-    """The states before the first step as one, leaves `[S, ...]`.
+    """Initial states of S seeds, stacked: leaves `[S, ...]`.
 
     Args:
-      params: one tree a seed.
+      params: one tree per seed.
       tx: the optimizer.
-      keys: `[S]`, one a seed.
+      keys: `[S]`, one per seed.
     """
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *params)
     return TrainState(
@@ -47,34 +47,34 @@ def make_seeds_step(
     together: bool | None = None,
     widths: Sequence[int] = (),
 ) -> TrainStep:
-    """Compiles updates of S seeds side by side, each as `make_train_step` has it.
+    """Compiles updates of S seeds at once, each as in `make_train_step`.
 
-    The seeds are dealt out to the devices, and each device works through the whole
-    batches of its own; nothing is exchanged.
+    The seeds are distributed over the devices; each device processes the whole batches
+    of its seeds, without communication.
 
     Args:
       loss_fn, tx, data, accumulate: as for `make_train_step`.
       mesh: axis "data" over the devices, whose number divides S.
       together: whether a device computes its seeds as one batch (`vmap`), or one after
-        the other, all updates of a dispatch each. By default one after the other on
-        CPU, whose caches hold the weights of one seed, not of all.
-      widths: ascending, of batches of text lines that `data.pad_to_widest` made: each
-        update computes at the width of its own batch, which is "bucket" int32
-        `[K, S]` of the widths. Seeds then run one after the other on every platform,
-        since at any step their batches differ in width.
+        another, all updates of a dispatch each. None: one after another on CPU, whose
+        caches hold the weights of one seed, but not of all.
+      widths: ascending, for batches of text lines from `data.pad_to_widest`: each
+        update computes at the width given by "bucket", int32 `[K, S]`, indices into
+        `widths`. Seeds then run one after another on every platform, because their
+        batches differ in width.
 
     Returns:
-      A TrainStep: leaves of states, of batches and of metrics have an axis of seeds,
-      `[S, ...]`, `[K, S, B, ...]` and `[K, S]`.
+      A TrainStep; states, batches and metrics have an axis of seeds, `[S, ...]`,
+      `[K, S, B, ...]` and `[K, S]`.
 
     Raises:
-      ValueError: seeds as one batch, of unequal widths.
+      ValueError: `together` with `widths`.
     """
     if widths:
         if together:
             raise ValueError(
                 f"together: seeds whose batches have widths {tuple(widths)} cannot be "
-                "one batch; leave it out"
+                "one batch; omit it"
             )
         together = False
     apart, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
@@ -95,7 +95,7 @@ def make_seeds_step(
         mesh=mesh,
         in_specs=(P("data"), P(), P("data"), P()),
         out_specs=P("data"),
-        check_vma=False,  # nothing is exchanged
+        check_vma=False,  # no communication
     )
 
     @partial(jax.jit, donate_argnums=0)

@@ -1,4 +1,4 @@
-"""The compiled train and eval steps, on one device or many."""
+"""The compiled training and evaluation steps, on one device or many."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -24,25 +24,25 @@ LossFn = Callable[[Params, Batch, jax.Array], tuple[tuple, Metrics]]
 
 
 class TrainState(NamedTuple):
-    """All that a run needs to go on: updates done, weights, optimizer, randomness."""
+    """All state of a run: number of updates, weights, optimizer state, random key."""
 
     step: jax.Array  # int32 []
     params: Params
     opt_state: optax.OptState
-    key: jax.Array  # typed key []; stays the same, each step folds its number in
+    key: jax.Array  # typed key []; constant: each step folds in its number
 
 
 class TrainStep(NamedTuple):
-    """Compiled updates, and the moves of data they want; jit and pmap look alike.
+    """Compiled updates and data transfers; the same interface for jit and pmap.
 
     Attributes:
       run: `(state, batches, count) -> (state, metrics)`, `count` updates in one
         dispatch; leaves of `batches` and of the metrics are `[K, ...]`, of which the
-        first `count` matter. Consumes (donates) the state.
-      put_state: onto the devices; the argument stays valid.
-      get_state: back to a plain TrainState.
-      put_batches: `[K, B, ...]` onto the devices, without waiting: its arrays must not
-        be written afterwards. With many processes, B are the rows of this one.
+        first `count` are used. Donates the state.
+      put_state: copies a TrainState to the devices; the argument stays valid.
+      get_state: returns a plain TrainState.
+      put_batches: transfers `[K, B, ...]` to the devices asynchronously: do not write
+        to the arrays afterwards. With several processes, B are the rows of this one.
     """
 
     run: Callable[[Any, Batch, int], tuple[Any, Metrics]]
@@ -51,7 +51,7 @@ class TrainStep(NamedTuple):
     put_batches: Callable[[Batch], Batch]
 
     def __call__(self, state: Any, batch: Batch) -> tuple[Any, Metrics]:
-        """One update with one batch, `[B, ...]`."""
+        """One update with one batch, leaves `[B, ...]`."""
         one = {name: x[None] for name, x in batch.items()}
         state, metrics = self.run(state, self.put_batches(one), 1)
         return state, jax.tree.map(lambda x: x[0], metrics)
@@ -60,7 +60,7 @@ class TrainStep(NamedTuple):
 def init_state(
     params: Params, tx: optax.GradientTransformation, key: jax.Array, mesh: Mesh
 ) -> TrainState:
-    """The state before the first step, on every device; `params` are copied."""
+    """The initial state, on every device of the mesh; `params` are copied."""
 
     def init(params, key):
         # Copies, because a step donates its state and the caller keeps `params`.
@@ -80,33 +80,34 @@ def make_train_step(
     data: Batch | None = None,
     accumulate: int = 1,
 ) -> TrainStep:
-    """Compiles updates: loss, gradient, its norm, new weights.
+    """Compiles a training update: loss, gradient, gradient norm, new weights.
 
-      loss = sum of losses / count,   both over the whole batch of all devices
+      loss = sum of losses / count,   both over the global batch
 
-    Example i of the whole batch gets the key fold_in(fold_in(state.key, step), i),
-    whatever the number of devices.
+    Example i of the global batch gets the key fold_in(fold_in(state.key, step), i),
+    independent of the number of devices.
 
     Args:
       loss_fn: (params, batch, keys [B]) -> ((loss_sum, count), {name: (sum, count)}).
       tx: the optimizer.
       mesh: axis "data" over the devices.
-      parallel: "jit" (the compiler splits the batch), "shard_map" (each device runs
-        the step on its share, sums are exchanged by hand) or "pmap" (the same as one
-        did it before; one process only); the numbers are the same.
+      parallel: "jit" (the compiler partitions the batch), "shard_map" (each device
+        runs the step on its part, with explicit psum) or "pmap" (the legacy form of
+        the same; one process only); the results are the same.
       data: examples `[N, ...]` to keep on every device; a batch then holds "rows",
-        their int32 indices `[B]`, and the step takes its examples from there.
-      accumulate: parts that a batch is computed in, one after another, to need less
-        memory; their gradients are summed before the one update.
+        int32 indices `[B]` of its examples.
+      accumulate: gradient accumulation steps: the batch is computed in that many parts,
+        one after another, to save memory.
 
     Returns:
       A TrainStep; its metrics are those of `loss_fn`, and "loss", "gradient_norm"
-      (before clipping) and "update_ratio", norms of each matrix's update and of the
-      matrix before it: `[L]` each, in the order of `matrix_names`.
+      (before clipping) and "update_ratio", the norm of each matrix's update divided by
+      the norm of the matrix, as the pair of norms, `[L]` each, in the order of
+      `matrix_names`.
 
     Raises:
-      ValueError: `parallel` is neither, or pmap was asked for in many processes; or,
-        when it runs, a batch that does not split evenly over the devices.
+      ValueError: `parallel` is unknown, or pmap in several processes; when it runs: a
+        batch that does not split evenly over the devices.
     """
     if parallel not in ("jit", "shard_map", "pmap"):
         raise ValueError(
@@ -123,12 +124,12 @@ def make_train_step(
 
 
 class Update(NamedTuple):
-    """Updates of one share of a batch, to be compiled."""
+    """Updates on one device's part of a batch, to be compiled."""
 
     loss_fn: LossFn
     tx: optax.GradientTransformation
     accumulate: int
-    # Of batches as `data.pad_to_widest` makes them: those that "bucket" counts.
+    # Widths of batches from `data.pad_to_widest`; "bucket" indexes them.
     widths: tuple[int, ...] = ()
 
     def many(self, state, data, batches, count, device=0, all_devices=lambda x: x):
@@ -141,7 +142,7 @@ class Update(NamedTuple):
             rows = batch.pop("rows")
             return {name: x[rows] for name, x in data.items()} | batch
 
-        @jax.jit  # traced once for both: for its shapes, and in the loop
+        @jax.jit  # traced once, for the shapes and for the loop
         def one(state, batch):
             update = partial(self.one, device=device, all_devices=all_devices)
             if not self.widths:
@@ -155,19 +156,19 @@ class Update(NamedTuple):
             state, metrics = one(state, batch_at(i))
             return state, jax.tree.map(lambda k, m: k.at[i].set(m), kept, metrics)
 
-        # `count` is no constant: one program serves every count, to the same bits.
+        # `count` is not constant: one program for every count, with identical results.
         shapes = jax.eval_shape(lambda: one(state, batch_at(0))[1])
         most = _size(batches)
         kept = jax.tree.map(lambda m: jnp.zeros((most, *m.shape), m.dtype), shapes)
         return lax.fori_loop(0, count, body, (state, kept))
 
     def of_device(self, *arguments):
-        """`many` on one device's share of the batches, within an axis "data"."""
+        """`many` on one device's part of the batches, within an axis "data"."""
         device = lax.axis_index("data")
         return self.many(*arguments, device, lambda tree: lax.psum(tree, "data"))
 
     def one(self, state, batch, device, all_devices):
-        """One update; `all_devices` sums a tree over all shares of the batch."""
+        """One update; `all_devices` sums a tree over all parts of the batch."""
         key = jax.random.fold_in(state.key, state.step)
         size = _size(batch)
         index = device * size + jnp.arange(size, dtype=jnp.int32)
@@ -182,7 +183,7 @@ class Update(NamedTuple):
             "loss": (total, count),
             "gradient_norm": (_norm(grads), jnp.float32(1)),
         }
-        # optax mixes its integer counts with floats, which strict promotion refuses.
+        # optax mixes integer counts with floats, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = self.tx.update(grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
@@ -200,7 +201,7 @@ class Update(NamedTuple):
         if self.accumulate == 1:
             return grad_fn(params, batch, keys)
 
-        def part(x):  # each takes every n-th example, so that none changes its device
+        def part(x):  # every n-th example, so that no example changes its device
             x = x.reshape(-1, self.accumulate, *x.shape[1:])
             return jnp.moveaxis(x, 1, 0)
 
@@ -222,12 +223,12 @@ def jit_updates(
     accumulate: int = 1,
     shard_map: bool = False,
 ) -> Callable:
-    """What `make_train_step` compiles with "jit", to be lowered for any devices.
+    """The function that `make_train_step` compiles for "jit" or "shard_map".
 
     Args:
-      loss_fn, tx, mesh, accumulate: as there; the mesh may be of devices that are
-        not here, as those of `jax.experimental.topologies`.
-      shard_map: what it compiles with "shard_map".
+      loss_fn, tx, mesh, accumulate: as in `make_train_step`; the mesh may consist of
+        devices that are not attached, as from `jax.experimental.topologies`.
+      shard_map: whether to return the version for "shard_map".
 
     Returns:
       `(state, data or None, batches [K, B, ...], count) -> (state, metrics)`, jitted.
@@ -241,7 +242,7 @@ def jit_updates(
             mesh=mesh,
             in_specs=(P(), P(), P(None, "data"), P()),
             out_specs=P(),
-            check_vma=False,  # what psum returns is the same everywhere
+            check_vma=False,  # the result of psum is replicated
         )
     return jax.jit(
         run,
@@ -285,7 +286,7 @@ def _pmap_step(update, mesh, data):
         devices=devices,
         donate_argnums=0,
     )
-    # Spread by pmap, same axis: another layout would compile a second time.
+    # Sharded by pmap itself: another layout would compile a second time.
     spread_out = jax.pmap(
         lambda _, tree: tree, axis_name="data", in_axes=(0, None), devices=devices
     )
@@ -317,15 +318,15 @@ def _pmap_step(update, mesh, data):
 def make_eval_step(
     eval_fn: Callable[[Params, Batch], tuple[Metrics, jax.Array]], mesh: Mesh
 ) -> Callable[[Params, Batch], tuple[Metrics, jax.Array]]:
-    """Compiles an evaluation of one batch, split over the devices.
+    """Compiles the evaluation of one batch, split over the devices.
 
     Args:
       eval_fn: (params, batch) -> ({name: (sum, count)}, predictions [B, K]).
       mesh: axis "data" over the devices.
 
     Returns:
-      (params, batch) -> the same, whole on every device; NumPy arguments are welcome.
-      With many processes, a batch holds the rows of this one.
+      (params, batch) -> the results of `eval_fn`, replicated on every device; accepts
+      NumPy arrays. With several processes, a batch holds the rows of this one.
     """
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     run = jax.jit(eval_fn, in_shardings=(everywhere, split), out_shardings=everywhere)
@@ -340,11 +341,11 @@ def make_eval_step(
 def matrix_names(params: Params, axes: int = 0) -> list[str]:
     """Paths of the leaves of rank 2 and more, such as "layer_0/w_h".
 
-    Only their updates are compared with them: a bias begins at 0.
+    These have an update ratio; that of biases, which start at 0, would be meaningless.
 
     Args:
       params: of a network.
-      axes: leading ones that are not the network's, such as one of seeds.
+      axes: number of leading axes to ignore, such as one of seeds.
     """
     return [
         name for name, x in flatten_params(params).items() if jnp.ndim(x) >= 2 + axes
@@ -352,7 +353,7 @@ def matrix_names(params: Params, axes: int = 0) -> list[str]:
 
 
 def _at_width(update, width: int, state, batch):
-    """An update with the images `[B, H, W, C]` of a batch cut to W = width."""
+    """An update on a batch whose images `[B, H, W, C]` are cropped to W = width."""
     return update(state, batch | {"inputs": batch["inputs"][:, :, :width]})
 
 
@@ -376,13 +377,13 @@ def _check_split(tree, axis: int, mesh: Mesh, accumulate: int = 1) -> None:
 
 
 def _place(tree: Any, everywhere: NamedSharding) -> Any:
-    """What a compiled function is to have everywhere; keys cannot be put so by hand."""
+    """Replicates a tree on all devices; typed keys need their own treatment."""
     one = jax.process_count() == 1
     return jax.device_put(tree, everywhere) if one else tree
 
 
 def _put(tree: Any, split: NamedSharding) -> Any:
-    """A batch onto the devices; with many processes, each gives its own rows."""
+    """Transfers a batch to the devices; each process passes its own rows."""
     if jax.process_count() == 1:
         return jax.device_put(tree, split)
     make = jax.make_array_from_process_local_data

@@ -1,4 +1,4 @@
-"""Being told to stop: by the machine that is taken away, or by a person."""
+"""Graceful stopping on SIGTERM (preemption) or SIGINT (Ctrl-C)."""
 
 import itertools
 import signal
@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 
 class Stopped(RuntimeError):
-    """The run was told to stop, and has saved what it had.
+    """The run was stopped by a signal, after saving a checkpoint.
 
     Attributes:
       signal: "SIGTERM" or "SIGINT".
@@ -22,11 +22,11 @@ class Stopped(RuntimeError):
 
 
 class StopSignals:
-    """While it is entered, SIGTERM and SIGINT (Ctrl-C) wait to be asked for.
+    """Context manager that records SIGTERM and SIGINT (Ctrl-C); call it to check.
 
-    With many processes it is JAX's runtime that hears SIGTERM, in any of them, and all
-    are told to stop at the same call: each must therefore call as often as the others.
-    A second SIGINT interrupts at once. Out of the main thread it hears nothing.
+    With several processes JAX's runtime receives SIGTERM, in any of them, and all
+    processes stop at the same call: each must therefore call equally often. A second
+    SIGINT interrupts at once. Outside the main thread no signals are recorded.
 
     >>> with StopSignals() as stop:
     ...     stop()
@@ -51,7 +51,7 @@ class StopSignals:
         self._before = {}
 
     def __call__(self) -> bool:
-        """Whether to stop now."""
+        """Whether a signal was received."""
         if self.signal is None and jax.process_count() > 1:
             call = next(self._calls)
             if multihost_utils.reached_preemption_sync_point(call):

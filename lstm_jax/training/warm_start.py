@@ -1,4 +1,4 @@
-"""Weights from elsewhere: what fits of them, what stays as it is, what moves slowly."""
+"""Initialization from pretrained weights, freezing and learning-rate multipliers."""
 
 import re
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ import optax
 
 
 class WarmStart(NamedTuple):
-    """What became of each leaf, by its path, such as "layer_0/w_h".
+    """Which leaves were loaded, by path, such as "layer_0/w_h".
 
     Attributes:
-      loaded: taken as they were.
-      resized: of an output layer of other classes, filled by column.
-      skipped: theirs, which have no place here, or another shape.
-      new: ours, which stay as they were initialised.
+      loaded: copied unchanged.
+      resized: of an output layer with other classes, copied by column.
+      skipped: leaves of the donor without a counterpart of the same shape.
+      new: leaves of the network that keep their initial values.
     """
 
     loaded: tuple[str, ...]
@@ -41,14 +41,14 @@ def warm_start(
     output: str = "head",
     columns: Mapping[int, int] | None = None,
 ) -> tuple[Any, WarmStart]:
-    """Fills params with what fits of another network's, by path and shape.
+    """Copies those leaves of another network that match by path and shape.
 
     Args:
-      params: freshly initialised.
-      donor: leaves by path, as `flatten_params` gives them.
-      output: where the output layer is; its leaves may differ in their last axis.
-      columns: those of the output layer to copy, {ours: theirs}, where its classes are
-        others or in another order; None: they are the same.
+      params: freshly initialized.
+      donor: leaves by path, as from `flatten_params`.
+      output: path of the output layer; its leaves may differ in their last axis.
+      columns: columns of the output layer to copy, {index here: index in the donor}, if
+        the classes or their order differ; None: they are the same.
 
     Returns:
       (params, WarmStart); the params keep their dtypes.
@@ -80,16 +80,16 @@ def warm_start(
 
 
 def lr_multipliers(params: Any, multipliers: Mapping[str, float]) -> Any:
-    """A tree like `params`: the factor of the learning rate of each leaf.
+    """The learning-rate factor of each leaf, as a tree like `params`.
 
     Args:
       params: the tree.
-      multipliers: factors by pattern, a regular expression that is found in the path
-        of a leaf ("layer_0/", "head|norm"); of several that are found the last holds.
-        0 freezes. Leaves that none names have 1.
+      multipliers: factors by regular expression, searched in the path of each leaf
+        ("layer_0/", "head|norm"); the last match wins. 0 freezes a leaf. Leaves
+        without a match have the factor 1.
 
     Raises:
-      ValueError: a pattern is malformed, or found in no path.
+      ValueError: a pattern is not a regular expression, or matches no path.
     """
     paths = list(flatten_params(params))
     factors = dict.fromkeys(paths, 1.0)
@@ -98,23 +98,23 @@ def lr_multipliers(params: Any, multipliers: Mapping[str, float]) -> Any:
             found = [path for path in paths if re.search(pattern, path)]
         except re.error as error:
             raise ValueError(
-                f"freeze, lr-multipliers: {pattern!r} is no pattern: {error}"
+                f"freeze, lr-multipliers: {pattern!r} is not a valid regex: {error}"
             ) from error
         if not found:
             tops = dict.fromkeys(path.partition("/")[0] for path in paths)
             raise ValueError(
-                f"freeze, lr-multipliers: {pattern!r} is found in no parameter's path; "
-                f"they begin with {', '.join(tops)}"
+                f"freeze, lr-multipliers: {pattern!r} matches no parameter; "
+                f"parameter paths begin with {', '.join(tops)}"
             )
         factors |= dict.fromkeys(found, factor)
     return jax.tree.unflatten(jax.tree.structure(params), list(factors.values()))
 
 
 def scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformation:
-    """Multiplies updates by `lr_multipliers`; the last of a chain but an average."""
+    """Multiplies updates by `lr_multipliers`; in a chain last, or before an average."""
 
     def init(params):
-        lr_multipliers(params, multipliers)  # refuses a wrong pattern at once
+        lr_multipliers(params, multipliers)  # raises early if a pattern is wrong
         return optax.EmptyState()
 
     def update(updates, state, params=None):
@@ -126,9 +126,9 @@ def scale_by_path(multipliers: Mapping[str, float]) -> optax.GradientTransformat
 
 
 def freeze(params: Any, multipliers: Mapping[str, float]) -> Any:
-    """Params through which no gradient goes where the factor is 0.
+    """Stops the gradient of params whose factor is 0.
 
-    Without it the updates of a frozen leaf would be computed and thrown away.
+    This saves the computation of updates that would be discarded.
     """
     factors = lr_multipliers(params, multipliers)
     return jax.tree.map(

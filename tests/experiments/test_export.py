@@ -177,7 +177,7 @@ def made(name, tmp_path, streaming=False):
     return jaxexport.read(path), answers(*parts), parts[0].spec.image_shape
 
 
-def drawn(seed, *shape, kind="pictures"):
+def drawn(seed, *shape, kind="images"):
     rng = np.random.default_rng(seed)
     if kind == "features":
         return rng.standard_normal(shape, np.float32)
@@ -207,7 +207,7 @@ def test_a_file_answers_batches_of_any_size_and_clips_of_any_length(name, tmp_pa
         # What is wanted comes from a batch of three whole clips.
         inputs = {"inputs": drawn(batch, 3, *shape, kind=kind)}
         given = [inputs["inputs"][:batch]]
-        if kind != "pictures":
+        if kind != "images":
             given[0] = given[0][:, :steps]
         if about["task"] == "forecasting":
             inputs["inputs"][:, steps:] = 0
@@ -367,10 +367,10 @@ BAD = {
     "is not that of format 1": lambda whole, made: table(whole, format=2),
     "is not that of format": lambda whole, made: table(whole, classes=3),
     "is not that": lambda whole, made: table(
-        whole, inputs={"kind": "pictures", "shape": [2**20, 2**13, 1]}
+        whole, inputs={"kind": "images", "shape": [2**20, 2**13, 1]}
     ),
     "its about.json says": lambda whole, made: table(
-        whole, inputs={"kind": "pictures", "shape": [9, 8, 1]}
+        whole, inputs={"kind": "images", "shape": [9, 8, 1]}
     ),
     "about.json has 3 classes": lambda whole, made: table(whole, classes=["a"] * 3),
     "answer.bin is damaged": lambda whole, made: rezipped(whole, answer__bin=b"x" * 99),

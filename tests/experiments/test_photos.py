@@ -70,7 +70,7 @@ def test_a_folder_is_answered_but_for_the_bad_file(
     )
     assert code == 1
     (line,) = err.splitlines()
-    assert "across/cut.png: not a readable picture" in line
+    assert "across/cut.png: not a readable image" in line
     if suffix == "csv":
         rows = list(csv.DictReader(out_file.open()))
         chosen = [row for row in rows if row["label"]]
@@ -128,7 +128,7 @@ def test_mistakes_of_a_prediction(command, photos_run, photos, own_folder, tmp_p
         ([tmp_path / "none", picture], ["holds no run", "experiments.train"]),
         ([photos, picture], ["holds no run"]),
         ([run, tmp_path / "gone.png"], ["gone.png: no such file or folder"]),
-        ([run, tmp_path], ["no picture in this folder"]),
+        ([run, tmp_path], ["no image in this folder"]),
         ([run], ["no pictures named"]),
         ([run, picture, "--out=x.txt"], [".csv or .jsonl"]),
     ):

@@ -118,7 +118,7 @@ def test_a_persons_boxes_are_learnt(boxes_run):
     report = boxes_run.report
     assert set(report["test"]["classes"]) == set(KINDS)
     assert report["test"]["f1"] > 0.3
-    assert any("outside the picture" in note for note in report["data"]["notes"])
+    assert any("outside the image" in note for note in report["data"]["notes"])
 
 
 def test_predict_writes_coco_in_pixels_of_the_file(boxes_run, folder, command):

@@ -258,7 +258,7 @@ def test_mistakes_are_told_in_one_line(folder, options, words, capsys):
 
 def test_another_preset_says_which_one_reads_lines(folder, command):
     code, _, err = command("train", "digits", f"--data={folder}")
-    assert code == 2 and "train it by the preset text-lines" in err
+    assert code == 2 and "use the preset text-lines" in err
 
 
 def test_live_reading_begins_before_all_is_read(run, folder):

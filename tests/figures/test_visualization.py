@@ -1,4 +1,4 @@
-"""Pictures of answers: what is painted, where, and what a file keeps."""
+"""Images of answers: what is painted, where, and what a file keeps."""
 
 import ast
 import inspect

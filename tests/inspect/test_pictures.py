@@ -23,14 +23,14 @@ from lstm_jax.inspect.trace import LayerTrace, Trace
 T, D, K = 6, 8, 3
 
 
-def traced(kind="picture", width=K, backward=False) -> Trace:
+def traced(kind="image", width=K, backward=False) -> Trace:
     """A made-up reading of six rows of six, settled on class 1 with the fourth."""
     rng = np.random.default_rng(0)
     answers = np.full((T, width), 0.5 / max(width - 1, 1))
     if width > 1:
         answers[:3, 0] = answers[3:, 1] = 0.5
     locations = np.arange(36).reshape(T, 6)
-    saliency = rng.random({"picture": (6, 6), "clip": (T, 6, 6)}.get(kind, (T, 6)))
+    saliency = rng.random({"image": (6, 6), "clip": (T, 6, 6)}.get(kind, (T, 6)))
 
     def held():
         state = {"c": rng.standard_normal((T, D)), "h": rng.standard_normal((T, D))}
@@ -39,7 +39,7 @@ def traced(kind="picture", width=K, backward=False) -> Trace:
     names = ["layer_0", "layer_0_backward"][: 1 + backward]
     return Trace(
         kind=kind,
-        locations=locations if kind == "picture" else np.arange(T)[:, None],
+        locations=locations if kind == "image" else np.arange(T)[:, None],
         layers={name: held() for name in names},
         answers=answers,
         target=1 if width > 1 else 0,
@@ -49,17 +49,17 @@ def traced(kind="picture", width=K, backward=False) -> Trace:
 
 
 def image_of(kind):
-    shape = {"picture": (6, 6, 1), "clip": (T, 6, 6, 3)}.get(kind, (T, 6))
+    shape = {"image": (6, 6, 1), "clip": (T, 6, 6, 3)}.get(kind, (T, 6))
     return np.random.default_rng(1).standard_normal(shape)
 
 
 @pytest.mark.parametrize(
     ("kind", "width", "backward"),
     [
-        ("picture", K, True),
+        ("image", K, True),
         ("clip", K, False),
         slow("features", 1, False),
-        slow("picture", 40, False),
+        slow("image", 40, False),
     ],
 )
 def test_figure_and_animation(kind, width, backward):
@@ -71,10 +71,12 @@ def test_figure_and_animation(kind, width, backward):
     fig.canvas.draw()
     words = fig.get_suptitle()
     if width == 1:
-        assert words == "Answers 0.5 after 6 steps"
+        assert words == "Predicts 0.5 after 6 steps"
     else:
         name, truth = ("two", r"one \$") if width == K else ("output 1", "output 0")
-        assert words == f"Answers {name} (50%); it is {truth}. Settled with step 4 of 6"
+        assert words == (
+            f"Predicts {name} (50%); true: {truth}. Final from step 4 of 6 on"
+        )
     labels = {ax.get_ylabel() for ax in fig.axes}
     assert {"c", "gate i", "gate f", "gate o"} <= labels
     assert ("h ←" in labels) == backward
@@ -91,7 +93,7 @@ def test_figure_and_animation(kind, width, backward):
     right = [page[260:465, 430:890] for page in pages]  # the state, as it is revealed
     drawn = [(np.ptp(part, axis=-1) > 12).mean() for part in right]
     assert all(a < b for a, b in zip(drawn, drawn[1:], strict=False))
-    if kind == "picture":
+    if kind == "image":
         assert (pages[0][20:280, 60:300] != pages[5][20:280, 60:300]).any()
 
 

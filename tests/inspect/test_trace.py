@@ -58,7 +58,7 @@ def test_length_and_the_parts_of_a_gru():
     model, params, image = made(gru(D), (H, H, 1), pooling="mean")
     found = trace(model, params, image, length=4, smooth=None)
     whole = trace(model, params, image, smooth=None)
-    assert found.saliency is None and found.kind == "picture"
+    assert found.saliency is None and found.kind == "image"
     np.testing.assert_allclose(found.answers, whole.answers[:4], atol=1e-6)
     held, more = found.layers["layer_0"], whole.layers["layer_0"]
     assert set(held.gates) == {"r", "z"} and set(held.state) == {"h"}

@@ -20,7 +20,7 @@ def truth(corners, label=0, crowd=0, hidden=0.0):
 
 
 def padded(rows, most, width, column):
-    """Rows of one picture, with rows that are none after them."""
+    """Rows of one image, with rows that are none after them."""
     table = np.zeros((most, width))
     table[:, column] = -1
     if rows:
@@ -35,7 +35,7 @@ def random_corners(rng, number):
 
 
 def random_case(rng):
-    """Answers [N, Q, 6] and things [N, M, 7]; some pictures have none of either."""
+    """Answers [N, Q, 6] and things [N, M, 7]; some images have none of either."""
     answers, things, perfect = [], [], rng.random() < 0.05
     for _ in range(PICTURES):
         count = rng.integers(0, 5) * (rng.random() < 0.8)

@@ -11,7 +11,7 @@ from lstm_jax.metrics.boxes import area, assign, giou, iou, overlaps
 
 
 def random_boxes(rng, *shape):
-    """Corners of boxes in a picture of 10 x 8, some of them of no area."""
+    """Corners of boxes in an image of 10 x 8, some of them of no area."""
     points = rng.random((*shape, 2, 2)) * [10, 8]
     points[..., 0, 0, :] = points[..., 0, 1, :]
     return np.concatenate([points.min(-2), points.max(-2)], -1)

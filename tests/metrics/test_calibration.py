@@ -1,4 +1,4 @@
-"""Calibration against loops, and what its picture shows."""
+"""Calibration against loops, and what its image shows."""
 
 import numpy as np
 import pytest
@@ -52,7 +52,7 @@ def test_certain_and_right_is_calibrated_and_rounding_above_one_counts():
     assert found.count[-1] == 4
     assert found.ece == pytest.approx(0, abs=2e-7)  # what p exceeds 1 by
     assert reliability(p, np.array([1, 2, 0, 0])).ece == pytest.approx(1, abs=2e-7)
-    with pytest.raises(ValueError, match="bins=0, wanted 1 or more"):
+    with pytest.raises(ValueError, match="bins=0, expected 1 or more"):
         reliability(p, np.array([0, 1, 2, 1]), 0)
 
 

@@ -187,7 +187,7 @@ def test_a_narrow_beam_search_is_that_with_a_dictionary(beams):
 
 
 def test_no_beam_is_refused():
-    with pytest.raises(ValueError, match="beams=0; wanted is 1 or more"):
+    with pytest.raises(ValueError, match="beams=0; expected 1 or more"):
         beam_search(jnp.zeros((1, 2, K)), 0)
 
 

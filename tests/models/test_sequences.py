@@ -65,5 +65,5 @@ def test_a_permutation_moves_all_images_alike_and_differs_by_seed():
 def test_messages():
     with pytest.raises(ValueError, match="images are 4x6.*need a square"):
         sequences.rows_and_columns().to_sequence(jnp.asarray(TALL))
-    with pytest.raises(ValueError, match="4x6 cannot be cut into squares of 3"):
+    with pytest.raises(ValueError, match="4x6 cannot be divided into squares of 3"):
         sequences.patches(3).to_sequence(jnp.asarray(TALL))

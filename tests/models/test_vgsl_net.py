@@ -89,9 +89,9 @@ def test_the_crnn_has_the_published_number_of_params():
     out, params = jax.eval_shape(network.init_with_output, jax.random.key(0), image)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 8_451_621
     assert out.shape == (1, 24, 37) and network.spec.steps(100) == 24
-    with pytest.raises(ValueError, match="wanted are the blank and one character"):
+    with pytest.raises(ValueError, match="expected the blank and one character"):
         crnn(1)
-    with pytest.raises(ValueError, match=r"wanted \[B, 32, W, 1\]"):
+    with pytest.raises(ValueError, match=r"expected \[B, 32, W, 1\]"):
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 31, 9, 1)))
 
 

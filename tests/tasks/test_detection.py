@@ -25,7 +25,7 @@ compiled = functools.partial(
 
 @functools.cache
 def made(sequential):
-    """The task, and the loss of each of many pictures and its gradient, compiled."""
+    """The task, and the loss of each of many images and its gradient, compiled."""
     task = detection(NAMES, SIZE, sequential=sequential)
 
     def one(outputs, targets):
@@ -36,13 +36,13 @@ def made(sequential):
 
 
 def judge(sequential, outputs, targets):
-    """Losses [N] and gradients [N, Q, 5 + K] of pictures."""
+    """Losses [N] and gradients [N, Q, 5 + K] of images."""
     arrays = jnp.asarray(outputs, jnp.float32), jnp.asarray(targets, jnp.float32)
     return tuple(np.asarray(x, np.float64) for x in made(sequential)[1](*arrays))
 
 
 def corners(rng, *shape):
-    """Of boxes, as shares of the picture."""
+    """Of boxes, as shares of the image."""
     points = rng.random((*shape, 2, 2))
     return np.concatenate([points.min(-2), points.max(-2)], -1)
 
@@ -87,7 +87,7 @@ def real_things(targets):
 
 
 def least(outputs, targets, sequential):
-    """The loss of one picture where the matching is the best of all."""
+    """The loss of one image where the matching is the best of all."""
     outputs, targets = np.float64(outputs), np.float64(targets)
     p, exists = softmax(outputs[:, 5:]), sigmoid(outputs[:, 4])
     things = real_things(targets)
@@ -196,7 +196,7 @@ def test_gradients_are_finite_where_boxes_are_strange(sequential):
     outputs[:20, :M, :4] = true[:20]  # exact
     outputs[20:40, :, :4] = 0.5  # a point
     targets[30:40, :, :4] = np.float32(0.5 * SCALE)  # the same point
-    outputs[40:60, :, :4] = [3, 3, 4, 4]  # outside of the picture
+    outputs[40:60, :, :4] = [3, 3, 4, 4]  # outside of the image
     outputs[60:80, :, :4] = [0.6, 0.6, 0.2, 0.2]  # inside out
     outputs[80:100, :, 4:] = 200 * rng.choice([-1, 1], (20, Q, 1 + K))
     targets[100:110, :, 2:4] = targets[100:110, :, :2]  # things without an area
@@ -231,7 +231,7 @@ def test_a_clip_shares_its_weight_among_its_frames(sequential, lengths):
 @pytest.mark.parametrize("sequential", [True, False])
 def test_predictions_equal_a_loop(sequential):
     outputs, _ = random_pictures(np.random.default_rng(9), 2, 3)
-    outputs[..., :4] = 2 * outputs[..., :4] - 0.5  # some beyond the picture
+    outputs[..., :4] = 2 * outputs[..., :4] - 0.5  # some beyond the image
     task, _ = made(sequential)
     assert isinstance(task, Task)
     assert (task.outputs, task.monitor, task.mode) == (5 + K, "f1", "max")
@@ -381,17 +381,17 @@ def test_nothing_to_find_and_nothing_found():
 
 
 def test_refusals_name_the_mistake():
-    with pytest.raises(ValueError, match="0 classes in pictures of 8x10"):
+    with pytest.raises(ValueError, match="0 classes in images of 8x10"):
         detection((), SIZE, sequential=True)
-    with pytest.raises(ValueError, match="3 classes in pictures of 0x10"):
+    with pytest.raises(ValueError, match="3 classes in images of 0x10"):
         detection(NAMES, (0, 10), sequential=True)
     task, _ = made(True)
     data = {"targets": jnp.zeros((2, M, COLUMNS)), "mask": jnp.ones(2)}
     with pytest.raises(ValueError, match=r"outputs \(2, 5, 7\) do not fit"):
         task.loss(jnp.zeros((2, Q, 7)), data)
-    with pytest.raises(ValueError, match="3 answers for 3 things and the stop"):
+    with pytest.raises(ValueError, match="3 predictions for 3 objects and the stop"):
         task.loss(jnp.zeros((2, M, 5 + K)), data)
-    with pytest.raises(ValueError, match=r"mask has shape \(1,\), wanted \(2,\)"):
+    with pytest.raises(ValueError, match=r"mask has shape \(1,\), expected \(2,\)"):
         task.loss(jnp.zeros((2, Q, 5 + K)), data | {"mask": jnp.ones(1)})
     answers, targets = things_apart(np.random.default_rng(0), 3)
     with pytest.raises(ValueError, match=r"shape \(2, 6, 6\) for targets \(3, 3, 7\)"):

@@ -279,10 +279,10 @@ CLIPS = np.zeros((2, 4, 12, 12, 1), np.uint8)
 @pytest.mark.parametrize(
     "predictions, targets, message",
     [
-        (GOOD[:, :1], CLIPS, r"\(2, 1, 12, 12, 1\).*wanted \(2, 2, 12, 12, 1\)"),
+        (GOOD[:, :1], CLIPS, r"\(2, 1, 12, 12, 1\).*expected \(2, 2, 12, 12, 1\)"),
         (GOOD[:0], CLIPS[:0], "N >= 1"),
-        (GOOD, CLIPS.astype(np.int32), "dtype int32, wanted clips"),
-        (GOOD, CLIPS[:, :2], "2 frames, wanted more than the horizon of 2"),
+        (GOOD, CLIPS.astype(np.int32), "dtype int32, expected clips"),
+        (GOOD, CLIPS[:, :2], "2 frames, expected more than the horizon of 2"),
         (
             GOOD + np.float32(1.5),
             CLIPS,
@@ -301,8 +301,8 @@ def test_refused_reports(call, predictions, targets, message):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(horizon=0), "horizon=0, wanted 1"),
-        (dict(horizon=1, loss="huber"), 'loss="huber", wanted one of'),
+        (dict(horizon=0), "horizon=0, expected 1"),
+        (dict(horizon=1, loss="huber"), 'loss="huber", expected one of'),
     ],
 )
 def test_refused_arguments(arguments, message):
@@ -317,7 +317,7 @@ def test_refused_arguments(arguments, message):
         (CLIPS / np.float32(1), CLIPS, [1, 1], "2 <= P < T"),
         (GOOD[0], CLIPS, [1, 1], r"outputs have shape \(2, 12, 12, 1\)"),
         (GOOD[..., :6, :], CLIPS, [1, 1], r"\(2, 2, 12, 6, 1\) for targets"),
-        (GOOD, CLIPS, [1, 1, 1], r"mask has shape \(3,\), wanted \(2,\)"),
+        (GOOD, CLIPS, [1, 1, 1], r"mask has shape \(3,\), expected \(2,\)"),
     ],
 )
 def test_refused_shapes_inside_the_step(outputs, targets, mask, message):

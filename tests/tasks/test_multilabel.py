@@ -182,7 +182,7 @@ def test_roc_figure(width, named):
 
 @pytest.mark.parametrize(
     "labels, message",
-    [([], "got 0 labels.*wanted 1"), (["a", "b", "a"], r"appear twice: \['a'\]")],
+    [([], "got 0 labels.*expected 1"), (["a", "b", "a"], r"appear twice: \['a'\]")],
 )
 def test_refused_labels(labels, message):
     with pytest.raises(ValueError, match=message):
@@ -195,7 +195,7 @@ def test_refused_labels(labels, message):
         ((2, 4), (2, 4), 2, None, r"outputs have shape \(2, 4\).*head 3 outputs"),
         ((2, 5, 3), (2, 3), 2, None, r"targets \(2, 3\) and mask \(2,\) do not fit"),
         ((2, 3), (2, 3), 3, None, r"mask \(3,\) do not fit.*mask \(2,\)"),
-        ((2, 5, 3), (2, 5, 3), 2, (1, 2, 3), r"lengths have shape \(3,\), wanted"),
+        ((2, 5, 3), (2, 5, 3), 2, (1, 2, 3), r"lengths have shape \(3,\), expected"),
     ],
 )
 def test_refused_shapes_inside_the_step(outputs, targets, mask, lengths, message):

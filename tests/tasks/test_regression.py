@@ -96,10 +96,10 @@ def test_r2_is_none_where_targets_never_change():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(outputs=0), "outputs=0, wanted 1"),
-        (dict(loss="mae"), 'loss="mae", wanted "mse" or "huber"'),
-        (dict(scale=0.0), r"scale=\[0.0\], wanted positive.*use 1"),
-        (dict(scale=float("nan")), r"scale has shape \(\), wanted one finite"),
+        (dict(outputs=0), "outputs=0, expected 1"),
+        (dict(loss="mae"), 'loss="mae", expected "mse" or "huber"'),
+        (dict(scale=0.0), r"scale=\[0.0\], expected positive.*use 1"),
+        (dict(scale=float("nan")), r"scale has shape \(\), expected one finite"),
         (dict(outputs=2, offset=(1, 2, 3)), r"offset has shape \(3,\).*\[2\]"),
     ],
 )
@@ -110,7 +110,7 @@ def test_refused_arguments(arguments, message):
 
 def test_targets_that_would_broadcast_are_refused():
     task = regression(1)
-    with pytest.raises(ValueError, match=r"targets \(4,\).*wanted targets \(4, 1\)"):
+    with pytest.raises(ValueError, match=r"targets \(4,\).*expected targets \(4, 1\)"):
         task.loss(jnp.zeros((4, 1)), batch(np.zeros(4, np.float32)))
     with pytest.raises(ValueError, match=r"targets have shape \(4,\).*\(4, 1\)"):
         task.report(np.zeros((4, 1)), np.zeros(4))

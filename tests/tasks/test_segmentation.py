@@ -265,7 +265,7 @@ def test_bars_are_the_ious():
 
 
 def test_refusals_name_the_mistake():
-    with pytest.raises(ValueError, match="1 classes, wanted 2 to 255"):
+    with pytest.raises(ValueError, match="1 classes, expected 2 to 255"):
         segmentation(("background",))
     with pytest.raises(ValueError, match="dice_weight=-1"):
         segmentation(NAMES, dice_weight=-1)
@@ -273,9 +273,9 @@ def test_refusals_name_the_mistake():
     targets, logits = random_masks(np.random.default_rng(0), 2, 3, 3)
     with pytest.raises(ValueError, match=r"outputs \(2, 3, 3, 3\) do not fit"):
         task.loss(jnp.asarray(logits[..., :3]), batch(targets))
-    with pytest.raises(ValueError, match=r"mask has shape \(1,\), wanted \(2,\)"):
+    with pytest.raises(ValueError, match=r"mask has shape \(1,\), expected \(2,\)"):
         task.loss(jnp.asarray(logits), batch(targets, mask=np.ones(1)))
     with pytest.raises(ValueError, match="pixel of class 4, of 4 classes"):
         confusion(np.full((1, 2, 2), 4), np.zeros((1, 2, 2)), K)
-    with pytest.raises(ValueError, match="wanted the same, of 1 example or more"):
+    with pytest.raises(ValueError, match="expected the same, of 1 example or more"):
         confusion(np.zeros((1, 2, 2)), np.zeros((1, 2, 3)), K)

@@ -216,7 +216,7 @@ def test_rates_of_random_unicode_lines():
         (lambda: text_recognition("aba"), "the alphabet holds 'a' twice"),
         (
             lambda: text_recognition("ab").loss(jnp.zeros((4, 9, 7)), batch()),
-            r"outputs have shape \(4, 9, 7\), wanted \[B, T, 3\]",
+            r"outputs have shape \(4, 9, 7\), expected \[B, T, 3\]",
         ),
         (
             lambda: text_recognition(ALPHABET).loss(jnp.zeros((3, 9, K)), batch()),

@@ -23,24 +23,24 @@ HELD = "The TPU is already in use by process with pid 4711."
         (
             "tpu",
             RuntimeError("UNKNOWN: No jellyfish device found."),
-            ["shows no TPU", "runtime that has one", HERE],
+            ["this machine has no TPU", "runtime that has one", HERE],
         ),
         ("tpu", RuntimeError(HELD), ["another process", "train(...)", "Stop", HERE]),
         (
             "tpu",
             RuntimeError("Unknown backend: 'tpu' requested"),
-            ["already started", "Restart Python", HERE],
+            ["already initialized", "Restart Python", HERE],
         ),
         ("gpu", AssertionError(), ["no NVIDIA GPU", 'pip install "jax[cuda13]"', HERE]),
         (
             "gpu",
             RuntimeError("Unknown backend: 'gpu' requested"),
-            ["no NVIDIA GPU", "already started", 'pip install "jax[cuda13]"'],
+            ["no NVIDIA GPU", "already initialized", 'pip install "jax[cuda13]"'],
         ),
         (
             "gpu",
             RuntimeError("CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected"),
-            ["shows no GPU", HERE],
+            ["this machine has no GPU", HERE],
         ),
         (
             "gpu",

@@ -92,7 +92,10 @@ def test_factors_by_pattern_the_last_holds():
 
 @pytest.mark.parametrize(
     "pattern, words",
-    [("encoder", "they begin with head, layer_0, layer_1"), ("(", "is no pattern")],
+    [
+        ("encoder", "they begin with head, layer_0, layer_1"),
+        ("(", "is not a valid regex"),
+    ],
 )
 def test_a_pattern_that_finds_nothing_is_refused(pattern, words):
     with pytest.raises(ValueError, match=words):

@@ -1,27 +1,27 @@
-"""Texts that run from right to left, in the order in which they are seen."""
+"""Bidirectional text: conversion between logical and visual order."""
 
 import unicodedata
 
 from lstm_jax.data.dataset import DataError
 
-_TO_THE_LEFT = ("R", "AL", "AN")  # letters of Hebrew, of Arabic, and Arabic numbers
-_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\u061c"))  # invisible, but give direction
-# Embeddings and isolates; the package does not know the latter.
+_TO_THE_LEFT = ("R", "AL", "AN")  # Hebrew letters, Arabic letters, Arabic numbers
+_MARKS = dict.fromkeys(map(ord, "\u200e\u200f\u061c"))  # invisible direction marks
+# Embeddings and isolates; python-bidi does not support isolates.
 _SCOPES = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))
 
 
 def visual(text: str) -> str:
-    """A text from its left to its right, as CTC reads a picture.
+    """Text in visual order, from left to right, as CTC decodes an image.
 
-    The order is that of Unicode's bidirectional algorithm. A line runs from right to
-    left where at least half of its letters do, since it does not tell its paragraph.
-    Brackets are those that are seen. A mark at a letter that runs from right to left
-    comes before it. Invisible characters of direction are left out.
+    Applies Unicode's bidirectional algorithm. The base direction is right to left if
+    at least half of the strong letters are, because a line does not tell the direction
+    of its paragraph. Brackets are mirrored as displayed. A combining mark precedes its
+    right-to-left letter. Invisible direction characters are removed.
 
-    A text without letters or numbers of such scripts needs no package.
+    Text without right-to-left letters or numbers is returned without any package.
 
     Raises:
-      DataError: the package python-bidi is wanted and not installed.
+      DataError: the package python-bidi is needed but not installed.
     """
     text = text.translate(_SCOPES)
     if _runs_left(text):
@@ -30,22 +30,21 @@ def visual(text: str) -> str:
 
 
 def logical(text: str) -> str:
-    """A text as it is written and stored, from one that `visual` gave.
+    """Text in logical order, as stored; the inverse of `visual`.
 
-    What does not come back is where two texts look the same: a number between letters
-    of both directions may change its place with them, as in Hebrew with "12 kg" or
-    "kg 12"; so may brackets at such a place. Invisible characters of direction are
-    gone.
+    The inverse is not unique where two texts look the same: a number between letters
+    of both directions may change places with them, as in Hebrew with "12 kg" or
+    "kg 12", and so may brackets. Invisible direction characters are not restored.
 
     >>> logical("no 7")
     'no 7'
 
     Raises:
-      DataError: the package python-bidi is wanted and not installed.
+      DataError: the package python-bidi is needed but not installed.
     """
     if not _runs_left(text):
         return text
-    # A number takes its direction from what is before it: from the left, or the right.
+    # A number takes its direction from the text before it, on its left or its right.
     guesses = (_reordered(text), _reordered(text[::-1])[::-1])
     return next((guess for guess in guesses if visual(guess) == text), guesses[0])
 
@@ -57,12 +56,11 @@ def _runs_left(text: str) -> bool:
 
 def _reordered(text: str) -> str:
     try:
-        # Its other function, of `bidi` itself, does not mirror brackets.
+        # `bidi.get_display` does not mirror brackets; this one does.
         from bidi.algorithm import get_display
     except ImportError as error:
         raise DataError(
-            "a text that runs from right to left needs a package: pip install "
-            "python-bidi"
+            "right-to-left text needs a package: pip install python-bidi"
         ) from error
     kinds = [unicodedata.bidirectional(c) for c in text.translate(_MARKS)]
     to_the_left = sum(kind in ("R", "AL") for kind in kinds)

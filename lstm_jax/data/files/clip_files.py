@@ -1,4 +1,4 @@
-"""Clips from files: frames of videos, animations and folders; steps of features."""
+"""Clip files: frames of videos, GIFs and folders of images; steps of features."""
 
 import contextlib
 import os
@@ -17,19 +17,19 @@ from lstm_jax.data.files.images import SUFFIXES, fit, probe, read_image, reason
 VIDEOS = frozenset(".mp4 .avi .mov .mkv .webm".split())
 FEATURES = ".npy"
 SAMPLINGS = ("uniform", "start", "windows")
-# An .npy's header goes through `ast`, which threads of Python 3.11 must not do at once.
+# NumPy parses an .npy's header with `ast`, which is not thread-safe in Python 3.11.
 _HEADERS = threading.Lock()
-_EARLY = 0.9  # share of the duration that a whole video reaches
+_EARLY = 0.9  # a video whose frames end before this share of its duration is cut off
 
 
 class Clip(NamedTuple):
-    """What is known of a clip before its frames are read.
+    """What is known of a clip before its frames are decoded.
 
     Attributes:
-      steps: frames, or steps of features; at least 1.
-      sizes: (H, W) of the frames, each once; of features {(F,)}.
-      grey: whether all frames are; False where that takes decoding a video.
-      flaws: what is wrong with it, one line each.
+      steps: number of frames, or of feature steps; at least 1.
+      sizes: the distinct (H, W) of the frames, pixels; for features {(F,)}.
+      grey: whether all frames are grey; False if that is known only after decoding.
+      flaws: problems of the file, one line each.
     """
 
     steps: int
@@ -39,21 +39,21 @@ class Clip(NamedTuple):
 
 
 def is_video(path: Path) -> bool:
-    """Whether PyAV reads it: a file that is no picture, animation or features."""
+    """Whether a file is read by PyAV: neither an image, GIF nor features."""
     return path.suffix.lower() not in {*SUFFIXES, FEATURES} and not path.is_dir()
 
 
 def is_animated(path: Path) -> bool:
-    """Whether a picture file has several frames."""
+    """Whether an image file has several frames."""
     try:
         with Image.open(path) as image:
             return getattr(image, "is_animated", False)
-    except Exception:  # Pillow's readers raise whatever they meet
+    except Exception:  # Pillow raises exceptions of many types
         return False
 
 
 def import_av(name: str) -> Any:
-    """PyAV, which reads the videos; `name` is who wants it."""
+    """Imports PyAV, which decodes videos; `name` is the source, for errors."""
     try:
         import av
     except ImportError as error:
@@ -69,13 +69,13 @@ def import_av(name: str) -> Any:
 
 
 def natural(name: str) -> list:
-    """A key to sort names by, in which frame2 comes before frame10."""
+    """Sort key for natural order, in which frame2 comes before frame10."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [int(part) if k % 2 else part for k, part in enumerate(parts)]
 
 
 def frame_files(folder: Path) -> list[Path]:
-    """The pictures that lie directly in a folder, in natural order."""
+    """Images directly in a folder, in natural order."""
     with os.scandir(folder) as inside:
         names = [entry.name for entry in inside if not entry.name.startswith(".")]
     kept = [name for name in names if Path(name).suffix.lower() in SUFFIXES]
@@ -83,15 +83,15 @@ def frame_files(folder: Path) -> list[Path]:
 
 
 def pick_steps(total: int, frames: int, sampling: str) -> list[np.ndarray]:
-    """Which steps of a clip make up its examples.
+    """Steps of a clip that make up its examples.
 
     Args:
       total: steps of the clip, at least 1.
-      frames: T, the most that an example takes, at least 1.
+      frames: T, the maximum number of steps per example, at least 1.
       sampling: "uniform" from the first to the last, "start", or "windows".
 
     Returns:
-      int64 [at most T] for each example, ascending: one, or one for each window.
+      Ascending int64 [at most T] for each example: one, or one for each window.
     """
     if sampling == "windows":
         starts = range(0, total, frames)
@@ -103,14 +103,14 @@ def pick_steps(total: int, frames: int, sampling: str) -> list[np.ndarray]:
 
 
 def probe_clip(path: Path) -> Clip:
-    """What a clip's file tells; features if it is an .npy.
+    """Metadata of a clip, or of an .npy file of features.
 
     Raises:
-      DataError: missing, empty, or nothing that can be read (one line).
+      DataError: the file is missing, empty or unreadable; one line.
     """
     try:
         if path.is_dir():
-            return _probe_pictures(path, frame_files(path))
+            return _probe_images(path, frame_files(path))
         if not path.stat().st_size:
             raise DataError(f"{path}: an empty file")
         if path.suffix.lower() == FEATURES:
@@ -119,19 +119,19 @@ def probe_clip(path: Path) -> Clip:
         if path.suffix.lower() == ".gif":
             return _probe_animation(path)
         if path.suffix.lower() in SUFFIXES:
-            return _probe_pictures(path, [path])
+            return _probe_images(path, [path])
         return _probe_video(path)
     except OSError as error:
         raise DataError(f"{path}: {reason(error)}") from error
 
 
-def _probe_pictures(path: Path, files: list[Path]) -> Clip:
+def _probe_images(path: Path, files: list[Path]) -> Clip:
     if not files:
-        raise DataError(f"{path}: no pictures in this folder")
+        raise DataError(f"{path}: no images in this folder")
     heads = [head for head in map(probe, files) if head]
     if not heads:
-        read_image(files[0], (1, 1, 1))  # tells why
-        raise DataError(f"{path}: not readable as pictures")
+        read_image(files[0], (1, 1, 1))  # raises, with the reason
+        raise DataError(f"{path}: not readable as images")
     sizes = frozenset(size for size, _ in heads)
     return Clip(len(files), sizes, all(grey for _, grey in heads))
 
@@ -145,7 +145,7 @@ def _probe_animation(path: Path) -> Clip:
                 pixels = np.asarray(frame.convert("RGB"))
                 grey = grey and bool((pixels == pixels[..., :1]).all())
                 steps += 1
-    except Exception as error:  # Pillow's readers raise whatever they meet
+    except Exception as error:  # Pillow raises exceptions of many types
         if not steps:
             raise DataError(
                 f"{path}: not a readable animation ({reason(error)})"
@@ -172,7 +172,7 @@ def _probe_video(path: Path) -> Clip:
                 steps += packet.size > 0 and not packet.is_discard
                 if packet.pts is not None:
                     last = max(last, packet.pts + (packet.duration or 0))
-        except Exception as error:  # PyAV's errors share no base with Python's
+        except Exception as error:  # PyAV's errors have no common base class
             flaws = (_early(path, steps, error),)
         last = float((last - (stream.start_time or 0)) * stream.time_base)
         duration = (container.duration or 0) / 1e6
@@ -186,16 +186,17 @@ def _probe_video(path: Path) -> Clip:
 def frames_of(
     path: Path, shape: tuple[int, int, int], wanted: Container[int] | None = None
 ) -> Iterator[tuple[int, np.ndarray | DataError]]:
-    """Frames of one clip, one after the other; memory does not grow with the clip.
+    """Iterates over the frames of one clip in constant memory.
 
     Args:
-      path: an animation, a video, a folder of pictures, or one picture.
-      shape: (H, W, C) wanted, C = 1 (grey) or 3 (RGB); frames are stretched to it.
-      wanted: frames to give, by number; None: all.
+      path: a GIF, a video, a folder of images, or one image.
+      shape: (H, W, C) of the frames, C = 1 (grey) or 3 (RGB); they are resized
+        without keeping the aspect ratio.
+      wanted: indices of the frames to yield; None: all.
 
     Yields:
-      (number, uint8 [H, W, C]); in its place the error of a frame that cannot be read,
-      after which a folder goes on and a file ends.
+      (index, uint8 [H, W, C]), or (index, DataError) for an unreadable frame; a folder
+      then continues, a file ends.
     """
     if path.is_dir() or path.suffix.lower() in SUFFIXES - {".gif"}:
         yield from _folder_frames(path, shape, wanted)
@@ -224,19 +225,19 @@ def _animation_frames(path, shape, wanted):
                 if wanted is None or number in wanted:
                     yield number, fit(frame, shape)
                 number += 1
-    except Exception as error:  # Pillow's readers raise whatever they meet
+    except Exception as error:  # Pillow raises exceptions of many types
         yield number, DataError(_early(path, number, error))
 
 
 def video_frames(container, path, shape, wanted=None):
-    """As `frames_of`, of a container that PyAV has open."""
+    """As `frames_of`, from an open PyAV container."""
     for number, frame in enumerate(_decoded(container, path)):
         if not isinstance(frame, DataError):
             if wanted is not None and number not in wanted:
                 continue
             try:
                 frame = fit(_upright(frame), shape)
-            except Exception as error:  # PyAV's errors share no base with Python's
+            except Exception as error:  # PyAV's errors have no common base class
                 frame = DataError(_early(path, number, error))
         yield number, frame
         if isinstance(frame, DataError):
@@ -246,13 +247,13 @@ def video_frames(container, path, shape, wanted=None):
 def _upright(frame: Any) -> Image.Image:
     transparent = any(part.is_alpha for part in frame.format.components)
     pixels = frame.to_ndarray(format="rgba" if transparent else "rgb24")
-    # How a phone was held, in degrees counter-clockwise.
+    # The rotation of the camera, in degrees counter-clockwise.
     turns = round(frame.rotation / 90)
     return Image.fromarray(np.ascontiguousarray(np.rot90(pixels, turns)))
 
 
 def _decoded(container: Any, path: Path | str) -> Iterator[Any]:
-    """Frames of a container, PyAV's own; the last may be a DataError instead."""
+    """PyAV frames of a container; the last item may be a DataError instead."""
     number = 0
     decoding = container.decode(video=0)
     while True:
@@ -260,7 +261,7 @@ def _decoded(container: Any, path: Path | str) -> Iterator[Any]:
             frame = next(decoding)
         except (StopIteration, EOFError):
             return
-        except Exception as error:  # PyAV's errors share no base with Python's
+        except Exception as error:  # PyAV's errors have no common base class
             yield DataError(_early(path, number, error))
             return
         yield frame
@@ -269,37 +270,37 @@ def _decoded(container: Any, path: Path | str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def open_video(path: Path | str, **options: Any) -> Iterator[Any]:
-    """PyAV's container of a file or device that holds a video.
+    """Context manager: a PyAV container of a file or device that holds a video.
 
     Raises:
-      DataError: there is no PyAV, or it finds no video (one line).
+      DataError: PyAV is not installed, or there is no video; one line.
     """
     av = import_av(str(path))
     try:
         container = av.open(str(path), **options)
-    except Exception as error:  # PyAV's errors share no base with Python's
+    except Exception as error:  # PyAV's errors have no common base class
         raise DataError(f"{path}: not a readable video ({reason(error)})") from error
     with container:
         if not container.streams.video:
-            raise DataError(f"{path}: not a readable video (no pictures in it)")
+            raise DataError(f"{path}: not a readable video (no images in it)")
         yield container
 
 
 def fill_clip(
     path: Path, picked: Sequence[np.ndarray], out: np.ndarray
 ) -> tuple[list[list[int]], list[str]]:
-    """Read the picked steps of a clip into its examples, front to back.
+    """Read the picked steps of a clip into its examples, without gaps.
 
     Args:
       path: as in `frames_of`, or an .npy of features.
-      picked: int [at most T] steps of each example, as `pick_steps` gives them.
-      out: zeros [examples, T, H, W, C] uint8, or [examples, T, F] float32; written to.
+      picked: int [at most T], steps of each example, from `pick_steps`.
+      out: zeros, uint8 [examples, T, H, W, C] or float32 [examples, T, F]; filled.
 
     Returns:
-      (the steps that each example holds, flaws of one line each).
+      (steps that each example holds, problems, one line each).
 
     Raises:
-      DataError: not one of them can be read.
+      DataError: none of the steps can be read.
     """
     held: list[list[int]] = [[] for _ in picked]
     if path.suffix.lower() == FEATURES:
@@ -322,7 +323,7 @@ def fill_clip(
         if not example:
             break
     if not any(held):
-        raise DataError(flaws[0] if flaws else f"{path}: no frame of it can be read")
+        raise DataError(flaws[0] if flaws else f"{path}: no frame can be read")
     if example and not flaws:
         flaws.append(
             f"{path}: ends early, at frame {max(map(max, filter(None, held)))}"
@@ -331,7 +332,7 @@ def fill_clip(
 
 
 def _features(path: Path) -> np.ndarray:
-    """Mapped numbers [steps, F] of an .npy file."""
+    """Memory-mapped numbers [steps, F] of an .npy file."""
     try:
         with _HEADERS:
             features = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -340,8 +341,8 @@ def _features(path: Path) -> np.ndarray:
         raise DataError(f"{path}: not a readable .npy ({reason(error)})") from error
     if len(shape) != 2 or kind not in "fiu" or 0 in shape:
         raise DataError(
-            f"{path}: {features.dtype} of shape {shape}; wanted are numbers "
-            "[steps, F], none of them 0"
+            f"{path}: {features.dtype} of shape {shape}; expected numbers "
+            "[steps, F], both at least 1"
         )
     return features
 

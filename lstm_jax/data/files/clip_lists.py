@@ -1,4 +1,4 @@
-"""What a folder or a table lists: clips, their labels, splits and groups."""
+"""Clips with their labels, splits and groups, listed by a folder or a table."""
 
 import math
 from collections import Counter
@@ -10,27 +10,27 @@ from lstm_jax.data.files.clip_files import FEATURES, VIDEOS, frame_files, is_ani
 from lstm_jax.data.files.images import SUFFIXES, read_table
 from lstm_jax.data.files.tables import class_folders, placed, table_rows, visible
 
-_SAMPLE = 5  # animations looked into to know whether a folder holds clips
-_VALUES = {"0": 0.0, "1": 1.0, "": math.nan}  # as they are nearly always written
+_SAMPLE = 5  # GIFs that are opened to decide whether a folder holds clips
+_VALUES = {"0": 0.0, "1": 1.0, "": math.nan}  # the usual spellings
 _COLUMNS = ("path", "step", "group", "split")
 
 
 class Entry(NamedTuple):
-    """A clip as it is listed; its labels are a class, or those of the columns."""
+    """A clip as listed, with its class, or the values of its label columns."""
 
     path: Path
     name: str
-    split: str | None = None  # None: to be dealt out
+    split: str | None = None  # None: assigned at random
     group: str = ""
-    label: str = ""  # "": not known
-    by_step: dict[int, list[float]] = {}  # labels by step; of a whole clip under -1
+    label: str = ""  # "": unknown
+    by_step: dict[int, list[float]] = {}  # values by step; -1: of the whole clip
 
 
 def is_clip_dataset(path: Path) -> bool:
-    """Whether a folder or CSV lists clips or features; pictures otherwise.
+    """Whether a folder or CSV lists clips or features; otherwise images.
 
-    A class folder that holds pictures directly is one of pictures, unless it holds
-    more clips; animations count as clips where one of a few has several frames.
+    A class folder that directly holds images is one of images, unless it holds more
+    clips than images. GIFs count as clips if one of the first few is animated.
     """
     if path.is_dir():
         files = [f for _, folder in class_folders(path) for f in visible(folder)]
@@ -55,7 +55,7 @@ def is_clip_dataset(path: Path) -> bool:
 
 
 def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
-    """List CLASS/clip, a file or a folder of frames; and notes of what is left out."""
+    """Lists CLASS/clip, files or folders of frames, and notes on what is left out."""
     entries, notes, beside = [], [], 0
     wanted = {*VIDEOS, ".gif", FEATURES}
     for split, folder in class_folders(path):
@@ -69,20 +69,20 @@ def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
             entries.append(Entry(file, name, split, name, folder.name))
     folders = sum(entry.path.is_dir() for entry in entries)
     if folders:
-        notes.append(f"{folders} folders of pictures are read as one clip each")
+        notes.append(f"{folders} folders of images are read as one clip each")
     if beside:
-        notes.append(f"{beside} pictures that lie beside the clips are left out")
+        notes.append(f"{beside} images beside the clips are left out")
     return entries, notes
 
 
 def list_table(
     path: Path,
 ) -> tuple[list[Entry], tuple[str, ...] | None, bool]:
-    """List a table of `path[,group][,split]` and `label`, or labels of 0 and 1.
+    """Lists a table `path[,group][,split]` with `label`, or columns of 0 and 1.
 
     Returns:
-      (entries, names of the labels or None where a column `label` names the class,
-      whether a column `step` gives them step by step).
+      (entries; label names, or None if a column `label` names the class; whether a
+      column `step` gives labels per step).
     """
     rows = [*table_rows(path, ["path"])]
     header = rows[0].cells
@@ -91,7 +91,7 @@ def list_table(
     columns = tuple(name for name in header if name and name not in _COLUMNS)
     if not columns:
         raise DataError(
-            f"{path}: no column of labels; wanted is the column label, or one column "
+            f"{path}: no label column; expected the column label, or one column "
             "of 0 and 1 for each label"
         )
     entries: dict[object, Entry] = {}
@@ -118,7 +118,7 @@ def list_table(
 
 def _step(text: str, where: str) -> int:
     if not text.isdecimal():
-        raise DataError(f"{where} has the step {text!r}; wanted is 0, 1, 2, …")
+        raise DataError(f"{where} has the step {text!r}; expected 0, 1, 2, …")
     return int(text)
 
 
@@ -131,7 +131,7 @@ def _binary(text: str, column: str, where: str) -> float:
         value = -1.0
     if value not in (0, 1) and not math.isnan(value):
         raise DataError(
-            f"{where} has {text!r} in the column {column}; wanted is 0, 1, or nothing "
-            "where it is not known"
+            f"{where} has {text!r} in the column {column}; expected 0, 1, or empty "
+            "if unknown"
         )
     return value

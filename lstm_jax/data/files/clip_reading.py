@@ -1,4 +1,4 @@
-"""One clip at a time: read whole for an answer, or streamed frame by frame."""
+"""Reads one clip at a time, whole or as a stream of frames."""
 
 import contextlib
 import os
@@ -28,10 +28,10 @@ from lstm_jax.data.files.clip_files import (
 
 
 def clip_paths(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """The clips that a person means: files, folders of frames, folders of clips.
+    """Clips given by files, folders of frames, or folders of clips.
 
-    A folder that holds videos, animations or features stands for these, in natural
-    order; any other is one clip.
+    A folder that directly holds videos, GIFs or .npy features is replaced by these, in
+    natural order; any other folder is one clip.
     """
     found = []
     for path in map(Path, paths):
@@ -49,19 +49,20 @@ def read_clip(
     shape: tuple[int, int, int],
     sampling: str = "uniform",
 ) -> tuple[np.ndarray, int]:
-    """Read one clip as the data set does; frames that cannot be read are left out.
+    """Read one clip, preprocessed as in the data set; unreadable frames are skipped.
 
     Args:
-      path: an animation, a video, or a folder of pictures in natural order.
+      path: a GIF, a video, or a folder of images in natural order.
       frames: T, at least 1.
-      shape: (H, W, C) wanted, C = 1 (grey) or 3 (RGB); frames are stretched to it.
-      sampling: "uniform" over the clip, or "start".
+      shape: (H, W, C) of the frames, C = 1 (grey) or 3 (RGB); they are resized
+        without keeping the aspect ratio.
+      sampling: "uniform" over the clip, or "start", its first T frames.
 
     Returns:
-      (uint8 [T, H, W, C], length in 1..T); what follows the length is zero.
+      (uint8 [T, H, W, C], length in 1..T); frames after the length are zero.
 
     Raises:
-      DataError: no such file, or no frame of it can be read (one line).
+      DataError: the file is missing, or no frame can be read; one line.
     """
     path = _frames_wanted(path)
     return _read_one(path, frames, sampling, _checked(shape), np.uint8)
@@ -70,29 +71,29 @@ def read_clip(
 def read_features(
     path: str | os.PathLike, frames: int, sampling: str = "uniform"
 ) -> tuple[np.ndarray, int]:
-    """Read one file of features as the data set does.
+    """Read one file of features, as in the data set.
 
     Args:
       path: an .npy of numbers [steps, F].
       frames, sampling: as in `read_clip`.
 
     Returns:
-      (float32 [T, F], length in 1..T); what follows the length is zero.
+      (float32 [T, F], length in 1..T); steps after the length are zero.
 
     Raises:
-      DataError: no such file, another rank, or NaN in it (one line).
+      DataError: the file is missing, not of rank 2, or contains NaN; one line.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() != FEATURES or path.is_dir():
-        raise DataError(f"{path}: no .npy of features; read_clip reads clips")
+        raise DataError(f"{path}: not an .npy of features; read_clip reads clips")
     return _read_one(path, frames, sampling, None, np.float32)
 
 
 def _read_one(path, frames, sampling, shape, dtype):
     if sampling not in SAMPLINGS[:2] or frames < 1:
         raise DataError(
-            f"{path}: one clip is read by sampling uniform or start of 1 or more "
-            f"frames; got {sampling!r} of {frames}"
+            f"{path}: sampling is uniform or start, frames at least 1; got "
+            f"{sampling!r}, {frames}"
         )
     clip = probe_clip(path)
     picked = pick_steps(clip.steps, frames, sampling)
@@ -104,21 +105,21 @@ def _read_one(path, frames, sampling, shape, dtype):
 def stream_frames(
     source: str | os.PathLike, shape: tuple[int, int, int]
 ) -> Iterator[np.ndarray]:
-    """Frames one by one as they come, in constant memory.
+    """Iterate over frames as they arrive, in constant memory.
 
     Args:
-      source: an animation, a video, or a folder of pictures; or a camera by its number,
-        such as "0" (Linux; it needs PyAV); or "-" for standard input, raw uint8 frames
-        of exactly H*W*C bytes each, row by row, without a header.
-      shape: (H, W, C) wanted, C = 1 (grey) or 3 (RGB); all but raw frames are
-        stretched to it.
+      source: a GIF, a video, or a folder of images; a camera number such as "0" (Linux
+        only, needs PyAV); or "-" for standard input: raw uint8 frames of exactly
+        H*W*C bytes each, row by row, without a header.
+      shape: (H, W, C) of the frames, C = 1 (grey) or 3 (RGB); all but raw frames are
+        resized without keeping the aspect ratio.
 
     Yields:
       uint8 [H, W, C].
 
     Raises:
-      DataError: a source that does not exist or open, at the call; one that cannot be
-        read further, when its good frames are out (one line).
+      DataError: at the call if the source does not exist or cannot be opened; during
+        iteration, after the last good frame, if reading fails; one line.
     """
     shape = _checked(shape)
     text = os.fspath(source)
@@ -130,7 +131,7 @@ def stream_frames(
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
     if path.is_dir() and not frame_files(path):
-        raise DataError(f"{path}: no pictures in this folder")
+        raise DataError(f"{path}: no images in this folder")
     if is_video(path):
         import_av(text)
     return _strictly(frames_of(path, shape))
@@ -149,7 +150,7 @@ def _raw_frames(file: BinaryIO, shape: tuple[int, int, int]) -> Iterator[np.ndar
         if len(data) < size:
             raise DataError(
                 f"standard input ends inside a frame, after {len(data)} of its {size} "
-                f"bytes; wanted are raw frames of {shape[0]}x{shape[1]}x{shape[2]}"
+                f"bytes; expected raw frames of {shape[0]}x{shape[1]}x{shape[2]}"
             )
         yield np.frombuffer(data, np.uint8).reshape(shape)
 
@@ -158,7 +159,7 @@ def _camera_frames(number: int, shape: tuple[int, int, int]) -> Iterator[np.ndar
     name = f"camera {number}"
     if not sys.platform.startswith("linux"):
         raise DataError(
-            f"{name}: cameras are read on Linux only; elsewhere pipe raw frames into "
+            f"{name}: cameras work on Linux only; elsewhere pipe raw frames into "
             'the source "-"'
         )
     import_av(name)
@@ -191,5 +192,5 @@ def _checked(shape: tuple[int, int, int]) -> tuple[int, int, int]:
 def _frames_wanted(path: str | os.PathLike) -> Path:
     path = Path(path).expanduser()
     if path.suffix.lower() == FEATURES:
-        raise DataError(f"{path}: features, no frames; read_features reads them")
+        raise DataError(f"{path}: features, not frames; read_features reads them")
     return path

@@ -1,4 +1,4 @@
-"""A person's own clips or features as a data set, decoded once."""
+"""Your own clips or features as a data set, decoded once and cached."""
 
 import concurrent.futures
 import functools
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.data.cache import cached
-from lstm_jax.data.dataset import DataError, Dataset, Split, sides
+from lstm_jax.data.dataset import DataError, Dataset, Split, common_size
 from lstm_jax.data.files.clip_files import (
     FEATURES,
     VIDEOS,
@@ -28,7 +28,7 @@ from lstm_jax.data.files.clip_lists import Entry, list_folder, list_table
 from lstm_jax.data.files.tables import fingerprint, first_few, targets_of
 from lstm_jax.data.splits import assign_splits, by_split
 
-_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
 _FRAMES = 16
 _FALLBACK_SIZE = 64
 
@@ -43,16 +43,17 @@ def load_clips(
     validation: float,
     seed: int,
 ) -> Dataset:
-    """Load a folder or CSV of clips; what cannot be read is told in the notes.
+    """Load a folder or CSV of clips; unreadable ones are reported in `notes`.
 
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
       frames, sampling, validation, seed: as in `load`.
-      size: as in `load`; where sizes differ, None is 64.
+      size: as in `load`; None: the common size, or 64 if sizes differ.
 
     Raises:
-      DataError: no clips, one class only, too few of a class, a malformed table.
+      DataError: no clips, only one class, too few clips of a class, or a malformed
+        table.
     """
     if path.is_dir():
         (entries, notes), columns, by_step = list_folder(path), None, False
@@ -62,7 +63,7 @@ def load_clips(
     kinds = {p.suffix.lower() == FEATURES for p in paths}
     if len(kinds) > 1:
         raise DataError(
-            f"{path}: lists .npy features and clips; a data set is of one kind"
+            f"{path}: lists .npy features and clips; a data set has one kind"
         )
     video = next((p for p in paths if p.suffix.lower() in VIDEOS), None)
     if video:
@@ -91,8 +92,8 @@ def load_clips(
     unknown = targets == -1 if exclusive else np.isnan(targets)
     bare = sum(unknown[i].all() for i in chosen["test"])
     if bare:
-        notes.append(f"{bare} clips of test have no label: nothing to score them by")
-    inputs = _dealt(root, slot, key, arrays, chosen)
+        notes.append(f"{bare} test clips have no label and are not scored")
+    inputs = _by_split(root, slot, key, arrays, chosen)
     lengths = arrays["lengths"] if (arrays["lengths"] < steps.shape[1]).any() else None
     splits = {
         name: Split(inputs[name], targets[i], None if lengths is None else lengths[i])
@@ -104,7 +105,7 @@ def load_clips(
 
 
 def _fingerprint(path: Path) -> list:
-    """What changes when a file does, or one of the frames in a folder."""
+    """Changes if the file, or one of the frames in the folder, changes."""
     try:
         files = frame_files(path) if path.is_dir() else None
     except OSError:
@@ -123,10 +124,11 @@ def _decode_all(
     size: int | None,
     folder: Path,
 ) -> dict:
-    """Decode what can be read into inputs.npy [rows, T, ...], each clip in its place.
+    """Decodes the readable clips to inputs.npy [rows, T, ...].
 
-    Beside it, of the N examples that came out: rows, owners (which path) and lengths
-    [N], and steps int32 [N, T], the steps of the clip that they hold, then -1.
+    Other arrays, for the N examples that were decoded: rows [N], the index into
+    inputs; owners [N], the index into `paths`; lengths [N]; and steps int32 [N, T],
+    the steps of the clip that the example holds, padded with -1.
     """
     failed: dict[int, str] = {}
     with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -136,7 +138,7 @@ def _decode_all(
         if features:
             _drop_other_widths(paths, clips, failed)
         if not clips:
-            raise DataError(_hopeless(source, paths, failed))
+            raise DataError(_none_usable(source, paths, failed))
         shape, notes = _shape([*clips.values()], features, size)
         if frames is None:
             frames = max(c.steps for c in clips.values()) if features else _FRAMES
@@ -157,7 +159,7 @@ def _decode_all(
         filled = _sorted_out(dict(zip(picked, tried, strict=True)), failed)
         inputs.flush()
     if not filled:
-        raise DataError(_hopeless(source, paths, failed))
+        raise DataError(_none_usable(source, paths, failed))
     examples = [
         (ends[k] - len(windows) + number, k, held)
         for k, (windows, _) in filled.items()
@@ -186,7 +188,7 @@ def _tried(function: Callable, argument: Any) -> Any:
 
 
 def _sorted_out(results: dict[int, Any], failed: dict[int, str]) -> dict[int, Any]:
-    """The results that are none of the errors, which are added to `failed`."""
+    """The results without the errors, which are added to `failed`."""
     failed |= {k: str(r) for k, r in results.items() if isinstance(r, DataError)}
     return {k: r for k, r in results.items() if not isinstance(r, DataError)}
 
@@ -214,23 +216,23 @@ def _shape(
         return next(iter(sizes)), []
     notes: list[str] = []
     known = next(iter(sizes)) if len(sizes) == 1 else None
-    told = f"frames of {len(sizes)} sizes"
-    height, width = sides(known, size, _FALLBACK_SIZE, told, notes)
+    what = f"frames of {len(sizes)} sizes"
+    height, width = common_size(known, size, _FALLBACK_SIZE, what, notes)
     return (height, width, 1 if all(clip.grey for clip in clips) else 3), notes
 
 
 def _check_room(folder: Path, needed: int) -> None:
-    """A mapped file would end the process, not raise, where the disk is full."""
+    """Raises if the disk is too full: writing a memory map would kill the process."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
             f"the decoded clips take {needed / 2**30:.1f} GiB, but {folder.parent} has "
             f"{free / 2**30:.1f} GiB free; give a smaller size or fewer frames, or "
-            "another folder as --data.dir=DIR"
+            "set another folder with --data.dir=DIR"
         )
 
 
-def _hopeless(source: Path, paths: list[Path], failed: dict[int, str]) -> str:
+def _none_usable(source: Path, paths: list[Path], failed: dict[int, str]) -> str:
     return (
         f"{source}: none of its {len(paths)} clips can be used; the first: "
         f"{failed[min(failed)]}"
@@ -238,7 +240,7 @@ def _hopeless(source: Path, paths: list[Path], failed: dict[int, str]) -> str:
 
 
 def _labelled(source: Path, entries: list[Entry]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Targets where a clip has one label, and the class names."""
+    """Targets if each clip has one label, and the class names."""
     known = np.asarray([bool(entry.label) for entry in entries])
     labels = [entry.label for entry in entries if entry.label]
     values, classes = targets_of(source, labels, numbers=not source.is_dir())
@@ -255,7 +257,7 @@ def _from_columns(
     columns: tuple[str, ...],
     by_step: bool,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels of 0 and 1, float32 [N, T, K] by step or [N, K], NaN where unknown."""
+    """Multi-label targets, float32 [N, T, K] or [N, K], NaN if unknown; and names."""
     if not by_step:
         values = [entries[owner].by_step[-1] for owner in owners]
         return np.asarray(values, np.float32), columns
@@ -269,23 +271,23 @@ def _from_columns(
 
 
 def _beyond(entries: list[Entry], totals: dict[str, int]) -> list[str]:
-    """Lines on labels of steps that a file does not have."""
+    """Notes on labels for steps beyond the end of the file."""
     lines = []
     for k, total in totals.items():
         entry = entries[int(k)]
         lost = sum(step >= total for step in entry.by_step)
         if lost:
             lines.append(
-                f"{entry.path}: has {total} steps; {lost} of its labels are for steps "
-                "after them and are left out"
+                f"{entry.path}: has {total} steps; {lost} of its labels are for later "
+                "steps and are left out"
             )
     return first_few(lines, "{} more files with labels after their end")
 
 
-def _dealt(
+def _by_split(
     root: Path, slot: str, key: list, arrays: dict, chosen: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Inputs by split; those of a mapped array are copied once, to be mapped too."""
+    """Inputs by split; memory-mapped inputs are copied to one file per split."""
     inputs, rows = arrays["inputs"], arrays["rows"]
     if not isinstance(inputs, np.memmap):
         return {name: inputs[rows[i]] for name, i in chosen.items()}

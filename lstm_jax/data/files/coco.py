@@ -1,4 +1,4 @@
-"""A person's own pictures with boxes: JSON files as COCO has them."""
+"""Your own images with bounding boxes: COCO JSON files."""
 
 import json
 import math
@@ -19,18 +19,18 @@ from lstm_jax.data.files.tables import fingerprint
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
 
-_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
-_LARGEST_FILE = 1 << 30  # bytes of JSON; COCO's own 118,287 pictures take 0.45 GB
+_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
+_LARGEST_FILE = 1 << 30  # bytes of JSON; COCO itself, 118,287 images, takes 0.45 GB
 _SINGLE = ("annotations.json", "_annotations.coco.json")
 _PARTS = re.compile(rf"instances_({'|'.join(FOLDERS)}|default)\d*\.json")
-_ROUNDING = 0.01  # pixels that a box may pass the rim without a word
+_ROUNDING = 0.01  # pixels that a box may exceed the image without a note
 
 
-class _Picture(NamedTuple):
+class _Image(NamedTuple):
     path: Path
     name: str
     size: tuple[int, int] | None  # (H, W) as the JSON file says
-    split: str | None  # None: to be dealt out
+    split: str | None  # None: assigned at random
 
     @property
     def group(self) -> str:
@@ -38,7 +38,7 @@ class _Picture(NamedTuple):
 
 
 class _Box(NamedTuple):
-    picture: int
+    image: int
     category: Any  # an id
     corners: tuple[float, float, float, float]  # x0, y0, x1, y1 in the file's pixels
     crowd: bool
@@ -47,20 +47,23 @@ class _Box(NamedTuple):
 
 
 class _Read(NamedTuple):
-    pictures: list[_Picture]
+    images: list[_Image]
     boxes: list[_Box]
     categories: dict[Any, dict]  # by id
-    faults: Counter  # by what is wrong
-    first: dict[str, str]  # the first box of each fault
+    faults: Counter  # number of boxes by kind of fault
+    first: dict[str, str]  # description of the first box of each kind of fault
 
 
 def find_coco(path: Path) -> dict[str | None, Path]:
-    """COCO files by split, {} where there is none; None is a split to be dealt out.
+    """COCO files by split; {} if there are none. The split None means unassigned.
 
-    They are FILE.json itself; annotations.json or _annotations.coco.json in a folder;
-    annotations/instances_train.json, _val and _test, a year behind or not, or
-    instances_default.json; or _annotations.coco.json (or annotations.json) in train/,
+    These are: FILE.json itself; annotations.json or _annotations.coco.json in a folder;
+    annotations/instances_train.json, _val and _test (a year may follow), or
+    instances_default.json; or _annotations.coco.json or annotations.json in train/,
     valid/ and test/.
+
+    Raises:
+      DataError: two files of one split, or no file for training.
     """
     if path.is_file():
         return {None: path} if path.suffix.lower() == ".json" else {}
@@ -73,7 +76,7 @@ def find_coco(path: Path) -> dict[str | None, Path]:
             split = FOLDERS.get(match[1])
             if split in found:
                 raise DataError(
-                    f"{path}: {found[split].name} and {file.name} are both of "
+                    f"{path}: {found[split].name} and {file.name} are both for "
                     f"{split}; keep one"
                 )
             found[split] = file
@@ -91,98 +94,99 @@ def find_coco(path: Path) -> dict[str | None, Path]:
 def load_coco(
     path: Path, root: Path, *, size: int | None, validation: float, seed: int
 ) -> Dataset:
-    """Load pictures and boxes that JSON files list.
+    """Load the images and boxes that COCO JSON files list.
 
-    Pictures lie beside their file or in images/, under their `file_name`; those of
-    annotations/instances_train2017.json also in train2017/. Ids of categories may have
-    gaps: classes are their names in the order of ids. Pictures without boxes stay.
+    An image's `file_name` is searched beside the JSON file and in images/; for
+    annotations/instances_train2017.json also in train2017/. Category ids may have
+    gaps: classes are ordered by id. Images without boxes are kept.
 
-    Skipped and told in the notes: pictures that cannot be read, or whose size is not
-    the one that the file tells; boxes outside their picture, of no size, of NaN, of an
-    unknown category or picture. Boxes partly outside are clipped.
+    Skipped and reported in `notes`: images that cannot be read, or whose size differs
+    from the JSON file's; boxes outside their image, without area, with NaN, or of an
+    unknown category or image. Boxes partly outside are clipped.
 
     Args:
-      path: a JSON file, or a folder that `find_coco` finds one in.
+      path: a JSON file, or a folder in which `find_coco` finds some.
       root: the cache folder.
-      size: as in `load`, boxes go along; where sizes differ, None is 64.
+      size: as in `load`; boxes are scaled with the images. None: the common size, or
+        64 if sizes differ.
       validation, seed: as in `load`.
 
     Returns:
-      The Dataset; targets are float32 [N, M, 7] as `Split` has boxes, M the largest
-      number of boxes in one picture.
+      The Dataset; targets are float32 [N, M, 7], boxes as in `Split`; M is the largest
+      number of boxes in one image.
 
     Raises:
-      DataError: a file that is no JSON, too large, or lacks a key; no picture that can
-        be read, too few of them, no box.
+      DataError: a file is not JSON, too large, or lacks a key; no readable image, too
+        few of them, or no box.
     """
     files = find_coco(path)
     if not files:
         raise DataError(
-            f"{path}: no boxes; wanted is a COCO file, {path.name}/annotations.json, "
-            "with pictures beside it or in images/"
+            f"{path}: no boxes; expected a COCO file, {path.name}/annotations.json, "
+            "with images beside it or in images/"
         )
     read = _Read([], [], {}, Counter(), {})
     for split in (None, *SPLITS):
         if split in files:
             _read_file(files[split], split, path, read)
     names, notes = _classes(path, read)
-    pictures = read.pictures
-    if not pictures:
-        raise DataError(f"{path}: no pictures; the list 'images' is empty")
+    entries = read.images
+    if not entries:
+        raise DataError(f"{path}: no images; the list 'images' is empty")
     if not read.boxes:
         why = _faults(read) or ["the list 'annotations' is empty"]
-        raise DataError(f"{path}: no box to learn from; {'; '.join(why)}")
+        raise DataError(f"{path}: no box to train on; {'; '.join(why)}")
     arrays, facts = cached(
         root,
         f"{path.name}-boxes-{size}" if size else f"{path.name}-boxes",
         [
             _FORMAT,
             size,
-            [[str(p.path), *fingerprint(p.path), p.size] for p in pictures],
+            [[str(p.path), *fingerprint(p.path), p.size] for p in entries],
         ],
         lambda folder: decode_each(
             path,
-            [picture.path for picture in pictures],
+            [entry.path for entry in entries],
             size,
             folder,
-            lambda shape: lambda number, found: _sized(pictures[number], found),
+            lambda shape: lambda number, found: _sized(entries[number], found),
             fallback=SCENE_SIZE,
             largest=LARGEST,
         ),
     )
     kept = facts["kept"]
     targets = _tables(path, read, facts, arrays["images"].shape[1:3], list(names))
-    pictures = [pictures[i] for i in kept]
+    entries = [entries[i] for i in kept]
     chosen, more = assign_splits(
-        path, pictures, "picture", validation=validation, seed=seed
+        path, entries, "image", validation=validation, seed=seed
     )
     images = arrays["images"]
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     if not (splits["train"].targets[..., CLASS] >= 0).any():
-        raise DataError(f"{path}: no box in a picture to train on")
-    named = by_split([picture.name for picture in pictures], chosen)
+        raise DataError(f"{path}: no box in a training image")
+    named = by_split([entry.name for entry in entries], chosen)
     notes = (*notes, *facts["notes"], *_faults(read), *more)
     classes = tuple(names.values())
     return Dataset(path.name, splits, classes, notes, named, target_type="boxes")
 
 
-def _drop_outlines(entry: dict) -> dict:
-    """Outlines are most of a file, and nothing here reads them."""
+def _drop_segmentation(entry: dict) -> dict:
+    """Segmentations are most of a file, and are not used."""
     entry.pop("segmentation", None)
     return entry
 
 
 def _parsed(file: Path) -> dict[str, list[dict]]:
-    """The three lists of a file, each of objects."""
+    """The lists images, annotations and categories of a file."""
     try:
         if file.stat().st_size > _LARGEST_FILE:
             raise DataError(
                 f"{file}: {file.stat().st_size / 2**30:.1f} GiB of JSON, over the "
-                f"{_LARGEST_FILE >> 30} GiB that are read; leave out outlines "
-                "(segmentation), or list fewer pictures"
+                f"{_LARGEST_FILE >> 30} GiB limit; leave out outlines "
+                "(segmentation), or list fewer images"
             )
         text = file.read_text("utf-8-sig")
-        found = json.loads(text, object_hook=_drop_outlines)
+        found = json.loads(text, object_hook=_drop_segmentation)
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}") from error
     except RecursionError as error:
@@ -197,19 +201,23 @@ def _parsed(file: Path) -> dict[str, list[dict]]:
     for key in ("images", "annotations", "categories"):
         entries = found.get(key) if isinstance(found, dict) else None
         if not isinstance(entries, list):
-            has = ", ".join(list(found)[:6]) if isinstance(found, dict) else "no object"
+            has = (
+                ", ".join(list(found)[:6])
+                if isinstance(found, dict)
+                else "no JSON object"
+            )
             raise DataError(
-                f"{file}: no list {key!r}, it has {has or 'nothing'}; a COCO file has "
+                f"{file}: no list {key!r}, found {has or 'nothing'}; a COCO file has "
                 "the lists images, annotations and categories"
             )
         for number, entry in enumerate(entries):
             if not isinstance(entry, dict):
-                raise DataError(f"{file}: {key}[{number}] is no object")
+                raise DataError(f"{file}: {key}[{number}] is not an object")
     return found
 
 
 def _read_file(file: Path, split: str | None, path: Path, read: _Read) -> None:
-    """Add what a file lists to `read`."""
+    """Adds the contents of a file to `read`."""
     found = _parsed(file)
     for number, entry in enumerate(found["categories"]):
         where = f"{file}: categories[{number}]"
@@ -217,47 +225,47 @@ def _read_file(file: Path, split: str | None, path: Path, read: _Read) -> None:
         known = read.categories.setdefault(key, entry)
         if known["name"] != name:
             raise DataError(
-                f"{where} is {name!r} with the id {key}, which is {known['name']!r} "
+                f"{where} is {name!r} with the id {key}, which was {known['name']!r} "
                 "before"
             )
     rows: dict[Any, int] = {}
-    folders = _picture_folders(file, path)
+    folders = _image_folders(file, path)
     for number, entry in enumerate(found["images"]):
         where = f"{file}: images[{number}]"
         key, name = _id(entry, "id", where), _value(entry, "file_name", where, str)
         if key in rows:
             raise DataError(f"{where} has the id {key} of an earlier one")
         if not name.isprintable():
-            raise DataError(f"{where}: file_name is {name[:60]!r}, no file's name")
-        rows[key] = len(read.pictures)
+            raise DataError(f"{where}: file_name {name[:60]!r} is not a file name")
+        rows[key] = len(read.images)
         sides = entry.get("height"), entry.get("width")
         size = sides if all(type(s) is int and s > 0 for s in sides) else None
-        read.pictures.append(_Picture(_placed(name, folders), name, size, split))
+        read.images.append(_Image(_placed(name, folders), name, size, split))
     for number, entry in enumerate(found["annotations"]):
         where = f"{file}: annotations[{number}]"
-        picture, category = (_id(entry, k, where) for k in ("image_id", "category_id"))
+        image, category = (_id(entry, k, where) for k in ("image_id", "category_id"))
         box = _value(entry, "bbox", where, list)
         if len(box) != 4 or not all(type(v) in (int, float) for v in box):
             raise DataError(
-                f"{where}: bbox is {str(box)[:60]}, wanted is [x, y, width, height]"
+                f"{where}: bbox is {str(box)[:60]}, expected [x, y, width, height]"
             )
         try:
             x, y, w, h = map(float, box)
         except OverflowError:
             x = y = w = h = math.inf
         key = "bbox"
-        if picture not in rows:
-            fault, key = "of an image_id that is not listed", "image_id"
+        if image not in rows:
+            fault, key = "with an image_id that is not listed", "image_id"
         elif category not in read.categories:
-            fault, key = "of a category_id that is not listed", "category_id"
+            fault, key = "with a category_id that is not listed", "category_id"
         elif not all(map(math.isfinite, (x, y, w, h))):
-            fault = "of NaN or infinity"
+            fault = "with NaN or infinity"
         elif w <= 0 or h <= 0:
-            fault = "of no size"
+            fault = "without area"
         else:
             corners, crowd = (x, y, x + w, y + h), bool(entry.get("iscrowd"))
             read.boxes.append(
-                _Box(rows[picture], category, corners, crowd, file.name, number)
+                _Box(rows[image], category, corners, crowd, file.name, number)
             )
             continue
         told = f"{key} {str(entry[key])[:60]}"
@@ -273,16 +281,16 @@ def _value(entry: dict, key: str, where: str, kind: Any) -> Any:
         raise DataError(f"{where} has no {key!r}")
     value = entry[key]
     if not isinstance(value, kind) or isinstance(value, bool):
-        names = {str: "a text", list: "a list"}
+        names = {str: "a string", list: "a list"}
         raise DataError(
-            f"{where}: {key} is {str(value)[:40]}, wanted is "
-            f"{names.get(kind, 'a whole number')}"
+            f"{where}: {key} is {str(value)[:40]}, expected "
+            f"{names.get(kind, 'an integer')}"
         )
     return value
 
 
-def _picture_folders(file: Path, path: Path) -> list[Path]:
-    """Where the pictures of a file may lie, the likeliest first."""
+def _image_folders(file: Path, path: Path) -> list[Path]:
+    """Folders in which a file's images may be, the most likely first."""
     match = _PARTS.fullmatch(file.name.lower())
     if match:
         homes = [file.parent.parent, file.parent]
@@ -297,45 +305,47 @@ def _picture_folders(file: Path, path: Path) -> list[Path]:
 
 
 def _placed(name: str, folders: list[Path]) -> Path:
-    """The file that a name means; where there is none, what it would likely be."""
+    """The path of an image; if it does not exist, the most likely path."""
     name = name.replace("\\", "/")
     short = name.rpartition("/")[2]
     for written in dict.fromkeys((name, short)):
         for folder in folders:
-            if os.path.isfile(folder / written):  # False for a name that cannot be
+            if os.path.isfile(folder / written):  # False for impossible names, too
                 return folder / written
     return folders[0] / name
 
 
 def _classes(path: Path, read: _Read) -> tuple[dict[Any, str], list[str]]:
-    """Names by id, ids ascending, without groups of classes that have no box."""
+    """Class names by id, in the order of ids, without unused supercategories."""
     categories, notes = dict(read.categories), []
     if not categories:
         raise DataError(f"{path}: no classes; the list 'categories' is empty")
     used = {box.category for box in read.boxes}
     groups = {entry.get("supercategory") for entry in categories.values()}
     for key, entry in read.categories.items():
-        # Roboflow lists the group of all classes as one of them, with the id 0.
+        # Roboflow lists the supercategory of all classes as a class with the id 0.
         top = entry.get("supercategory") in (None, "none", "")
         if top and key not in used and entry["name"] in groups:
             del categories[key]
-            notes.append(f"{entry['name']!r} is a group of classes, not one: left out")
+            notes.append(
+                f"{entry['name']!r} is a supercategory without boxes: left out"
+            )
     order = sorted(categories, key=lambda key: (isinstance(key, str), key))
     names = {key: categories[key]["name"] for key in order}
     twice = [name for name, count in Counter(names.values()).items() if count > 1]
     if twice:
         ids = ", ".join(str(key) for key in order if names[key] == twice[0])
-        raise DataError(f"{path}: the categories {ids} are all called {twice[0]!r}")
+        raise DataError(f"{path}: the categories {ids} have the same name {twice[0]!r}")
     return names, notes
 
 
-def _sized(picture: _Picture, found: tuple[int, int]) -> list[int]:
-    """[H, W] of a picture; refuses another than the file tells."""
-    if picture.size and picture.size != found:
-        h, w = picture.size
+def _sized(image: _Image, found: tuple[int, int]) -> list[int]:
+    """[H, W] of an image; checks that the JSON file states the same size."""
+    if image.size and image.size != found:
+        h, w = image.size
         raise DataError(
-            f"{picture.path}: is {found[0]}x{found[1]}, but its entry has height {h} "
-            f"and width {w}; its boxes would be off"
+            f"{image.path}: is {found[0]}x{found[1]}, but its entry has height {h} "
+            f"and width {w}; its boxes would be misplaced"
         )
     return list(found)
 
@@ -343,12 +353,12 @@ def _sized(picture: _Picture, found: tuple[int, int]) -> list[int]:
 def _tables(
     path: Path, read: _Read, facts: dict, size: tuple[int, int], ids: list
 ) -> np.ndarray:
-    """Boxes of the pictures that were read, float32 [N, M, 7]."""
+    """Boxes of the images that were read, in resized pixels, float32 [N, M, 7]."""
     row_of = {number: row for row, number in enumerate(facts["kept"])}
     numbers = {key: k for k, key in enumerate(ids)}
     rows: list[list[tuple]] = [[] for _ in row_of]
     for box in read.boxes:
-        row = row_of.get(box.picture)
+        row = row_of.get(box.image)
         if row is None:
             continue
         full = np.asarray(facts["found"][row][::-1] * 2, np.float64)  # w, h, w, h
@@ -358,7 +368,7 @@ def _tables(
         clipped = np.abs(inside - corners).max() > _ROUNDING
         empty = x1 <= x0 or y1 <= y0
         if clipped or empty:
-            fault = "outside the picture" if empty else ""
+            fault = "outside the image" if empty else ""
             x, y, right, low = (float(f"{c:g}") for c in box.corners)
             told = f"bbox {[x, y, right - x, low - y]} in {full[1]:g}x{full[0]:g}"
             _note_fault(read, fault, box.file, box.number, told)
@@ -366,13 +376,13 @@ def _tables(
             continue
         rows[row].append((x0, y0, x1, y1, numbers[box.category], box.crowd))
     if not any(rows):
-        raise DataError(f"{path}: no box to learn from; {'; '.join(_faults(read))}")
+        raise DataError(f"{path}: no box to train on; {'; '.join(_faults(read))}")
     most = max(map(len, rows))
     total = len(rows) * most * COLUMNS * 4
     if total > LARGEST:
         raise DataError(
-            f"{path}: one picture has {most:,} boxes; room for so many in each of "
-            f"{len(rows):,} pictures takes {total / 2**30:.0f} GiB; leave it out"
+            f"{path}: one image has {most:,} boxes; an array of that many for each of "
+            f"{len(rows):,} images takes {total / 2**30:.0f} GiB; leave the image out"
         )
     targets = np.zeros((len(rows), most, COLUMNS), np.float32)
     for number, found in enumerate(rows):
@@ -388,10 +398,10 @@ def _note_fault(read: _Read, fault: str, file: str, number: int, told: str) -> N
 
 
 def _faults(read: _Read) -> list[str]:
-    """A line for each kind of fault, with the number of its boxes."""
+    """One line for each kind of fault, with the number of boxes."""
     lines = []
     for fault, count in read.faults.items():
         boxes = "1 box" if count == 1 else f"{count:,} boxes"
-        how = f"skipped {boxes} {fault}" if fault else f"clipped {boxes} at the rim"
+        how = f"skipped {boxes} {fault}" if fault else f"clipped {boxes} at the border"
         lines.append(f"{how}; the first: {read.first[fault]}")
     return lines

@@ -1,4 +1,4 @@
-"""A person's own pictures: a folder of classes, or a CSV table."""
+"""Your own images: a folder with one folder per class, or a CSV table."""
 
 import concurrent.futures
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_jax.data.cache import cached
-from lstm_jax.data.dataset import DataError, Dataset, Split, check_size, sides
+from lstm_jax.data.dataset import DataError, Dataset, Split, check_size, common_size
 from lstm_jax.data.files.images import find_images, probe, read_image
 from lstm_jax.data.files.tables import (
     class_folders,
@@ -19,85 +19,86 @@ from lstm_jax.data.files.tables import (
 )
 from lstm_jax.data.splits import assign_splits, by_split
 
-_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
 FALLBACK_SIZE = 32
 
 
-class _Picture(NamedTuple):
+class _Image(NamedTuple):
     path: Path
     label: str
     name: str
     group: str | None = None
-    split: str | None = None  # None: to be dealt out
+    split: str | None = None  # None: assigned at random
 
 
-def load_pictures(
+def load_images(
     path: Path, root: Path, *, size: int | None, validation: float, seed: int
 ) -> Dataset:
-    """Load a folder or CSV; unreadable files are skipped and told in the notes.
+    """Load a folder or CSV; unreadable files are skipped and reported in `notes`.
 
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      size: as in `load`; where sizes differ, None is 32.
+      size: as in `load`; None: the common size, or 32 if sizes differ.
       validation, seed: as in `load`.
 
     Raises:
-      DataError: no pictures, one class only, too few of a class, a malformed table.
+      DataError: no images, only one class, too few images of a class, or a malformed
+        table.
     """
-    pictures = _from_folder(path) if path.is_dir() else _from_table(path)
+    entries = _from_folder(path) if path.is_dir() else _from_table(path)
     arrays, facts = cached(
         root,
         f"{path.name}-{size}" if size else path.name,
-        [_FORMAT, size, [[str(p.path), *fingerprint(p.path)] for p in pictures]],
-        lambda folder: decode_each(path, [p.path for p in pictures], size, folder),
+        [_FORMAT, size, [[str(p.path), *fingerprint(p.path)] for p in entries]],
+        lambda folder: decode_each(path, [p.path for p in entries], size, folder),
     )
-    pictures = [pictures[i] for i in facts["kept"]]
-    images = arrays["images"][: len(pictures)]
-    labels = [picture.label for picture in pictures]
+    entries = [entries[i] for i in facts["kept"]]
+    images = arrays["images"][: len(entries)]
+    labels = [entry.label for entry in entries]
     targets, classes = targets_of(path, labels, numbers=not path.is_dir())
     chosen, notes = assign_splits(
-        path, pictures, "picture", targets, classes, validation=validation, seed=seed
+        path, entries, "image", targets, classes, validation=validation, seed=seed
     )
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
-    names = by_split([picture.name for picture in pictures], chosen)
-    groups = None if path.is_dir() else [picture.group for picture in pictures]
+    names = by_split([entry.name for entry in entries], chosen)
+    groups = None if path.is_dir() else [entry.group for entry in entries]
     groups = by_split(groups, chosen)
     notes = (*facts["notes"], *notes)
     return Dataset(path.name, splits, classes, notes, names, groups)
 
 
-def _from_folder(path: Path) -> list[_Picture]:
-    """List CLASS/picture, or SPLIT/CLASS/picture where the folders are named so."""
-    pictures = [
-        _Picture(image, folder.name, image.relative_to(path).as_posix(), split=split)
+def _from_folder(path: Path) -> list[_Image]:
+    """Lists CLASS/image, or SPLIT/CLASS/image if the folders are named so."""
+    entries = [
+        _Image(image, folder.name, image.relative_to(path).as_posix(), split=split)
         for split, folder in class_folders(path)
         for image in find_images(folder)
     ]
-    if not pictures:
+    if not entries:
         if find_images(path):
             raise DataError(
-                f"{path}: the pictures lie in no class folder; put each into a folder "
-                f"called after its class ({path.name}/CLASS/picture.png), or give a "
+                f"{path}: the images are not in class folders; put each into a folder "
+                f"named after its class ({path.name}/CLASS/image.png), or give a "
                 "CSV with the columns path,label"
             )
         raise DataError(
-            f"{path}: no pictures; wanted are {path.name}/CLASS/picture.png, at least "
+            f"{path}: no images; expected {path.name}/CLASS/image.png, at least "
             "two classes"
         )
-    return pictures
+    return entries
 
 
-def _from_table(path: Path) -> list[_Picture]:
-    """List the rows of a table with the columns `path,label[,group][,split]`."""
+def _from_table(path: Path) -> list[_Image]:
+    """Lists the rows of a table with the columns `path,label[,group][,split]`."""
     if path.suffix.lower() != ".csv":
-        raise DataError(f"{path}: a file, but no CSV; give a folder or a .csv table")
-    pictures = []
+        raise DataError(f"{path}: not a CSV file; give a folder or a .csv table")
+    entries = []
     for where, cells, file, split, group in table_rows(path, ["path", "label"]):
         if not cells["label"]:
             raise DataError(f"{where} has an empty label")
-        pictures.append(_Picture(file, cells["label"], cells["path"], group, split))
-    return pictures
+        entries.append(_Image(file, cells["label"], cells["path"], group, split))
+    return entries
 
 
 def decode_each(
@@ -110,24 +111,25 @@ def decode_each(
     fallback: int = FALLBACK_SIZE,
     largest: int | None = None,
 ) -> dict:
-    """Decode what can be read into images.npy [N, H, W, C], front to back.
+    """Decode the readable images into images.npy [N, H, W, C], without gaps.
 
     Args:
-      source: what an error names.
-      paths: pictures.
+      source: the data set's path, for errors.
+      paths: the image files.
       size: as in `load`.
-      folder: to write into.
-      beside: is given (H, W, C) and returns what reads the other half of an example:
-        called with its number and (h, w) of its file, it returns a JSON value, or
-        raises DataError, and the example is skipped.
-      fallback: square side where pictures differ in size, pixels.
-      largest: bytes that the pictures may take in all.
+      folder: where images.npy is written.
+      beside: a function of (H, W, C) that returns a reader of additional data per
+        example: reader(index, (h, w) of the file) returns a JSON value, or raises
+        DataError to skip the example.
+      fallback: side of the square if images differ in size, pixels.
+      largest: limit on the total size of the decoded images, bytes.
 
     Returns:
-      kept: numbers of the examples that were read; notes; found: their JSON values.
+      dict: "kept", indices of the examples that were read; "notes"; "found", their
+      JSON values.
 
     Raises:
-      DataError: none can be read, or they take too much room.
+      DataError: no image can be read, or they exceed `largest`.
     """
     with concurrent.futures.ThreadPoolExecutor() as pool:
         probed = list(pool.map(probe, paths))
@@ -136,11 +138,11 @@ def decode_each(
         channels = 1 if heads and all(grey for _, grey in heads) else 3
         notes: list[str] = []
         known = next(iter(sizes)) if len(sizes) == 1 else None
-        told = f"pictures of {len(sizes)} sizes"
-        height, width = sides(known, size, fallback, told, notes)
+        told = f"images of {len(sizes)} sizes"
+        height, width = common_size(known, size, fallback, told, notes)
         shape = (height, width, channels)
         if largest:
-            what = f"pictures at {height}x{width}"
+            what = f"images at {height}x{width}"
             total = len(paths) * height * width * channels
             check_size(source, total, what, largest, "give a smaller --data.size")
         images = np.lib.format.open_memmap(
@@ -155,7 +157,7 @@ def decode_each(
                 if not other:
                     return image, None
                 if not probed[number]:
-                    raise DataError(f"{paths[number]}: its size cannot be told")
+                    raise DataError(f"{paths[number]}: its size cannot be determined")
                 return image, other(number, probed[number][0])
             except DataError as error:
                 return error
@@ -170,7 +172,7 @@ def decode_each(
         images.flush()
     if not kept:
         raise DataError(
-            f"{source}: none of its {len(paths)} pictures can be read; "
+            f"{source}: none of its {len(paths)} images can be read; "
             f"the first: {failed[0].removeprefix('skipped ')}"
         )
     notes += first_few(failed, "skipped {} more files that cannot be read")

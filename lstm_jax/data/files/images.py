@@ -1,4 +1,4 @@
-"""Pictures from files: find them, decode them to uint8."""
+"""Image files: find them and decode them to uint8."""
 
 import csv
 import os
@@ -19,9 +19,9 @@ _GREY = ("1", "L", "LA", "La", *_SIXTEEN_BIT)
 
 
 def decode(file: BinaryIO, shape: tuple[int, int, int], name: str) -> np.ndarray:
-    """Decode one picture as `read_image` does, from an open binary file."""
+    """Decode one image from an open binary file; see `read_image`."""
     if shape[-1] not in (1, 3):
-        raise DataError(f"images have 1 or 3 channels; shape {shape} wants {shape[-1]}")
+        raise DataError(f"images have 1 or 3 channels; shape {shape} has {shape[-1]}")
     try:
         with Image.open(file) as opened:
             opened.load()
@@ -32,12 +32,12 @@ def decode(file: BinaryIO, shape: tuple[int, int, int], name: str) -> np.ndarray
                 wide = np.clip(np.asarray(image, np.int64), 0, 65535)
                 image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
             return fit(image, shape)
-    except Exception as error:  # Pillow's readers raise whatever they meet
-        raise DataError(f"{name}: not a readable picture ({reason(error)})") from error
+    except Exception as error:  # Pillow raises exceptions of many types
+        raise DataError(f"{name}: not a readable image ({reason(error)})") from error
 
 
 def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture of 8 bit on white, stretched to `shape`, grey or RGB: uint8."""
+    """Resizes an 8-bit image, on a white background, to `shape`: uint8 [H, W, C]."""
     height, width, channels = shape
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -50,16 +50,20 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.ndarray:
-    """Decode one mask from an open binary file, as its pixels' numbers.
+    """Decode a segmentation mask from an open binary file; pixel values are classes.
 
-    Of a palette the indices count, not the colours. Another size is resampled to the
-    nearest pixel; None keeps the size.
+    In a palette image the palette indices are the classes, not the colours.
+
+    Args:
+      file: PNG or another lossless format, grey or palette.
+      shape: (H, W) to resize to, nearest neighbour; None keeps the size.
+      name: of the file, for errors.
 
     Returns:
       uint8 [H, W].
 
     Raises:
-      DataError: no picture, truncated, or of colours, whose classes nobody knows.
+      DataError: not an image, truncated, a JPEG, or a colour image.
     """
     try:
         with Image.open(file) as opened:
@@ -76,31 +80,32 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.
                 mask = Image.fromarray(wide.astype(np.uint8))
             if mask.mode not in ("L", "P"):
                 raise DataError(
-                    f"of mode {mask.mode}; wanted is a grey or palette picture whose "
+                    f"of mode {mask.mode}; expected a grey or palette image whose "
                     "pixels are classes 0, 1, 2 and so on"
                 )
             if shape and mask.size != shape[::-1]:
                 mask = mask.resize(shape[::-1], Image.Resampling.NEAREST)
             return np.asarray(mask, np.uint8)
-    except Exception as error:  # Pillow's readers raise whatever they meet
+    except Exception as error:  # Pillow raises exceptions of many types
         raise DataError(f"{name}: not a readable mask ({reason(error)})") from error
 
 
 def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read one picture of any size and mode.
+    """Read one image of any size and mode.
 
-    Transparent pixels are laid on white, 16-bit grey is scaled to 8, the EXIF rotation
-    is applied, an animation gives its first frame.
+    Transparent pixels are composited on white, 16-bit grey is scaled to 8 bits, the
+    EXIF rotation is applied, and an animation gives its first frame.
 
     Args:
       path: the file.
-      shape: (H, W, C) wanted, C = 1 (grey) or 3 (RGB); the picture is stretched to it.
+      shape: (H, W, C) of the result, C = 1 (grey) or 3 (RGB); the image is resized
+        without keeping its aspect ratio.
 
     Returns:
       uint8 [H, W, C].
 
     Raises:
-      DataError: the file is missing, no picture, or truncated (one line).
+      DataError: the file is missing, not an image, or truncated; one line.
     """
     try:
         with open(path, "rb") as file:
@@ -110,7 +115,7 @@ def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarr
 
 
 def probe(path: Path) -> tuple[tuple[int, int], bool] | None:
-    """((H, W), whether it is grey) from a file's head; None where it is unreadable."""
+    """((H, W), whether it is grey) from the file's header; None if unreadable."""
     try:
         with Image.open(path) as image:
             grey = image.mode in _GREY
@@ -118,23 +123,25 @@ def probe(path: Path) -> tuple[tuple[int, int], bool] | None:
                 pixels = np.asarray(image.convert("RGB"))
                 grey = bool((pixels == pixels[..., :1]).all())
             width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # orientation: a quarter turn
+            if image.getexif().get(0x0112, 1) >= 5:  # orientation: rotated by 90°
                 width, height = height, width
             return (height, width), grey
-    except Exception:  # as in decode, which will give the reason
+    except Exception:  # as in `decode`, which reports the reason
         return None
 
 
-def picture_size(path: Path) -> tuple[int, int] | None:
-    """(H, W) of a picture's file, upright; None where it is unreadable."""
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(H, W) of an image file after EXIF rotation; None if it is unreadable."""
     found = probe(path)
     return found[0] if found else None
 
 
 def find_images(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
-    """Every picture below a folder by its suffix, hidden ones left out, sorted.
+    """All image files below a folder, sorted; hidden files are ignored.
 
-    Other suffixes, of lower case, find other files.
+    Args:
+      folder: searched recursively.
+      suffixes: lower-case suffixes of the files to find.
     """
     found = []
     for root, folders, files in os.walk(folder, followlinks=True):
@@ -146,7 +153,7 @@ def find_images(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
 
 
 def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file by lower-case column name; checks the columns wanted."""
+    """Rows of a CSV file as dicts by lower-case column name; `wanted` are required."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.reader(file))
@@ -158,8 +165,8 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
     if missing:
         raise DataError(
             f"{path}: no column {', '.join(map(repr, missing))}; its first line names "
-            f"{', '.join(map(repr, header)) or 'nothing'}. Wanted are the columns "
-            f"path,{'text' if 'text' in wanted else 'label'} and, if you like, group "
+            f"{', '.join(map(repr, header)) or 'nothing'}. Expected columns: "
+            f"path,{'text' if 'text' in wanted else 'label'} and, optionally, group "
             "and split"
         )
     table = []
@@ -177,16 +184,16 @@ def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
 
 
 def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
-    """Picture files named by files, folders (searched to the bottom) and CSV tables.
+    """Image files given by files, folders (searched recursively) and CSV tables.
 
     Args:
-      paths: one or several; a CSV has a `path` column, relative to the CSV itself.
+      paths: one or several; a CSV has a column `path`, relative to the CSV.
 
     Returns:
-      The files in the order given, those of a folder sorted.
+      The files in the order given; those of a folder are sorted.
 
     Raises:
-      DataError: a path does not exist, or a folder holds no picture.
+      DataError: a path does not exist, or a folder holds no image.
     """
     if isinstance(paths, (str, os.PathLike)):
         paths = [paths]
@@ -199,7 +206,7 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
             inside = find_images(path)
             if not inside:
                 raise DataError(
-                    f"{path}: no picture in this folder ({', '.join(sorted(SUFFIXES))})"
+                    f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})"
                 )
             found += inside
         elif path.suffix.lower() == ".csv":
@@ -210,9 +217,9 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
 
 
 def reason(error: Exception) -> str:
-    """One line for what went wrong, without the path or an address in memory."""
+    """One line that describes an error, without paths or memory addresses."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "no picture format that Pillow knows"
+        return "no image format that Pillow knows"
     if strerror := getattr(error, "strerror", None):
         return strerror
     lines = str(error).strip().splitlines()

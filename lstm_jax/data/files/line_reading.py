@@ -1,4 +1,4 @@
-"""Pictures of lines of text: grey, of one height and each of its own width."""
+"""Decoding of text-line images: grey, one height, individual widths."""
 
 import concurrent.futures
 import os
@@ -10,23 +10,23 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lstm_jax.data.dataset import LARGEST, DataError, check_size
-from lstm_jax.data.files.images import fit, picture_size, read_image
+from lstm_jax.data.files.images import fit, image_size, read_image
 from lstm_jax.data.files.tables import first_few
 
-HEIGHT = 32  # pixels that lines are scaled to
-LOWEST = 4  # pixels of a line's picture, at least
-WIDEST = 4096  # pixels of a line once it is scaled, at most
-PAPER = 255  # right of a line's own columns
+HEIGHT = 32  # default height that lines are scaled to, pixels
+LOWEST = 4  # minimum height of a line in its file, pixels
+WIDEST = 4096  # maximum width of a scaled line, pixels
+PAPER = 255  # padding to the right of a line
 
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, x1 and y1 exclusive
 
 
 class Cut(NamedTuple):
-    """Where a line lies on its page.
+    """Where a text line is on its page image.
 
     Attributes:
-      box: what is cut out.
-      outline: (x, y) in pixels, three or more; (): the whole box is the line.
+      box: the crop.
+      outline: polygon (x, y) in pixels, three points or more; (): the whole box.
     """
 
     box: Box
@@ -34,16 +34,16 @@ class Cut(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line of text, and where its picture is to be had.
+    """A text line and its image.
 
     Attributes:
-      image: the file; of a page where there is a cut.
-      text: what is written.
-      label: what a note calls it.
-      name: its path from the folder on, or as the table has it.
-      split: None: to be dealt out.
-      group: lines that stay in one split; None: alone.
-      cut: None: the whole picture.
+      image: the image file; the page image if there is a cut.
+      text: the transcription.
+      label: how notes refer to the line.
+      name: the path relative to the data set's folder, or as written in the table.
+      split: None: assigned at random.
+      group: lines of one group stay in the same split; None: its own group.
+      cut: None: the whole image is the line.
     """
 
     image: Path
@@ -56,18 +56,18 @@ class Line(NamedTuple):
 
 
 def read_line(path: str | os.PathLike, height: int = HEIGHT) -> np.ndarray:
-    """Read a picture of one line of text as `load_lines` does.
+    """Read the image of one text line, preprocessed as in `load_lines`.
 
     Args:
       path: the file.
-      height: to scale to, pixels; the proportions are kept.
+      height: to scale to, pixels; the aspect ratio is kept.
 
     Returns:
       uint8 [height, W, 1].
 
     Raises:
-      DataError: it cannot be read, is all of one colour, lower than 4 pixels or,
-        scaled, wider than 4,096 (one line).
+      DataError: the file cannot be read, is of one colour, lower than 4 pixels or,
+        scaled, wider than 4,096 pixels; one line.
     """
     line = Line(Path(path), "", os.fspath(path), "")
     box, width = _place(line, _size(line.image), height)
@@ -77,19 +77,19 @@ def read_line(path: str | os.PathLike, height: int = HEIGHT) -> np.ndarray:
 def decode_lines(
     source: Path, lines: Sequence[Line], height: int, folder: Path
 ) -> dict:
-    """Write images.npy [N, H, W, 1] and widths.npy [N] of what can be read.
+    """Decode the readable lines to images.npy [N, H, W, 1] and widths.npy [N].
 
     Args:
-      source: what an error names.
-      lines: those of one page are read together.
+      source: the data set's path, for errors.
+      lines: lines of one page are decoded together.
       height: to scale to, pixels.
-      folder: to write into.
+      folder: where the files are written.
 
     Returns:
-      kept: the number of each line that was read; notes.
+      dict: "kept", the index of each line that was read; "notes".
 
     Raises:
-      DataError: none can be read, or they take too much room.
+      DataError: no line can be read, or they exceed the size limit.
     """
     pages: dict[Path, dict[int, Line]] = {}
     for number, line in enumerate(lines):
@@ -100,7 +100,7 @@ def decode_lines(
         for found, faults in pool.map(lambda p: _places(*p, height), pages.items()):
             places.append(found)
             failed += faults
-        # Sizes first: they tell how much room all take.
+        # Compute the sizes first: they determine the total memory.
         widest = max((w for found in places for _, w in found.values()), default=1)
         total = sum(map(len, places)) * height * widest
         remedy = "give a smaller --data.size, or cut the longest lines"
@@ -128,32 +128,30 @@ def decode_lines(
 
 
 def _size(path: Path) -> tuple[int, int]:
-    size = picture_size(path)
+    size = image_size(path)
     if size is None:
-        read_image(path, (1, 1, 1))  # tells why
-        raise DataError(f"{path}: its size cannot be told")
+        read_image(path, (1, 1, 1))  # raises, with the reason
+        raise DataError(f"{path}: its size cannot be determined")
     return size
 
 
 def _place(line: Line, size: tuple[int, int], height: int) -> tuple[Box, int]:
-    """What is cut out of a picture [h, w], and how wide it becomes."""
+    """The crop of a line in an image of size (h, w), and its scaled width."""
     h, w = size
     x0, y0, x1, y1 = line.cut.box if line.cut else (0, 0, w, h)
     box = x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, w), min(y1, h)
     if x0 >= x1 or y0 >= y1:
         raise DataError(
-            f"{line.label}: lies outside of its page, {line.image.name} is {h}x{w}"
+            f"{line.label}: lies outside its page, {line.image.name} is {h}x{w}"
         )
     if y1 - y0 < LOWEST:
         pixels = "1 pixel" if y1 - y0 == 1 else f"{y1 - y0} pixels"
-        raise DataError(
-            f"{line.label}: is {pixels} high; a line of text has {LOWEST} or more"
-        )
+        raise DataError(f"{line.label}: is {pixels} high; the minimum is {LOWEST}")
     width = max(round((x1 - x0) * height / (y1 - y0)), 1)
     if width > WIDEST:
         raise DataError(
             f"{line.label}: is {x1 - x0:,} pixels wide, {width:,} at a height of "
-            f"{height}; over {WIDEST:,} it is hardly one line: cut it"
+            f"{height}; the maximum is {WIDEST:,}: cut the line"
         )
     return box, width
 
@@ -161,7 +159,7 @@ def _place(line: Line, size: tuple[int, int], height: int) -> tuple[Box, int]:
 def _places(
     path: Path, lines: dict[int, Line], height: int
 ) -> tuple[dict[int, tuple[Box, int]], list[str]]:
-    """`_place` by a line's number, and what is wrong with the others."""
+    """`_place` of each line by index, and errors of the others."""
     found, faults = {}, []
     try:
         size = _size(path)
@@ -178,7 +176,7 @@ def _places(
 def _read(
     path: Path, lines: dict[int, Line], places: dict[int, tuple[Box, int]], height: int
 ) -> tuple[dict[int, np.ndarray], list[str]]:
-    """Pictures uint8 [height, W, 1] by a line's number, and what is wrong."""
+    """Images uint8 [height, W, 1] by line index, and errors of the others."""
     found, faults, page = {}, [], None
     if any(lines[number].cut for number in places):
         try:
@@ -196,7 +194,7 @@ def _read(
 def _scaled(
     line: Line, page: np.ndarray | None, box: Box, shape: tuple[int, int, int]
 ) -> np.ndarray:
-    """A line from its file, or its page uint8 [h, w, 1]."""
+    """A line's scaled image, from its file or from its page uint8 [h, w, 1]."""
     if line.cut is None:
         image = read_image(line.image, shape)
     else:
@@ -212,9 +210,9 @@ def _scaled(
             inside = np.asarray(mask)
             if not inside.any():
                 raise DataError(f"{line.label}: its outline has no pixel on the page")
-            light = np.uint8(np.percentile(piece[inside], 75))  # more paper than ink
+            light = np.uint8(np.percentile(piece[inside], 75))  # background colour
             piece = np.where(inside, piece, light)
         image = fit(Image.fromarray(piece), shape)
     if image.min() == image.max():
-        raise DataError(f"{line.label}: nothing is written on it, it has one colour")
+        raise DataError(f"{line.label}: the image is empty, it has one colour")
     return image

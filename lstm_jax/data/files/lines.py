@@ -1,4 +1,4 @@
-"""A person's own lines of text: NAME.png beside NAME.gt.txt, a CSV, or whole pages."""
+"""Your own text lines: NAME.png with NAME.gt.txt, a CSV, or pages with XML."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -17,15 +17,16 @@ from lstm_jax.data.files.tables import fingerprint, first_few, table_rows
 from lstm_jax.data.splits import assign_splits, by_split
 
 TEXT = ".gt.txt"
-_FORMAT = 2  # of the arrays in the cache; raise it when decoding changes
-_NOT_TEXT = ("Cc", "Cn", "Cs")  # categories of Unicode
-_UNSEEN = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))  # of no width
+_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
+_NOT_TEXT = ("Cc", "Cn", "Cs")  # Unicode categories: control, unassigned, surrogate
+_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))  # of zero width
 
 
 def is_line_dataset(path: Path) -> bool:
-    """Whether a folder, or one in it, holds NAME.gt.txt or pages, or a CSV texts.
+    """Whether a path holds text lines.
 
-    Pages are ALTO or PAGE XML; one such file will do, too.
+    True for a folder with NAME.gt.txt, ALTO or PAGE XML in it or in its direct
+    subfolders, for one such XML file, and for a CSV with a column `text`.
     """
     if path.is_dir():
         beside = any(any(path.glob(f"{way}*{TEXT}")) for way in ("", "*/"))
@@ -44,20 +45,20 @@ def is_line_dataset(path: Path) -> bool:
 
 
 def clean(text: str) -> str:
-    """In Unicode's form NFC, with single spaces, none at the ends.
+    """Normalizes a text: Unicode NFC, single spaces, none at the ends.
 
-    Marks of order and spaces of no width are left out.
+    Byte-order marks and zero-width spaces are removed.
     """
-    return " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
+    return " ".join(unicodedata.normalize("NFC", text.translate(_INVISIBLE)).split())
 
 
 def alphabet_of(texts: Iterable[str]) -> tuple[str, ...]:
-    """Every character, in the order of its number."""
+    """All characters that occur, sorted by code point."""
     return tuple(sorted(set().union(*map(set, texts))))
 
 
 def labels_of(texts: Sequence[str], alphabet: Sequence[str]) -> np.ndarray:
-    """Labels int32 [N, L]: 1 + a character's place in the alphabet, zeros follow.
+    """Text as labels int32 [N, L]: 1 + index in the alphabet, padded with 0.
 
     Raises:
       KeyError: a character is not in the alphabet.
@@ -78,41 +79,40 @@ def load_lines(
     seed: int,
     alphabet: Sequence[str] | None = None,
 ) -> Dataset:
-    """Load lines from a folder (of train, val and test, if there are), a CSV or pages.
+    """Load text lines from a folder (optionally train/, val/ and test/), CSV or pages.
 
-    A text is UTF-8; it is normalised as `clean` does, and from left to right as it is
-    seen, as `visual` has it. Pictures become grey, are scaled to one height and keep
-    their proportions; right of a line's own columns is white. Lines of pages are cut
-    out as `read_pages` says; those of one page stay in one split if that can be done.
+    Texts are UTF-8, normalized by `clean` and put in visual order by `visual`. Images
+    become grey and are scaled to one height, keeping the aspect ratio; they are padded
+    on the right with white. Lines of pages are cropped as `read_pages` describes; all
+    lines of a page are in the same split, if there are enough pages.
 
-    Skipped and told in the notes: a picture without a text, a text without a picture;
-    a picture that cannot be read, is all of one colour, lower than 4 pixels or, scaled,
-    wider than 4,096; a text that is empty, no UTF-8, of more than one line, or holds
-    control characters or what is not in the alphabet; pages that are not understood.
+    Skipped and reported in `notes`: images without text, and texts without image;
+    images that cannot be read, are of one colour, lower than 4 pixels or, scaled, wider
+    than 4,096; texts that are empty, not UTF-8, of more than one line, or contain
+    control characters or characters not in the alphabet; pages that cannot be parsed.
 
     Args:
-      path: the folder; a CSV with columns `path,text[,group][,split]`; or an XML
-        file beside its picture.
+      path: the folder; a CSV with the columns `path,text[,group][,split]`; or an XML
+        file beside its image.
       root: the cache folder.
       size: height to scale to, pixels; None: 32.
-      validation, seed: as in `load`.
-      alphabet: as in `load`.
+      validation, seed, alphabet: as in `load`.
 
     Returns:
-      The Dataset: inputs uint8 [N, H, W, 1], lengths int32 [N], the columns of each
-      line, targets int32 [N, L], 1 + k for character k of `classes`, zeros follow.
+      The Dataset: inputs uint8 [N, H, W, 1]; lengths int32 [N], the valid columns of
+      each line; targets int32 [N, L], 1 + index into `classes`, padded with 0.
 
     Raises:
-      DataError: no line that can be read, too few of them, a malformed table, a text
-        from right to left without the package python-bidi.
+      DataError: no readable line, too few of them, a malformed table, or right-to-left
+        text without the package python-bidi.
     """
     height = size or HEIGHT
     lines, notes = _listed(path)
-    lines, faults = _with_good_texts(lines, alphabet)
+    lines, faults = _with_valid_texts(lines, alphabet)
     notes += first_few(faults, "skipped {} more lines whose text cannot be used")
     if not lines:
         first = notes[0].removeprefix("skipped ") if notes else "it is empty"
-        raise DataError(f"{path}: no line of text to learn from; the first: {first}")
+        raise DataError(f"{path}: no text line to train on; the first: {first}")
     arrays, facts = cached(
         root,
         f"{path.name}-lines-{height}",
@@ -124,14 +124,14 @@ def load_lines(
         lambda folder: decode_lines(path, lines, height, folder),
     )
     lines = [lines[k] for k in facts["kept"]]
-    chosen, grouped, more = _dealt(path, lines, validation, seed)
+    chosen, grouped, more = _assign(path, lines, validation, seed)
     texts = [line.text for line in lines]
     classes = alphabet_of(texts) if alphabet is None else tuple(alphabet)
     targets = labels_of(texts, classes)
     trained = set().union(*(set(texts[k]) for k in chosen["train"]))
     if unseen := sorted(set().union(*map(set, texts)) - trained):
         shown = ", ".join(map(repr, unseen[:8])) + (", …" if unseen[8:] else "")
-        more.append(f"never in a line to train on: {shown}")
+        more.append(f"not in any training line: {shown}")
     images, widths = arrays["images"], arrays["widths"]
     splits = {n: Split(images[i], targets[i], widths[i]) for n, i in chosen.items()}
     names = by_split([line.name for line in lines], chosen)
@@ -140,10 +140,10 @@ def load_lines(
     return Dataset(path.name, splits, classes, notes, names, groups, target_type="text")
 
 
-def _dealt(
+def _assign(
     path: Path, lines: list[Line], validation: float, seed: int
 ) -> tuple[dict[str, np.ndarray], bool, list[str]]:
-    """Indices by split, whether groups were kept whole, and notes."""
+    """Indices by split, whether any group holds several lines, and notes."""
 
     draw = dict(validation=validation, seed=seed)
     groups = [line.group for line in lines]
@@ -157,28 +157,28 @@ def _dealt(
     chosen, notes = assign_splits(path, apart, "line", **draw)
     pages = len({line.group for line in lines if line.cut})
     notes.append(
-        f"lines of one page are in several splits, since pages are too few ({pages}); "
-        "for a fair test give more pages, or put them into train/, val/ and test/"
+        f"lines of one page are in several splits, because there are too few pages "
+        f"({pages}); for a fair test add pages, or put them into train/, val/ and test/"
     )
     return chosen, False, notes
 
 
 def _listed(path: Path) -> tuple[list[Line], list[str]]:
-    """Lines that are there, of whatever text, and notes on what is none."""
+    """All lines, before their texts are checked, and notes on what was skipped."""
     if path.is_dir():
         return _from_folder(path)
     if path.suffix.lower() == ".csv":
         return _from_table(path), []
     if path.suffix.lower() == ".xml":
         lines, faults, _ = read_pages([path], path.parent)
-        return lines, first_few(faults, "skipped {} more lines without a place")
+        return lines, first_few(faults, "skipped {} more lines without a location")
     raise DataError(
         f"{path}: neither CSV nor XML; give a folder, a .csv table or a page's .xml"
     )
 
 
 def _from_folder(path: Path) -> tuple[list[Line], list[str]]:
-    """Pictures with the texts beside them, and lines of pages."""
+    """Images with text files, lines of pages, and notes."""
     lines, faulty, alone, unused = [], [], [], []
     parts = split_folders(path) or {None: path}
     for split, folder in parts.items():
@@ -189,7 +189,7 @@ def _from_folder(path: Path) -> tuple[list[Line], list[str]]:
         texts = {f for f in find_images(folder, (".txt",)) if f.name.endswith(TEXT)}
         used = set()
         for image in find_images(folder):
-            # NAME.bin.png and NAME.nrm.png have the text of NAME, too.
+            # NAME.bin.png and NAME.nrm.png belong to NAME.gt.txt, too.
             stems = dict.fromkeys((image.stem, image.name.partition(".")[0]))
             beside = [image.with_name(stem + TEXT) for stem in stems]
             file = next((f for f in beside if f in texts), None)
@@ -206,12 +206,12 @@ def _from_folder(path: Path) -> tuple[list[Line], list[str]]:
                 continue
             name = image.relative_to(path).as_posix()
             lines.append(Line(image, text, str(image), name, split, str(file)))
-        unused += [f"left out {f}: has no picture" for f in sorted(texts - used)]
+        unused += [f"left out {f}: has no image" for f in sorted(texts - used)]
     outside = [] if None in parts else _outside(path, parts.values())
     notes = [
-        *first_few(alone, "skipped {} more pictures without a text"),
-        *first_few(unused, "left out {} more texts without a picture"),
-        *first_few(faulty, "skipped {} more files or lines that are not understood"),
+        *first_few(alone, "skipped {} more images without a text"),
+        *first_few(unused, "left out {} more texts without an image"),
+        *first_few(faulty, "skipped {} more files or lines that cannot be parsed"),
         *outside,
     ]
     return lines, notes
@@ -222,7 +222,7 @@ def _outside(path: Path, parts: Iterable[Path]) -> list[str]:
     left = [image for image in find_images(path) if image not in inside]
     if not left:
         return []
-    return [f"left out {len(left)} pictures in no folder of a split, as {left[0]}"]
+    return [f"left out {len(left)} images outside the split folders, such as {left[0]}"]
 
 
 def _from_table(path: Path) -> list[Line]:
@@ -232,9 +232,10 @@ def _from_table(path: Path) -> list[Line]:
     ]
 
 
-def _with_good_texts(
+def _with_valid_texts(
     lines: list[Line], alphabet: Sequence[str] | None
 ) -> tuple[list[Line], list[str]]:
+    """Lines whose text can be used, and notes on the others."""
     kept, faults, known = [], [], None if alphabet is None else set(alphabet)
     for line in lines:
         text, fault = clean(line.text), None
@@ -246,9 +247,9 @@ def _with_good_texts(
         if not text:
             fault = "its text is empty"
         elif rows > 1:
-            fault = f"its text has {rows} lines; a picture is of one"
+            fault = f"its text has {rows} lines; expected one"
         elif strange:
-            fault = f"its text holds U+{ord(strange[0]):04X}, which is no character"
+            fault = f"its text holds U+{ord(strange[0]):04X}, which is not a character"
         elif unknown:
             code = f"U+{ord(unknown[0]):04X}"
             fault = f"its text holds {unknown[0]!r} ({code}), not in the alphabet"

@@ -1,4 +1,4 @@
-"""A person's own pictures with masks: a folder of images/ and masks/."""
+"""Your own images with segmentation masks: a folder with images/ and masks/."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ from lstm_jax.data.files.tables import fingerprint, first_few
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
 
-_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
 _NAMES = "classes.txt"
 FOLDERS = SPLIT_NAMES | {"valid": "validation"}
 
@@ -31,12 +31,12 @@ class _Pair(NamedTuple):
     image: Path
     mask: Path
     name: str
-    split: str | None = None  # None: to be dealt out
+    split: str | None = None  # None: assigned at random
     group: None = None
 
 
 def is_mask_dataset(path: Path) -> bool:
-    """Whether a folder, or its train/, holds images/ and masks/."""
+    """Whether a folder, or its folder train/, holds images/ and masks/."""
     return any(_halves(part) for part in (path, *split_folders(path).values()))
 
 
@@ -45,27 +45,28 @@ def load_masks(
 ) -> Dataset:
     """Load images/ and masks/, or those in train/, val/ and test/.
 
-    A picture and its mask have the same name but for the suffix, and the same size. A
-    mask is a grey or palette picture whose pixels are class indices; 255 counts for
-    nothing. Names of classes are the lines of classes.txt, else "background", "1",
-    "2" and so on up to the largest index that occurs. Where masks hold only 0 and 255,
-    and two classes or none are named, 255 is the class 1, "object".
+    An image and its mask have the same name, apart from the suffix, and the same size.
+    A mask is a grey or palette image whose pixels are class indices; 255 is ignored.
+    The lines of classes.txt name the classes; without it they are "background", "1",
+    "2" and so on up to the largest index that occurs. If masks hold only 0 and 255,
+    and classes.txt names two classes or is missing, 255 is class 1, "object".
 
-    A picture or a mask that cannot be read, or has no other half, or masks of another
-    size than their picture, are skipped and told in the notes.
+    Images and masks that cannot be read or have no counterpart, and masks whose size
+    differs from their image, are skipped and reported in `notes`.
 
     Args:
       path: the folder.
       root: the cache folder.
-      size: as in `load`, masks to the nearest pixel; where sizes differ, None is 64.
+      size: as in `load`; masks are resized by nearest neighbour. None: the common
+        size, or 64 if sizes differ.
       validation, seed: as in `load`.
 
     Returns:
-      The Dataset; targets are uint8 [N, H, W], a class index or 255.
+      The Dataset; targets are uint8 [N, H, W], class indices or 255.
 
     Raises:
-      DataError: no pictures, none with a mask, too few of them, a pixel beyond the
-        classes of classes.txt, one class only, greys that are no classes.
+      DataError: no images, none with a mask, too few examples, only one class, a
+        class index not in classes.txt, or mask values that are not class indices.
     """
     pairs, notes = _pairs(path)
     names = _class_names(path)
@@ -78,9 +79,7 @@ def load_masks(
     )
     kept = np.asarray(facts["kept"])
     pairs = [pairs[i] for i in kept]
-    chosen, more = assign_splits(
-        path, pairs, "picture", validation=validation, seed=seed
-    )
+    chosen, more = assign_splits(path, pairs, "image", validation=validation, seed=seed)
     images, masks = arrays["images"], arrays["masks"]
     splits = {name: Split(images[i], masks[kept[i]]) for name, i in chosen.items()}
     named = by_split([pair.name for pair in pairs], chosen)
@@ -90,10 +89,10 @@ def load_masks(
 
 
 def split_folders(path: Path) -> dict[str, Path]:
-    """Folders called train, val (valid, validation) or test, by split; needs train.
+    """Folders named train, val (valid, validation) or test, by split; {} without train.
 
     Raises:
-      DataError: two of them are of one split.
+      DataError: two folders are of the same split.
     """
     if not path.is_dir():
         return {}
@@ -119,7 +118,7 @@ def _halves(path: Path) -> tuple[Path, Path] | None:
 
 
 def _pairs(path: Path) -> tuple[list[_Pair], list[str]]:
-    """Pictures with their masks, and notes on those that lack the other half."""
+    """Pairs of image and mask, and notes on files without a counterpart."""
     parts: dict[str | None, tuple[Path, Path]] = {}
     if halves := _halves(path):
         parts[None] = halves
@@ -128,7 +127,7 @@ def _pairs(path: Path) -> tuple[list[_Pair], list[str]]:
             halves = _halves(folder)
             if halves is None:
                 raise DataError(
-                    f"{folder}: wanted are {folder.name}/images/ and "
+                    f"{folder}: expected {folder.name}/images/ and "
                     f"{folder.name}/masks/, as in the other splits"
                 )
             parts[split] = halves
@@ -151,23 +150,23 @@ def _pairs(path: Path) -> tuple[list[_Pair], list[str]]:
                 pairs.append(_Pair(image, masks_of[stem], name, split))
             used.setdefault(stem, image)
         unused += [
-            f"left out {mask}: has no picture in {images.name}/"
+            f"left out {mask}: has no image in {images.name}/"
             for stem, mask in masks_of.items()
             if stem not in used
         ]
     if not total:
         raise DataError(
-            f"{path}: no pictures with masks; wanted are {path.name}/images/NAME.jpg "
+            f"{path}: no images with masks; expected {path.name}/images/NAME.jpg "
             f"and {path.name}/masks/NAME.png"
         )
     if not pairs:
         raise DataError(
-            f"{path}: none of its {total} pictures has a mask; the first: "
+            f"{path}: none of its {total} images has a mask; the first: "
             f"{alone[0].removeprefix('skipped ')}"
         )
     notes = [
-        *first_few(alone, "skipped {} more pictures without a mask"),
-        *first_few(unused, "left out {} more masks without a picture"),
+        *first_few(alone, "skipped {} more images without a mask"),
+        *first_few(unused, "left out {} more masks without an image"),
         *first_few(twice, "left out {} more files whose name is taken"),
     ]
     return pairs, notes
@@ -178,7 +177,7 @@ def _stem(folder: Path, file: Path) -> str:
 
 
 def _class_names(path: Path) -> list[str] | None:
-    """Lines of classes.txt; None where there is none."""
+    """Lines of classes.txt; None if the file does not exist."""
     file = path / _NAMES
     if not file.is_file():
         return None
@@ -187,7 +186,7 @@ def _class_names(path: Path) -> list[str] | None:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not a readable text ({error})") from error
     if not 2 <= len(names) <= VOID:
-        raise DataError(f"{file}: names {len(names)} classes; wanted are 2 to {VOID}")
+        raise DataError(f"{file}: names {len(names)} classes; expected 2 to {VOID}")
     if "" in names:
         raise DataError(f"{file}: line {names.index('') + 1} is empty; name the class")
     twice = [name for name in names if names.count(name) > 1]
@@ -203,7 +202,7 @@ def _decode_all(
     size: int | None,
     folder: Path,
 ) -> dict:
-    """Decode into images.npy and masks.npy, the latter by the number of a pair."""
+    """Decodes images.npy and masks.npy; masks are indexed like `pairs`."""
 
     def beside(shape: tuple[int, int, int]) -> Callable:
         masks = np.lib.format.open_memmap(
@@ -214,8 +213,8 @@ def _decode_all(
             mask = _read_mask(pairs[number].mask, found)
             values = np.unique(mask).tolist()
             if mask.shape != shape[:2]:
-                picture = Image.fromarray(mask)
-                mask = picture.resize(shape[1::-1], Image.Resampling.NEAREST)
+                image = Image.fromarray(mask)
+                mask = image.resize(shape[1::-1], Image.Resampling.NEAREST)
             masks[number] = mask
             return values
 
@@ -237,27 +236,26 @@ def _decode_all(
         classes = names or ["background", "object"]
         notes.append(
             f"masks hold only 0 and 255: 255 is the class {classes[1]!r} here, not "
-            "void; with 0 and 1 for the classes, 255 counts for nothing"
+            "ignored; with the classes 0 and 1, 255 is ignored"
         )
         masks = np.lib.format.open_memmap(folder / "masks.npy", "r+")
         for mask in masks:
             mask[mask == VOID] = 1
         masks.flush()
     elif names is None:
-        classes = _counted(source, [v for v in values if v != VOID])
+        classes = _default_names(source, [v for v in values if v != VOID])
     else:
         for number, found in zip(facts["kept"], by_mask, strict=True):
             if beyond := [v for v in found if len(names) <= v < VOID]:
                 raise DataError(
                     f"{pairs[number].mask}: a pixel is {beyond[0]}, but {_NAMES} names "
-                    f"{len(names)} classes, 0 to {len(names) - 1}; 255 counts for "
-                    "nothing"
+                    f"{len(names)} classes, 0 to {len(names) - 1}; 255 is ignored"
                 )
     return facts | {"classes": classes}
 
 
 def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A mask, uint8 [h, w], that has the size of its picture."""
+    """A mask, uint8 [h, w]; checks that it has the size of its image."""
     try:
         with open(path, "rb") as file:
             mask = decode_mask(file, None, str(path))
@@ -265,17 +263,17 @@ def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if mask.shape != size:
         h, w = mask.shape
-        raise DataError(f"{path}: is {h}x{w}, but its picture is {size[0]}x{size[1]}")
+        raise DataError(f"{path}: is {h}x{w}, but its image is {size[0]}x{size[1]}")
     return mask
 
 
-def _counted(source: Path, values: list[int]) -> list[str]:
-    """Names of the classes 0 to the largest value, which mostly occur."""
+def _default_names(source: Path, values: list[int]) -> list[str]:
+    """Names of the classes 0 to max(values); refuses mostly unused indices."""
     if len(values) < 2:
         only = values[0] if values else VOID
         raise DataError(
-            f"{source}: one class only, every pixel of its masks is {only}; classes to "
-            "tell apart are two or more"
+            f"{source}: one class only, every pixel of its masks is {only}; "
+            "segmentation needs two classes or more"
         )
     classes = values[-1] + 1
     if 2 * len(values) < classes:

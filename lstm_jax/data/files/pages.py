@@ -1,4 +1,4 @@
-"""Lines of text on whole pages, where ALTO or PAGE XML says that they are."""
+"""Text lines on page images, located by ALTO or PAGE XML files."""
 
 import itertools
 import math
@@ -10,67 +10,67 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from lstm_jax.data.dataset import DataError
-from lstm_jax.data.files.images import SUFFIXES, picture_size
+from lstm_jax.data.files.images import SUFFIXES, image_size
 from lstm_jax.data.files.line_reading import Cut, Line
 
-_HEAD = 1 << 14  # bytes in which the outermost element is found
-_LOOKED_AT = 50  # files of a folder, to tell whether it holds pages
+_HEAD = 1 << 14  # bytes in which the root element is searched
+_PROBED = 50  # files of a folder that are examined for being pages
 _ROOT = re.compile(rb"<(?:[\w.-]+:)?(alto|PcGts)[\s/>]")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-_BELOW = ("page", "alto")  # folders whose pictures may lie one higher
+_BELOW = ("page", "alto")  # folders whose images may be in the parent folder
 
 
 class _Found(NamedTuple):
     id: str
     text: str
-    cut: Cut | None  # None: neither box nor outline
+    cut: Cut | None  # None: the file gives neither box nor outline
 
 
 class _Page(NamedTuple):
-    picture: str  # as the file names it
-    size: tuple[int, int] | None  # [h, w] as the file says
+    image: str  # file name as written in the XML
+    size: tuple[int, int] | None  # (h, w) as written in the XML, pixels
     lines: list[_Found]
 
 
 def is_page(path: Path) -> bool:
-    """Whether a file starts as ALTO or PAGE XML does."""
+    """Whether a file starts like ALTO or PAGE XML."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
     except OSError:
         return False
-    return bool(_ROOT.search(head.replace(b"\0", b"")))  # UTF-16, too
+    return bool(_ROOT.search(head.replace(b"\0", b"")))  # finds UTF-16, too
 
 
 def is_page_dataset(folder: Path) -> bool:
-    """Whether a folder, or one in it, holds ALTO or PAGE XML."""
+    """Whether a folder, or a folder in it, holds ALTO or PAGE XML."""
     return any(
         is_page(file)
         for way in ("*.xml", "*/*.xml")
-        for file in itertools.islice(folder.glob(way), _LOOKED_AT)
+        for file in itertools.islice(folder.glob(way), _PROBED)
     )
 
 
 def read_pages(
     files: Iterable[Path], top: Path, split: str | None = None
 ) -> tuple[list[Line], list[str], set[Path]]:
-    """Every line of text on pages that ALTO (2 to 4) or PAGE XML describes.
+    """Text lines of pages described by ALTO (versions 2 to 4) or PAGE XML.
 
-    A page's picture has the name that its file gives, or else that of the file itself,
-    and lies beside it; where the file is in a folder page/ or alto/, also one higher.
-    A line is cut out by its outline, else by its box. Its name is that of the file and
-    its id, "page.xml#line_1", its group the picture.
+    The page image has the file name that the XML gives, or else the name of the XML
+    file itself. It is searched beside the XML and, if that is in a folder page/ or
+    alto/, in the parent folder. A line is cropped by its outline, or else by its box.
+    Its name is file and id, such as "page.xml#line_1"; its group is the page image.
 
-    The text of ALTO is that of String, SP and HYP; without any SP, one space is between
-    strings. The text of PAGE is that of the TextEquiv of the lowest index.
+    ALTO text is made of String, SP and HYP elements; if there is no SP, strings are
+    joined by single spaces. PAGE text is the TextEquiv with the lowest index.
 
     Args:
       files: XML files.
-      top: the folder that names start from.
-      split: of all of them; None: to be dealt out.
+      top: the folder to which names are relative.
+      split: of all lines; None: assigned at random.
 
     Returns:
-      (lines, also those without a text; what was skipped; pictures of pages).
+      (lines, including those without text; notes on what was skipped; page images).
     """
     lines, faults, owners = [], [], {}
     for file in files:
@@ -79,22 +79,22 @@ def read_pages(
             page = _parsed(file)
         except DataError as error:
             faults.append(f"skipped {error}")
-            if picture := _picture(file, ""):
-                owners.setdefault(picture, file)
+            if image := _find_image(file, ""):
+                owners.setdefault(image, file)
             continue
-        picture = _picture(file, page.picture)
-        if picture is None:
-            wanted = page.picture or f"{file.stem}.png"
-            faults.append(f"skipped {file}: its picture {wanted!r} is not beside it")
+        image = _find_image(file, page.image)
+        if image is None:
+            wanted = page.image or f"{file.stem}.png"
+            faults.append(f"skipped {file}: its image {wanted!r} is not beside it")
             continue
-        if (owner := owners.setdefault(picture, file)) != file:
-            faults.append(f"left out {file}: {owner} is of {picture.name}, too")
+        if (owner := owners.setdefault(image, file)) != file:
+            faults.append(f"left out {file}: {owner} is of {image.name}, too")
             continue
-        size = picture_size(picture)
+        size = image_size(image)
         if size and page.size and size != page.size:
             faults.append(
-                f"skipped {file}: is of a picture of {'x'.join(map(str, page.size))}, "
-                f"but {picture.name} is {'x'.join(map(str, size))}"
+                f"skipped {file}: is of an image of {'x'.join(map(str, page.size))}, "
+                f"but {image.name} is {'x'.join(map(str, size))}"
             )
             continue
         if not page.lines:
@@ -102,11 +102,11 @@ def read_pages(
         for found in page.lines:
             label = f"{file}#{found.id}"
             if found.cut is None:
-                faults.append(f"skipped {label}: has neither a box nor an outline")
+                faults.append(f"skipped {label}: it has neither a box nor an outline")
                 continue
             where = f"{name}#{found.id}"
-            group = str(picture)
-            line = Line(picture, found.text, label, where, split, group, found.cut)
+            group = str(image)
+            line = Line(image, found.text, label, where, split, group, found.cut)
             lines.append(line)
     return lines, faults, set(owners)
 
@@ -129,7 +129,7 @@ def _parsed(file: Path) -> _Page:
         raise DataError(f"{file}: not a readable XML file ({reason})") from error
     pages = root.findall(".//{*}Page")
     if len(pages) != 1:
-        raise DataError(f"{file}: holds {len(pages)} pages; wanted is one in a file")
+        raise DataError(f"{file}: holds {len(pages)} pages; expected one in a file")
     if root.tag.endswith("PcGts"):
         lines = [
             _Found(line.get("id") or str(k), _page_text(line), _page_cut(line))
@@ -139,17 +139,17 @@ def _parsed(file: Path) -> _Page:
         return _Page(pages[0].get("imageFilename", ""), _size(pages[0], *names), lines)
     unit = (root.findtext(".//{*}MeasurementUnit") or "pixel").strip()
     if unit != "pixel":
-        raise DataError(f"{file}: its MeasurementUnit is {unit!r}; wanted is pixel")
+        raise DataError(f"{file}: its MeasurementUnit is {unit!r}; expected pixel")
     lines = [
         _Found(line.get("ID") or str(k), _alto_text(line), _alto_cut(line))
         for k, line in enumerate(pages[0].iterfind(".//{*}TextLine"), start=1)
     ]
-    picture = root.findtext(".//{*}sourceImageInformation/{*}fileName") or ""
-    return _Page(picture.strip(), _size(pages[0], "HEIGHT", "WIDTH"), lines)
+    image = root.findtext(".//{*}sourceImageInformation/{*}fileName") or ""
+    return _Page(image.strip(), _size(pages[0], "HEIGHT", "WIDTH"), lines)
 
 
 def _size(page: Element, *names: str) -> tuple[int, int] | None:
-    """(h, w) in pixels; None where it is not told."""
+    """(h, w) in pixels; None if it is not given."""
     size = [_number(page.get(name)) for name in names]
     return None if None in size else (round(size[0]), round(size[1]))
 
@@ -162,8 +162,8 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _picture(file: Path, name: str) -> Path | None:
-    """The picture of a page by the name that its file gives, or by its own."""
+def _find_image(file: Path, name: str) -> Path | None:
+    """The page image: named `name`, or else like the XML file; None if not found."""
     name = name.replace("\\", "/").rpartition("/")[2]
     folders = [file.parent]
     if file.parent.name.lower() in _BELOW:
@@ -184,7 +184,7 @@ def _cut(points: list[tuple[float, float]]) -> Cut | None:
 
 
 def _points(text: str | None) -> list[tuple[float, float]]:
-    """Numbers "x,y x,y" or "x y x y" as pairs."""
+    """Parses "x,y x,y" or "x y x y" into pairs."""
     values = [float(n) for n in _NUMBER.findall(text or "")]
     return list(zip(values[::2], values[1::2], strict=False))
 
@@ -193,7 +193,7 @@ def _page_cut(line: Element) -> Cut | None:
     coords = line.find("{*}Coords")
     if coords is None:
         return None
-    # Until 2010 points were elements of their own.
+    # Before the 2010 schema, points were elements of their own.
     points = [
         (_number(point.get("x")), _number(point.get("y")))
         for point in coords.iterfind("{*}Point")
@@ -231,6 +231,6 @@ def _alto_text(line: Element) -> str:
             text += between * bool(text) + content
         elif kind == "SP":
             text += " "
-        elif kind == "HYP":  # at the end, a soft hyphen is to be seen
+        elif kind == "HYP":  # at the end of a line a soft hyphen is visible
             text += content.replace("\u00ad", "-") or "-"
     return text

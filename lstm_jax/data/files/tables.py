@@ -1,4 +1,4 @@
-"""What a folder or a table lists: files, with their labels, splits and groups."""
+"""Files with their labels, splits and groups, listed by a folder or a table."""
 
 import functools
 import math
@@ -11,17 +11,17 @@ import numpy as np
 from lstm_jax.data.dataset import SPLIT_NAMES, DataError
 from lstm_jax.data.files.images import read_table
 
-_NAMED = 5  # lines of one kind of trouble that are told one by one
+_NAMED = 5  # notes of one kind that are listed individually
 
 
 def first_few(lines: list[str], more: str) -> list[str]:
-    """Lines told one by one, then as `more` with the number of the rest."""
+    """The first few lines, then one line, `more`, with the number of the others."""
     rest = len(lines) - _NAMED
     return [*lines[:_NAMED], more.format(rest)] if rest > 0 else lines
 
 
 def fingerprint(path: Path) -> list[int]:
-    """[bytes, time of change] of a file, -1 where it is missing."""
+    """[size in bytes, modification time in ns] of a file; -1 if it is missing."""
     try:
         stat = path.stat()
     except OSError:
@@ -30,16 +30,16 @@ def fingerprint(path: Path) -> list[int]:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies in a folder, sorted, hidden files left out."""
+    """Contents of a folder, sorted, without hidden files."""
     hidden = (".", "__")
     return sorted(f for f in folder.iterdir() if not f.name.startswith(hidden))
 
 
 def class_folders(path: Path) -> list[tuple[str | None, Path]]:
-    """(split, folder) of CLASS, or of SPLIT/CLASS where the folders are named so.
+    """(split, folder) of each class; split is None unless folders are SPLIT/CLASS.
 
     Raises:
-      DataError: two folders are of one split.
+      DataError: two folders are of the same split.
     """
     folders = [f for f in visible(path) if f.is_dir()]
     names = {f.name.lower() for f in folders}
@@ -59,11 +59,12 @@ class Row(NamedTuple):
     """A row of a table of files.
 
     Attributes:
-      where: what an error begins with, the table and the number of the row.
-      cells: by column.
-      file: what the column `path` means.
-      split: None: to be dealt out.
-      group: without a column of that name, one file listed twice is its own group.
+      where: the table and the row number, for errors.
+      cells: by column name.
+      file: the absolute path, from the column `path`.
+      split: None: assigned at random.
+      group: from the column `group`; without it, the file, so that repeated rows of
+        one file stay together.
     """
 
     where: str
@@ -78,7 +79,7 @@ def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
 
     Args:
       path: the table.
-      wanted: columns that it must have, "path" among them.
+      wanted: the required columns, including "path".
 
     Raises:
       DataError: the table is malformed, or a group is in two splits.
@@ -91,7 +92,7 @@ def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
         split = None
         if "split" in cells and not (split := SPLIT_NAMES.get(cells["split"].lower())):
             raise DataError(
-                f"{where} has the split {cells['split']!r}; wanted is train, "
+                f"{where} has the split {cells['split']!r}; expected train, "
                 "validation (or val) or test"
             )
         file = placed(path, cells["path"])
@@ -104,27 +105,27 @@ def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
         yield Row(where, cells, file, split, group)
 
 
-@functools.lru_cache(maxsize=1024)  # a table by step names a clip in many rows
+@functools.lru_cache(maxsize=1024)  # a table with steps lists each clip many times
 def placed(table: Path, written: str) -> Path:
-    """The file that a table means, relative to the table itself."""
+    """The path of a file in a table, relative to the table's folder."""
     return table.parent / Path(written).expanduser()
 
 
 def targets_of(
     source: Path, labels: Sequence[str], *, numbers: bool = True
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Targets and class names: regression where labels are numbers, not all whole.
+    """Targets and class names; regression if all labels are numbers, not all integers.
 
     Args:
-      source: what an error names.
-      labels: [N], as they are written.
-      numbers: False where labels are names even if they read as numbers.
+      source: the data set's path, for errors.
+      labels: [N], as written.
+      numbers: False if labels are names even when they look like numbers.
 
     Returns:
-      (int32 [N], class names), or (float32 [N, 1], ()).
+      (int32 [N], class names), or for regression (float32 [N, 1], ()).
 
     Raises:
-      DataError: a label among numbers that is not finite.
+      DataError: a numeric label is not finite.
     """
     values = [_number(label) for label in labels] if numbers else [None]
     if None not in values:
@@ -133,7 +134,7 @@ def targets_of(
             raise DataError(f"{source}: the label {wrong!r} is not a finite number")
         if not all(n.is_integer() for n in values):
             return np.asarray(values, np.float32)[:, None], ()
-    # Whole numbers in their own order, so that class "10" follows "9".
+    # Integers are sorted by value, so that class "10" follows "9".
     whole = all(label.isdecimal() for label in labels)
     classes = sorted(set(labels), key=lambda n: (int(n), n) if whole else n)
     index = {name: i for i, name in enumerate(classes)}

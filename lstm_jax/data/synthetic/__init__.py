@@ -1,1 +1,1 @@
-"""Data sets that are drawn here: digits, videos, scenes and lines of text."""
+"""Synthetic data sets, generated offline: digits, videos, scenes and text lines."""

@@ -1,4 +1,4 @@
-"""The project's own tfds builders by name."""
+"""This project's tfds builders by name."""
 
 from lstm_jax.data.synthetic.digits import Digits, DigitsAngle
 from lstm_jax.data.synthetic.line_builder import TextLines

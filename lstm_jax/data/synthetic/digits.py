@@ -1,4 +1,4 @@
-"""The project's own tfds builders, made offline from scikit-learn's real scans."""
+"""tfds builders of digits, generated offline from scikit-learn's real scans."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,13 +23,13 @@ def scans() -> tuple[np.ndarray, np.ndarray]:
 
 
 def turned(scan: np.ndarray, degrees: float) -> np.ndarray:
-    """A scan enlarged to uint8 [16, 16], turned counter-clockwise about its centre."""
+    """A scan enlarged to uint8 [16, 16], rotated counter-clockwise."""
     large = Image.fromarray(scan).resize((16, 16), Image.Resampling.BICUBIC)
     return np.asarray(large.rotate(degrees, Image.Resampling.BICUBIC))
 
 
 def angles() -> np.ndarray:
-    """The angle of every scan in `digits_angle`: float32 [N], degrees in [-45, 45]."""
+    """The angle of each image in `digits_angle`: float32 [N], degrees in [-45, 45]."""
     drawn = np.random.default_rng(1).uniform(-45, 45, size=len(scans()[1]))
     return drawn.astype(np.float32)
 
@@ -43,7 +43,7 @@ def split_rows() -> dict[str, np.ndarray]:
 with tfds.core.registered.skip_registration():
 
     class Digits(OwnBuilder):
-        """8x8 scans of handwritten digits, to classify."""
+        """8x8 scans of handwritten digits, for classification."""
 
         name = "digits"
         VERSION = tfds.core.Version(OWN["digits"])
@@ -65,7 +65,7 @@ with tfds.core.registered.skip_registration():
                 yield i, {"image": images[i, ..., None], "label": int(labels[i])}
 
     class DigitsAngle(Digits):
-        """16x16 scans of handwritten digits, turned: the angle is to be told."""
+        """Rotated 16x16 scans of handwritten digits; the angle is the target."""
 
         name = "digits_angle"
         VERSION = tfds.core.Version(OWN["digits_angle"])
@@ -79,5 +79,5 @@ with tfds.core.registered.skip_registration():
         def _generate_examples(self, split: str, indices: np.ndarray) -> Iterator:
             images, degrees = scans()[0], angles()
             for i in indices.tolist():
-                picture = turned(images[i], float(degrees[i]))
-                yield i, {"image": picture[..., None], "target": degrees[i : i + 1]}
+                image = turned(images[i], float(degrees[i]))
+                yield i, {"image": image[..., None], "target": degrees[i : i + 1]}

@@ -1,4 +1,4 @@
-"""Fonts to draw lines of text with: those inside Python packages, and the system's."""
+"""Fonts for drawing text lines, from Python packages and from the system."""
 
 import functools
 import importlib.metadata
@@ -10,16 +10,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFont
 
-SYMBOLS = "".join(map(chr, range(32, 127)))  # 95, the space among them
-# Of western Europe's languages, and the marks of its printers: 75.
+SYMBOLS = "".join(map(chr, range(32, 127)))  # 95 characters, including the space
+# Letters of western European languages, and typographic marks: 75.
 LATIN = (
     "àáâãäåæçèéêëìíîïñòóôõöøùúûüýÿßœÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝŒ" + "‘’“”„–—«»¡¿£€§°"
 )
-_NOWHERE = "\U000e0fff"  # stands for nothing
-# The first comes with Matplotlib, so that one always is.
+_NOWHERE = "\U000e0fff"  # a code point that no font has
+# The first comes with Matplotlib, so it is always installed.
 HELD_OUT = "STIXGeneral", "Lato"
 _THIN = "Thin", "Hairline", "ExtraLight", "Extra Light", "UltraLight"
-_TELLING = "adghqruwyDFGJLQRSUVW"  # which other alphabets draw otherwise
+_TELLING = "adghqruwyDFGJLQRSUVW"  # letters whose shapes identify a Latin font
 _MODELS = "DejaVuSans.ttf", "DejaVuSans-Oblique.ttf", "STIXGeneralItalic.ttf"
 _LIKE = (
     0.25  # correlation with a model: of 268 Latin fonts 0.31 or more, of others 0.19
@@ -27,7 +27,7 @@ _LIKE = (
 
 
 class Font(NamedTuple):
-    """A font's file, and its name: "DejaVu Sans", "Bold"."""
+    """A font file and the font's name, such as "DejaVu Sans", "Bold"."""
 
     path: str
     family: str
@@ -39,15 +39,15 @@ class Font(NamedTuple):
 
 
 def find_fonts(where: str = "matplotlib") -> list[Font]:
-    """Fonts that can draw all symbols, by name, one file of each.
+    """Fonts that contain all `SYMBOLS`, sorted by name, one file per name.
 
-    Left out are the thinnest, which a blur leaves nothing of, and those that Matplotlib
-    calls cm*.ttf, whose codes are TeX's, not Unicode's.
+    Excluded are the thinnest fonts, which blurring would erase, and Matplotlib's
+    cm*.ttf, whose codes are TeX's instead of Unicode's.
 
     Args:
-      where: "matplotlib" for those that it brings, the same everywhere; "all" for those
-        of Python packages called font-something or ttf-something, too, which
-        `pip install lstm_jax[fonts]` brings, and of the system.
+      where: "matplotlib" for the fonts that it ships, the same on every machine; "all"
+        also for the system's fonts and those of Python packages called font-* or
+        ttf-*, which `pip install lstm_jax[fonts]` installs.
     """
     known = [_shapes(_matplotlib(name)) for name in _MODELS]
     found: dict[str, Font] = {}
@@ -64,7 +64,7 @@ def find_fonts(where: str = "matplotlib") -> list[Font]:
 
 
 def font_files(where: str) -> list[Path]:
-    """Files in which `find_fonts` looks; it opens each, which takes seconds."""
+    """Files that `find_fonts` examines; it opens each, which takes seconds."""
     files = _of_matplotlib()
     if where == "all":
         from matplotlib.font_manager import findSystemFonts
@@ -74,25 +74,25 @@ def font_files(where: str) -> list[Path]:
 
 
 def is_held_out(font: Font) -> bool:
-    """Whether a font is of the split unseen_fonts, with all others of its typeface."""
+    """Whether a font's typeface is reserved for the split unseen_fonts."""
     face = font.family.split()[0]
     return face in HELD_OUT or zlib.crc32(face.encode()) % 4 == 0
 
 
 def fonts_of(split: str, fonts: list[Font]) -> list[Font]:
-    """Those that a split is drawn with."""
+    """The fonts used in a split."""
     return [font for font in fonts if is_held_out(font) == (split == "unseen_fonts")]
 
 
 @functools.lru_cache(maxsize=1024)
 def face(path: str, size: int) -> ImageFont.FreeTypeFont:
-    """A font's file at a size in pixels."""
+    """Loads a font at a size in pixels."""
     return ImageFont.truetype(path, size)
 
 
 @functools.lru_cache(maxsize=1024)
 def has_latin(font: Font) -> bool:
-    """Whether a font has a shape of its own for each of `LATIN`, or for all but one."""
+    """Whether a font has a distinct shape for every character of `LATIN` but one."""
     drawn = face(font.path, 32)
     shapes = {(mask.size, bytes(mask)) for mask in map(drawn.getmask, LATIN)}
     nothing = drawn.getmask(_NOWHERE)
@@ -120,10 +120,10 @@ def _packaged() -> Iterator[Path]:
 
 
 def _is_latin(file: Path, known: list[np.ndarray]) -> bool:
-    """Whether a font has a shape of its own for each symbol, or for all but a few.
+    """Whether a font has a distinct shape for nearly every symbol.
 
-    A symbol that is not there gives an empty box, the same for all; and fonts of
-    pictures, or of other alphabets, put them where Latin letters should be.
+    Missing symbols all show the same empty box. Fonts of pictograms or of other
+    alphabets put their own shapes where Latin letters belong.
     """
     try:
         font = ImageFont.truetype(file, 32)
@@ -137,7 +137,7 @@ def _is_latin(file: Path, known: list[np.ndarray]) -> bool:
 
 
 def _shapes(file: Path) -> np.ndarray:
-    """Telling letters, each in its own box of 16x16, of mean 0 and norm 1."""
+    """The letters `_TELLING`, each scaled to 16x16, with mean 0 and norm 1."""
     font, shapes = ImageFont.truetype(file, 40), []
     for letter in _TELLING:
         mask = font.getmask(letter)

@@ -1,4 +1,4 @@
-"""The project's own tfds builder of lines of text, and its splits as arrays."""
+"""tfds builder of text lines, and the decoding of its splits."""
 
 import io
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ from lstm_jax.data.synthetic.own import OwnBuilder
 
 NUMBERS = {"train": 15_000, "test": 1_000, "unseen_fonts": 1_000}
 TRAINED_ON_ALL = 40_000
-PAGED = 0.5  # of them have other lines around them
+PAGED = 0.5  # fraction of lines with neighbouring lines around them
 FEW = 500
 
 with tfds.core.registered.skip_registration():
 
     class TextLines(OwnBuilder):
-        """Lines of words, numbers and marks over 95 symbols, drawn as if scanned.
+        """Text lines of words, numbers and punctuation, drawn as if scanned.
 
-        15,000 lines to train on; 1,000 to test on, of other words; and 1,000 of these
-        and of other typefaces, unseen_fonts. In all typefaces there are 40,000 to train
-        on, with accented letters and printer's marks among them, 170 symbols in all,
-        and half of them as if cut out of a page. Lines are 32 pixels high; `font` names
-        the font.
+        The config "matplotlib" has 15,000 training lines; 1,000 test lines of other
+        words; and 1,000 such lines in other typefaces, "unseen_fonts"; 95 symbols. The
+        config "all" has 40,000 training lines in all fonts found; 170 symbols,
+        including accented letters and typographic marks; half of the lines look
+        cropped from a page. Lines are 32 pixels high; `font` names the font.
         """
 
         name = "text_lines"
@@ -42,8 +42,8 @@ with tfds.core.registered.skip_registration():
                 name=name, version=OWN["text_lines"], description=of
             )
             for name, of in (
-                ("matplotlib", "with the fonts that Matplotlib brings"),
-                ("all", "with all fonts that are there"),
+                ("matplotlib", "with the fonts that Matplotlib ships"),
+                ("all", "with all fonts that are installed"),
             )
         ]
 
@@ -64,7 +64,7 @@ with tfds.core.registered.skip_registration():
             number, fonts = part
             pages = self.builder_config.name == "all" and split == "train"
             paged = PAGED if pages else 0.0
-            # A process for each core, but for so few that starting them takes longer.
+            # One process per core; for few lines starting them would take longer.
             run = joblib.Parallel(1 if number < FEW else -1, return_as="generator")
             draw = joblib.delayed(rendering.line_file)
             drawn = run(draw(split, fonts, paged, index) for index in range(number))
@@ -74,10 +74,9 @@ with tfds.core.registered.skip_registration():
 
 
 def decode_lines(builder: Any, label: str, size: int | None, folder: Path) -> dict:
-    """Decode the splits into NAME_inputs.npy, NAME_targets.npy and NAME_lengths.npy.
+    """Decode the splits to NAME_inputs.npy, NAME_targets.npy and NAME_lengths.npy.
 
-    All splits have lines of one width, as wide as the widest, and targets of one
-    length.
+    Lines of all splits are padded to the width of the widest, targets to the longest.
     """
     skip = {"image": tfds.decode.SkipDecoding()}
     alphabet = SYMBOLS + LATIN * (builder.builder_config.name == "all")
@@ -110,7 +109,7 @@ def decode_lines(builder: Any, label: str, size: int | None, folder: Path) -> di
 
 
 def _scaled(file: bytes, size: int | None, where: str) -> np.ndarray:
-    """A picture of a height, uint8 [H, W, 1], in proportion."""
+    """An image scaled to a height, uint8 [H, W, 1], keeping the aspect ratio."""
     with Image.open(io.BytesIO(file)) as image:
         width, height = image.size
     if size:

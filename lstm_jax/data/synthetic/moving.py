@@ -1,4 +1,4 @@
-"""The project's own tfds builders of videos: things that move and bounce, offline."""
+"""tfds builders of videos of moving, bouncing objects, generated offline."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,16 +15,16 @@ from lstm_jax.data.synthetic.digits import scans, split_rows
 from lstm_jax.data.synthetic.own import DIGITS, OwnBuilder
 from lstm_jax.data.synthetic.scenes import enlarged
 
-FRAMES, SIDE, BOX = 20, 64, 28  # frames of a video; pixels of a frame, of an object
-FREE = SIDE - BOX  # pixels that a corner can move
-STEP = 0.1  # of the free range, per frame
+FRAMES, SIDE, BOX = 20, 64, 28  # frames per video; sides of a frame, an object, pixels
+FREE = SIDE - BOX  # range of an object's corner, pixels
+STEP = 0.1  # speed, fraction of the free range per frame
 SEED = 0
 SCANS_FILE = "digits.png"
 DIRECTIONS = (
     *("east", "north-east", "north", "north-west"),
     *("west", "south-west", "south", "south-east"),
 )
-NUMBERS = {  # of videos, by config
+NUMBERS = {  # videos per split, by config
     "digits": {"train": 4_000, "test": 500},
     "mnist": {"train": 10_000, "test": 2_000},
     "fashion_mnist": {"train": 10_000, "test": 2_000},
@@ -42,7 +42,7 @@ Representations using LSTMs, ICML 2015."""
 
 
 class Stills(NamedTuple):
-    """Pictures to be moved; those of one split are in no other.
+    """Images of objects to move; train and test share none.
 
     Attributes:
       images: uint8 [N, 28, 28] by split, "train" and "test".
@@ -54,22 +54,22 @@ class Stills(NamedTuple):
 
 
 def digit_stills() -> Stills:
-    """scikit-learn's 8x8 scans as 20x20 in a box of 28x28, split as `digits` is."""
+    """scikit-learn's 8x8 scans scaled to 20x20 in a 28x28 box, split as `digits`."""
     small, labels = scans()
     boxes = np.pad([enlarged(scan, 20) for scan in small], ((0, 0), (4, 4), (4, 4)))
     return _split(boxes, labels, split_rows())
 
 
 def scan_stills(path: Path) -> Stills:
-    """The 5,000 digits of 20x20 in OpenCV's digits.png; 1,000 of them are for test.
+    """The 5,000 20x20 digits of OpenCV's digits.png, 1,000 of them for test.
 
     Raises:
-      DataError: the picture is not 2000x1000 pixels, 100 digits a row.
+      DataError: the image is not 2000x1000 pixels (100 digits per row).
     """
     found = probe(path)
     if found and found[0] != (1000, 2000):
         (height, width), _ = found
-        raise DataError(f"{path}: {width}x{height} pixels; wanted are 2000x1000")
+        raise DataError(f"{path}: {width}x{height} pixels; expected 2000x1000")
     sheet = read_image(path, (1000, 2000, 1)).reshape(50, 20, 100, 20)
     boxes = np.zeros((5000, BOX, BOX), np.uint8)
     boxes[:, 4:-4, 4:-4] = sheet.swapaxes(1, 2).reshape(5000, 20, 20)
@@ -79,7 +79,7 @@ def scan_stills(path: Path) -> Stills:
 
 
 def image_stills(arrays: dict[str, np.ndarray]) -> Stills:
-    """Stills of a set of 28x28 grey images as it is cached: SPLIT_inputs, _targets."""
+    """Stills from a cached data set of 28x28 grey images: SPLIT_inputs, _targets."""
     splits = ("train", "test")
     return Stills(
         {split: arrays[f"{split}_inputs"][..., 0] for split in splits},
@@ -95,18 +95,18 @@ def _split(images: np.ndarray, labels: np.ndarray, indices: dict) -> Stills:
 
 
 def bounce(start: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Move through 20 frames in the unit square, as OpenSTL does.
+    """Positions of a bouncing object in 20 frames of the unit square, as in OpenSTL.
 
-    A step comes before every frame, the first too. A coordinate that leaves [0, 1] is
-    clamped to it and its velocity changes sign.
+    One step is made before every frame, including the first. A coordinate outside
+    [0, 1] is clipped and its velocity component changes sign.
 
     Args:
-      start: float64 [2], (x, y) in [0, 1], shares of the free range.
-      velocity: float64 [2], shares per frame.
+      start: float64 [2], (x, y) in [0, 1], fractions of the free range.
+      velocity: float64 [2], fractions of the free range per frame.
 
     Returns:
-      (positions, velocities), float64 [T, 2] each: where a frame shows the object, and
-      the velocity with which it goes on from there.
+      (positions, velocities), float64 [T, 2] each: the position in each frame, and the
+      velocity after that frame's bounce.
     """
     positions, velocities = np.empty((FRAMES, 2)), np.empty((FRAMES, 2))
     for axis in (0, 1):
@@ -120,11 +120,11 @@ def bounce(start: np.ndarray, velocity: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def composed(images: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Lay objects on black by the larger value of each pixel.
+    """Composes objects on black; the brightest value wins at each pixel.
 
     Args:
       images: uint8 [M, 28, 28].
-      positions: float64 [M, T, 2], (x, y) of the upper left corner, in [0, 1].
+      positions: float64 [M, T, 2], (x, y) of the top left corner, in [0, 1].
 
     Returns:
       uint8 [T, 64, 64, 1].
@@ -147,25 +147,26 @@ def example(
     clear: int = 0,
     seed: int = SEED,
 ) -> dict[str, np.ndarray]:
-    """Video number `index` of a split: it follows from (seed, split, index) alone.
+    """Video number `index` of a split, a function of (seed, split, index).
 
-    Start, angle and still are drawn uniformly. The objects are listed as the first
-    frame shows them, from left to right, since nothing else tells which is which.
+    Start position, direction and still are uniform. Objects are ordered from left to
+    right in the first frame, because nothing else orders them.
 
     Args:
-      stills: what moves.
+      stills: images of the objects.
       split: "train" or "test".
       index: at least 0.
-      objects: M, how many.
-      clear: steps before any wall may be hit, 0..10; with 0, as OpenSTL has it, the
-        start is drawn from the whole range.
-      seed: of all draws.
+      objects: M, number of objects.
+      clear: steps before the first possible bounce, 0..10; with 0, as in OpenSTL,
+        the start position covers the whole range.
+      seed: random seed.
 
     Returns:
-      frames: uint8 [T, 64, 64, 1].
-      contents: int [M], the class of each object.
-      velocities: float32 [M, 2], (dx, dy) with which each leaves the first frame,
-        pixels per frame; x runs to the right, y downwards.
+      dict:
+        frames: uint8 [T, 64, 64, 1].
+        contents: int [M], class of each object.
+        velocities: float32 [M, 2], (dx, dy) after the first frame, pixels per frame;
+          x to the right, y downwards.
     """
     rng = np.random.default_rng([seed, ("train", "test").index(split), index])
     draws = rng.random((objects, 4))
@@ -186,7 +187,7 @@ def example(
 
 
 def direction(velocity: np.ndarray) -> int:
-    """Index into DIRECTIONS of a velocity (dx, dy), the nearest of the eight."""
+    """Index into DIRECTIONS of the direction nearest to a velocity (dx, dy)."""
     angle = np.arctan2(-velocity[1], velocity[0])
     return int(np.round(angle / (np.pi / 4))) % len(DIRECTIONS)
 
@@ -194,12 +195,11 @@ def direction(velocity: np.ndarray) -> int:
 with tfds.core.registered.skip_registration():
 
     class MovingDigits(OwnBuilder):
-        """Two digits (or clothes) of 28x28 that move and bounce in 20 frames of 64x64.
+        """Two 28x28 digits (or clothes) that move and bounce in 20 frames of 64x64.
 
-        4,000 videos to train on and 500 to test on from the smaller still sets
-        `digits` and `scans`; 10,000 and 2,000 from `mnist` and `fashion_mnist`. The
-        stills of the test videos are in no video to train on. `stills` is set before
-        preparing.
+        From the smaller sets of stills, `digits` and `scans`: 4,000 training and 500
+        test videos; from `mnist` and `fashion_mnist`: 10,000 and 2,000. Training and
+        test videos share no stills. Set `stills` before preparing.
         """
 
         name = "moving_digits"
@@ -234,12 +234,11 @@ with tfds.core.registered.skip_registration():
                 yield index, example(self.stills, split, index, objects=2)
 
     class MovingDigit(MovingDigits):
-        """One handwritten digit of 28x28 that moves and bounces in 20 frames of 64x64.
+        """One 28x28 handwritten digit that moves and bounces in 20 frames of 64x64.
 
-        To tell is which digit it is (`content`), or which way it sets out (`motion`):
-        the nearest of eight compass directions, north being up. It meets no wall in
-        the first 5 frames. 2,000 videos to train on and 500 to test on; the two
-        configs show the same ones.
+        The target is the digit (`content`) or its initial direction (`motion`), the
+        nearest of eight compass directions, north up. There is no bounce in the first
+        5 frames. 2,000 training and 500 test videos, the same for both configs.
         """
 
         name = "moving_digit"

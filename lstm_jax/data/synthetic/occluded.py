@@ -1,27 +1,27 @@
-"""Clips of scanned digits that move behind bars, drawn offline."""
+"""Clips of scanned digits that move behind bars, generated offline."""
 
 import numpy as np
 
 from lstm_jax.data.synthetic import scenes
 
 FRAMES, OBJECTS = 12, 2
-BARS = 1  # upright, over the whole height, in front of all; they stay in place
-WIDTHS = (14, 18)  # of a bar, least and largest, pixels
-SPEED = (2.0, 4.0)  # least and largest, pixels a frame
+BARS = 1  # vertical bars of full height, in front of the digits; they do not move
+WIDTHS = (14, 18)  # range of bar widths, pixels
+SPEED = (2.0, 4.0)  # range of speeds, pixels per frame
 SIDES = (14, 18)
 
 
 def track(rng: np.random.Generator, size: tuple[int, int], side: int) -> np.ndarray:
-    """Upper left corners (x, y) of a thing that moves and bounces, int [T, 2].
+    """Top left corners (x, y) of a bouncing object, int [T, 2], pixels.
 
-    It moves mostly sideways: at most 30 degrees up or down.
+    It moves mostly sideways, at most 30 degrees up or down.
     """
     h, w = size
     free = np.array([side - w, side - h], np.float64)
     angle = rng.uniform(-np.pi / 6, np.pi / 6) + np.pi * rng.integers(2)
     velocity = rng.uniform(*SPEED) * np.array([np.cos(angle), np.sin(angle)])
     start = rng.uniform(0, free)
-    # A path that is reflected at both ends is a straight one, folded.
+    # A path reflected at both ends is a folded straight line.
     path = start + velocity * np.arange(FRAMES)[:, None]
     path = np.mod(path, 2 * free)
     return np.rint(np.minimum(path, 2 * free - path)).astype(int)
@@ -30,17 +30,18 @@ def track(rng: np.random.Generator, size: tuple[int, int], side: int) -> np.ndar
 def clip(split: str, index: int, pool: scenes.Scans) -> dict[str, np.ndarray]:
     """Clip number `index` of a split, "train" or "test".
 
-    Where two of its digits meet, the later one is in front.
+    If two digits overlap, the later one is in front.
 
     Args:
       split, index, pool: as in `scenes.scene`.
 
     Returns:
-      frames: uint8 [T, 48, 48, 1].
-      segmentation_masks: uint8 [T, 48, 48], 1 + d on the visible ink of a digit d.
-      boxes: float32 [T, M, 4], corners of the whole digit, pixels.
-      hidden: float32 [T, M], the share of its ink that is behind something.
-      labels: int [M].
+      dict:
+        frames: uint8 [T, 48, 48, 1].
+        segmentation_masks: uint8 [T, 48, 48], 1 + d on the visible ink of a digit d.
+        boxes: float32 [T, M, 4], corners of the whole digit, pixels.
+        hidden: float32 [T, M], occluded fraction of its ink.
+        labels: int [M].
     """
     rng = np.random.default_rng([0, ("train", "test").index(split), index])
     side = scenes.SIDE
@@ -81,7 +82,7 @@ def clip(split: str, index: int, pool: scenes.Scans) -> dict[str, np.ndarray]:
 
 
 def _bars(rng: np.random.Generator, widths: np.ndarray, side: int) -> list[int]:
-    """Left edges of bars, in order and apart: what is left over is dealt out."""
+    """Left edges of bars that do not overlap; gaps are random."""
     left = side - int(widths.sum())
     gaps = np.sort(rng.integers(2, left - 1, len(widths)))
     before = np.concatenate([[0], np.cumsum(widths)[:-1]])

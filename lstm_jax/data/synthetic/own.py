@@ -1,4 +1,4 @@
-"""What the project's own tfds builders share."""
+"""The base class of this project's tfds builders."""
 
 from abc import abstractmethod
 from typing import Any
@@ -13,11 +13,11 @@ Repository, 1998, doi:10.24432/C50P49; the test part, as scikit-learn ships it."
 with tfds.core.registered.skip_registration():
 
     class OwnBuilder(tfds.core.GeneratorBasedBuilder):
-        """A set that is drawn: a subclass has `features`, `parts` and the examples.
+        """A generated data set; subclasses define `features`, `parts` and the examples.
 
         Attributes:
-          citation: of what it is drawn from.
-          shuffled: False where examples are drawn at random already.
+          citation: the source of the images.
+          shuffled: False if the examples are already in random order.
         """
 
         name = "own"
@@ -26,11 +26,11 @@ with tfds.core.registered.skip_registration():
 
         @abstractmethod
         def features(self) -> dict[str, Any]:
-            """The tfds features of an example, by name."""
+            """The tfds features of an example by name."""
 
         @abstractmethod
         def parts(self) -> dict[str, Any]:
-            """What `_generate_examples` takes after the name of a split, by split."""
+            """The second argument of `_generate_examples` for each split."""
 
         def _info(self) -> tfds.core.DatasetInfo:
             return tfds.core.DatasetInfo(

@@ -1,6 +1,6 @@
-"""Lines of text, drawn offline as a scan might have them.
+"""Text lines, drawn offline to look like scans.
 
-Each line follows from (seed, split, index) and the list of fonts.
+Each line is a function of (seed, split, index) and the list of fonts.
 """
 
 import io
@@ -12,33 +12,32 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from lstm_jax.data.synthetic.fonts import Font, face, has_latin
 from lstm_jax.data.synthetic.texts import as_printed, line_text
 
-HEIGHT = 32  # pixels of a line
+HEIGHT = 32  # height of a line, pixels
 SPLITS = ("train", "test", "unseen_fonts")
 
 
 def draw(
     text: str, font: Font, rng: np.random.Generator, around: tuple[str, ...] = ()
 ) -> np.ndarray:
-    """A line on paper, uint8 [32, W], dark on light.
+    """Draws a text line, uint8 [32, W], dark on light.
 
-    Characters may jump about the baseline; the line is slanted and tilted, cut out
-    tightly or not, blurred, and printed on paper that is not evenly light, with noise,
-    or in black and white.
+    The augmentation varies the baseline of characters, slant, rotation, crop, blur,
+    background brightness, noise, and binarization.
 
     Args:
       text: of the line.
-      font: of everything.
-      rng: of all draws.
-      around: none; or the lines above and below and one on the back of the page, of
-        which something is left at the rims or shows through, as of a page of a book
-        whose lines were cut apart: letters may lack their ends, too, and words stand
-        apart as in a justified line.
+      font: of all text.
+      rng: source of randomness.
+      around: empty, or the texts of the line above, the line below, and one on the back
+        of the page: parts of them appear at the edges or show through, as in lines
+        cropped from a book page; letters may be cut off, and words are spaced as in a
+        justified line.
     """
     drawn = face(font.path, int(rng.integers(28, 38)))
     ascent, descent = drawn.getmetrics()
     margin, base = int(ascent), int(1.3 * ascent)
     spacing, as_set = rng.uniform(0, 1.5), rng.random() < 0.6
-    parts = [text] if as_set else list(text)  # as set: with kerning
+    parts = [text] if as_set else list(text)  # as one string: with kerning
     gap = 1.0
     if around and rng.random() < 0.5:  # justified
         gap = rng.uniform(0.7, 2.2)
@@ -96,11 +95,11 @@ def _box(
     descent: int,
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """The line with some paper around it."""
+    """The crop of the line, with some background around it."""
     left, highest, right, lowest = canvas.getbbox() or (0, base - 8, 8, base)
     sides = rng.integers(1, 8, 2)
     above, below = rng.integers(0, 8, 2)
-    if rng.random() < 0.3:  # around the ink, as who cuts lines out by hand does
+    if rng.random() < 0.3:  # tight around the ink, as in manual crops
         above, below = (above + 1) // 2, (below + 1) // 2
         top, bottom = min(highest, base - int(0.75 * ascent)), max(lowest, base)
     else:
@@ -120,7 +119,7 @@ def _as_torn(
     descent: int,
     rng: np.random.Generator,
 ) -> tuple[int, int, int, int]:
-    """The box moved, so that it takes in of other lines, or not all of its own."""
+    """Shifts the crop, so that it includes parts of other lines or cuts off its own."""
     left, top, right, bottom = box
     top -= round(rng.uniform(-0.12, 0.3) * ascent)
     bottom += round(rng.uniform(-0.5, 0.9) * descent)
@@ -130,9 +129,9 @@ def _as_torn(
 def _cut(
     canvas: Image.Image, box: tuple[int, int, int, int], rng: np.random.Generator
 ) -> Image.Image:
-    """What is in the box, 32 pixels high."""
+    """The crop, scaled to 32 pixels height."""
     canvas = canvas.crop(box)
-    if rng.random() < 0.1:  # ink that runs
+    if rng.random() < 0.1:  # bleeding ink
         wide = canvas.filter(ImageFilter.MaxFilter(3))
         canvas = Image.blend(canvas, wide, rng.uniform(0.2, 0.6))
     stretched = canvas.width * rng.uniform(0.88, 1.12)
@@ -142,7 +141,7 @@ def _cut(
 
 
 def _printed(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Ink in [0, 1] on paper, uint8."""
+    """Composes ink in [0, 1] on paper, uint8."""
     height, width = ink.shape
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, width, dtype=np.float32)
@@ -152,7 +151,7 @@ def _printed(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     dark = rng.uniform(0, 90)
     page = paper + (dark - paper) * ink
     page += rng.uniform(0, 10) * rng.standard_normal(ink.shape, np.float32)
-    if rng.random() < 0.1:  # black and white
+    if rng.random() < 0.1:  # binarized
         page = np.where(page < (paper + dark) / 2, 0, 255)
     return np.clip(np.round(page), 0, 255).astype(np.uint8)
 
@@ -160,17 +159,17 @@ def _printed(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def line(
     split: str, index: int, fonts: list[Font], *, paged: float = 0.0
 ) -> tuple[np.ndarray, str, Font]:
-    """Line number `index` of a split.
+    """Text line number `index` of a split.
 
     Args:
       split: one of `SPLITS`.
       index: at least 0.
-      fonts: of the split, as `fonts_of` gives them.
-      paged: the odds that there are other lines around it; above 0, its letters and
-        marks are also those of `fonts.LATIN`, where the font has them.
+      fonts: of the split, from `fonts_of`.
+      paged: probability of neighbouring lines; above 0, the text also contains
+        characters of `fonts.LATIN`, if the font has them.
 
     Returns:
-      (uint8 [32, W], its text, the font).
+      (uint8 [32, W], text, font).
     """
     rng = np.random.default_rng([0, SPLITS.index(split), index])
     family = rng.choice(sorted({font.family for font in fonts}))
@@ -187,7 +186,7 @@ def line(
 def line_file(
     split: str, fonts: list[Font], paged: float, index: int
 ) -> tuple[bytes, str, Font]:
-    """The same, as the bytes of a PNG."""
+    """As `line`, with the image as bytes of a PNG file."""
     image, text, font = line(split, index, fonts, paged=paged)
     file = io.BytesIO()
     Image.fromarray(image).save(file, "png", compress_level=1)

@@ -1,4 +1,4 @@
-"""The project's own tfds builders of pictures with masks and with boxes, offline."""
+"""tfds builders of images with masks and with boxes, generated offline."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,10 +27,10 @@ def _boxes(boxes: np.ndarray, labels: np.ndarray) -> list[dict]:
 with tfds.core.registered.skip_registration():
 
     class DigitsMasks(OwnBuilder):
-        """One to three scanned digits on a cluttered canvas of 48x48, with masks.
+        """One to three scanned digits on a cluttered 48x48 background, with masks.
 
-        12,000 pictures to train on and 500 to test on. A mask is 0 on the background
-        and 1 + d on the ink of a digit d.
+        12,000 training and 500 test images. A mask is 0 on the background and 1 + d on
+        the ink of a digit d.
         """
 
         name = "digits_masks"
@@ -60,9 +60,9 @@ with tfds.core.registered.skip_registration():
                 )
 
     class DigitsBoxes(OwnBuilder):
-        """None to four scanned digits on a cluttered canvas of 48x48, with boxes.
+        """Zero to four scanned digits on a cluttered 48x48 background, with boxes.
 
-        12,000 pictures to train on and 500 to test on. A box is that of the ink.
+        12,000 training and 500 test images. A box encloses the digit's ink.
         """
 
         name = "digits_boxes"
@@ -97,10 +97,10 @@ with tfds.core.registered.skip_registration():
     class MovingDigitsBoxes(OwnBuilder):
         """Two scanned digits that move behind bars, with boxes: frames of 48x48.
 
-        3,000 clips to train on and 200 to test on, of 12 frames. The bars hide what is
-        behind them; boxes are those of the whole digit, hidden or not, and `hidden` is
-        the share of its ink that cannot be seen. `segmentation_mask` is 1 + d on the
-        visible ink of a digit d.
+        3,000 training and 200 test clips of 12 frames. The bars occlude the digits;
+        boxes enclose the whole digit, visible or not, and `hidden` is the occluded
+        fraction of its ink. `segmentation_mask` is 1 + d on the visible ink of a
+        digit d.
         """
 
         name = "moving_digits_boxes"

@@ -1,7 +1,7 @@
-"""Scenes of scanned digits, drawn offline: where they are is known to the pixel.
+"""Scenes of scanned digits with exact masks and boxes, generated offline.
 
-The scans are those of the set `digits`; scans of the test scenes are in no scene to
-train on. Each scene follows from (seed, split, index) alone.
+The scans are those of `digits`; training and test scenes share no scans. Each scene is
+a function of (seed, split, index).
 """
 
 from typing import NamedTuple
@@ -11,28 +11,28 @@ from PIL import Image
 
 from lstm_jax.data.synthetic.digits import scans, split_rows
 
-SIDE = 48  # pixels of a canvas
-INK = 96  # a pixel of a digit is at least so bright
-NOISE = 40  # of the background, at most
+SIDE = 48  # side of a scene, pixels
+INK = 96  # minimum value of a pixel that counts as ink
+NOISE = 40  # maximum value of background noise
 PIECE = 7  # side of a piece of clutter, pixels
 
 
 class Digit(NamedTuple):
-    """A scan, enlarged: uint8 [S, S], black around it, and its class."""
+    """An enlarged scan, uint8 [S, S], on black, and its class."""
 
     image: np.ndarray
     label: int
 
 
 class Scans(NamedTuple):
-    """The scans of one split: uint8 [N, 8, 8], and their classes, int [N]."""
+    """Scans of one split, uint8 [N, 8, 8], and their classes, int [N]."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
 def scans_of(split: str) -> Scans:
-    """Those of "train" or "test", as the set `digits` has them."""
+    """The scans of "train" or "test", split as in `digits`."""
     images, labels = scans()
     rows = split_rows()[split]
     return Scans(images[rows], labels[rows])
@@ -41,14 +41,14 @@ def scans_of(split: str) -> Scans:
 def enlarged(scan: np.ndarray, side: int) -> np.ndarray:
     """A scan as strokes on black, uint8 [side, side].
 
-    Enlarging leaves a wide grey rim; stretching the contrast makes it a pen stroke.
+    The contrast is stretched: enlarging blurs the strokes, stretching sharpens them.
     """
     large = Image.fromarray(scan).resize((side, side), Image.Resampling.BICUBIC)
     return np.clip((np.asarray(large, np.float64) - 70) * 1.6, 0, 255).astype(np.uint8)
 
 
 def draw_digit(rng: np.random.Generator, pool: Scans, sides: tuple[int, int]) -> Digit:
-    """A scan at a side of `sides`, the last one included, cut to its ink."""
+    """A random scan, its side within `sides` (inclusive), cropped to its ink."""
     which = int(rng.integers(len(pool.labels)))
     image = enlarged(pool.images[which], int(rng.integers(sides[0], sides[1] + 1)))
     rows, columns = (np.flatnonzero((image >= INK).any(axis)) for axis in (1, 0))
@@ -57,7 +57,7 @@ def draw_digit(rng: np.random.Generator, pool: Scans, sides: tuple[int, int]) ->
 
 
 def clutter(rng: np.random.Generator, pool: Scans, side: int, pieces: int):
-    """A background of faint noise and pieces of strokes, uint8 [side, side]."""
+    """A background of faint noise and fragments of strokes, uint8 [side, side]."""
     canvas = rng.integers(0, NOISE + 1, (side, side)).astype(np.uint8)
     for _ in range(pieces):
         scan = pool.images[int(rng.integers(len(pool.labels)))]
@@ -73,9 +73,9 @@ def clutter(rng: np.random.Generator, pool: Scans, side: int, pieces: int):
 def place(
     rng: np.random.Generator, sizes: list[tuple[int, int]], side: int, gap: int
 ) -> list[tuple[int, int, int, int]]:
-    """Boxes (x0, y0, x1, y1) of these sizes (h, w), apart by `gap` pixels or more.
+    """Random boxes (x0, y0, x1, y1) of the sizes (h, w), at least `gap` pixels apart.
 
-    A box that finds no place in fifty draws, and those after it, are left out.
+    If a box does not fit in fifty attempts, it and all later ones are omitted.
     """
     found: list[tuple[int, int, int, int]] = []
     for h, w in sizes:
@@ -108,15 +108,16 @@ def scene(
       split: "train" or "test".
       index: at least 0.
       pool: scans to draw from.
-      objects: least and largest number of digits.
-      sides: least and largest side of a digit before it is cut to its ink, pixels.
-      pieces: of clutter.
+      objects: minimum and maximum number of digits.
+      sides: minimum and maximum side of a digit before cropping to its ink, pixels.
+      pieces: number of pieces of clutter.
 
     Returns:
-      image: uint8 [48, 48, 1].
-      mask: uint8 [48, 48, 1]; 0 background, 1 + d where the ink of a digit d is.
-      boxes: float32 [M, 4], (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
-      labels: int [M], digits.
+      dict:
+        image: uint8 [48, 48, 1].
+        mask: uint8 [48, 48, 1]; 0 background, 1 + d on the ink of a digit d.
+        boxes: float32 [M, 4], (x0, y0, x1, y1) in pixels, x1 and y1 exclusive.
+        labels: int [M], digits.
     """
     rng = np.random.default_rng([0, ("train", "test").index(split), index])
     count = int(rng.integers(objects[0], objects[1] + 1))

@@ -1,7 +1,7 @@
-"""Lines of text to draw: common words, made-up ones, numbers and marks.
+"""Texts of synthetic lines: common words, invented words, numbers and punctuation.
 
-Every word of three characters or more is of one side, to train on or to test on, by its
-letters alone.
+A word of three or more characters belongs to either training or test, as a function of
+its letters.
 """
 
 import re
@@ -13,8 +13,8 @@ import numpy as np
 
 from lstm_jax.data.synthetic.fonts import LATIN, SYMBOLS
 
-LENGTHS = (4, 33)  # characters of a line, at most so many
-# Arrays, since a draw out of a list would turn it into one each time.
+LENGTHS = (4, 33)  # range of a line's maximum number of characters
+# Arrays, because `rng.choice` would convert a list to one on every call.
 _SIGNS = np.array(list(SYMBOLS[1:]))
 _MARKS = np.array(list(SYMBOLS[1:16] + SYMBOLS[26:33] + SYMBOLS[59:65] + SYMBOLS[91:]))
 _PAIRS = np.array(["()", "[]", '""', "''", "{}", "<>", "**", "--"])
@@ -30,7 +30,7 @@ _ACCENTED = {
     for letter in LATIN
     if letter.isalpha() and letter not in _LIGATURES
 }
-_LIKE: dict[str, list[str]] = {}  # by the letter that they come from
+_LIKE: dict[str, list[str]] = {}  # accented variants by base letter
 for _letter, _plain in (_ACCENTED | _LIGATURES).items():
     _LIKE.setdefault(_plain, []).append(_letter)
 _PRINTED = dict(zip("<>$#^`", "«»£§°€", strict=True))
@@ -38,7 +38,7 @@ _COMMON = np.array(Path(__file__).with_name("common_words.txt").read_text().spli
 
 
 def line_text(rng: np.random.Generator, split: str) -> str:
-    """A line of words, numbers and marks; "train" has others than all other splits."""
+    """A random line of text; "train" and the other splits share no words."""
     most = int(rng.integers(*LENGTHS))
     text, failed = _token(rng, split), 0
     while failed < 3:
@@ -51,9 +51,9 @@ def line_text(rng: np.random.Generator, split: str) -> str:
 
 
 def as_printed(text: str, rng: np.random.Generator) -> str:
-    """The line with letters of other languages, and quotes and dashes of a printer.
+    """The line with letters of other languages, typographic quotes and dashes.
 
-    Words are joined, too, as in don't and in twenty-one.
+    Some words are joined, as in don't and in twenty-one.
     """
     odds, curly = rng.choice([0.0, 0.08, 0.3]), rng.random() < 0.5
     found = []
@@ -88,7 +88,7 @@ def _token(rng: np.random.Generator, split: str) -> str:
 
 
 def is_for_test(word: str) -> bool:
-    """Which side a word of lower case is of; one of five is for tests."""
+    """Whether a lower-case word belongs to the test splits; one in five does."""
     return zlib.crc32(word.encode()) % 5 == 0
 
 

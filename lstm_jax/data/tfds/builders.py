@@ -1,4 +1,4 @@
-"""Data sets by name, each through its tfds builder, without TensorFlow."""
+"""Data sets by name, from their tfds builders, without TensorFlow."""
 
 import contextlib
 import difflib
@@ -24,14 +24,14 @@ from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
 from lstm_jax.data.files.tables import fingerprint
 from lstm_jax.data.splits import split_indices
 
-_FORMAT = 1  # of the arrays in the cache; raise it when decoding changes
+_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
 
 
 class _Asked(NamedTuple):
-    """A set by name, as a person wants it; `label` is what errors call it."""
+    """A requested data set; `label` is its name in errors."""
 
     name: str
-    config: str  # "": the default one
+    config: str  # "": the default config
     label: str
     root: Path
     manual_dir: Path | None
@@ -53,15 +53,16 @@ def load_named(
     """Load a tfds set of images (features `image`, `label`) or clips, or one of ours.
 
     Args:
-      source: `name` or `name/config`; `-` and `_` in the name are the same.
+      source: `name` or `name/config`; `-` and `_` in the name are equivalent.
       root: the cache folder.
       manual_dir, size, validation, seed, sampling: as in `load`.
-      frames: of stock clips, T; None: as many as all have, else 16.
-      target_type: as in `load`; one of our sets of scenes or lines gives what it has.
+      frames: T of clips that are not ours; None: their length if all have the same,
+        else 16.
+      target_type: as in `load`; for our scenes and text lines the name decides.
 
     Raises:
-      DataError: unknown set, no network, a set of another kind, or one that cannot be
-        prepared without TensorFlow.
+      DataError: unknown name, no network, an unsupported kind of data set, or one that
+        cannot be prepared without TensorFlow.
     """
     name, _, config = source.strip().partition("/")
     name = name.lower().replace("-", "_")
@@ -74,7 +75,7 @@ def load_named(
         target_type = target_type if target_type in known else known[0]
     elif target_type == "text":
         raise DataError(
-            f"{label}: no lines of text; the sets that have them: {', '.join(LINES)}"
+            f"{label}: has no text lines; the sets that have them: {', '.join(LINES)}"
         )
     asked = _Asked(name, config, label, root, manual_dir, target_type)
     arrays, facts, origin = _arrays(asked, size, *options)
@@ -98,9 +99,9 @@ def _arrays(
     frames: int | None = None,
     sampling: str = "uniform",
 ) -> tuple[dict[str, np.ndarray], dict, dict]:
-    """(arrays, facts, origin) of a set as it is published, prepared where it is not."""
+    """(arrays, facts, origin) of a set's published splits; prepares it if necessary."""
     name, config, label, root, manual_dir, target_type = asked
-    drawn = _fonts_there() if name in LINES and config == "all" else ""
+    drawn = _font_fingerprint() if name in LINES and config == "all" else ""
     home = root / "tfds" / (label.replace("/", "@") + drawn)
     origin = _origin(home)
     old = origin and origin["version"] != OWN.get(name, origin["version"])
@@ -129,8 +130,8 @@ def _arrays(
     return *cached(root, slot, key, decode_all), origin
 
 
-def _fonts_there() -> str:
-    """A mark that changes with the fonts."""
+def _font_fingerprint() -> str:
+    """A hash of the installed fonts."""
     from lstm_jax.data.synthetic.fonts import font_files
 
     names = "\n".join(str(file) for file in font_files("all"))
@@ -138,17 +139,17 @@ def _fonts_there() -> str:
 
 
 def _config_of_ours(name: str, config: str) -> str:
-    """A config as it is spelt, "" for the default one."""
+    """The full name of a config; "" for the default one."""
     config, known = config.lower().replace("-", "_"), (VIDEOS | LINES)[name]
     if config and config not in known:
         near = difflib.get_close_matches(config, known, n=4)
-        hint = f"near it: {', '.join(near)}" if near else f"it has {', '.join(known)}"
+        hint = f"similar: {', '.join(near)}" if near else f"it has {', '.join(known)}"
         raise DataError(f"{name}/{config}: {name} has no config {config!r}; {hint}")
     return "" if config == known[0] else config
 
 
 def _stills(asked: _Asked) -> tuple[Any, dict[str, list[int]], list[str]]:
-    """The pictures that a set of videos moves; fingerprints of their files; notes."""
+    """The stills of a video data set; fingerprints of their files; notes."""
     from lstm_jax.data.synthetic import moving
 
     config, manual_dir = asked.config, asked.manual_dir
@@ -162,9 +163,9 @@ def _stills(asked: _Asked) -> tuple[Any, dict[str, list[int]], list[str]]:
     if manual_dir is None or not path.is_file():
         looked = f" (it is not in {manual_dir})" if manual_dir else ""
         raise DataError(
-            f"{asked.label}: moves the 5,000 digits of OpenCV's documentation, the "
-            f"file {path.name}{looked}; Debian's package opencv-doc has it. Give the "
-            "folder that holds it as --data.manual-dir=DIR"
+            f"{asked.label}: needs the 5,000 digits of OpenCV's documentation, the "
+            f"file {path.name}{looked}; Debian's package opencv-doc contains it. Give "
+            "its folder as --data.manual-dir=DIR"
         )
     return moving.scan_stills(path), _fingerprints({path.name: path}), []
 
@@ -176,9 +177,9 @@ def _complete(
     seed: int,
     owners: np.ndarray | None,
 ) -> tuple[dict[str, Split], list[str]]:
-    """Carve the splits that a set does not have out of its "train".
+    """Splits the missing validation and test sets off "train".
 
-    `owners` tells which examples of it are of one clip and stay together.
+    Examples with the same owner, the index of their clip, stay together.
     """
     notes = []
     targets = splits["train"].targets
@@ -201,28 +202,28 @@ def _complete(
         splits[name] = part(dealt[name], inputs[dealt[name]])
     if absent:
         kept = dealt["train"]
-        splits["train"] = part(kept, _taken(inputs, kept))
+        splits["train"] = part(kept, _gather(inputs, kept))
     empty = [name for name in SPLITS if not len(splits[name].inputs)]
     if empty:
         raise DataError(
-            f"{label}: {len(targets)} training examples are too few to carve "
-            f"{' and '.join(empty)} out of them"
+            f"{label}: {len(targets)} training examples are too few to split off "
+            f"{' and '.join(empty)}"
         )
     return {name: splits[name] for name in SPLITS}, notes
 
 
-def _taken(inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """inputs[rows], rows ascending; moved up within an array that is in memory."""
+def _gather(inputs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """inputs[rows], rows ascending; moves them in place if the array is in memory."""
     if not inputs.flags.writeable:
         return inputs[rows]
-    for start in range(0, len(rows), 1024):  # memory never holds the images twice
+    for start in range(0, len(rows), 1024):  # never holds two copies of the images
         block = rows[start : start + 1024]
         inputs[start : start + len(block)] = inputs[block]
     return inputs[: len(rows)]
 
 
 def _origin(home: Path) -> dict | None:
-    """What is known of a prepared set; None when it is not prepared."""
+    """Metadata of a prepared set; None if it is not prepared."""
     try:
         return json.loads((home / "origin.json").read_text())
     except (OSError, ValueError):
@@ -230,7 +231,7 @@ def _origin(home: Path) -> dict | None:
 
 
 def _differs(origin: dict, manual_dir: Path | None) -> bool:
-    """Whether the files by hand are others than those the set was prepared from."""
+    """Whether the manually downloaded files changed since the set was prepared."""
     if manual_dir is None or not origin["manual"]:
         return False
     files = {name: manual_dir / name for name in origin["manual"]}
@@ -244,7 +245,7 @@ def _fingerprints(files: dict[str, Path]) -> dict[str, list[int]]:
 
 
 def _builder(asked: _Asked, data_dir: Path) -> Any:
-    """The tfds builder of a name, over `data_dir`, its features checked."""
+    """The tfds builder of a name in `data_dir`, with checked features."""
     name, config, label = asked[:3]
     tfds = _import_tfds()
     if name in OWN:
@@ -254,7 +255,7 @@ def _builder(asked: _Asked, data_dir: Path) -> Any:
         if configs := (VIDEOS | LINES).get(name):
             options["config"] = config or configs[0]
         elif config:
-            raise DataError(f"{label}: {name} has no configs; say {name}")
+            raise DataError(f"{label}: {name} has no configs; use {name}")
         return BUILDERS[name](**options)
     from lstm_jax.data.tfds.named_clips import REFUSED
 
@@ -263,7 +264,7 @@ def _builder(asked: _Asked, data_dir: Path) -> Any:
     known = tfds.list_builders(with_community_datasets=False)
     if name not in known:
         near = difflib.get_close_matches(name, [*OWN, *known], n=4)
-        hint = f"Near it: {', '.join(near)}" if near else f"For example: {_examples()}"
+        hint = f"Similar: {', '.join(near)}" if near else f"For example: {_examples()}"
         raise DataError(
             f"{label}: no data set of that name, and no such folder or CSV. {hint}"
         )
@@ -274,14 +275,14 @@ def _builder(asked: _Asked, data_dir: Path) -> Any:
             near = difflib.get_close_matches(config, configs, n=4) or configs[:8]
             raise DataError(
                 f"{label}: {name} has no config {config!r}; "
-                + (f"near it: {', '.join(near)}" if configs else f"say {name}")
+                + (f"similar: {', '.join(near)}" if configs else f"use {name}")
             )
         options = {"config": config} if config else {}
         builder = builder_cls(data_dir=data_dir, file_format="array_record", **options)
         features = builder.info.features
     except DataError:
         raise
-    except Exception as error:  # builders differ; whatever one raises is told
+    except Exception as error:  # builders raise exceptions of many types
         raise _cannot(label, error) from error
     _check_features(label, features, asked.target_type)
     return builder
@@ -297,16 +298,16 @@ def _check_features(label: str, features: Any, target_type: str) -> None:
     image, kind = by_name.get("image"), by_name.get("label")
     if target_type == "labels":
         fits = isinstance(kind, tfds.features.ClassLabel)
-    else:  # what they must be is told where they are decoded
+    else:  # checked when they are decoded
         fits = bool(by_name.keys() & {"label", "segmentation_mask", "objects"})
     if not isinstance(image, tfds.features.Image) or not fits:
         raise DataError(
-            f"{label}: not a set of images and classes, nor of clips; its features are "
-            f"{', '.join(by_name) or features}, wanted are image and label, or frames. "
+            f"{label}: neither images with classes nor clips; its features are "
+            f"{', '.join(by_name) or features}, expected image and label, or frames. "
             f"For example: {_examples()}"
         )
     if image.np_dtype == np.float32:
-        raise DataError(f"{label}: its images are floating point; wanted are 8 bit")
+        raise DataError(f"{label}: its images are floating point; expected 8 bit")
 
 
 def _examples() -> str:
@@ -316,7 +317,7 @@ def _examples() -> str:
 
 
 def _prepare(asked: _Asked, home: Path) -> None:
-    """Make a set's array_record files in `home`, or leave nothing."""
+    """Writes a set's array_record files to `home`; removes them if that fails."""
     tfds = _import_tfds()
     from lstm_jax.data.tfds.preparing import without_tensorflow
 
@@ -337,7 +338,7 @@ def _prepare(asked: _Asked, home: Path) -> None:
             )
             try:
                 builder.download_and_prepare(download_dir=work, download_config=options)
-            except Exception as error:  # builders differ; each cause is told apart
+            except Exception as error:  # builders raise exceptions of many types
                 if isinstance(error, OSError) and error.errno in (
                     errno.ENOSPC,
                     errno.EDQUOT,
@@ -350,7 +351,7 @@ def _prepare(asked: _Asked, home: Path) -> None:
                 by_hand = getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None)
                 if by_hand and isinstance(error, (AssertionError, FileNotFoundError)):
                     raise DataError(
-                        f"{label}: its files are not free to download. "
+                        f"{label}: its files must be downloaded manually. "
                         f"{_one_line(by_hand)} Then give the folder that holds them "
                         "as --data.manual-dir=DIR"
                     ) from error
@@ -372,7 +373,7 @@ def _by_hand(
     lines = [f"  {file}  {url}" for url, file in missing.items()]
     return (
         f"{label}: cannot be downloaded: {_one_line(_root_cause(error))}\n"
-        f"Fetch by hand, into one folder{looked}, and give it as "
+        f"Download manually, into one folder{looked}, and give it as "
         "--data.manual-dir=DIR:\n" + "\n".join(lines)
     )
 
@@ -384,14 +385,14 @@ def _of_network(error: BaseException) -> bool:
 
 
 def _cannot(label: str, error: BaseException) -> DataError:
-    """Why a set cannot be prepared, told by the first cause of the failure."""
+    """An error that says why a set cannot be prepared, from the root cause."""
     cause = _root_cause(error)
     if isinstance(cause, ImportError):
         module = (cause.name or "").partition(".")[0]
         if module == "tensorflow" or not module:
             return DataError(
                 f"{label}: cannot be prepared without TensorFlow, which this library "
-                f"does not use. Sets that can: {_examples()}; or save its pictures or "
+                f"does not use. Sets that can: {_examples()}; or save its images or "
                 "clips to folders, one per class, and give the folder"
             )
         return DataError(
@@ -400,7 +401,7 @@ def _cannot(label: str, error: BaseException) -> DataError:
     reason = _one_line(cause) or type(cause).__name__
     archive = re.search(r"Error while extracting (.+?) to ", str(error))
     if archive:
-        reason = f"{Path(archive[1]).name} is damaged ({reason}); fetch it again"
+        reason = f"{Path(archive[1]).name} is damaged ({reason}); download it again"
     return DataError(f"{label}: cannot be prepared: {reason}")
 
 
@@ -417,7 +418,7 @@ def _one_line(text: object) -> str:
 
 
 def _import_tfds() -> Any:
-    """tfds, imported late (it takes half a second) and kept from chattering."""
+    """Imports tfds lazily (it takes half a second) and silences its logging."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -426,7 +427,7 @@ def _import_tfds() -> Any:
             "pip install tensorflow-datasets importlib_resources"
         ) from error
     logging.getLogger("absl").setLevel(logging.ERROR)
-    # Its list of names ends early where a package for other kinds of sets is missing.
+    # tfds lists fewer names if a package for other kinds of sets is missing.
     with contextlib.suppress(ImportError):
         importlib.import_module("tensorflow_datasets.video")
     with contextlib.suppress(AttributeError, ValueError):

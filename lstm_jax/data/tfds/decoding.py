@@ -1,4 +1,4 @@
-"""The prepared splits of a tfds set as arrays: pictures, clips, masks and boxes."""
+"""Decodes the prepared splits of a tfds set: images, clips, masks and boxes."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -10,13 +10,19 @@ from PIL import Image
 
 from lstm_jax.data.boxes import table
 from lstm_jax.data.catalog import OWN
-from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, DataError, check_size, sides
+from lstm_jax.data.dataset import (
+    LARGEST,
+    SCENE_SIZE,
+    DataError,
+    check_size,
+    common_size,
+)
 from lstm_jax.data.files.images import decode, decode_mask
 from lstm_jax.data.tfds.splits import numbers_of, read_blocks
 from lstm_jax.targets import VOID
 
 FALLBACK_SIZE = 32
-# Masks without names of their own: which pixels are the classes, the background first.
+# Masks without class names: the pixel value of each class, the background first.
 TRIMAPS = {"oxford_iiit_pet": {"background": 2, "pet": 1, "border": 3}}
 
 
@@ -28,7 +34,7 @@ def decode_all(
     sampling: str,
     folder: Path,
 ) -> dict:
-    """Decode the prepared splits into NAME_inputs.npy and NAME_targets.npy."""
+    """Decodes the prepared splits to NAME_inputs.npy and NAME_targets.npy."""
     features, notes, name = builder.info.features, [], builder.name
     if name not in OWN:
         from lstm_jax.data.tfds.named_clips import decode_clips, find_frames
@@ -36,7 +42,7 @@ def decode_all(
         if find_frames(features):
             return decode_clips(builder, label, frames, sampling, size, folder, LARGEST)
     if name == "emnist":
-        notes.append("emnist stores its images transposed: turned upright here")
+        notes.append("emnist stores its images transposed: they are transposed back")
     key = next(k for k in ("label", "target", "velocities") if k in features)
     dtype = np.int32 if key == "label" else np.float32
     for split, _, examples in _decoded(
@@ -45,7 +51,7 @@ def decode_all(
         targets = np.asarray([example[key] for _, example in examples], dtype)
         if key != "label":
             targets = targets.reshape(len(targets), -1)
-        elif (targets < 0).any():  # a contest's unlabelled split
+        elif (targets < 0).any():  # the unlabelled split of a competition
             (folder / f"{split}_inputs.npy").unlink()
             continue
         np.save(folder / f"{split}_targets.npy", targets)
@@ -56,7 +62,7 @@ def decode_all(
 def decode_scenes(
     builder: Any, label: str, target_type: str, size: int | None, folder: Path
 ) -> dict:
-    """The same of pictures or clips with masks or boxes; targets as in `Split`."""
+    """As `decode_all`, for images or clips with masks or boxes, as in `Split`."""
     features, notes, name = builder.info.features, [], builder.name
     classes = _scene_classes(name, features, target_type, label)
     clips = "frames" in features
@@ -85,7 +91,7 @@ def decode_scenes(
 
 
 def _scene_classes(name: str, features: Any, target_type: str, label: str) -> tuple:
-    """Names of the classes of masks or boxes."""
+    """Class names of masks or boxes, and the feature that holds them."""
     inside = dict(features.items()) if hasattr(features, "items") else {}
     if name == "moving_digits_boxes":
         digits = tuple(features["labels"].feature.names)
@@ -103,13 +109,13 @@ def _scene_classes(name: str, features: Any, target_type: str, label: str) -> tu
             return tuple(each["label"].names)
         wanted = "image and objects, each of a bbox and a label"
     raise DataError(
-        f"{label}: has no {target_type} that this library reads; its features are "
-        f"{', '.join(inside) or features}, wanted are {wanted}"
+        f"{label}: has no {target_type} that this library supports; its features are "
+        f"{', '.join(inside) or features}, expected {wanted}"
     )
 
 
 def _classes_of(mask: np.ndarray, values: Iterable[int]) -> np.ndarray:
-    """Class k where a pixel is the k-th value; 255 elsewhere."""
+    """Index k where a pixel equals the k-th value; 255 elsewhere."""
     table = np.full(256, VOID, np.uint8)
     for k, value in enumerate(values):
         table[value] = k
@@ -117,7 +123,7 @@ def _classes_of(mask: np.ndarray, values: Iterable[int]) -> np.ndarray:
 
 
 def _boxes(example: dict, shape: tuple[int, ...], features: Any) -> Any:
-    """Boxes of a picture, in its pixels; of a clip, whole tables [T, M, 7]."""
+    """Boxes of an image, in pixels; of a clip, tables [T, M, 7]."""
     height, width = shape[:2]
     if "objects" not in example:
         full_height, full_width = features["frames"].shape[1:3]
@@ -151,15 +157,15 @@ def _decoded(
     folder: Path,
     skip: dict,
 ) -> Iterator[tuple[str, tuple[int, ...], Iterator]]:
-    """Splits with their (H, W, C) and their examples.
+    """Yields each split with its (H, W, C) and an iterator of examples.
 
-    Taking the examples, (what an error names, example), writes SPLIT_inputs.npy.
+    Consuming the examples, (name for errors, example), writes SPLIT_inputs.npy.
     """
     features = builder.info.features
     clips = builder.name in OWN and "frames" in features
     *steps, height, width, channels = features["frames" if clips else "image"].shape
-    known, told = (height, width), "pictures of several sizes"
-    height, width = sides(known, size, fallback, told, notes)
+    known, told = (height, width), "images of several sizes"
+    height, width = common_size(known, size, fallback, told, notes)
     shape = height, width, 1 if channels == 1 else 3
     numbers = numbers_of(builder, label, notes)
     total = sum(numbers.values()) * int(np.prod((*steps, *shape)))
@@ -191,7 +197,7 @@ def _skip() -> Any:
 
 
 def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Grey frames [T, h, w, 1] as [T, H, W, 1], resampled as images are."""
+    """Resizes grey frames [T, h, w, 1] to [T, H, W, 1], like images."""
     if frames.shape[1:3] == (height, width):
         return frames
     pictures = [Image.fromarray(frame[..., 0]) for frame in frames]
@@ -200,6 +206,6 @@ def _resized(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _resized_masks(masks: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Masks [T, h, w] as [T, H, W], each pixel the nearest."""
+    """Resizes masks [T, h, w] to [T, H, W] by nearest neighbour."""
     size, how = (width, height), Image.Resampling.NEAREST
     return np.stack([np.asarray(Image.fromarray(m).resize(size, how)) for m in masks])

@@ -1,4 +1,4 @@
-"""Clips of a stock tfds set: where its frames are, and decoding those wanted."""
+"""Clips of tfds data sets: finds the feature with frames and decodes those needed."""
 
 import io
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lstm_jax.data.dataset import DataError, check_size, sides
+from lstm_jax.data.dataset import DataError, check_size, common_size
 from lstm_jax.data.files.clip_files import pick_steps
 from lstm_jax.data.files.images import decode
 from lstm_jax.data.tfds.splits import numbers_of, read_blocks
@@ -16,22 +16,22 @@ from lstm_jax.data.tfds.splits import numbers_of, read_blocks
 _FRAMES = 16
 _FALLBACK_SIZE = 64
 _AT_ONCE = 16  # clips in memory
-REFUSED = {  # before anything is downloaded for nothing
+REFUSED = {  # refused before anything is downloaded
     "moving_mnist": "holds test clips only; use moving_digits/mnist, which is made of "
     "the same digits and has a train split as well",
-    "starcraft_video": "is read by TensorFlow's own graph, which this library does not "
+    "starcraft_video": "needs TensorFlow to parse, which this library does not "
     "use; save its clips as videos or folders of frames and give their folder",
 }
 
 
 class Frames(NamedTuple):
-    """Where in an example its frames are.
+    """The feature that holds a clip's frames.
 
     Attributes:
-      path: keys that lead there.
-      shape: (T, H, W, C), None where it differs from clip to clip.
-      label: key of the class, None where there is none.
-      others: other sequences of images, that are not read.
+      path: the keys that lead to it.
+      shape: (T, H, W, C), None where it differs between clips.
+      label: the key of the class; None if there is none.
+      others: other sequences of images, which are not read.
     """
 
     path: tuple[str, ...]
@@ -41,10 +41,10 @@ class Frames(NamedTuple):
 
 
 def find_frames(features: Any) -> Frames | None:
-    """The frames among tfds features: a Video, or a Sequence that holds an Image.
+    """Finds the frames among tfds features: a Video, or a Sequence of images.
 
-    Of several the first that is no map of segments. None where there are none, or
-    beside an image and its class.
+    If there are several, the first that is not a segmentation map. None if there are
+    none, or if the example also has a single image and its class.
     """
     inside = {}
     if isinstance(features, tfds.features.FeaturesDict):
@@ -66,7 +66,7 @@ def find_frames(features: Any) -> Frames | None:
 
 
 def _walk(feature: Any, path: tuple[str, ...], inside: bool) -> Iterator:
-    """(path, Image) of every 8-bit image that lies in exactly one sequence."""
+    """(path, Image) of every 8-bit image that is in exactly one sequence."""
     if isinstance(feature, tfds.features.Image):
         if inside and path and feature.np_dtype == np.uint8:
             yield path, feature
@@ -81,7 +81,7 @@ def _walk(feature: Any, path: tuple[str, ...], inside: bool) -> Iterator:
 
 
 class _Encoded(tfds.decode.SkipDecoding):
-    """Gives the files of images as they are stored, alone and in sequences."""
+    """Returns encoded image files undecoded, single ones and sequences."""
 
     def decode_example_np(self, example: Any) -> Any:
         return example
@@ -90,7 +90,7 @@ class _Encoded(tfds.decode.SkipDecoding):
 
 
 def _undecoded(feature: Any) -> Any:
-    """Decoders that leave every image of a set as it is stored."""
+    """Decoders that leave all images of a set encoded."""
     if isinstance(feature, tfds.features.Image):
         return _Encoded()
     if isinstance(feature, tfds.features.Dataset):
@@ -112,31 +112,31 @@ def decode_clips(
     folder: Path,
     largest: int,
 ) -> dict:
-    """Decode the wanted frames of a prepared set into SPLIT_inputs.npy and others.
+    """Decode the needed frames of a prepared set to SPLIT_inputs.npy and others.
 
-    Beside `inputs` uint8 [rows, T, H, W, C]: `targets` int32 [rows], -1 without
-    classes; `lengths` int32 [rows], where a clip is shorter than T; `owners` int32
-    [rows], which clip of the split a row is of.
+    Arrays per split: `inputs` uint8 [rows, T, H, W, C]; `targets` int32 [rows], -1
+    without classes; `lengths` int32 [rows], if any clip is shorter than T; `owners`
+    int32 [rows], the index of the clip that a row comes from.
 
     Args:
-      builder: prepared; its features have frames.
-      label: what an error names.
-      frames, sampling, size: as in `load_named`; where sizes differ, None is 64.
-      folder: to write into.
-      largest: bytes that the decoded clips may take.
+      builder: prepared; its features include frames.
+      label: the set's name, for errors.
+      frames, sampling, size: as in `load_named`; size None: the common size, or 64.
+      folder: where the arrays are written.
+      largest: limit on the size of the decoded clips, bytes.
 
     Returns:
-      Facts: "classes" and "notes".
+      dict: "classes" and "notes".
 
     Raises:
-      DataError: too many bytes, no train split, or a clip without frames.
+      DataError: too large, no train split, or a clip without frames.
     """
     features, notes = builder.info.features, []
     found = find_frames(features)
     steps, height, width, channels = found.shape
     steps = frames or steps or _FRAMES
     known, told = (height, width), "frames of several sizes"
-    height, width = sides(known, size, _FALLBACK_SIZE, told, notes)
+    height, width = common_size(known, size, _FALLBACK_SIZE, told, notes)
     shape = (height, width, 1 if channels == 1 else 3)
     if found.others:
         notes.append(
@@ -176,7 +176,7 @@ def decode_clips(
                 row += 1
         out.flush()
         del out
-        if found.label and (arrays["targets"] < 0).any():  # a contest's split
+        if found.label and (arrays["targets"] < 0).any():  # split of a competition
             path.unlink()
             continue
         shorter |= bool((arrays["lengths"] < steps).any())
@@ -189,7 +189,7 @@ def decode_clips(
 
 
 def _read(label: str, found: Frames, split: str, source: Any) -> Iterator:
-    """(number, its frames' files, class or -1) of every clip of a split."""
+    """(index, encoded frames, class or -1) of every clip of a split."""
     for number, example in read_blocks(source, _AT_ONCE):
         files = example
         for key in found.path:

@@ -1,7 +1,7 @@
-"""Run a tfds builder's preparation where there is no TensorFlow, and no patience.
+"""Runs a tfds builder's preparation without TensorFlow and with short timeouts.
 
-Stock builders use TensorFlow for little: to open files and records, to encode image
-arrays. All of it is replaced by plain Python here, while the preparation runs.
+Most builders use TensorFlow only to open files and records and to encode images. While
+the preparation runs, these functions are replaced by plain Python.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ from PIL import Image
 
 from lstm_jax.data.files.clip_files import import_av
 
-_PATIENCE = 3.0  # seconds for a host to answer
+_PATIENCE = 3.0  # seconds until a host counts as unreachable
 
-# Versions of tensorflow-datasets that have all PARTS, as pyproject.toml has them.
+# Versions of tensorflow-datasets that have all PARTS; pyproject.toml has the same.
 SUPPORTED = ">=4.9.9,<4.10"
 
 _MANAGER, _DOWNLOADER = "core.download.download_manager", "core.download.downloader"
 # Parts of tensorflow-datasets, most of them private, that are replaced or used here:
-# the module and what is in it.
+# module and attribute.
 PARTS = {
     "init": (_MANAGER, "DownloadManager.__init__"),
     "manual_path": (_MANAGER, "DownloadManager._get_manually_downloaded_path"),
@@ -53,19 +53,19 @@ PARTS = {
     "example": ("proto", "tf_example_pb2.Example"),
     "sequence_example": ("proto", "tf_example_pb2.SequenceExample"),
 }
-# Attributes that an instance must have once it is made.
+# Attributes that instances must have after construction.
 _OF_MANAGER = "_download_dir", "_url_infos", "_recorded_url_infos"
 _OF_DOWNLOADER = ("_executor",)
 
 
 class Trace(NamedTuple):
-    """What a preparation asked for.
+    """What a preparation downloaded or looked for.
 
     Attributes:
       missing: {URL: file name} that were in no folder and had to be downloaded.
-      arrived: those URLs of them that were.
-      manual: {file name: path} that were taken from the manual folder.
-      notes: lines for the person.
+      arrived: URLs of `missing` that were downloaded.
+      manual: {file name: path} taken from the folder for manual downloads.
+      notes: lines for the user.
     """
 
     missing: dict[str, str]
@@ -75,11 +75,11 @@ class Trace(NamedTuple):
 
 
 class Offline(OSError):
-    """A host that gave no answer in time."""
+    """A host did not respond in time."""
 
 
 class MovedPart(ImportError, RuntimeError):
-    """The installed tensorflow-datasets has no part of that name."""
+    """The installed tensorflow-datasets lacks one of PARTS."""
 
 
 def find_part(name: str) -> tuple[Any, str]:
@@ -117,17 +117,18 @@ def _check_instance(instance: Any, attributes: tuple[str, ...]) -> None:
 
 @contextlib.contextmanager
 def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Trace]:
-    """Lend tfds what it needs to prepare any image set; tells what it asked for.
+    """Context manager that lets tfds prepare image sets without TensorFlow.
 
     Args:
-      manual_dir: files fetched by hand; accepted with another checksum (repacked),
-        and without their `.gz`.
-      workspace: temporary folder to pack such files again.
+      manual_dir: manually downloaded files; accepted even if their checksum differs
+        (recompressed) or `.gz` was unpacked.
+      workspace: temporary folder in which such files are recompressed.
 
     Yields:
-      The Trace, filled while the block runs.
+      The Trace, updated while the block runs.
 
     Raises:
+      MovedPart: the installed tensorflow-datasets lacks one of PARTS.
       MovedPart: the installed tensorflow-datasets lacks one of PARTS.
     """
     import promise
@@ -177,7 +178,7 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
             known = self._url_infos.get(url)
             if known and known != url_info and Path(path).parent != workspace:
                 trace.notes.append(
-                    f"{path} is not byte for byte the published file; used as it is"
+                    f"{path} differs from the published file; used as it is"
                 )
             self._recorded_url_infos[url] = url_info
         else:
@@ -198,18 +199,18 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
     def until_over(chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             if over.is_set():
-                raise Offline("given up, since another file failed")
+                raise Offline("cancelled, because another file failed")
             yield chunk
 
     def end_downloads() -> None:
-        # None may go on to write into a workspace that is being removed.
+        # Running downloads must not write to a workspace that is being removed.
         over.set()
         worker._executor.shutdown(wait=True, cancel_futures=True)
 
     def name_files(self: Any, *args: Any, **kwargs: Any) -> None:
         create(self, *args, **kwargs)
         _check_instance(self, _OF_MANAGER)
-        for url, info in self._url_infos.items():  # so that each can be put by hand
+        for url, info in self._url_infos.items():  # names for manual downloads
             info.filename = info.filename or _file_name(url, info)
 
     replacements = {
@@ -239,7 +240,9 @@ def without_tensorflow(manual_dir: Path | None, workspace: Path) -> Iterator[Tra
 
 @contextlib.contextmanager
 def tfds_stubs() -> Iterator[None]:
-    """Give tfds what it asks of TensorFlow's name: files, dtypes, records.
+    """Context manager that replaces what tfds uses of TensorFlow.
+
+    These are files, dtypes and records.
 
     Raises:
       MovedPart: the installed tensorflow-datasets lacks one of PARTS.
@@ -258,7 +261,7 @@ def tfds_stubs() -> Iterator[None]:
 
 
 class _NoTensorFlow:
-    """An import finder and loader: TensorFlow is seen to be there, and refused."""
+    """Import hook: TensorFlow seems installed but fails to import."""
 
     @classmethod
     def find_spec(cls, name: str, path: Any = None, target: Any = None) -> Any:
@@ -276,7 +279,7 @@ class _NoTensorFlow:
 
 
 def read_idx(path: str | os.PathLike) -> np.ndarray:
-    """Read an idx file of bytes, packed by gzip or not: uint8, shaped by its header."""
+    """Reads an idx file of bytes, gzipped or not: uint8, with the header's shape."""
     data = Path(path).read_bytes()
     try:
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
@@ -289,7 +292,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     shape = tuple(np.frombuffer(data, ">u4", ndim, 4).tolist())
     if len(data) - start != np.prod(shape):
         raise ValueError(
-            f"{os.path.basename(path)}: its head tells of {shape}, "
+            f"{os.path.basename(path)}: its header states the shape {shape}, "
             f"{np.prod(shape)} bytes, but {len(data) - start} follow"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
@@ -298,7 +301,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
 def _idx_examples(
     self: Any, num_examples: int, data_path: Any, label_path: Any
 ) -> Iterator:
-    del num_examples  # the files know
+    del num_examples  # the file headers state it
     images, labels = read_idx(data_path), read_idx(label_path)
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images, but {len(labels)} labels")
@@ -307,13 +310,13 @@ def _idx_examples(
 
 
 def _encode_image(self: Any, array: np.ndarray) -> bytes:
-    """Stands in for the encoder of tfds's Image feature."""
+    """Replaces the encoder of tfds's Image feature."""
     if array.dtype != self.np_dtype or array.ndim != 3:
         raise ValueError(
-            f"an image of {array.dtype} {array.shape}; wanted {self.np_dtype}"
+            f"an image of {array.dtype} {array.shape}; expected {self.np_dtype}"
         )
     if any(w not in (None, n) for w, n in zip(self.shape, array.shape, strict=True)):
-        raise ValueError(f"an image of shape {array.shape}; wanted {self.shape}")
+        raise ValueError(f"an image of shape {array.shape}; expected {self.shape}")
     file = io.BytesIO()
     squeezed = array[..., 0] if array.shape[-1] == 1 else array
     options = {"quality": 95} if self.encoding_format == "jpeg" else {}
@@ -322,10 +325,10 @@ def _encode_image(self: Any, array: np.ndarray) -> bytes:
 
 
 def _decode_video(self: Any, source: Any) -> list[bytes]:
-    """Stands in for ffmpeg behind tfds's Video feature: frames by PyAV, encoded."""
+    """Replaces ffmpeg in tfds's Video feature: frames decoded by PyAV, encoded."""
     options = list(self._extra_ffmpeg_args)
     if options and (options[0] != "-vf" or not options[1].startswith("scale=")):
-        raise ValueError(f"its videos want ffmpeg, for {' '.join(options)}; install it")
+        raise ValueError(f"its videos need ffmpeg, for {' '.join(options)}; install it")
     height, width, _ = self.feature.shape
     named = source if hasattr(source, "read") else os.fspath(source)
     frames = []
@@ -341,7 +344,7 @@ def _decode_video(self: Any, source: Any) -> list[bytes]:
 
 
 def _records(path: str | os.PathLike) -> Iterator[bytes]:
-    """The records of a TFRecord file; its checksums are not looked at."""
+    """The records of a TFRecord file; checksums are not verified."""
     with open(path, "rb") as file:
         while head := file.read(12):
             size = int.from_bytes(head[:8], "little")
@@ -357,7 +360,7 @@ def _file_name(url: str, info: Any) -> str:
 
 
 def _reach(url: str) -> None:
-    """Raise Offline unless the host (or the proxy to it) takes a connection in time."""
+    """Raises Offline unless the host, or its proxy, accepts a connection in time."""
     parsed = urllib.parse.urlparse(url)
     proxy = urllib.request.getproxies().get(parsed.scheme)
     if proxy and not urllib.request.proxy_bypass(parsed.hostname or ""):
@@ -372,19 +375,19 @@ def _reach(url: str) -> None:
         except OSError as error:
             outcome.append(error)
 
-    # A thread, because looking up a name has no time limit of its own.
+    # In a thread, because name resolution has no timeout of its own.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(_PATIENCE)
     if not outcome or outcome[0] is not None:
-        reason = outcome[0] if outcome else f"no answer in {_PATIENCE:g} seconds"
+        reason = outcome[0] if outcome else f"no response in {_PATIENCE:g} seconds"
         raise Offline(f"{parsed.hostname} cannot be reached: {reason}")
 
 
 class _Reader(io.BufferedReader):
-    """As of TensorFlow, it can still be read after the `with` that it was opened in.
+    """A file that stays readable after its `with` block, as TensorFlow's does.
 
-    Builders of TIFF pictures count on that; the last reference closes it.
+    Builders of TIFF images rely on that; the last reference closes it.
     """
 
     def __exit__(self, *_: Any) -> None:
@@ -405,7 +408,7 @@ def _as_text(value: str | bytes) -> str:
 
 
 class _Unimplemented(Exception):
-    """What TensorFlow's file system raises for an address it cannot open."""
+    """What TensorFlow's file system raises for unsupported addresses."""
 
 
 def _copy(source: str, target: str, overwrite: bool = False) -> None:

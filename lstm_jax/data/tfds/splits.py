@@ -7,10 +7,10 @@ from lstm_jax.data.dataset import SPLITS, DataError
 
 
 def numbers_of(builder: Any, label: str, notes: list[str]) -> dict[str, int]:
-    """Examples by split, of train, validation and test; notes the others.
+    """Number of examples in train, validation and test; notes other splits.
 
     Raises:
-      DataError: there is no train split; it begins with `label`.
+      DataError: there is no train split.
     """
     numbers = {s: i.num_examples for s, i in builder.info.splits.items()}
     if not numbers.get("train"):
@@ -21,7 +21,7 @@ def numbers_of(builder: Any, label: str, notes: list[str]) -> dict[str, int]:
 
 
 def read_blocks(source: Any, size: int = 256) -> Iterator[tuple[int, Any]]:
-    """(number, example); reading in blocks is four times as fast."""
+    """Yields (index, example); reading in blocks is four times as fast."""
     for start in range(0, len(source), size):
         block = range(start, min(start + size, len(source)))
         yield from zip(block, source.__getitems__(block), strict=True)

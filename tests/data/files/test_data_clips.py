@@ -1,4 +1,4 @@
-"""A person's own clips and features: folders, tables, sampling, broken files."""
+"""Your own clips and features: folders, tables, sampling, broken files."""
 
 import io
 import sys
@@ -27,7 +27,7 @@ RED, GREEN = (200, 30, 30), (30, 200, 30)
 
 
 def pictures(values, size=(8, 6), mode="L"):
-    """One plain picture for each value; size is (width, height)."""
+    """One plain image for each value; size is (width, height)."""
     return [Image.new(mode, size, value) for value in values]
 
 
@@ -137,7 +137,7 @@ def test_folders_of_frames_in_natural_order_and_split_folders(tmp_path, cache):
         assert length == 12 and name.split("/")[1] == "ab"[target]
         assert clip[:, 0, 0, 0].tolist() == list(range(target, target + 12))
     assert data.splits["train"].lengths is None  # every clip is whole
-    assert data.notes == ("14 folders of pictures are read as one clip each",)
+    assert data.notes == ("14 folders of images are read as one clip each",)
     assert natural("frame2") < natural("frame10") and natural("7b") < natural("a7")
 
 
@@ -238,7 +238,7 @@ def test_table_of_clips_with_labels_groups_and_splits(tmp_path, cache):
     # What has no label is kept, since an answer for it is wanted.
     assert data.names["test"] == ("t.gif", "t.gif")
     assert data.splits["test"].targets.tolist() == [-1, 1]
-    assert "1 clips of test have no label" in " ".join(data.notes)
+    assert "1 test clips have no label" in " ".join(data.notes)
 
 
 def test_table_of_clips_with_several_labels(tmp_path, cache):
@@ -293,7 +293,7 @@ def test_table_of_steps(tmp_path, cache):
             np.testing.assert_array_equal(target[known, 0], np.array(known) % 2)
             np.testing.assert_array_equal(target[known, 1], np.array(known) == i)
     assert set(homes) == {0, 1, 2, 3} and len(set(homes.values())) == 2
-    assert any("1 of its labels are for steps after them" in n for n in data.notes)
+    assert any("1 of its labels are for later steps" in n for n in data.notes)
     # Fewer frames than steps: the labels follow the steps that are taken.
     few = load(tmp_path / "t.csv", data_dir=cache, frames=3)
     for name, clip, target, _ in everything(few):
@@ -306,13 +306,13 @@ def test_table_of_steps(tmp_path, cache):
 @pytest.mark.parametrize(
     ("header", "lines", "words"),
     [
-        ("path", ["0.npy"], "no column of labels"),
+        ("path", ["0.npy"], "no label column"),
         ("path,label", ["0.npy,"], "entry 1 has an empty label"),
         ("path,label", [",a", "0.npy,a"], "entry 1 has an empty path"),
-        ("path,label,split", ["0.npy,a,dev"], "the split 'dev'; wanted is train"),
-        ("path,a,b", ["0.npy,1,2"], "entry 1 has '2' in the column b; wanted is 0, 1"),
+        ("path,label,split", ["0.npy,a,dev"], "the split 'dev'; expected train"),
+        ("path,a,b", ["0.npy,1,2"], "entry 1 has '2' in the column b; expected 0, 1"),
         ("path,a,b", ["0.npy,1,yes"], "entry 1 has 'yes' in the column b"),
-        ("path,step,a", ["0.npy,x,1"], "entry 1 has the step 'x'; wanted is 0"),
+        ("path,step,a", ["0.npy,x,1"], "entry 1 has the step 'x'; expected 0"),
         ("path,step,a", ["0.npy,1,1"] * 2, "entry 2: step 1 of 0.npy is listed twice"),
         ("path,step,group,a", ["0.npy,1,g,1", "0.npy,2,h,1"], "belongs to one group"),
         (
@@ -352,7 +352,7 @@ def test_flawed_clips_are_told_and_the_rest_is_used(tmp_path, cache):
     halve(root / "a" / "cut.gif")
     gif(root / "a" / "one.gif", [7])
     (root / "a" / "empty.gif").write_bytes(b"")
-    (root / "a" / "text.gif").write_text("no picture")
+    (root / "a" / "text.gif").write_text("no image")
     (root / "b" / "bare").mkdir()
     folder(root / "b" / "frames", range(5))
     (root / "b" / "frames" / "frame3.png").write_bytes(b"\x89PNG")
@@ -369,8 +369,8 @@ def test_flawed_clips_are_told_and_the_rest_is_used(tmp_path, cache):
         f"{root / 'a' / 'cut.gif'}: ends early, after ",
         f"skipped {root / 'a' / 'empty.gif'}: an empty file",
         f"skipped {root / 'a' / 'text.gif'}: not a readable animation",
-        f"skipped {root / 'b' / 'bare'}: no pictures in this folder",
-        f"{root / 'b' / 'frames' / 'frame3.png'}: not a readable picture",
+        f"skipped {root / 'b' / 'bare'}: no images in this folder",
+        f"{root / 'b' / 'frames' / 'frame3.png'}: not a readable image",
     ):
         assert words in notes
     again = load(root, data_dir=cache, frames=6)  # from the cache
@@ -463,7 +463,7 @@ def test_features_that_cannot_be_used(tmp_path, cache):
     assert data.image_shape == (5, 3) and data.splits["train"].lengths is None
     notes = "\n".join(data.notes)
     for words in (
-        "rank.npy: float64 of shape (2, 3, 4); wanted are numbers [steps, F]",
+        "rank.npy: float64 of shape (2, 3, 4); expected numbers [steps, F]",
         "nan.npy: holds NaN or infinite numbers",
         "text.npy: <U1 of shape (1, 3)",
         "objects.npy: not a readable .npy",
@@ -554,10 +554,10 @@ def test_reading_one_clip(tmp_path):
     for call, words in (
         (lambda: read_clip(tmp_path / "no.gif", 4, (6, 8, 1)), "No such file"),
         (lambda: read_clip(path, 4, (6, 8, 2)), "1 or 3 channels; got"),
-        (lambda: read_clip(path, 0, (6, 8, 1)), "1 or more frames; got 'uniform' of 0"),
-        (lambda: read_clip(path, 4, (6, 8, 1), "windows"), "got 'windows' of 4"),
-        (lambda: read_clip(tmp_path / "x.npy", 4, (6, 8, 1)), "features, no frames"),
-        (lambda: read_features(path, 4), "no .npy of features"),
+        (lambda: read_clip(path, 0, (6, 8, 1)), "frames at least 1; got 'uniform', 0"),
+        (lambda: read_clip(path, 4, (6, 8, 1), "windows"), "got 'windows', 4"),
+        (lambda: read_clip(tmp_path / "x.npy", 4, (6, 8, 1)), "features, not frames"),
+        (lambda: read_features(path, 4), "not an .npy of features"),
     ):
         with pytest.raises(DataError, match=words):
             call()
@@ -595,14 +595,14 @@ def test_streams_that_do_not_open_or_break(tmp_path, monkeypatch):
     (tmp_path / "bare").mkdir()
     for source, words in (
         (tmp_path / "no.mp4", "no such file or folder"),
-        (tmp_path / "bare", "no pictures in this folder"),
+        (tmp_path / "bare", "no images in this folder"),
         ("987", "camera 987: there is no /dev/video987"),
     ):
         monkeypatch.setattr(sys, "platform", "linux")
         with pytest.raises(DataError, match=words):
             stream_frames(source, (4, 4, 1))
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(DataError, match="cameras are read on Linux only"):
+    with pytest.raises(DataError, match="cameras work on Linux only"):
         stream_frames("0", (4, 4, 1))
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("os.path.exists", lambda _: True)
@@ -613,7 +613,7 @@ def test_streams_that_do_not_open_or_break(tmp_path, monkeypatch):
     (broken / "frame2.png").write_bytes(b"x")
     stream = stream_frames(broken, (4, 4, 1))
     assert (next(stream) == 0).all()
-    with pytest.raises(DataError, match="frame2.png: not a readable picture"):
+    with pytest.raises(DataError, match="frame2.png: not a readable image"):
         next(stream)
 
 
@@ -639,5 +639,5 @@ def test_statistics_leave_padding_out():
         # float32 constants
         np.testing.assert_allclose(offset, kept.mean(0), rtol=1e-5)
         np.testing.assert_allclose(scale, 1 / kept.std(0), rtol=1e-5)
-    with pytest.raises(DataError, match="unit is a range of pixels, but .* float32"):
+    with pytest.raises(DataError, match="unit is defined for pixels, but .* float32"):
         normalization(values, "unit")

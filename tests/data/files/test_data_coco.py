@@ -1,4 +1,4 @@
-"""A person's own pictures with boxes, from COCO files: what loads and what not."""
+"""Your own images with boxes, from COCO files: what loads and what not."""
 
 import json
 
@@ -18,7 +18,7 @@ def picture(path, value, size=(16, 16)):
 
 
 def content(count=COUNT):
-    """Picture k, of the grey 10 k, holds one cat [k, 2, 4, 6]."""
+    """Image k, of the grey 10 k, holds one cat [k, 2, 4, 6]."""
     images = [
         {"id": 100 + k, "file_name": f"{k}.png", "height": 16, "width": 16}
         for k in range(count)
@@ -35,7 +35,7 @@ def content(count=COUNT):
 
 
 def fill(folder, count=COUNT, file="annotations.json", pictures=".", change=None):
-    """A folder of pictures and the file about them, which `change` alters."""
+    """A folder of images and the file about them, which `change` alters."""
     for k in range(count):
         picture(folder / pictures / f"{k}.png", 10 * k)
     found = content(count)
@@ -100,7 +100,7 @@ def test_pictures_that_are_not_square_and_differ(tmp_path):
     picture(folder / "0.png", 0, (20, 10))
     data = boxes(folder, tmp_path)
     assert data.image_shape == (64, 64, 1)
-    assert "pictures of 2 sizes: all resized to 64x64" in data.notes[0]
+    assert "images of 2 sizes: all resized to 64x64" in data.notes[0]
     np.testing.assert_array_equal(all_of(data)[0][0, :4], [16, 32, 48, 64])
 
 
@@ -112,7 +112,7 @@ def test_a_file_alone_and_one_picture_twice(tmp_path):
     data = boxes(folder / "my.json", tmp_path)
     assert data.name == "my.json"
     greys = [set(s.inputs[:, 0, 0, 0].tolist()) for s in data.splits.values()]
-    assert sum(map(len, greys)) == COUNT  # a picture is in one split only
+    assert sum(map(len, greys)) == COUNT  # an image is in one split only
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_cvat_and_roboflow_have_ways_of_their_own(tmp_path):
     file = "annotations/instances_default.json"
     data = boxes(fill(tmp_path / "p", 8, file, "images", change), tmp_path)
     assert data.classes == ("cat", "dog") and len(data.splits["train"].inputs) == 5
-    assert data.notes[0] == "'animals' is a group of classes, not one: left out"
+    assert data.notes[0] == "'animals' is a supercategory without boxes: left out"
 
 
 def with_box(box, **more):
@@ -166,47 +166,56 @@ def with_box(box, **more):
     [
         (
             with_box([12, 12, 8, 8]),
-            "clipped 1 box at the rim; the first: annotations[8] of annotations.json, "
-            "bbox [12.0, 12.0, 8.0, 8.0] in 16x16",
+            "clipped 1 box at the border; the first: annotations[8] of "
+            "annotations.json, bbox [12.0, 12.0, 8.0, 8.0] in 16x16",
         ),
         (
             with_box([16, 2, 3, 3]),
-            "skipped 1 box outside the picture; the first: annotations[8] of "
+            "skipped 1 box outside the image; the first: annotations[8] of "
             "annotations.json, bbox [16.0, 2.0, 3.0, 3.0] in 16x16",
         ),
-        (with_box([-9, 2, 3, 3]), "skipped 1 box outside the picture; the first: ann"),
-        (with_box([1, 1, 0, 2]), "skipped 1 box of no size; the first: annotations[8]"),
+        (with_box([-9, 2, 3, 3]), "skipped 1 box outside the image; the first: ann"),
+        (
+            with_box([1, 1, 0, 2]),
+            "skipped 1 box without area; the first: annotations[8]",
+        ),
         (
             with_box([1, 1, 2, -2]),
-            "skipped 1 box of no size; the first: annotations[8]",
+            "skipped 1 box without area; the first: annotations[8]",
         ),
         (
             with_box([1, float("nan"), 2, 2]),
-            "skipped 1 box of NaN or infinity; the fir",
+            "skipped 1 box with NaN or infinity; the fir",
         ),
         (
             with_box([1, float("inf"), 2, 2]),
-            "skipped 1 box of NaN or infinity; the fir",
+            "skipped 1 box with NaN or infinity; the fir",
         ),
-        (with_box([1, 10**400, 2, 2]), "skipped 1 box of NaN or infinity; the first: "),
+        (
+            with_box([1, 10**400, 2, 2]),
+            "skipped 1 box with NaN or infinity; the first: ",
+        ),
         (
             with_box([1, 1, 2, 2], category_id=9),
-            "skipped 1 box of a category_id that is not listed; the first: "
+            "skipped 1 box with a category_id that is not listed; the first: "
             "annotations[8] of annotations.json, category_id 9",
         ),
         (
             with_box([1, 1, 2, 2], image_id=9),
-            "skipped 1 box of an image_id that is not listed; the first: "
+            "skipped 1 box with an image_id that is not listed; the first: "
             "annotations[8] of annotations.json, image_id 9",
         ),
-        (lambda f: [with_box([1, 1, 0, 2])(f) for _ in range(3)], "skipped 3 boxes of"),
+        (
+            lambda f: [with_box([1, 1, 0, 2])(f) for _ in range(3)],
+            "skipped 3 boxes without",
+        ),
         (
             lambda f: f["images"][3].update(file_name="no.png"),
             "skipped {p}/no.png: No such file or directory",
         ),
         (
             lambda f: f["images"][3].update(file_name="cut.png"),
-            "skipped {p}/cut.png: not a readable picture (",
+            "skipped {p}/cut.png: not a readable image (",
         ),
         (
             lambda f: f["images"][3].update(height=10**9, width=10**9),
@@ -243,10 +252,13 @@ def put(of, number=0, **values):
     [
         (
             lambda f: f.pop("categories"),
-            r"annotations.json: no list 'categories', it h",
+            r"annotations.json: no list 'categories', found",
         ),
-        (lambda f: f.update(images=3), r"no list 'images', it has images, annotations"),
-        (lambda f: f.update(images=[3]), r"annotations.json: images\[0\] is no object"),
+        (lambda f: f.update(images=3), r"no list 'images', found images, annotations"),
+        (
+            lambda f: f.update(images=[3]),
+            r"annotations.json: images\[0\] is not an object",
+        ),
         (drop("bbox", 2), r"annotations.json: annotations\[2\] has no 'bbox'"),
         (drop("image_id"), r"annotations\[0\] has no 'image_id'"),
         (drop("category_id"), r"annotations\[0\] has no 'category_id'"),
@@ -255,51 +267,54 @@ def put(of, number=0, **values):
         (drop("name", 1, "categories"), r"categories\[1\] has no 'name'"),
         (
             put("annotations", bbox=[1, 2, 3]),
-            r"bbox is \[1, 2, 3\], wanted is \[x, y, ",
+            r"bbox is \[1, 2, 3\], expected \[x, y, ",
         ),
         (
             put("annotations", bbox=["1", 2, 3, 4]),
-            r"bbox is \['1', 2, 3, 4\], wanted is",
+            r"bbox is \['1', 2, 3, 4\], expected",
         ),
         (
             put("annotations", bbox={}),
-            r"annotations\[0\]: bbox is {}, wanted is a list",
+            r"annotations\[0\]: bbox is {}, expected a list",
         ),
         (
             put("annotations", category_id=None),
-            "category_id is None, wanted is a whole",
+            "category_id is None, expected an integer",
         ),
-        (put("images", file_name="a\0b"), r"file_name is 'a\\x00b', no file's name"),
+        (put("images", file_name="a\0b"), r"file_name 'a\\x00b' is not a file name"),
         (put("images", 1, id=100), r"images\[1\] has the id 100 of an earlier one"),
         (
             put("categories", 1, id=7),
-            r"\[1\] is 'cat' with the id 7, which is 'dog' bef",
+            r"\[1\] is 'cat' with the id 7, which was 'dog' bef",
         ),
-        (put("categories", 1, name="dog"), "the categories 3, 7 are all called 'dog'"),
+        (
+            put("categories", 1, name="dog"),
+            "the categories 3, 7 have the same name 'dog'",
+        ),
         (
             lambda f: f.update(annotations=[]),
-            "p: no box to learn from; the list 'annotations' is empty",
+            "p: no box to train on; the list 'annotations' is empty",
         ),
         (
             lambda f: [a.update(bbox=[99, 99, 1, 1]) for a in f["annotations"]],
-            "p: no box to learn from; skipped 8 boxes outside the picture; the first",
+            "p: no box to train on; skipped 8 boxes outside the image; the first",
         ),
         (
             lambda f: [a.update(category_id=9) for a in f["annotations"]],
-            "p: no box to learn from; skipped 8 boxes of a category_id that is not li",
+            "p: no box to train on; skipped 8 boxes with a category_id that is not",
         ),
-        (lambda f: f.update(images=[]), "p: no pictures; the list 'images' is empty"),
+        (lambda f: f.update(images=[]), "p: no images; the list 'images' is empty"),
         (
             lambda f: f.update(categories=[]),
             "p: no classes; the list 'categories' is e",
         ),
         (
             lambda f: [i.update(file_name="x/y.png") for i in f["images"]],
-            "none of its 8 pictures can be read; the first: .*p/x/y.png: No such file",
+            "none of its 8 images can be read; the first: .*p/x/y.png: No such file",
         ),
         (
             lambda f: f.update(images=f["images"][:2]),
-            "too few pictures for training, 2",
+            "too few images for training, 2",
         ),
     ],
 )
@@ -316,8 +331,8 @@ def test_files_that_cannot_be_learned_from(tmp_path, change, words):
         (b"", r"a.json: not readable JSON \(ends too early"),
         (json.dumps(content())[:900].encode(), r"a.json: not readable JSON \("),
         (b'{"images": [', r"not readable JSON \(ends too early, Expecting value"),
-        (b"[1]", "a.json: no list 'images', it has no object; a COCO file has"),
-        (b"{}", "a.json: no list 'images', it has nothing; a COCO file has the lists"),
+        (b"[1]", "a.json: no list 'images', found no JSON object; a COCO file has"),
+        (b"{}", "a.json: no list 'images', found nothing; a COCO file has the lists"),
         (b"\xff\x00\x81", r"a.json: not readable JSON \('utf-8' codec"),
         (b"[" * 100_000, r"a.json: not readable JSON \(too deeply nested\)"),
         (b'{"a": ' + b"1" * 5000 + b"}", r"a.json: not readable JSON \(Exceeds the li"),
@@ -333,8 +348,8 @@ def test_files_that_are_no_coco(tmp_path, text, words):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda p: p.mkdir(), "p: no boxes; wanted is a COCO file, p/annotations.json"),
-        (lambda p: picture(p / "cat/1.png", 1), "p: no boxes; wanted is a COCO file"),
+        (lambda p: p.mkdir(), "p: no boxes; expected a COCO file, p/annotations.json"),
+        (lambda p: picture(p / "cat/1.png", 1), "p: no boxes; expected a COCO file"),
         (
             lambda p: fill(p, file="annotations/instances_val.json"),
             "p: has no boxes to train on, only instances_val.json",
@@ -344,7 +359,7 @@ def test_files_that_are_no_coco(tmp_path, text, words):
                 fill(p, file=f"annotations/instances_train{year}.json")
                 for year in (2014, 2017)
             ],
-            "instances_train2014.json and instances_train2017.json are both of train",
+            "instances_train2014.json and instances_train2017.json are both for train",
         ),
     ],
 )
@@ -361,7 +376,7 @@ def test_boxes_where_something_else_is_asked_for(tmp_path, target_type):
         with pytest.raises(DataError) as caught:
             boxes(path, tmp_path, target_type=target_type)
         assert str(caught.value) == (
-            f"{path}: holds boxes (annotations.json); train it by the preset "
+            f"{path}: holds boxes (annotations.json); use the preset "
             f"detect-digits: experiments.train detect-digits --data={path}"
         )
 
@@ -382,11 +397,11 @@ def test_masks_and_boxes_in_one_folder(tmp_path):
     ("name", "value", "words"),
     [
         ("_LARGEST_FILE", 100, r"GiB of JSON, over the 0 GiB .*leave out outlines"),
-        ("LARGEST", 1000, r"GiB of pictures at 16x16.*smaller --data.size"),
+        ("LARGEST", 1000, r"GiB of images at 16x16.*smaller --data.size"),
         (
             "COLUMNS",
             2**40,
-            r"one picture has 1 boxes; room for so many in each of 8 pi",
+            r"one image has 1 boxes; an array of that many for each of 8 im",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A person's own pictures: folders, tables, broken files, and the cache under them."""
+"""Your own images: folders, tables, broken files, and the cache under them."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ def save(path, value, size=(6, 6), mode="L"):
 
 
 def fill(folder, classes, **kwargs):
-    """Pictures whose one grey value is unique: 10 * class + number."""
+    """Images whose one grey value is unique: 10 * class + number."""
     for c, (name, count) in enumerate(classes.items()):
         for i in range(count):
             save(folder / name / f"{i:02}.png", 10 * c + i, **kwargs)
@@ -82,7 +82,7 @@ def test_mixed_sizes_and_modes_become_colour_at_32(tmp_path, cache):
     save(tmp_path / "p" / "a" / "x.jpg", 250, size=(40, 20), mode="RGB")
     data = load(tmp_path / "p", data_dir=cache)
     assert data.image_shape == (32, 32, 3)
-    assert "pictures of 2 sizes: all resized to 32x32" in data.notes[0]
+    assert "images of 2 sizes: all resized to 32x32" in data.notes[0]
     assert load(tmp_path / "p", data_dir=cache, size=9).image_shape == (9, 9, 3)
 
 
@@ -95,7 +95,7 @@ def test_unreadable_files_are_skipped_and_named(tmp_path, cache):
     fill(tmp_path / "p", {"a": 8, "b": 8})
     whole = (tmp_path / "p" / "a" / "00.png").read_bytes()
     (tmp_path / "p" / "a" / "00.png").write_bytes(whole[:44])
-    (tmp_path / "p" / "notes.txt").write_text("no picture, not meant as one")
+    (tmp_path / "p" / "notes.txt").write_text("no image, not meant as one")
     data = load(tmp_path / "p", data_dir=cache)
     assert data.notes[0].startswith(f"skipped {tmp_path / 'p' / 'a' / '00.png'}: not a")
     assert sum(len(s.inputs) for s in data.splits.values()) == 15
@@ -111,11 +111,11 @@ def test_unreadable_files_are_skipped_and_named(tmp_path, cache):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda p: p.mkdir(), "no pictures; wanted are p/CLASS/picture.png"),
-        (lambda p: fill(p.parent, {"p": 3}), "the pictures lie in no class folder"),
+        (lambda p: p.mkdir(), "no images; expected p/CLASS/image.png"),
+        (lambda p: fill(p.parent, {"p": 3}), "the images are not in class folders"),
         (lambda p: fill(p, {"a": 9}), "one class only, 'a'"),
-        (lambda p: fill(p, {"a": 9, "b": 2}), "class 'b' has too few pictures.* 2 rea"),
-        (lambda p: p.write_text("hm"), "a file, but no CSV"),
+        (lambda p: fill(p, {"a": 9, "b": 2}), "class 'b' has too few images.* 2 rea"),
+        (lambda p: p.write_text("hm"), "not a CSV file"),
     ],
 )
 def test_folders_that_cannot_be_learned_from(tmp_path, cache, make, words):
@@ -133,9 +133,7 @@ def test_only_unreadable_pictures(tmp_path, cache):
     fill(tmp_path / "p", {"a": 3, "b": 3})
     for path in (tmp_path / "p").rglob("*.png"):
         path.write_bytes(b"x")
-    with pytest.raises(
-        DataError, match="none of its 6 pictures can be read; the first"
-    ):
+    with pytest.raises(DataError, match="none of its 6 images can be read; the first"):
         load(tmp_path / "p", data_dir=cache)
 
 
@@ -225,7 +223,7 @@ def test_a_picture_listed_twice_stays_in_one_split(tmp_path, cache):
         ("path,label", ["0.png"], "row 2 has 1 cells, the first has 2"),
         ("path,label", ["0.png,"], "entry 1 has an empty label"),
         ("path,label", ["0.png,1.5", "1.png,nan"], "'nan' is not a finite number"),
-        ("path,label,split", ["0.png,a,dev"], "split 'dev'; wanted is train"),
+        ("path,label,split", ["0.png,a,dev"], "split 'dev'; expected train"),
         (
             "path,label,group,split",
             ["0.png,a,g,train", "1.png,b,g,test"],
@@ -234,9 +232,9 @@ def test_a_picture_listed_twice_stays_in_one_split(tmp_path, cache):
         (
             "path,label,group",
             [f"{i}.png,{'ab'[i % 2]},g{i % 2}" for i in range(10)],
-            "2 groups cannot be dealt out|no picture of class",
+            "2 groups cannot be dealt out|no image of class",
         ),
-        ("path,label", ["0.png,1.5", "1.png,2"], "the table has too few pictures"),
+        ("path,label", ["0.png,1.5", "1.png,2"], "the table has too few images"),
     ],
 )
 def test_malformed_tables(tmp_path, cache, header, lines, words):

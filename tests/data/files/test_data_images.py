@@ -1,4 +1,4 @@
-"""Any picture becomes uint8 [H, W, C]; what is none says so in one line."""
+"""Any image becomes uint8 [H, W, C]; what is none says so in one line."""
 
 import io
 
@@ -90,13 +90,11 @@ def test_truncated_files_and_other_things(write, tmp_path):
     for name in ("x.png", "x.jpg"):
         path = write(Image.fromarray(noise), name)
         path.write_bytes(path.read_bytes()[:600])
-        with pytest.raises(
-            DataError, match=f"{name}: not a readable picture"
-        ) as caught:
+        with pytest.raises(DataError, match=f"{name}: not a readable image") as caught:
             read_image(path, (4, 4, 1))
         assert "\n" not in str(caught.value)
     (tmp_path / "t.png").write_text("words")
-    with pytest.raises(DataError, match="t.png: .*no picture format that Pillow knows"):
+    with pytest.raises(DataError, match="t.png: .*no image format that Pillow knows"):
         read_image(tmp_path / "t.png", (4, 4, 1))
     with pytest.raises(DataError, match="gone.png: No such file or directory"):
         read_image(tmp_path / "gone.png", (4, 4, 1))
@@ -109,7 +107,7 @@ def test_floating_point_and_odd_channels_are_refused(write):
     path = write(Image.new("F", (2, 2), 0.5), "x.tiff")
     with pytest.raises(DataError, match="floating point; save it as 8 or 16 bit"):
         read_image(path, (2, 2, 1))
-    with pytest.raises(DataError, match="1 or 3 channels; shape .* wants 4"):
+    with pytest.raises(DataError, match="1 or 3 channels; shape .* has 4"):
         decode(io.BytesIO(), (2, 2, 4), "x")
 
 
@@ -131,7 +129,7 @@ def test_image_paths_of_files_folders_and_tables(write, tmp_path):
 def test_image_paths_errors(tmp_path):
     with pytest.raises(DataError, match="gone: no such file or folder"):
         image_paths([tmp_path / "gone"])
-    with pytest.raises(DataError, match="no picture in this folder"):
+    with pytest.raises(DataError, match="no image in this folder"):
         image_paths(str(tmp_path))
     (tmp_path / "t.csv").write_text("file\nx.png\n")
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""A person's own lines of text: what loads, and what is said of what does not."""
+"""Your own lines of text: what loads, and what is said of what does not."""
 
 import sys
 import unicodedata
@@ -87,7 +87,7 @@ def test_split_folders_are_kept(tmp_path):
     data = lines(tmp_path / "p", tmp_path)
     assert count(data) == [6, 2, 3] and data.names["test"][0] == "test/0.png"
     (note,) = data.notes
-    assert note.startswith("left out 1 pictures in no folder of a split, as ")
+    assert note.startswith("left out 1 images outside the split folders, such as ")
 
 
 def test_pictures_of_one_text_stay_together(tmp_path):
@@ -120,7 +120,7 @@ def test_a_table(tmp_path):
     path.write_text(path.read_text("utf-8").replace("bad", '"b, a"'), "utf-8")
     data = lines(path, tmp_path)
     assert count(data) == [5, 1, 2]
-    assert data.notes == ("never in a line to train on: 'f'",)
+    assert data.notes == ("not in any training line: 'f'",)
     assert all_of(data)[0] == ("b, a", 80) and all_of(data)[7] == ("fade", 80)
     assert data.names["test"] == ("6.png", "7.png")
 
@@ -160,7 +160,7 @@ def test_an_alphabet_that_is_given(tmp_path):
         assert data.notes[0] == (
             f"skipped {folder}/8.png: its text holds 'z' (U+007A), not in the alphabet"
         )
-    with pytest.raises(DataError, match="no line of text to learn from; the first"):
+    with pytest.raises(DataError, match="no text line to train on; the first"):
         lines(folder, tmp_path, alphabet=())
 
 
@@ -168,7 +168,7 @@ def test_characters_that_are_only_tested_on_are_told(tmp_path):
     for name, words in (("train", ["ab", "ba", "aa", "bb"]), ("test", ["xy"])):
         fill(tmp_path / "p" / name, words)
     notes = lines(tmp_path / "p", tmp_path).notes
-    assert notes == ("never in a line to train on: 'x', 'y'",)
+    assert notes == ("not in any training line: 'x', 'y'",)
 
 
 def cut(path):
@@ -182,7 +182,7 @@ def one_colour(path):
 
 MISTAKES = [
     (lambda p: (p / "3.gt.txt").unlink(), "skipped {p}/3.png: has no text 3.gt.txt"),
-    (lambda p: (p / "3.png").unlink(), "left out {p}/3.gt.txt: has no picture"),
+    (lambda p: (p / "3.png").unlink(), "left out {p}/3.gt.txt: has no image"),
     (
         lambda p: (p / "3.gt.txt").write_text(" \n"),
         "skipped {p}/3.png: its text is empty",
@@ -193,33 +193,33 @@ MISTAKES = [
     ),
     (
         lambda p: (p / "3.gt.txt").write_text("bad\ncab\n"),
-        "skipped {p}/3.png: its text has 2 lines; a picture is of one",
+        "skipped {p}/3.png: its text has 2 lines; expected one",
     ),
     (
         lambda p: (p / "3.gt.txt").write_text("b\0d"),
-        "skipped {p}/3.png: its text holds U+0000, which is no character",
+        "skipped {p}/3.png: its text holds U+0000, which is not a character",
     ),
     (
         lambda p: (p / "3.gt.txt").write_text("b\ufffdd", "utf-8"),
-        "skipped {p}/3.png: its text holds U+FFFD, which is no character",
+        "skipped {p}/3.png: its text holds U+FFFD, which is not a character",
     ),
     (
         lambda p: (p / "3.png").write_bytes(b""),
-        "skipped {p}/3.png: not a readable picture (no picture format that Pillow k",
+        "skipped {p}/3.png: not a readable image (no image format that Pillow k",
     ),
-    (lambda p: cut(p / "3.png"), "skipped {p}/3.png: not a readable picture ("),
+    (lambda p: cut(p / "3.png"), "skipped {p}/3.png: not a readable image ("),
     (
         lambda p: one_colour(p / "3.png"),
-        "skipped {p}/3.png: nothing is written on it, it has one colour",
+        "skipped {p}/3.png: the image is empty, it has one colour",
     ),
     (
         lambda p: picture(p / "3.png", 0, (40, 1)),
-        "skipped {p}/3.png: is 1 pixel high; a line of text has 4 or more",
+        "skipped {p}/3.png: is 1 pixel high; the minimum is 4",
     ),
     (
         lambda p: picture(p / "3.png", 0, (10_000, 60)),
-        "skipped {p}/3.png: is 10,000 pixels wide, 5,333 at a height of 32; over 4,096 "
-        "it is hardly one line: cut it",
+        "skipped {p}/3.png: is 10,000 pixels wide, 5,333 at a height of 32; the "
+        "maximum is 4,096: cut the line",
     ),
 ]
 
@@ -259,7 +259,7 @@ def test_many_mistakes_are_counted(tmp_path):
     folder = fill(tmp_path / "p", WORDS * 2)
     for number in range(8):
         (folder / f"{number}.gt.txt").unlink()
-    assert lines(folder, tmp_path).notes[5] == "skipped 3 more pictures without a text"
+    assert lines(folder, tmp_path).notes[5] == "skipped 3 more images without a text"
 
 
 def only(folder, word=b"bad", image=b""):
@@ -271,8 +271,8 @@ def only(folder, word=b"bad", image=b""):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda p: p.mkdir(), "p: no line of text to learn from; the first: it is em"),
-        (lambda p: only(p, b" "), "to learn from; the first: .*1.png: its text is emp"),
+        (lambda p: p.mkdir(), "p: no text line to train on; the first: it is em"),
+        (lambda p: only(p, b" "), "to train on; the first: .*1.png: its text is emp"),
         (lambda p: only(p), "none of its 1 lines can be read; the first: .*1.png: not"),
         (lambda p: fill(p, WORDS[:2]), "too few lines for training, 2 readable; 3"),
         (
@@ -292,7 +292,7 @@ def test_folders_that_cannot_be_learned_from(tmp_path, make, words):
 @pytest.mark.parametrize(
     ("header", "rows", "words"),
     [
-        ("path,words", ["0.png,a"], "no column 'text'.*the columns path,text and"),
+        ("path,words", ["0.png,a"], "no column 'text'.*columns: path,text and"),
         ("path,text", [",a"], "entry 1 has an empty path"),
         ("path,text,split", ["0.png,a,late"], "entry 1 has the split 'late'"),
         ("path,text", ["0.png,a,b"], "row 2 has 3 cells, the first has 2"),

@@ -1,4 +1,4 @@
-"""A person's own pictures with masks: what loads, and what is said of what does not."""
+"""Your own images with masks: what loads, and what is said of what does not."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def mask_of(number, values=(0, 1)):
 
 
 def fill(folder, count=COUNT, values=(0, 1), mode="L"):
-    """Pictures whose grey is 10 times their number, and masks that tell it, too."""
+    """Images whose grey is 10 times their number, and masks that tell it, too."""
     for number in range(count):
         picture(folder / "images" / f"{number}.png", 10 * number)
         path = folder / "masks" / f"{number}.png"
@@ -101,7 +101,7 @@ def test_sizes_that_differ_become_64(tmp_path):
     Image.new("L", (20, 10), 1).save(folder / "masks" / "0.png")
     data = masks(folder, tmp_path)
     assert data.image_shape == (64, 64, 3)
-    assert "pictures of 2 sizes: all resized to 64x64" in data.notes[0]
+    assert "images of 2 sizes: all resized to 64x64" in data.notes[0]
 
 
 def test_split_folders_are_kept_and_folds_taken(tmp_path):
@@ -138,7 +138,7 @@ def cut(path):
         ),
         (
             lambda p: picture(p / "masks/x.png", 0),
-            "left out {p}/masks/x.png: has no picture in images/",
+            "left out {p}/masks/x.png: has no image in images/",
             8,
         ),
         (
@@ -148,18 +148,18 @@ def cut(path):
         ),
         (
             lambda p: cut(p / "images/3.png"),
-            "skipped {p}/images/3.png: not a readable picture (",
+            "skipped {p}/images/3.png: not a readable image (",
             7,
         ),
         (
             lambda p: picture(p / "masks/3.png", 0, (16, 8)),
-            "skipped {p}/masks/3.png: is 8x16, but its picture is 16x16",
+            "skipped {p}/masks/3.png: is 8x16, but its image is 16x16",
             7,
         ),
         (
             lambda p: picture(p / "masks/3.png", 0, mode="RGB"),
-            "skipped {p}/masks/3.png: not a readable mask (of mode RGB; wanted is a "
-            "grey or palette picture whose pixels are classes 0, 1, 2",
+            "skipped {p}/masks/3.png: not a readable mask (of mode RGB; expected a "
+            "grey or palette image whose pixels are classes 0, 1, 2",
             7,
         ),
         (
@@ -197,7 +197,7 @@ def test_many_without_a_mask_are_counted(tmp_path):
     for number in range(8):
         (folder / "masks" / f"{number}.png").unlink()
     notes = masks(folder, tmp_path).notes
-    assert notes[5] == "skipped 3 more pictures without a mask"
+    assert notes[5] == "skipped 3 more images without a mask"
 
 
 def write(path, content):
@@ -210,20 +210,20 @@ def write(path, content):
     [
         (
             lambda p: p.mkdir(),
-            "p: no pictures with masks; wanted are p/images/NAME.jpg and p/masks/NAME",
+            "p: no images with masks; expected p/images/NAME.jpg and p/masks/NAME",
         ),
         (
             lambda p: [(p / n).mkdir(parents=True) for n in ("images", "masks")],
-            "p: no pictures with masks; wanted are",
+            "p: no images with masks; expected",
         ),
-        (lambda p: picture(p / "cat" / "1.png", 1), "no pictures with masks; wanted"),
+        (lambda p: picture(p / "cat" / "1.png", 1), "no images with masks; expected"),
         (
             lambda p: [picture(p / "images/1.png", 1), (p / "masks").mkdir()],
-            "none of its 1 pictures has a mask; the first: .*images/1.png: has no mask",
+            "none of its 1 images has a mask; the first: .*images/1.png: has no mask",
         ),
         (
             lambda p: [write(p / h / "1.png", b"x") for h in ("images", "masks")],
-            "none of its 1 pictures can be read; the first: .*images/1.png: not a read",
+            "none of its 1 images can be read; the first: .*images/1.png: not a read",
         ),
         (
             lambda p: (
@@ -243,11 +243,11 @@ def write(path, content):
         (lambda p: fill(p, values=(255, 255)), "one class only, .* masks is 255"),
         (
             lambda p: fill(p, 2),
-            "p: it has too few pictures for training, 2 readable; 3",
+            "p: it has too few images for training, 2 readable; 3",
         ),
         (
             lambda p: [fill(p), write(p / "classes.txt", b"a")],
-            "classes.txt: names 1 classes; wanted are 2 to 255",
+            "classes.txt: names 1 classes; expected 2 to 255",
         ),
         (
             lambda p: [fill(p), write(p / "classes.txt", b"a\n\nb")],
@@ -263,7 +263,7 @@ def write(path, content):
         ),
         (
             lambda p: [fill(p / "train"), picture(p / "test/images/1.png", 1)],
-            "test: wanted are test/images/ and test/masks/, as in the other splits",
+            "test: expected test/images/ and test/masks/, as in the other splits",
         ),
         (
             lambda p: [fill(p / n) for n in ("train", "val", "valid")],
@@ -282,7 +282,7 @@ def test_folders_of_masks_that_cannot_be_learned_from(tmp_path, make, words):
 def test_masks_where_something_else_is_asked_for(tmp_path, target_type):
     folder = fill(tmp_path / "p")
     wanted = (
-        f"{folder}: holds images/ and masks/; train it by the preset segment-digits: "
+        f"{folder}: holds images/ and masks/; use the preset segment-digits: "
         f"experiments.train segment-digits --data={folder}"
     )
     with pytest.raises(DataError) as caught:
@@ -292,7 +292,7 @@ def test_masks_where_something_else_is_asked_for(tmp_path, target_type):
 
 def test_pictures_that_do_not_fit_into_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("lstm_jax.data.files.masks.LARGEST", 1000)
-    with pytest.raises(DataError, match="GiB of pictures at 16x16.*smaller --data.si"):
+    with pytest.raises(DataError, match="GiB of images at 16x16.*smaller --data.si"):
         masks(fill(tmp_path / "p"), tmp_path)
 
 

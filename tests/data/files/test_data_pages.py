@@ -98,7 +98,7 @@ def test_lines_of_one_page(tmp_path, kind, alone):
         assert (image[:, :20] == 20 * number).all() and (image[:, 20:] == 240).all()
     assert [len(s.inputs) for s in data.splits.values()] == [4, 1, 1]
     assert data.groups is None
-    assert data.notes[-1].startswith("lines of one page are in several splits, since")
+    assert data.notes[-1].startswith("lines of one page are in several splits, because")
 
 
 @pytest.mark.parametrize("version", [2, 3, 4])
@@ -257,7 +257,7 @@ LAUGHS = (
         (lambda p: write(p, "<mets/>"), "skipped {p}: neither ALTO nor PAGE XML"),
         (
             lambda p: write(p, "<PcGts/>"),
-            "skipped {p}: holds 0 pages; wanted is one in a file",
+            "skipped {p}: holds 0 pages; expected one in a file",
         ),
         (
             lambda p: write(p, LAUGHS),
@@ -273,17 +273,17 @@ LAUGHS = (
         ),
         (
             lambda p: p.with_suffix(".png").unlink(),
-            "skipped {p}: its picture 'z.png' is not beside it",
+            "skipped {p}: its image 'z.png' is not beside it",
         ),
         (
             lambda p: Image.new("L", (50, 100)).save(p.with_suffix(".png")),
-            "skipped {p}: is of a picture of 200x100, but z.png is 100x50",
+            "skipped {p}: is of an image of 200x100, but z.png is 100x50",
         ),
         (
             lambda p: write(
                 p.with_suffix(".png"), p.with_suffix(".png").read_bytes()[:80]
             ),
-            "skipped {d}/z.png: not a readable picture (",
+            "skipped {d}/z.png: not a readable image (",
         ),
         (
             lambda p: page(p.parent, "z", lines=[]),
@@ -291,7 +291,7 @@ LAUGHS = (
         ),
         (
             lambda p: page(p.parent, "z", kind="alto", unit="mm10"),
-            "skipped {p}: its MeasurementUnit is 'mm10'; wanted is pixel",
+            "skipped {p}: its MeasurementUnit is 'mm10'; expected pixel",
         ),
         (
             lambda p: page(p.parent, "z", picture="a.png"),
@@ -322,37 +322,37 @@ def test_pages_that_are_skipped_are_told(tmp_path, harm, words):
         (
             "page",
             page_line(9, "a", "0,300 50,300 50,330"),
-            "skipped {p}#l9: lies outside of its page, p.png is 200x100",
+            "skipped {p}#l9: lies outside its page, p.png is 200x100",
         ),
         (
             "alto",
             alto_line(9, "a", (-50, 10, 40, 20)),
-            "skipped {p}#l9: lies outside of its page, p.png is 200x100",
+            "skipped {p}#l9: lies outside its page, p.png is 200x100",
         ),
         (
             "page",
             page_line(9, "a", "0,0 50,50"),
-            "skipped {p}#l9: has neither a box nor an outline",
+            "skipped {p}#l9: it has neither a box nor an outline",
         ),
         (
             "page",
             "<TextLine><TextEquiv><Unicode>a</Unicode></TextEquiv></TextLine>",
-            "skipped {p}#7: has neither a box nor an outline",
+            "skipped {p}#7: it has neither a box nor an outline",
         ),
         (
             "alto",
             alto_line(9, "a", ("nan", "x", 40, 20)),
-            "skipped {p}#l9: has neither a box nor an outline",
+            "skipped {p}#l9: it has neither a box nor an outline",
         ),
         (
             "alto",
             alto_line(9, "a", (0, 10, 40, 2)),
-            "skipped {p}#l9: is 2 pixels high; a line of text has 4 or more",
+            "skipped {p}#l9: is 2 pixels high; the minimum is 4",
         ),
         (
             "alto",
             alto_line(9, "a", (40, 10, 40, 20)),
-            "skipped {p}#l9: nothing is written on it, it has one colour",
+            "skipped {p}#l9: the image is empty, it has one colour",
         ),
     ],
 )
@@ -369,7 +369,7 @@ def test_many_mistakes_are_counted(tmp_path):
     bad = [page_line(k, "a", "0,0 50,50") for k in range(9)]
     rest = [page_line(k, "bc") for k in range(COUNT)]
     data = lines(page(tmp_path, lines=[*rest, *bad]), tmp_path)
-    assert data.notes[5] == "skipped 4 more lines without a place"
+    assert data.notes[5] == "skipped 4 more lines without a location"
 
 
 def test_a_page_that_cannot_be_learned_from(tmp_path):

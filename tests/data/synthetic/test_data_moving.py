@@ -290,7 +290,7 @@ def test_clothes_come_from_the_set_that_is_prepared_beside(tmp_path):
     kw = dict(data_dir=tmp_path / "c")
     data = load("moving_digits/fashion-mnist", manual_dir=tmp_path / "m", **kw)
     assert data.name == "moving_digits/fashion_mnist"
-    assert any("not byte for byte" in note for note in data.notes)
+    assert any("differs from the published" in note for note in data.notes)
     names = sorted(path.name for path in (tmp_path / "c" / "tfds").iterdir())
     assert names == ["fashion_mnist", "moving_digits@fashion_mnist"]
     assert data.splits["train"].inputs.max() < 50
@@ -333,10 +333,10 @@ def test_a_sheet_of_another_size_or_none(tmp_path):
     with pytest.raises(DataError, match=f"it is not in {tmp_path / 'm'}"):
         load("moving_digits/scans", **kw)
     Image.new("L", (30, 20)).save(tmp_path / "m" / "digits.png")
-    with pytest.raises(DataError, match="30x20 pixels; wanted are 2000x1000"):
+    with pytest.raises(DataError, match="30x20 pixels; expected 2000x1000"):
         load("moving_digits/scans", **kw)
     (tmp_path / "m" / "digits.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="not a readable picture"):
+    with pytest.raises(DataError, match="not a readable image"):
         load("moving_digits/scans", **kw)
     assert not list((tmp_path / "c").rglob("*.*"))
 
@@ -347,7 +347,7 @@ def test_no_network_gives_the_same_list_as_the_still_set(tmp_path):
         with pytest.raises(DataError) as caught:
             load(source, data_dir=tmp_path)
         told.append(str(caught.value))
-    assert told[0] == told[1] and "Fetch by hand" in told[1]
+    assert told[0] == told[1] and "Download manually" in told[1]
     assert "  t10k-labels-idx1-ubyte.gz  https://" in told[1]
     assert list((tmp_path / "tfds").iterdir()) == []
 
@@ -355,10 +355,10 @@ def test_no_network_gives_the_same_list_as_the_still_set(tmp_path):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("moving_digits/minst", "^moving_digits/minst: .* 'minst'; near it: mnist$"),
+        ("moving_digits/minst", "^moving_digits/minst: .* 'minst'; similar: mnist$"),
         ("moving_digits/x", "it has digits, mnist, fashion_mnist, scans$"),
-        ("moving_digit/motoin", "near it: motion$"),
-        ("moving_digts", "Near it: moving_digits, moving_digit"),
+        ("moving_digit/motoin", "similar: motion$"),
+        ("moving_digts", "Similar: moving_digits, moving_digit"),
     ],
 )
 def test_what_cannot_be_loaded_says_so_in_a_line(tmp_path, source, words):
@@ -373,7 +373,7 @@ def test_rows_are_taken_within_the_array_or_out_of_a_mapped_one(tmp_path):
     wanted = images[rows]
     np.save(tmp_path / "a.npy", images)
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
-    np.testing.assert_array_equal(builders._taken(mapped, rows), wanted)
-    taken = builders._taken(images, rows)
+    np.testing.assert_array_equal(builders._gather(mapped, rows), wanted)
+    taken = builders._gather(images, rows)
     np.testing.assert_array_equal(taken, wanted)
     assert taken.base is images

@@ -186,5 +186,5 @@ def test_of_all_fonts_half_the_training_lines_are_of_pages(
 def test_another_config_is_refused(tmp_path):
     with pytest.raises(DataError, match="matplotlib, all"):
         load("text_lines/some", data_dir=tmp_path, target_type="text")
-    with pytest.raises(DataError, match="no lines of text"):
+    with pytest.raises(DataError, match="has no text lines"):
         load("mnist", data_dir=tmp_path, target_type="text")

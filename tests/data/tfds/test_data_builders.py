@@ -185,7 +185,7 @@ def test_idx_files_by_hand(tmp_path, name, packed):
     for split in data.splits.values():
         np.testing.assert_array_equal(split.inputs[:, 0, 0, 0], split.targets)
     if packed:
-        assert "not byte for byte the published file" in data.notes[0]
+        assert "differs from the published file" in data.notes[0]
     # Once prepared, the files are not needed any more.
     again = load(name, data_dir=tmp_path / "c")
     assert rows(again.splits["test"].inputs) == rows(arrays["t10k"])
@@ -387,7 +387,7 @@ def test_a_host_that_never_answers_is_given_up_in_time(tmp_path, monkeypatch):
         raise OSError("after everybody has left")
 
     monkeypatch.setattr(preparing.socket, "create_connection", hang)
-    with pytest.raises(DataError, match="no answer in 3 seconds"):
+    with pytest.raises(DataError, match="no response in 3 seconds"):
         load("mnist", data_dir=tmp_path)
     given_up.set()
 
@@ -405,7 +405,7 @@ def test_some_files_missing_says_where_it_looked(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda data: data[:-9], "train-images-idx3-ubyte.gz is damaged .*fetch it"),
+        (lambda data: data[:-9], "train-images-idx3-ubyte.gz is damaged .*download it"),
         (lambda data: gzip.compress(gzip.decompress(data)[:-5]), "but .* follow"),
         (lambda data: gzip.compress(b"<html>not found</html>"), "not an idx file"),
         (lambda data: gzip.compress(idx(np.zeros((7, 28, 28)))), "7 images, but 60"),
@@ -423,14 +423,14 @@ def test_damaged_idx_files(tmp_path, damage, words):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("fashion_mnits", "no data set of that name.*Near it: fashion_mnist"),
+        ("fashion_mnits", "no data set of that name.*Similar: fashion_mnist"),
         ("qqqq", "For example: digits, digits_angle, mnist"),
-        ("imdb_reviews", "features are text, label, wanted are image and label"),
-        ("emnist/balance", "no config 'balance'; near it: balanced"),
-        ("mnist/x", "no config 'x'; say mnist"),
+        ("imdb_reviews", "features are text, label, expected image and label"),
+        ("emnist/balance", "no config 'balance'; similar: balanced"),
+        ("mnist/x", "no config 'x'; use mnist"),
         ("digits/x", "digits has no configs"),
         ("coco", "cannot be prepared without TensorFlow"),
-        ("imagenet2012", "not free to download.*ILSVRC2012_img_train.tar"),
+        ("imagenet2012", "must be downloaded manually.*ILSVRC2012_img_train.tar"),
         ("./mnist", "no such file or folder"),
         ("my/pictures.csv", "no such file or folder"),
         ("", "no data set named"),

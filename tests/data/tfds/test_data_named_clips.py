@@ -324,7 +324,7 @@ def test_the_films_of_davis_whose_files_have_no_checksum(tmp_path):
     )
     assert found.image_shape == (3, 8, 8, 3)
     (example,) = found.splits["validation"].inputs
-    assert (example == 250).all()  # a flat picture survives JPEG
+    assert (example == 250).all()  # a flat image survives JPEG
     assert "clips are its video/frames; not used: video/segmentations" in found.notes
 
 
@@ -332,10 +332,10 @@ def test_the_films_of_davis_whose_files_have_no_checksum(tmp_path):
     "name, words",
     [
         ("moving_mnist", ["test clips only", "use moving_digits/mnist"]),
-        ("starcraft_video", ["TensorFlow's own graph", "give their folder"]),
+        ("starcraft_video", ["needs TensorFlow to parse", "give their folder"]),
         ("ucf101", ["cannot be downloaded", "UCF101_videos.zip", "--data.manual-dir"]),
         ("davis", ["cannot be downloaded", "480p.zip", "--data.manual-dir"]),
-        ("youtube_vis", ["not free to download", "--data.manual-dir"]),
+        ("youtube_vis", ["must be downloaded manually", "--data.manual-dir"]),
         ("tao", ["--data.manual-dir"]),
         ("robonet", ["--data.manual-dir"]),
     ],

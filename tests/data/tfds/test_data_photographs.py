@@ -1,6 +1,6 @@
 """Photographs and slides by name: tfds builders fed with small made-up archives.
 
-Each archive has the layout of the published one. A picture is plain, of a brightness
+Each archive has the layout of the published one. An image is plain, of a brightness
 that tells its class, so that labels can be checked after JPEG and after resizing.
 """
 
