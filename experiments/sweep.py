@@ -23,6 +23,7 @@ from experiments import flags
 from experiments.choices import flat, to_dict
 from experiments.config import Config, from_dict, override, preset, train_line
 from experiments.errors import STOPPED, UsageError, exit_code
+from experiments.numbers import number
 from experiments.run.folder import FREE, empty, place_of
 from experiments.search import study as studies
 from experiments.search.space import Space, read, split, split_flags, with_values
@@ -272,13 +273,13 @@ def _best_validation(config: Config, goal) -> dict[str, Any] | None:
     return pick(rows, key=lambda row: row["value"], default=None)
 
 
-def _line(tried: list[dict[str, Any]], number: int, total: int, goal) -> str:
-    """A trial in words."""
-    row = next(row for row in tried if row["trial"] == number)
+def _line(tried: list[dict[str, Any]], trial: int, total: int, goal) -> str:
+    """One line about a trial."""
+    row = next(row for row in tried if row["trial"] == trial)
     best = studies.best_of(tried, goal.mode)
-    words = [f"trial {number} ({len(tried)} of {total})"]
+    words = [f"trial {trial} ({len(tried)} of {total})"]
     if row["value"] is not None:
-        words.append(f"{goal.monitor} {row['value']:.4g}")
+        words.append(f"{goal.monitor} {number(row['value'], goal.monitor)}")
     if row["state"] != "complete":
         words.append(f"{row['state']}: {row['why']}".removesuffix(": "))
     elif best is row:
@@ -292,7 +293,8 @@ def _conclusion(tried, best, line, goal) -> str:
         return f"no trial was completed; the last one: {tried[-1]['why']}"
     return (
         f"best: trial {best['trial']}, validation {goal.monitor} "
-        f"{best['value']:.4g} at step {best['step']:,}; the same run again:\n{line}"
+        f"{number(best['value'], goal.monitor)} at step "
+        f"{best['step']:,}; to train it again:\n{line}"
     )
 
 

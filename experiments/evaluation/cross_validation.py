@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.choices import flat
 from experiments.config import Config, read_run
+from experiments.numbers import mean_and_sd
 from experiments.run.folder import Run, begin, directory_of, spread
 
 _COLUMNS = {  # of the table the first four that there are, as `flat` names them
@@ -34,7 +35,7 @@ class Folds:
 
     def __repr__(self) -> str:
         scores = {
-            name: f"{score['mean']:.4g} ± {score['sd']:.2g}"
+            name: mean_and_sd(score["mean"], score["sd"], name)
             for name, score in self.report["metrics"].items()
             if name in _COLUMNS and score["sd"] is not None
         }
@@ -224,11 +225,6 @@ def _rows(dataset, classes, folds, answers, targets) -> list[dict[str, Any]]:
     return lines
 
 
-def _digits(value: float) -> str:
-    large = abs(value) >= 10**4
-    return f"{value:,.0f}" if large else f"{value:#.4g}".rstrip(".")
-
-
 def _table(report: dict[str, Any]):
     """A line for each fold, their mean and standard deviation, and all together."""
     from rich import box
@@ -259,28 +255,23 @@ def _table(report: dict[str, Any]):
     for name in ("", "examples", *columns.values()):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
 
-    def cell(value, spread=None):
-        if value is None:
-            return "-"
-        number = _digits(value)
-        if spread is None:
-            return number
-        return f"{number} ± {spread:,.{len(number.partition('.')[2])}f}"
+    def cell(key, mean, sd=None):
+        return "-" if mean is None else mean_and_sd(mean, sd, key)
 
     for k, each in enumerate(report["per_fold"]):
-        values = [cell(each["test"].get(key)) for key in columns]
+        values = [cell(key, each["test"].get(key)) for key in columns]
         table.add_row(
             f"fold {k}",
             f"{each['examples']['test']:,}",
             *values,
             end_section=k == report["folds"] - 1,
         )
-    means = [cell(metrics[key]["mean"], metrics[key]["sd"]) for key in columns]
+    means = [cell(key, metrics[key]["mean"], metrics[key]["sd"]) for key in columns]
     table.add_row("mean ± sd", "", *means, style="bold")
     for name in dict.fromkeys(key.partition(".")[0] for key in report["baselines"]):
-        values = [report["baselines"].get(f"{name}.{key}") for key in columns]
-        cells = [cell(v["mean"], v["sd"]) if v else "-" for v in values]
+        values = {key: report["baselines"].get(f"{name}.{key}") for key in columns}
+        cells = [cell(k, v["mean"], v["sd"]) if v else "-" for k, v in values.items()]
         table.add_row(name.replace("_", " "), "", *cells, style="dim")
     total = f"{report['data']['pool']:,}"
-    table.add_row("pooled", total, *(cell(pooled.get(key)) for key in columns))
+    table.add_row("pooled", total, *(cell(key, pooled.get(key)) for key in columns))
     return table

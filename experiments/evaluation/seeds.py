@@ -17,6 +17,7 @@ from experiments.choices import flat, to_dict
 from experiments.config import Config
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
+from experiments.numbers import mean_and_sd, number
 from experiments.options import Plateau
 from experiments.run import record, setup
 from experiments.run.display import Display
@@ -53,7 +54,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             f"{seeds} seeds do not share {mesh.size} devices evenly; give a "
             f"multiple, such as --seeds={-(-seeds // mesh.size) * mesh.size}"
         )
-    each = [config.seed + number for number in range(seeds)]
+    each = [config.seed + index for index in range(seeds)]
     firsts = [setup.first_weights(experiment, seed) for seed in each]
     params, keys, _ = zip(*firsts, strict=True)
     tx, dataset = experiment.optimizer, experiment.dataset
@@ -94,12 +95,12 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             callbacks=[kept],
         )
         reports, tested = [], tested_splits(dataset).items()
-        for number, seed in enumerate(each):
+        for index, seed in enumerate(each):
             one = dataclasses.replace(config, seed=seed, run_dir=None, overwrite=False)
-            folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[number]
+            folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[index]
             begin(folder, name, one, experiment.spec)
             log = record.MetricsLog(folder)
-            for row in kept.rows[number]:
+            for row in kept.rows[index]:
                 log.append(row)
             log.write_csv()
             with checkpoints_of(folder, experiment.task) as checkpoints:
@@ -114,10 +115,9 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         summary = {"preset": name, "seeds": each, "test": spread(reports)}
         record.write_json(directory / SUMMARY, summary)
         for metric, found in summary["test"].items():
-            values = "  ".join(f"{value:.4f}" for value in found["values"])
-            display.note(
-                f"{metric}: {found['mean']:.4f} ± {found['sd']:.4f}   {values}"
-            )
+            values = "  ".join(number(value, metric) for value in found["values"])
+            mean = mean_and_sd(found["mean"], found["sd"], metric)
+            display.note(f"{metric}: {mean}   {values}")
         each_step = 1e3 * kept.seconds / experiment.steps
         display.note(
             f"a step of {seeds} seeds took {each_step:.3g} ms, of one "
@@ -150,19 +150,19 @@ class _Kept(training.Callback):
         if rate := row.pop("images_per_second", None):  # to `fit` a seed is an image
             self.seconds += (row["step"] - self._step) * len(self._keys) / rate
             self._step = row["step"]
-        for number, rows in enumerate(self.rows):
-            rows.append(_map_lists(lambda x, n=number: x[n], row))
+        for index, rows in enumerate(self.rows):
+            rows.append(_map_lists(lambda x, n=index: x[n], row))
         self._display.update(row["step"], _map_lists(np.mean, row))
 
     def on_save(self, step, state, metrics):
         states = _apart(jax.device_get(state._replace(key=None)), len(self._keys))
         monitor, sign = self._task.monitor, 1 if self._task.mode == "max" else -1
-        for number, own in enumerate(states):
-            mine, before = _map_lists(lambda x, n=number: x[n], metrics), None
-            if self._config.tests_best and self.chosen[number]:
-                before = self.chosen[number][1]
+        for index, own in enumerate(states):
+            mine, before = _map_lists(lambda x, n=index: x[n], metrics), None
+            if self._config.tests_best and self.chosen[index]:
+                before = self.chosen[index][1]
             if before is None or sign * mine[monitor] > sign * before[monitor]:
-                self.chosen[number] = own._replace(key=self._keys[number]), mine
+                self.chosen[index] = own._replace(key=self._keys[index]), mine
 
 
 def _apart(tree: Any, seeds: int) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.choices import flat, to_dict
+from experiments.numbers import number
 from experiments.reporting.evaluation import Evaluation
 from experiments.reporting.page import (
     Picture,
@@ -14,7 +15,6 @@ from experiments.reporting.page import (
     Table,
     Words,
     between,
-    number,
     plural,
     value,
 )
@@ -69,8 +69,8 @@ def _table(names, runs) -> Section:
 
     def metric(run, key):
         found, ends = value(run.test, key), run.intervals.get(key)
-        ends = f"{gap}({number(ends[0])}, {number(ends[1])})" if ends else ""
-        return number(found) + ends
+        ends = f"{gap}({between(ends, key)})" if ends else ""
+        return number(found, key) + ends
 
     rows = [
         (label, *(metric(run, key) for run in runs))

@@ -12,6 +12,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from experiments.numbers import number
 from experiments.run.display import Display
 
 DPI = 160  # of figures: sharp on a phone, and small enough to mail
@@ -66,16 +67,6 @@ class Section(NamedTuple):
     blocks: tuple[Any, ...]
 
 
-def number(value: float | int | None) -> str:
-    """Four digits that matter; a dash for None."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    usual = value == 0 or 1e-3 <= abs(value) < 1e3
-    return f"{value:.4f}" if usual else f"{value:.3g}"
-
-
 def size(count: int | None) -> str:
     """Bytes in words; a dash for None."""
     if count is None:
@@ -93,9 +84,12 @@ def value(report: dict[str, Any], name: str) -> Any:
     return report
 
 
-def between(interval: tuple[float, float] | None) -> str:
-    """The two ends of an interval."""
-    return f"{number(interval[0])} to {number(interval[1])}" if interval else ""
+def between(interval: tuple[float, float] | None, name: str = "") -> str:
+    """The two ends of an interval, of the metric `name`."""
+    if not interval:
+        return ""
+    low, high = (number(end, name) for end in interval)
+    return f"{low} to {high}"
 
 
 def plural(count: int, word: str) -> str:

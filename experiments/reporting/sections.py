@@ -1,9 +1,12 @@
 """The sections of a run's report, each a function of an evaluation."""
 
+import dataclasses
+import math
 from typing import Any
 
 from experiments.choices import flat, to_dict
 from experiments.config import preset, train_line
+from experiments.numbers import number, percent
 from experiments.presets import PRESETS
 from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.evaluation import Evaluation
@@ -16,7 +19,6 @@ from experiments.reporting.page import (
     Tiles,
     Words,
     between,
-    number,
     plural,
     size,
     value,
@@ -74,7 +76,9 @@ def head(evaluation: Evaluation) -> tuple[Any, ...]:
         before = value(finished or {}, f"test.{name}")
         both = isinstance(now, float) and isinstance(before, float)
         if both and abs(now - before) > 1e-3 * max(1.0, abs(now)):
-            changed.append(f"{label} was {number(before)}, is {number(now)}")
+            changed.append(
+                f"{label} was {number(before, name)}, is {number(now, name)}"
+            )
     if changed:
         words = (
             "Evaluated again, the test differs from what report.json holds: "
@@ -86,8 +90,8 @@ def head(evaluation: Evaluation) -> tuple[Any, ...]:
         if (now := value(evaluation.test, name)) is not None:
             own = name in ("mae", "rmse")
             unit = getattr(evaluation.config.task, "unit", "") if own else ""
-            ends = between(evaluation.intervals.get(name))
-            tiles.append((labels[name], f"{number(now)} {unit}".strip(), ends))
+            ends = between(evaluation.intervals.get(name), name)
+            tiles.append((labels[name], f"{number(now, name)} {unit}".strip(), ends))
     return (*blocks, Tiles(tuple(tiles))) if tiles else tuple(blocks)
 
 
@@ -102,9 +106,9 @@ def metrics(evaluation: Evaluation) -> Section:
     rows = tuple(
         (
             label,
-            number(found),
-            between(evaluation.intervals.get(name)),
-            *(number(value(other, name)) for other in others.values()),
+            number(found, name),
+            between(evaluation.intervals.get(name), name),
+            *(number(value(other, name), name) for other in others.values()),
         )
         for name, label, _ in evaluation.kind.metrics
         if (found := value(test, name)) is not None
@@ -137,7 +141,9 @@ def _per_class(evaluation: Evaluation) -> list[Any]:
     header = (title, *(words.get(key, key.replace("_", " ")) for key in keys))
     if "f1" in keys:  # the hardest first
         found = sorted(found, key=lambda row: 2 if row["f1"] is None else row["f1"])
-    rows = tuple((row["name"], *(number(row[key]) for key in keys)) for row in found)
+    rows = tuple(
+        (row["name"], *(number(row[key], key) for key in keys)) for row in found
+    )
     table = Table(header, rows)
     if len(rows) <= LONG:
         return [table]
@@ -148,7 +154,35 @@ def _per_class(evaluation: Evaluation) -> list[Any]:
 def curves(evaluation: Evaluation) -> Section:
     """Loss and metrics against steps."""
     picture = Picture(figures.curves(evaluation.rows), "Training and validation.")
-    return Section("Curves", (picture,))
+    note = regularised(evaluation.rows, evaluation.config)
+    return Section("Curves", (picture, Words(note, "quiet")) if note else (picture,))
+
+
+def regularised(rows: list[dict[str, Any]], config) -> str:
+    """Why the training loss is above the validation loss, in one sentence.
+
+    Args:
+      rows: of metrics.jsonl.
+      config: of the run.
+
+    Returns:
+      "" if it is not above, or if nothing in the configuration explains it.
+    """
+    last = {row["split"]: row["loss"] for row in rows if row.get("loss") is not None}
+    if not last.get("train", 0.0) > last.get("validation", math.inf):
+        return ""
+    augment, causes = config.augment, []
+    model = flat(to_dict(config.model))
+    if model.get("dropout") or " Do" in str(model.get("spec")):  # a VGSL dropout layer
+        causes.append("dropout")
+    if any(getattr(augment, f.name) != f.default for f in dataclasses.fields(augment)):
+        causes.append("augmentation")
+    if not causes:
+        return ""
+    return (
+        f"The training loss is above the validation loss because {' and '.join(causes)}"
+        f" {'are' if causes[1:] else 'is'} applied in training only."
+    )
 
 
 CAPTIONS = {
@@ -182,8 +216,8 @@ def calibration(evaluation: Evaluation) -> Section | None:
     found, test = reliability(*evaluation.known), evaluation.test
     confidence = float(evaluation.known[0].max(-1).mean())
     words = (
-        f"Its mean confidence is {confidence:.1%}, its accuracy "
-        f"{test['accuracy']:.1%}. Expected calibration error "
+        f"Mean confidence {percent(confidence)}, accuracy "
+        f"{percent(test['accuracy'])}. Expected calibration error "
         f"{number(found.ece)}: the mean over examples of |accuracy - confidence| in "
         f"{len(found.count)} bins of equal width, "
         "((m - 1)/M, m/M], of the highest probability (Guo et al. 2017, On Calibration "

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.reporting.page import Fold, Picture, Table, number
+from experiments.numbers import number
+from experiments.reporting.page import Fold, Picture, Table
 from lstm_jax import figures, metrics
 
 SHOWN = 12  # answers on the sheet

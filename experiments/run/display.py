@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from experiments.numbers import number
+
 
 class _SafeStream:
     """A text stream that prints "?" for what its encoding does not have."""
@@ -143,16 +145,11 @@ def _shown(metrics):
         if len(parts) == (3 if "mse" in metrics else 2):
             break
         if metrics.get(name) is not None:
-            parts.append(f"{name} {_number(metrics[name])}")
+            parts.append(f"{name} {number(float(metrics[name]), name)}")
     rate = metrics.get("images_per_second")
     if rate is not None:
         parts.append(f"{float(rate):,.0f} images/s")
     return parts
-
-
-def _number(value):
-    value = float(value)
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"
 
 
 def closing(experiment, report: dict) -> Table | str:
@@ -204,7 +201,7 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
         cells = [
             Text("-", style="dim")
             if value is None
-            else Text(_number(value), style="bold green" if value == best else "")
+            else Text(number(value, keys[-1]), "bold green" if value == best else "")
             for value in values
         ]
         table.add_row(Text(label), *cells)

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from experiments.numbers import number
 from experiments.search.space import Choices, Range, Space
 from experiments.search.study import best_of
 from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, safe, tidy
@@ -50,7 +51,7 @@ def table(tried: list[dict[str, Any]], monitor: str, mode: str) -> Table:
         style = "bold green" if row is best else style
         cells = [
             str(row["trial"]),
-            "-" if row["value"] is None else f"{row['value']:.4g}",
+            "-" if row["value"] is None else number(row["value"], monitor),
             "-" if row["step"] is None else f"{row['step']:,}",
             *(str(value) for value in row["parameters"].values()),
             "" if row["state"] == "complete" else row["state"],
@@ -78,7 +79,7 @@ def overview(
     title = f"{len(tried)} trials"
     if best:
         value, trial = best["value"], best["trial"]
-        title += f": best validation {monitor} {value:.4g}, trial {trial}"
+        title += f": best validation {monitor} {number(value, monitor)}, trial {trial}"
     fig.suptitle(safe(title, 90), color=INK)
     grid = fig.add_gridspec(1 + rows, 1, height_ratios=[1.1] + [1] * rows)
     top = grid[0].subgridspec(1, 2, width_ratios=(1.8, 1))
@@ -89,8 +90,8 @@ def overview(
         fig.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=5)
     complete = sum(row["state"] == "complete" for row in tried)
     _importance(fig.add_subplot(top[1]), importance, complete)
-    for number, (name, what) in enumerate(space.items()):
-        row, column = divmod(number, columns)
+    for index, (name, what) in enumerate(space.items()):
+        row, column = divmod(index, columns)
         if not column:
             line = grid[1 + row].subgridspec(1, columns)
         ax = fig.add_subplot(line[column])

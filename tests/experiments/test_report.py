@@ -18,11 +18,18 @@ from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment, load_data
 from experiments.flags import parse
+from experiments.numbers import number
 from experiments.presets import PRESETS
 from experiments.reporting import compare
 from experiments.reporting.diagnosis import diagnosis
-from experiments.reporting.page import Code, Fold, Picture, Table, Words, number
-from experiments.reporting.sections import configuration, head, single, train_line
+from experiments.reporting.page import Code, Fold, Picture, Table, Words
+from experiments.reporting.sections import (
+    configuration,
+    head,
+    regularised,
+    single,
+    train_line,
+)
 from experiments.run import record
 from experiments.run.load_run import load_run
 from lstm_jax import metrics, training
@@ -357,7 +364,28 @@ def test_what_changed_since_the_run_is_told(finished):
     stored = run.finished | {"test": run.finished["test"] | {"accuracy": 0.99}}
     told = head(dataclasses.replace(run, finished=stored))
     words = " ".join(block.text for block in told if isinstance(block, Words))
-    assert "accuracy was 0.9900, is" in words
+    assert "accuracy was 99.0 %, is" in words
+
+
+@pytest.mark.parametrize(
+    "flags, losses, causes",
+    [
+        ([], (0.5, 0.4), "dropout and augmentation are"),
+        (["--augment.translate=0"], (0.5, 0.4), "dropout is"),
+        (["--model.dropout=0"], (0.5, 0.4), "augmentation is"),
+        (["--augment.translate=0", "--model.dropout=0"], (0.5, 0.4), ""),
+        ([], (0.4, 0.5), ""),
+        ([], (0.4, None), ""),
+    ],
+)
+def test_a_training_loss_above_the_validation_loss_is_explained(flags, losses, causes):
+    rows = [
+        {"split": split, "step": step, "loss": loss}
+        for step in (1, 2)
+        for split, loss in zip(("train", "validation"), losses, strict=True)
+    ]
+    found = regularised(rows, parse(["digits", *flags])[1])
+    assert bool(found) == bool(causes) and causes in found
 
 
 def test_mistakes(tmp_path, command, stopped):
