@@ -58,7 +58,7 @@ COMMANDS = [
             "memory",
             "ablations",
             "compile",
-            "reading",
+            "text-recognition",
         )
     ),
 ]

@@ -284,8 +284,11 @@ def test_weights_by_the_names_of_each_library(digits_run, tmp_path, command):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (["--out=x.foo"], "the name must end in .jaxexport, .onnx, .pt, .weights.h5"),
-        (["--out=x.pt", "--format=keras"], "--out=x.pt is no name for --format=keras"),
+        (
+            ["--out=x.foo"],
+            "the suffix must be one of .jaxexport, .onnx, .pt, .weights.h5",
+        ),
+        (["--out=x.pt", "--format=keras"], "--out=x.pt does not fit --format=keras"),
         (["--out=x.pt", "--streaming"], "--streaming is for .jaxexport"),
         (["--streaming"], "--streaming: the run reads single pictures"),
     ],

@@ -366,8 +366,8 @@ def test_summary_of_a_classification():
     line = next(line for line in text.splitlines() if line.strip().startswith("acc"))
     assert line.split() == ["accuracy", "75.0", "%", "50.0", "%"]
     assert "top-5 accuracy" in text and "F1, macro" in text and "ROC" not in text
-    assert "hardest: [b]cat (F1 0.500)" in text and "dog (F1" not in text
-    assert "most often: [b]cat taken for dog, once" in text
+    assert "lowest F1: [b]cat (0.500)" in text and "dog (" not in text
+    assert "most frequent error: [b]cat predicted as dog, once" in text
 
 
 def test_summary_of_a_regression():
@@ -385,8 +385,8 @@ def test_remarks_longer_than_the_table_stay_lines():
     report = {"loss": 0.5, "classes": names, "per_class": rows}
     report |= {"confusion_matrix": [[2, 2, 0], [2, 2, 0], [0, 2, 2]]}
     text = rendered(report)
-    assert "ankle boot (F1 0.500), T-shirt/top (F1 0.500), sneaker" in text
-    assert "most often: ankle boot taken for T-shirt/top, 2 times" in text
+    assert "ankle boot (0.500), T-shirt/top (0.500), sneaker" in text
+    assert "most frequent error: ankle boot predicted as T-shirt/top, 2 times" in text
 
 
 def test_the_best_of_a_line_is_bold():

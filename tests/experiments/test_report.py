@@ -186,7 +186,7 @@ def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
     (table,) = [
         block
         for block in blocks(finished.sections, Table)
-        if block.header[0] == "worst answers"
+        if block.header[0] == "highest losses"
     ]
     assert [row[0] for row in table.rows] == [f"test example {k}" for k in worst]
     best = p[worst[0]].argmax()
@@ -355,7 +355,7 @@ def test_a_preset_that_is_gone_is_told(finished):
     (run,) = finished.runs
     section = configuration(dataclasses.replace(run, preset="gone"))
     words = " ".join(block.text for block in blocks([section], Words))
-    assert "no preset gone any more; compared with digits" in words
+    assert "preset gone no longer exists; compared with digits" in words
 
 
 def test_what_changed_since_the_run_is_told(finished):
@@ -393,7 +393,7 @@ def test_mistakes(tmp_path, command, stopped):
     assert code == 2 and err.count("\n") == 1 and "holds no run" in err
     code, _, err = command("report", stopped, stopped)
     assert code == 2 and "named twice" in err
-    with pytest.raises(UsageError, match="no run named"):
+    with pytest.raises(UsageError, match="no run given"):
         report()
     shutil.copytree(stopped, tmp_path / "begun")
     shutil.rmtree(tmp_path / "begun" / "checkpoints")

@@ -201,7 +201,7 @@ def test_told_to_stop_it_says_so_and_goes_on(name, code, fake, command, tmp_path
     result, out, err = command("sweep", *line)
     assert (result, err) == (0, "")
     assert fake.started == [(1, 20), (2, 0)]
-    assert "1 of 3 trials are there" in out and "trial 2 (3 of 3)" in out
+    assert "1 of 3 trials are done" in out and "trial 2 (3 of 3)" in out
 
 
 def test_nothing_completed_is_said_and_drawn(fake, command, tmp_path):
@@ -233,7 +233,7 @@ def test_another_sweep_or_other_files_in_the_folder_are_refused(fake, tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match="holds files, but no sweep"):
+        with pytest.raises(UsageError, match="contains other files"):
             search(tmp_path / "own", overwrite=overwrite)
     (folder / "sweep.json").write_text("{}")
     with pytest.raises(UsageError, match="is not that of a sweep"):
@@ -254,10 +254,10 @@ MISTAKES = {
     "data": ("--data=./nowhere --model.features=8,16", "no such file or folder"),
     "range test of a range": (
         "--lr-find --model.features=8,16",
-        "--lr-find comes instead",
+        "--lr-find excludes",
         "leave out the range of model.features",
     ),
-    "seeds of a range": ("--seeds=2 --model.features=8,16", "--seeds comes instead"),
+    "seeds of a range": ("--seeds=2 --model.features=8,16", "--seeds excludes"),
     "both": ("--seeds=2 --lr-find", "leave out --seeds"),
 }
 

@@ -86,7 +86,7 @@ MISTAKES = {
     "optimizer.learning_rate=1e-4..1e-2:lgo": [":log or :linear", "mean :log?"],
     "optimizer.learning_rate=small..big": ["LOW..HIGH", "number"],
     "optimizer.learning_rate=1e-4..inf": ["from the lower to the higher"],
-    "model.layers=1.5..3": ["whole number"],
+    "model.layers=1.5..3": ["each end is an integer"],
     "model.layers=0..3": ["model.layers=0", "1 or more"],
     "model.dropout=0..1": ["model.dropout=1", "[0, 1)"],
     "model.cell=lstm..gru": ["a list", "lstm,gru"],

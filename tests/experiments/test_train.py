@@ -94,7 +94,7 @@ def test_the_command_line_without_a_preset_and_again(run_python, own_folder):
         "      python -m experiments.predict runs/digits FILES…",
     ]
     assert "1,293 training, 144 validation and 360 test" in done.stdout
-    assert "a short run: its warm-up is cut to 10 steps" in done.stdout
+    assert "short run: warm-up is limited to 10 steps" in done.stdout
     for noise in ("Traceback", "Warning", "Event loop", "Task was destroyed"):
         assert noise not in done.stderr
 

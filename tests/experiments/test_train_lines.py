@@ -238,8 +238,8 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
     ("options", "words"),
     [
         ({"model.spec": "[1,16,0,1 Cr5,3 Lbx8]"}, "character 16"),
-        ({"model.spec": "[1,16,0,1 Lbx8 O2s5]"}, "text is read by CTC"),
-        ({"data.size": 20}, "reads lines 16 pixels high"),
+        ({"model.spec": "[1,16,0,1 Lbx8 O2s5]"}, "text recognition uses CTC"),
+        ({"data.size": 20}, "needs lines of 16 pixels"),
         ({"model": "classifier"}, "text_recognition has vgsl and crnn"),
         ({"augment.translate": 1}, "is an option of --task=classification"),
     ],
@@ -299,19 +299,21 @@ def test_the_report_shows_lines_and_rates(run, monkeypatch):
 
 def test_reading_beside_tesseract_where_there_is_none(run, folder, monkeypatch, capsys):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    found = tesseract.reading(
-        tesseract.Reading(run.directory, split="test", data=str(folder))
+    found = tesseract.text_recognition(
+        tesseract.TextRecognition(run.directory, split="test", data=str(folder))
     )
     want = run.report["test"]["cer"]
     assert found["ours"]["cer"] == pytest.approx(want) and "tesseract" not in found
-    loosely = (
-        tesseract._loose_cer(["à ‘b’—"], ["a 'b' -"]),
-        tesseract._loose_cer("a", "b"),
+    normalized = (
+        tesseract._normalized_cer(["à ‘b’—"], ["a 'b' -"]),
+        tesseract._normalized_cer("a", "b"),
     )
-    assert loosely == (0, 1)
-    assert "Debian's package is tesseract-ocr" in capsys.readouterr().out
+    assert normalized == (0, 1)
+    assert "apt install tesseract-ocr" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no split unseen_fonts"):
-        tesseract.reading(tesseract.Reading(run.directory, data=str(folder)))
+        tesseract.text_recognition(
+            tesseract.TextRecognition(run.directory, data=str(folder))
+        )
 
 
 @pytest.mark.slow
