@@ -245,7 +245,9 @@ class SGD(_Optimizer):
 
     name = "sgd"
     momentum: Fraction = 0.9
+    """Momentum."""
     nesterov: bool = False
+    """Nesterov momentum."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ class Adam(_Optimizer):
 
     name = "adam"
     nesterov: bool = False
+    """Nesterov momentum."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ LONG = 12  # tables with more rows are collapsed
 
 def single(evaluation: Evaluation):
     """`(title, lead, sections, numbers)` of one run; the numbers are plain values."""
-    makers = (metrics, curves, mistakes, calibration, diagnosis)
+    makers = (metrics, curves, errors, calibration, diagnosis)
     makers += (model, configuration, environment)
     sections = [part for make in makers if (part := make(evaluation)) is not None]
     found, kept = evaluation.model, ("layers", "flops")
@@ -191,7 +191,7 @@ CAPTIONS = {
 }
 
 
-def mistakes(evaluation: Evaluation) -> Section | None:
+def errors(evaluation: Evaluation) -> Section | None:
     """The figures of the task, and the worst predictions."""
     if not evaluation.has_targets:
         return None
@@ -202,7 +202,7 @@ def mistakes(evaluation: Evaluation) -> Section | None:
         for name, figure in found.items()
     ]
     blocks += evaluation.kind.figures(evaluation)
-    return Section("Mistakes", (*blocks, *evaluation.kind.worst(evaluation)))
+    return Section("Errors", (*blocks, *evaluation.kind.worst(evaluation)))
 
 
 def calibration(evaluation: Evaluation) -> Section | None:

@@ -62,7 +62,7 @@ def test_a_training_begins_with_a_file(digits_run, tmp_path, capsys):
     path = written(digits_run, tmp_path, ".pt")
     options = OPTIONS | dict(optimizer__freeze="layer_0", run_dir=tmp_path / "run")
     run = train("digits", init_from=path, **options)
-    assert "5 of 5 parameters begin" in " ".join(capsys.readouterr().out.split())
+    assert "loaded 5 of 5 parameters" in " ".join(capsys.readouterr().out.split())
     ours, theirs = flatten_params(run.params), flatten_params(digits_run.params)
     for name in ours:
         same = np.array_equal(ours[name], theirs[name])

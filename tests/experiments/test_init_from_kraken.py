@@ -61,9 +61,9 @@ OURS = {
 
 
 def test_training_wants_its_network_and_takes_its_weights(file, options, tmp_path):
-    with pytest.raises(UsageError, match="its network is") as caught:
+    with pytest.raises(UsageError, match="use its network") as caught:
         train("text-lines", run_dir=tmp_path / "no", **options)
-    told = str(caught.value).split("its network is ")[1]
+    told = str(caught.value).split("use its network, ")[1]
     assert f"--model.spec='{load_kraken(file).spec}'" in told
     assert told.endswith(" --model.pad=16 --data.normalize=inverted")
     config = override(preset("text-lines"), options | OURS)

@@ -110,11 +110,11 @@ def test_the_numbers_are_those_of_the_run(finished, digits_run):
     table = cells(finished.sections)
     accuracy = found["test"]["accuracy"]
     assert table["accuracy"][:2] == (
-        number(accuracy),
-        f"{number(low)} to {number(high)}",
+        number(accuracy, "accuracy"),
+        f"{number(low, 'accuracy')} to {number(high, 'accuracy')}",
     )
     svc = stored["baselines"]["svc"]["accuracy"]
-    assert number(svc) in table["accuracy"]
+    assert number(svc, "accuracy") in table["accuracy"]
     # rows: F = 8, D = 8, four gates, 8 steps
     assert table["layer_0"] == ("8x8", "544", f"{2 * 8 * 4 * 8 * (8 + 8):,}")
     assert table["parameters"] == ("2.5 KiB",)  # 634 of 4 bytes
@@ -125,7 +125,7 @@ def test_what_it_has_to_say_of_a_classifier(finished):
     assert titles(finished.sections) == [
         "Test metrics",
         "Curves",
-        "Mistakes",
+        "Errors",
         "Calibration",
         "Diagnosis",
         "Model",
@@ -247,7 +247,7 @@ def test_pairs_of_numbers_and_of_other_test_sets_have_no_mcnemar_test(finished):
     same, *others = found["pairs"]
     assert same["difference"] == pytest.approx(0.25) and "p" not in same
     words = " ".join(block.text for block in blocks(sections, Words))
-    assert "McNemar's test is for right and wrong answers" in words
+    assert "McNemar's test applies to classification only" in words
     for pair in others:
         assert "not tested on the same examples" in pair["left_out"]
     assert words.count("not tested on the same examples") == 2
@@ -392,7 +392,7 @@ def test_mistakes(tmp_path, command, stopped):
     code, _, err = command("report", tmp_path)
     assert code == 2 and err.count("\n") == 1 and "holds no run" in err
     code, _, err = command("report", stopped, stopped)
-    assert code == 2 and "named twice" in err
+    assert code == 2 and "given twice" in err
     with pytest.raises(UsageError, match="no run given"):
         report()
     shutil.copytree(stopped, tmp_path / "begun")

@@ -222,7 +222,7 @@ def test_options_go_through_the_whole_run(command, own_folder):
         *"--precision=bfloat16 --task.label-smoothing=0.1 --run-dir=x/y".split(),
     )
     assert code == 0, err
-    assert "pictures of 14x10x1" in out
+    assert "images of 14x10x1" in out
     report = json.loads((own_folder / "x/y/report.json").read_text())
     assert report["train"]["checkpoint"] == 20
     layers = 8 * (14 + 8 + 1) + 8 * (8 + 8 + 1)

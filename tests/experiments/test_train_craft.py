@@ -30,7 +30,7 @@ def test_early_stopping_ends_and_tests_the_best(tmp_path, command, capsys):
     # Nothing is better by 1: the first validation stays the best.
     wanted = dict(early_stopping_patience=2, min_delta=1.0, run_dir=tmp_path / "a")
     run = train("digits", **OPTIONS | wanted)
-    assert "ended early at step 12" in " ".join(capsys.readouterr().out.split())
+    assert "early stopping at step 12" in " ".join(capsys.readouterr().out.split())
     assert run.report["train"]["steps"] == 12
     accuracy = [r["accuracy"] for r in run.history if r["split"] == "validation"]
     assert len(accuracy) == 3

@@ -227,7 +227,9 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
         | {"data": str(folder), "model.spec": "[1,16,0,1 Cr5,9,8,4,9 S1(1x0)1,3]"},
     )
     loaded = load_data(config)
-    (note,) = [note for note in loaded.notes if "more characters than steps" in note]
+    (note,) = [
+        note for note in loaded.notes if "more characters than time steps" in note
+    ]
     kept = loaded.splits["train"]
     assert note.startswith("skipped ") and 0 < len(kept.inputs) < 128
     spec = MODELS["vgsl"].line_spec(config, 5)
@@ -277,7 +279,7 @@ def test_one_file_of_weights_reads_and_is_fine_tuned(run, folder, tmp_path, comm
     code, out, _ = command("predict", file, paths[0])
     assert code == 0 and out == f"{paths[0]}\t{want[0]['text']}\n"
     code, _, err = command("export", run.directory, "--out=x.jaxexport")
-    assert code == 2 and "only the weights are exported" in err
+    assert code == 2 and "only the weights can be exported" in err
     config = override(preset("text-lines"), {"init_from": str(file)})
     assert known_labels(config, tmp_path / "none") == [" ", "L", "o", "x"]
     bad = tmp_path / "bad.safetensors"
