@@ -1,4 +1,4 @@
-"""The commands: each a function first, a command line second.
+"""The commands, as functions: `train`, `predict`, `report`, `sweep`, `export`, ….
 
 >>> from experiments import train  # doctest: +SKIP
 >>> run = train("digits", steps=500)  # doctest: +SKIP
@@ -12,10 +12,10 @@ COMMANDS = ("train", "predict", "report", "sweep", "benchmark", "export")
 
 
 class _Commands(ModuleType):
-    """This package, in which the name of a command is its function.
+    """A package whose attributes `train`, `predict`, … are functions, not modules.
 
-    `experiments.train` is a module to `python -m`, and would hide the function of
-    the same name as soon as it is imported.
+    Importing the module `experiments.train` would otherwise replace the function of
+    the same name.
     """
 
     def __setattr__(self, name, value):

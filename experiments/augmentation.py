@@ -1,4 +1,4 @@
-"""Augmentation of training pictures, by the options of `--augment`."""
+"""Augmentation of training images and clips, by the options of `--augment`."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +9,9 @@ from lstm_jax.keys import fold_in
 
 
 def changes(config: Config):
-    """`(images [B, H, W, C], keys [B]) -> (images, mixup)`, for training pictures.
+    """`(images [B, (T,) H, W, C], keys [B]) -> (images, mixup)`.
 
-    `mixup` is None, or `(weights [B], partners [B])` of the pairs.
+    `mixup` is None, or `(weights [B], partners [B])` of the mixed pairs.
     """
     o, t = config.augment, training
     changes = [
@@ -25,14 +25,14 @@ def changes(config: Config):
 
     def change(images: jax.Array, keys: jax.Array):
         shape = images.shape
-        if len(shape) == 5:  # all frames of a clip alike: as channels of one picture
+        if len(shape) == 5:  # frames of a clip change alike: as channels of one image
             images = jnp.moveaxis(images, 1, 3).reshape(shape[0], *shape[2:4], -1)
-            images, pairs = of_pictures(images, keys)
+            images, pairs = of_images(images, keys)
             images = images.reshape(shape[0], *shape[2:4], shape[1], shape[4])
             return jnp.moveaxis(images, 3, 1), pairs
-        return of_pictures(images, keys)
+        return of_images(images, keys)
 
-    def of_pictures(images: jax.Array, keys: jax.Array):
+    def of_images(images: jax.Array, keys: jax.Array):
         for number, (function, amount) in enumerate(changes):
             images = function(images, fold_in(keys, number), amount)
         if not o.mixup:

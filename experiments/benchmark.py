@@ -1,14 +1,14 @@
-"""Measures: `python -m experiments.benchmark [COMMAND]`.
+"""Benchmarks: `python -m experiments.benchmark [COMMAND]`.
 
-`layers`, which is meant where nothing is named, times single layers by engine, cell,
-shape and dtype, with `--peers` beside the same layer in PyTorch, Flax, Haiku, Keras and
-Equinox, and with `--grow` by length. `speed` times a training step of one network as
-we, Flax and PyTorch run it, in one process and in turn. `accuracy` trains the same
-network here and in PyTorch on Fashion-MNIST. `memory` trains an LSTM and a vanilla RNN
-where what matters lies many steps back, and draws how far their gradients reach.
-`ablations` shows how training fails, and what helps. `compile`, or `--compile-for=v5e`,
-compiles layers and training steps for TPUs and GPUs that are not here, and counts what
-becomes of them. `reading` reads lines of text by a run, and by Tesseract.
+- `layers` (the default) times single layers by engine, cell, shape and dtype; with
+  `--peers` also in PyTorch, Flax, Haiku, Keras and Equinox; with `--grow` by length.
+- `speed` times a training step of one network here, in Flax and in PyTorch.
+- `accuracy` trains the same network here and in PyTorch on Fashion-MNIST.
+- `memory` trains an LSTM and a vanilla RNN on a task with long-range dependencies.
+- `ablations` trains networks with typical problems, with and without remedies.
+- `compile`, or `--compile-for=v5e`, compiles layers and training steps for TPUs and
+  GPUs without these devices, and analyses the programs.
+- `text-recognition` compares a run with Tesseract.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from experiments.benchmarks.options import (
     Compile,
     Layers,
     Memory,
-    Reading,
     Speed,
+    TextRecognition,
 )
 
 _HELP = ("-h", "--help")
@@ -37,18 +37,18 @@ _COMMANDS = {  # options, and a function of them in experiments.benchmarks
     "memory": (Memory, "comparisons:memory"),
     "ablations": (Ablations, "ablations:ablations"),
     "compile": (Compile, "compile_tables:compile_programs"),
-    "reading": (Reading, "tesseract:reading"),
+    "text-recognition": (TextRecognition, "tesseract:text_recognition"),
 }
 
 
 def benchmark(options: Any = None, **changes: Any) -> Any:
-    """Measures, prints tables, and returns their rows.
+    """Runs a benchmark, prints tables, and returns their rows.
 
     >>> benchmark(shapes=("rows",), peers=True)  # doctest: +SKIP
 
     Args:
-      options: of a benchmark; by default `Layers()`.
-      **changes: fields of the options by name.
+      options: of a benchmark; default `Layers()`.
+      **changes: fields of the options to change.
     """
     options = dataclasses.replace(options or Layers(), **changes)
     functions = dict(_COMMANDS.values())
@@ -58,7 +58,7 @@ def benchmark(options: Any = None, **changes: Any) -> Any:
 
 
 def _with_command(arguments: list[str]) -> list[str]:
-    """With the command that is meant: of --compile-for, compile; of none, layers."""
+    """Adds the default command `layers`, and replaces --compile-for by `compile`."""
     for at, argument in enumerate(arguments):
         flag, _, targets = argument.partition("=")
         if flag == "--compile-for" and targets:
@@ -70,7 +70,7 @@ def _with_command(arguments: list[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit code 0; 2 for a mistake."""
+    """The command line. Exit code 0; 2 after an error message."""
     import tyro
 
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         lambda options: benchmark(options) and None,
         _with_command(arguments),
         positional=False,
-        description="Measures. Without a command, its flags are those of layers.",
+        description="Run a benchmark. The default command is layers.",
     )
 
 

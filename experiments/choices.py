@@ -1,4 +1,4 @@
-"""Options as frozen dataclasses, of which some are chosen by name: `--optimizer=sgd`.
+"""Options as frozen dataclasses; `Choice`s are selected by name: `--optimizer=sgd`.
 
 This file and those that define options import nothing heavy, so that `--help` is
 instant.
@@ -25,10 +25,10 @@ from experiments.errors import UsageError
 
 
 class Choice:
-    """Options of one kind among several.
+    """Base of option groups with several variants.
 
-    A direct subclass is a family, such as the optimizers. Its subclasses that have a
-    `name` are its `kinds`: frozen dataclasses of what each of them needs.
+    A direct subclass is a family, such as the optimizers. Its subclasses with a `name`
+    are the variants, `kinds`: frozen dataclasses with the options of each.
     """
 
     name: ClassVar[str]
@@ -43,7 +43,7 @@ class Choice:
 
 
 class Limits(NamedTuple):
-    """Which values a number may have, and how a message says so."""
+    """The range of a number, as a predicate and as words for an error message."""
 
     hold: Callable[[float], bool]
     words: str
@@ -69,10 +69,10 @@ class Option(NamedTuple):
 
     Attributes:
       name: with dots, such as "model.features".
-      value: what it is; of a `Choice` its name.
-      types: that a value may have.
-      words: that a value may be, of a `Literal` or a `Choice`.
-      limits: of its number, or None.
+      value: current value; for a `Choice` its name.
+      types: allowed types of the value.
+      words: allowed words, for a `Literal` or a `Choice`.
+      limits: range of a number, or None.
     """
 
     name: str
@@ -82,7 +82,11 @@ class Option(NamedTuple):
     limits: Limits | None = None
 
     def read(self, word: str) -> Any:
-        """A word of the command line as what this option takes."""
+        """Converts an argument of the command line to the type of this option.
+
+        Raises:
+          UsageError: the word is not a value of this option.
+        """
         if word == "None" and type(None) in self.types:
             return None
         if word in self.words or str in self.types:
@@ -98,7 +102,11 @@ class Option(NamedTuple):
         raise UsageError(f"{self.name}={word!r}, but {self.wanted(word)}")
 
     def check(self) -> None:
-        """Refuses a value of another type, or out of range."""
+        """Checks the type and range of the value.
+
+        Raises:
+          UsageError: a wrong type, or a number out of range.
+        """
         value = self.value
         if isinstance(value, str) and value in self.words:
             return
@@ -111,7 +119,7 @@ class Option(NamedTuple):
             raise UsageError(f"{self.name}={value}, but {self.limits.words}")
 
     def wanted(self, value: Any) -> str:
-        """What this option takes, with the word that is nearest to a wrong one."""
+        """Which values are allowed, with the most similar one to a wrong `value`."""
         near = difflib.get_close_matches(str(value), self.words, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         kinds = ["None" if t is type(None) else t.__name__ for t in self.types]
@@ -121,7 +129,7 @@ class Option(NamedTuple):
 
 
 def options_of(values: Any, prefix: str = "") -> Iterator[Option]:
-    """All options of a dataclass, those of its parts after their names."""
+    """All options of a dataclass, including those of nested dataclasses."""
     hints = get_type_hints(type(values), include_extras=True)
     for field in dataclasses.fields(values):
         name, value = prefix + field.name, getattr(values, field.name)
@@ -152,7 +160,7 @@ def _option(name: str, value: Any, hint: Any) -> Option:
 
 
 def converted(options: Any, kind: type) -> Any:
-    """Options as those of another kind, with the values of the fields both have."""
+    """Options of another kind, with the values of the fields that both have."""
     if type(options) is kind:
         return options
     names = {field.name for field in dataclasses.fields(kind)}
@@ -161,7 +169,7 @@ def converted(options: Any, kind: type) -> Any:
 
 
 def to_dict(options: Any) -> dict[str, Any]:
-    """Options as nested dicts of plain values; of a `Choice` its "name" comes first."""
+    """Options as nested dicts of plain values, with the "name" of each `Choice`."""
     found = {"name": options.name} if isinstance(options, Choice) else {}
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
@@ -170,7 +178,7 @@ def to_dict(options: Any) -> dict[str, Any]:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"data": {"size": 8}}` as `{"data.size": 8}`."""
+    """Flattens nested dicts: `{"data": {"size": 8}}` becomes `{"data.size": 8}`."""
     found = {}
     for key, value in values.items():
         if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Command lines: of the console script `lstm-jax`, and what the commands share.
+"""The console script `lstm-jax`, and the command-line parsing that commands share.
 
-`lstm-jax train` is `python -m experiments.train`.
+`lstm-jax train` equals `python -m experiments.train`.
 """
 
 import importlib
@@ -11,14 +11,11 @@ from typing import Any
 from experiments import COMMANDS
 from experiments.errors import explain
 
-USAGE = (
-    f"usage: lstm-jax {{{','.join(COMMANDS)}}} ...\n\n"
-    "lstm-jax COMMAND --help says more."
-)
+USAGE = f"usage: lstm-jax {{{','.join(COMMANDS)}}} ...\n\nSee lstm-jax COMMAND --help."
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command by its name; the exit code is the command's, 2 for no command."""
+    """Runs the command named first; returns its exit code, 2 for an unknown command."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE)
@@ -43,14 +40,14 @@ def run(
 
     Args:
       name: of the command.
-      options: a dataclass of its options, or a union of some.
-      command: of the options; returns an exit code, None for 0.
-      arguments: of the command line; None: those of the process.
-      positional: options without a default are positional arguments.
-      description: of the command; by default the docstring of `options`.
+      options: the dataclass of its options, or a union of dataclasses.
+      command: called with the options; returns an exit code, None for 0.
+      arguments: of the command line; None: `sys.argv[1:]`.
+      positional: make options without a default positional arguments.
+      description: of the command; default: the docstring of `options`.
 
     Returns:
-      The exit code: 2 for a mistake, which is told on standard error.
+      The exit code: 2 after an error message on standard error.
     """
     import tyro
 

@@ -1,40 +1,43 @@
-"""A person's mistake, and how an error is told on the command line."""
+"""Errors that a user can cause, and how the command line reports errors."""
 
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-# The exit code of a run that was told to stop and can be resumed (EX_TEMPFAIL).
+# Exit code of a run that was stopped and can be resumed (EX_TEMPFAIL).
 STOPPED = 75
 
 
 class UsageError(ValueError):
-    """A person's mistake, with a message that says what to do."""
+    """An error that the user can fix; the message says where and how."""
 
 
 def explain(error: BaseException) -> str:
-    """One line for a mistake that our own code found; a traceback for any other."""
+    """The message for standard error.
+
+    One line for errors raised by this project and for OSError; else the traceback.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     root = Path(__file__).parents[1]
-    found_by_us = frames and any(
+    ours = frames and any(
         Path(frames[-1].filename).is_relative_to(root / package)
         for package in ("lstm_jax", "experiments")
     )
-    if found_by_us or isinstance(error, OSError):
+    if ours or isinstance(error, OSError):
         return f"error: {error}"
     return "".join(traceback.format_exception(error)).rstrip()
 
 
 def exit_code(command: Callable[[], int | None], interrupted: str) -> int:
-    """Calls a command that trains, and says how it ended.
+    """Calls a command that trains, prints its errors, and returns its exit code.
 
     Args:
-      command: what it does.
-      interrupted: a line for Ctrl-C where there is nothing to save.
+      command: to call.
+      interrupted: message for Ctrl-C before there is anything to save.
 
     Returns:
-      What `command` returns, or 0; 2 after one clear message; 75 if SIGTERM, 130 if
+      The result of `command`, or 0; 2 after an error message; 75 if SIGTERM and 130 if
       Ctrl-C stopped it.
     """
     try:

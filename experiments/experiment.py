@@ -1,7 +1,7 @@
-"""A configuration made concrete, once: data, task, network, optimizer, and its steps.
+"""`Experiment`: data, task, network, optimizer and steps of one configuration.
 
-Every command works on an `Experiment`: training, many seeds, folds, the learning-rate
-finder, reports, prediction and export.
+All commands use it: training, multi-seed training, cross-validation, the learning-rate
+range test, reports, prediction and export.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,17 +23,17 @@ from experiments.tasks import TASKS
 from lstm_jax import data, tasks, training
 from lstm_jax.keys import fold_in
 
-RESIDENT = 512 * 2**20  # bytes of training inputs that are kept on the devices
+RESIDENT = 512 * 2**20  # bytes; up to this, training inputs stay in device memory
 
 
 class Experiment:
-    """What a run is made of; each part is made when it is first asked for.
+    """The parts of a run, each created when it is first used.
 
     Args:
       config: of the run.
-      spec: what was measured when the run was trained; None measures it.
-      dataset: the data; None loads what the configuration names.
-      labels: names that have a label already, in their order; others come after them.
+      spec: the `DataSpec` of a trained run; None: measured on the training split.
+      dataset: the data; None: loaded as the configuration says.
+      labels: class names whose labels are fixed, in order; new ones are appended.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Experiment:
 
     @cached_property
     def dataset(self) -> data.Dataset:
-        """The examples; of a fold its split, with noise below where it is asked for."""
+        """The data set, with the split of `config.fold` and rows of noise, if any."""
         return self._dataset or load_data(self.config, self._labels)
 
     @cached_property
     def spec(self) -> DataSpec:
-        """What the network must remember of its data."""
+        """Classes, shapes and normalisation of the data."""
         if self._spec is not None:
             return self._spec
         self.kind.check_data(self.config, self.dataset)
@@ -72,8 +72,8 @@ class Experiment:
 
     @cached_property
     def resident(self) -> bool:
-        """Whether the training inputs are kept on the devices."""
-        if self.kind.bucketed:  # of widths that differ from batch to batch
+        """Whether the training inputs stay in device memory."""
+        if self.kind.bucketed:  # widths differ between batches
             return False
         if self.config.data_placement == "auto":
             return self.split.inputs.nbytes <= RESIDENT
@@ -81,12 +81,12 @@ class Experiment:
 
     @cached_property
     def widths(self) -> tuple[int, ...]:
-        """Widths that training examples are padded to, where these differ."""
+        """Padded widths of training examples; () where all have the same width."""
         return self.kind.widths(self.config, self.dataset, training=True)
 
     @property
     def training_widths(self) -> tuple[int, ...]:
-        """Those of `widths` that the training examples need."""
+        """The `widths` up to that of the widest training example."""
         found = self.widths
         if not found:
             return ()
@@ -94,16 +94,16 @@ class Experiment:
 
     @cached_property
     def eval_widths(self) -> tuple[int, ...]:
-        """The same of an evaluation."""
+        """Padded widths in evaluation; () where all examples have the same width."""
         return self.kind.widths(self.config, self.dataset, training=False)
 
     @property
     def per_dispatch(self) -> int:
-        """Updates that the devices do in a row, at most."""
+        """Maximum number of updates per dispatch."""
         return 1 if self.kind.bucketed else self.config.steps_per_execution
 
     def feed(self) -> dict[str, Any]:
-        """Whence `training.fit` has its batches, those of this process."""
+        """Arguments of `training.fit`: the batches of this process, and how to read."""
         return dict(
             batch_at=self.batches((jax.process_index(), jax.process_count())),
             per_dispatch=self.per_dispatch,
@@ -111,9 +111,15 @@ class Experiment:
         )
 
     def batches(self, share: tuple[int, int] = (0, 1), seed: int | None = None):
-        """`step -> batch` of training, of one process among several.
+        """The training batches of one process.
 
-        A batch also has `progress`, the share of the run that is over.
+        Args:
+          share: `(index of the process, number of processes)`.
+          seed: of the order of examples; None: `config.seed`.
+
+        Returns:
+          `step -> batch`; the batch also has `progress [B]`, the completed fraction of
+          the run.
         """
         config, split = self.config, self.split
         size = config.batch_size
@@ -136,17 +142,17 @@ class Experiment:
         return with_progress
 
     def resident_data(self) -> dict[str, np.ndarray] | None:
-        """The training examples, where they are kept on the devices."""
+        """The training examples by field, if they stay in device memory; else None."""
         return arrays(self.split) if self.resident else None
 
     def eval_size(self, devices: int = 1) -> int:
-        """Examples of an evaluation's batch, a multiple of the devices."""
+        """Batch size of evaluation, a multiple of the number of devices."""
         return -(-self.kind.eval_size(self.config, self.dataset) // devices) * devices
 
     def eval_batches(
         self, split: data.Split, devices: int = 1, share: tuple[int, int] = (0, 1)
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Batches in which every example of a split is once; the last one is padded."""
+        """Batches that contain each example of a split once; the last one is padded."""
         size = self.eval_size(devices)
         return data.eval_batches(split, size, share=share, widths=self.eval_widths)
 
@@ -158,20 +164,17 @@ class Experiment:
 
     @cached_property
     def length(self) -> tuple[int, int]:
-        """Steps of the run, and from one validation to the next.
-
-        Here, and nowhere else, epochs become steps.
-        """
+        """`(steps, steps between validations)`; the only place that converts epochs."""
         return length(self.config, len(self.split.inputs))
 
     @property
     def steps(self) -> int:
-        """Steps of the run."""
+        """Number of training steps."""
         return self.length[0]
 
     @property
     def eval_every(self) -> int:
-        """Steps from one validation to the next."""
+        """Number of steps between validations."""
         return self.length[1]
 
     # Task and network
@@ -190,8 +193,8 @@ class Experiment:
         """Initial params.
 
         Args:
-          key: of the random ones.
-          pretrained: whether params that a file has come from there.
+          key: for the random initialisation.
+          pretrained: load the params of an encoder with a weights file from there.
         """
         found = self.model_kind.pretrained(self.config) if pretrained else {}
         return self._init(key) | found
@@ -200,36 +203,37 @@ class Experiment:
     def _init(self) -> Callable:
         module, shape = self.network.module, self.network.input_shape
 
-        @jax.jit  # of the network's answers nothing is computed
+        @jax.jit  # removes the forward pass, whose outputs are unused
         def init(key):
             return module.init(key, jnp.zeros((1, *shape), jnp.float32))["params"]
 
         return init
 
     def apply(self, params: Any, batch: dict, keys: jax.Array | None = None):
-        """The forward pass, of training, evaluation and prediction alike.
+        """The forward pass in training, evaluation and prediction.
 
         Args:
           params: of the network.
-          batch: `inputs [B, ...]`, uint8 or features; where there are any, `lengths`.
-          keys: of the examples, for dropout; None in evaluation.
+          batch: `inputs [B, ...]`, uint8 pixels or float features; optionally
+            `lengths [B]`.
+          keys: `[B]`, one per example, for dropout; None in evaluation.
 
         Returns:
-          `(outputs, extra loss [B] or None)`.
+          `(outputs, auxiliary loss [B] or None)`.
         """
         inputs = self.spec.normalize(batch["inputs"], batch.get("lengths"))
         return self.network.call(params, inputs, batch, keys)
 
     def outputs(self, params: Any, inputs: Any, keys: jax.Array | None = None):
-        """The network's outputs for inputs `[B, ...]` as they come."""
+        """The network's outputs for unnormalised `inputs [B, ...]`."""
         return self.apply(params, dict(inputs=inputs), keys)[0]
 
     def predictions(self, params: Any, batch: dict) -> jax.Array:
-        """What the task answers with to a batch."""
+        """The task's predictions for a batch."""
         return self.task.predict(self.apply(params, batch)[0])
 
     def loss(self, params: Any, batch: dict, keys: jax.Array):
-        """`((loss, count), metrics)` of a batch, augmented."""
+        """`((loss, count), metrics)` of a batch, which is augmented here."""
         config, batch, goal = self.config, dict(batch), self.task
         params = training.freeze(params, self._lr_multipliers)
         inputs, pairs = batch["inputs"], None
@@ -256,7 +260,7 @@ class Experiment:
         return (total, count), metrics
 
     def evaluate(self, params: Any, batch: dict):
-        """`(metrics, predictions)` of a batch, compiled by those who call it."""
+        """`(metrics, predictions)` of a batch; not yet compiled."""
         batch = self.kind.with_targets(batch)
         outputs, _ = self.apply(params, batch)
         return self.task.metrics(outputs, batch), self.task.predict(outputs)
@@ -271,15 +275,19 @@ class Experiment:
         share: tuple[int, int] = (0, 1),
         stop: Callable[[], Any] = lambda: None,
     ) -> tuple[dict[str, float] | None, np.ndarray | None]:
-        """Means of metrics over a split, and its predictions, in its order.
+        """Evaluates a split.
 
         Args:
           step: `evaluate`, compiled.
           params: of the network.
           split: of the data set.
-          devices: that share a batch.
-          share: this process's number, and how many there are.
-          stop: asked before each batch; where it says yes, both results are None.
+          devices: number of devices that a batch is split over.
+          share: `(index of this process, number of processes)`.
+          stop: called before each batch; if it returns a true value, evaluation stops.
+
+        Returns:
+          `(metrics, predictions)`: means over the split, and predictions in the order
+          of its examples; `(None, None)` if stopped.
         """
         sums: dict[str, Any] = {}
         outputs = []
@@ -304,14 +312,14 @@ class Experiment:
         )
 
     def aligned(self, split: data.Split, predictions: np.ndarray):
-        """Predictions and targets of a split that can be compared."""
+        """Predictions and targets of the examples whose target is known."""
         return self.kind.align_targets(split, predictions)
 
     # Optimizer and state
 
     @cached_property
     def schedule(self):
-        """The learning rate by step."""
+        """The learning-rate schedule."""
         return optimization.schedule(self.config, self.steps)
 
     @cached_property
@@ -320,11 +328,11 @@ class Experiment:
 
     @cached_property
     def optimizer(self):
-        """The update rule, with the schedule of the run."""
+        """The optimizer, with the schedule of the run."""
         return optimization.optimizer(self.config, self.schedule)
 
     def train_step(self, mesh: Mesh, tx: optax.GradientTransformation | None = None):
-        """The update on a mesh, by the optimizer of the run or by another one."""
+        """The training step on a mesh, with `tx` or the optimizer of the run."""
         return training.make_train_step(
             self.loss,
             tx or self.optimizer,
@@ -335,7 +343,7 @@ class Experiment:
         )
 
     def state_shapes(self):
-        """The shapes of a training state, whatever the length of the run."""
+        """The shapes of a training state; they do not depend on the number of steps."""
 
         def blank():
             key = jax.random.key(0)
@@ -348,19 +356,24 @@ class Experiment:
 
 
 def arrays(split: data.Split) -> dict[str, np.ndarray]:
-    """What a split has, by name."""
+    """The arrays of a split by field name."""
     return {name: a for name, a in split._asdict().items() if a is not None}
 
 
 def length(config: Config, examples: int) -> tuple[int, int]:
-    """Steps of a run on so many examples, and from validation to validation."""
+    """`(steps, steps between validations)` of a run on `examples` examples."""
     per_epoch = data.steps_per_epoch(examples, config.batch_size)
     steps = config.steps or max(1, round(config.epochs * per_epoch))
     return steps, config.eval_every or max(per_epoch, -(-steps // 20))
 
 
 def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
-    """The data set of a configuration, as its task learns it."""
+    """Loads and prepares the data set of a configuration.
+
+    Args:
+      config: of the run.
+      labels: class names whose labels are fixed, in order.
+    """
     options, kind = config.data, TASKS[config.task.name]
     dataset = data.load(
         options.source,
@@ -384,7 +397,7 @@ def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
 
 def _with_noise(dataset: data.Dataset, options) -> data.Dataset:
     if len(dataset.image_shape) != 3:
-        raise UsageError("data.noise_rows goes below pictures; these are clips")
+        raise UsageError("--data.noise-rows is for images, but these are clips")
     rng = np.random.default_rng(options.split_seed)
 
     def noisy(split: data.Split) -> data.Split:

@@ -1,8 +1,8 @@
-"""A trained run as one file: `python -m experiments.export RUN --out=model.jaxexport`.
+"""Exports a trained run: `python -m experiments.export RUN --out=model.jaxexport`.
 
-What is written is told by the name's ending, or by --format: a compiled function that
-JAX alone runs (.jaxexport), the same for ONNX (.onnx), or the weights, by the names of
-PyTorch (.pt), of Keras (.weights.h5) or our own (.safetensors).
+The suffix of --out, or --format, selects what is written: the network as a function for
+JAX (.jaxexport) or ONNX (.onnx), or its weights with the names of PyTorch (.pt), Keras
+(.weights.h5) or this project (.safetensors).
 """
 
 import dataclasses
@@ -25,17 +25,16 @@ Format = Literal["jaxexport", "onnx", "pytorch", "keras", "safetensors"]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Writes a trained run as one file that needs less than the run does."""
+    """Export a trained run as one file."""
 
     run: Path
     """Folder of the run, such as runs/digits."""
     out: Path | None = None
-    """The file; default RUN/model.jaxexport. Its ending tells the format."""
+    """The file; default RUN/model.jaxexport. Its suffix selects the format."""
     format: Format | None = None
-    """jaxexport and onnx hold the whole network, from uint8 images to probabilities;
-    pytorch, keras and safetensors its weights, by these libraries' names or ours."""
+    """The whole network (jaxexport, onnx), or its weights (the others)."""
     streaming: bool = False
-    """Also export one step, frame by frame, with its state in and out."""
+    """Also export the step for one frame, with the state as input and output."""
 
 
 def export(
@@ -45,20 +44,20 @@ def export(
     format: Format | None = None,
     streaming: bool = False,
 ) -> Path:
-    """Writes a trained run as one file.
+    """Exports a trained run as one file.
 
     Args:
       run: folder of the run.
-      out: the file, written beside and then renamed; None: RUN/model and the ending of
-        the format.
-      format: as in `Options`; None: what the ending of `out` says, else "jaxexport".
-      streaming: for "jaxexport": also the step from frame to frame.
+      out: the file, replaced atomically; None: RUN/model with the suffix of the format.
+      format: as in `Options`; None: by the suffix of `out`, else "jaxexport".
+      streaming: for "jaxexport": also export the step for one frame.
 
     Returns:
       The path of the file.
 
     Raises:
-      ValueError: there is no such run or format, or the format cannot hold the network.
+      ValueError: there is no such run or format, or the format does not support the
+        network.
     """
     import jax
 
@@ -75,8 +74,8 @@ def export(
     params = jax.device_get(params)
     if experiment.kind.bucketed and format != "safetensors":
         raise UsageError(
-            f"{run} reads lines of text, of which only the weights are exported: "
-            "--format=safetensors"
+            f"{run} is a text recogniser, of which only the weights can be exported: "
+            "use --format=safetensors"
         )
     try:
         if format == "jaxexport":
@@ -101,27 +100,30 @@ def _chosen(run: Path, out: Any, format: Format | None) -> tuple[Format, Path]:
     told = next((f for f, ending in ENDINGS.items() if out.name.endswith(ending)), None)
     if told is None:
         raise UsageError(
-            f"--out={out}: the name must end in {', '.join(ENDINGS.values())}"
+            f"--out={out}: the suffix must be one of {', '.join(ENDINGS.values())}"
         )
     fits = format in (None, told) or (format, told) == ("pytorch", "safetensors")
     if not fits:
-        raise UsageError(f"--out={out} is no name for --format={format}")
+        raise UsageError(
+            f"--out={out} does not fit --format={format}, whose suffix is "
+            f"{ENDINGS[format]}"
+        )
     return format or told, out
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit code 0; 2 for a mistake."""
+    """The command line. Exit code 0; 2 after an error message."""
     return cli.run("export", Options, _run, arguments)
 
 
 def _run(options: Options) -> None:
     from lstm_jax import training
 
-    training.select_accelerator("cpu")  # which holds no other program's device
+    training.select_accelerator("cpu")  # leaves the accelerator to other programs
     out = export(
         options.run, options.out, format=options.format, streaming=options.streaming
     )
-    print(f"written: {out} ({out.stat().st_size:,} bytes)")
+    print(f"written to {out} ({out.stat().st_size:,} bytes)")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The flags of `train` and `sweep`: a preset, then values that replace its own.
+"""The command line of `train` and `sweep`: a preset, then flags that change it.
 
 This file imports nothing heavy, so that `--help` is instant.
 """
@@ -6,6 +6,7 @@ This file imports nothing heavy, so that `--help` is instant.
 import argparse
 import ast
 import dataclasses
+import difflib
 import inspect
 import textwrap
 from collections.abc import Iterable
@@ -28,16 +29,58 @@ from experiments.options import SECTIONS
 from experiments.presets import PRESETS
 
 SHORT = {"--data": "--data.source", "--lr": "--optimizer.learning-rate"}
+WIDTH = 80  # columns of the help
+
+# Names that other libraries use, and the option here; one name is enough if the last
+# part of the option is the same or similar.
+_ELSEWHERE = {
+    "model.features": "hidden hidden_size hidden_dim hidden_units units width d_model",
+    "model.layers": "num_layers n_layers depth",
+    "model": "arch architecture network net",
+    "model.cell": "rnn rnn_type cell_type",
+    "batch_size": "batch bs batchsize train_batch_size per_device_train_batch_size",
+    "epochs": "epoch num_epochs n_epochs max_epochs num_train_epochs nb_epoch",
+    "steps": "max_steps iterations iters max_iters num_steps",
+    "optimizer": "optim opt solver",
+    "optimizer.learning_rate": "learningrate base_lr lr0 eta",
+    "optimizer.schedule": "scheduler lr_scheduler lr_schedule sched",
+    "optimizer.schedule.warmup_steps": "warmup warmup_steps num_warmup_steps",
+    "optimizer.weight_decay": "wd l2 decay",
+    "optimizer.clip": "grad_clip clip_grad clipnorm max_norm gradient_clip_val",
+    "grad_accum_steps": "accumulate accumulate_grad_batches "
+    "gradient_accumulation_steps",
+    "early_stopping_patience": "patience early_stopping early_stop",
+    "precision": "dtype",
+    "precision=bfloat16": "amp fp16 bf16 half mixed_precision",
+    "accelerator": "device",
+    "accelerator=gpu": "gpu gpus cuda",
+    "accelerator=tpu": "tpu",
+    "accelerator=cpu": "cpu no_cuda",
+    "init_from": "pretrained weights checkpoint ckpt load resume_from_checkpoint",
+    "run_dir": "output output_dir out save_dir log_dir logdir resume",
+    "data.source": "dataset data_dir data_path root train_dir",
+    "data.size": "image_size img_size imgsz resize input_size",
+    "data.validation": "validation_split val_split",
+    "augment.rotate": "rotation rotation_range degrees",
+    "augment.flip": "hflip horizontal_flip",
+    "eval_every": "val_interval eval_interval eval_steps validation_freq",
+    "log_every": "log_interval log_every_n_steps logging_steps print_freq",
+    "seed": "random_seed random_state manual_seed",
+    "task.beam_width": "beam beams beam_size num_beams",
+}
+_KNOWN_AS = {
+    word: option for option, words in _ELSEWHERE.items() for word in words.split()
+}
 
 
 def parse(arguments: list[str]) -> tuple[str, Config]:
-    """`[PRESET] [--flags]` of the command line, as `(preset name, Config)`."""
+    """`(preset name, Config)` of the arguments `[PRESET] [--flags]`."""
     name, base, flags = begin(arguments)
     found, _ = read(
         base,
         flags,
         prog="python -m experiments.train [PRESET]",
-        description="Trains a recurrent network on images.",
+        description="Train a recurrent network on images, video or lines of text.",
     )
     return name, check(found)
 
@@ -45,8 +88,9 @@ def parse(arguments: list[str]) -> tuple[str, Config]:
 def begin(arguments: list[str]) -> tuple[str, Config, list[str]]:
     """`(preset name, configuration, flags)` of `[PRESET] [--flags]`.
 
-    The preset is taken off first, wherever a bare word leads, so that flags work
-    without one. Then the choices are made that decide which other flags there are.
+    The first argument is the preset if it does not begin with "-"; the default is
+    digits. Flags that choose a task, a model, a cell, an optimizer or a schedule are
+    applied here, because they decide which other flags exist.
 
     Raises:
       UsageError: an unknown preset or choice.
@@ -60,14 +104,14 @@ def begin(arguments: list[str]) -> tuple[str, Config, list[str]]:
 
 
 def _full(arguments: Iterable[str]) -> Iterable[str]:
-    """Arguments with short flags as what they are short for."""
+    """Arguments with short flags replaced by the long ones."""
     for argument in arguments:
         word, equals, value = argument.partition("=")
         yield SHORT.get(word, word) + equals + value
 
 
 def pairs(flags: list[str]) -> list[tuple[str, str | None, int]]:
-    """`(name of the option, its value or None, arguments that these are)`."""
+    """`(name of the option, its value or None, number of arguments)` of each flag."""
     found, at = [], 0
     while at < len(flags):
         word, equals, value = flags[at].partition("=")
@@ -82,7 +126,7 @@ def pairs(flags: list[str]) -> list[tuple[str, str | None, int]]:
 
 
 def _choices(config: Config, flags: list[str]) -> dict[str, str]:
-    """Values of the flags that choose a kind, of the kinds chosen by others too."""
+    """Values of flags that choose a kind, including those of kinds chosen by others."""
     given = {name: value for name, value, _ in pairs(flags) if value is not None}
     chosen: dict[str, str] = {}
     while True:
@@ -107,23 +151,27 @@ class _Parser(argparse.ArgumentParser):
 def read(
     config: Config, flags: list[str], *more: Any, prog: str, description: str
 ) -> tuple[Config, tuple]:
-    """`(configuration, further options)` with the values of flags.
+    """Applies flags to a configuration; prints the help and exits for `--help`.
 
     Args:
-      config: the values that stay.
-      flags: without the preset.
-      *more: dataclasses of options that are not of a run.
-      prog, description: for `--help`.
+      config: the defaults.
+      flags: arguments without the preset.
+      *more: instances of further dataclasses of options, such as those of a sweep.
+      prog: name of the command, for the help.
+      description: of the command, for the help.
+
+    Returns:
+      `(configuration, further options)`.
 
     Raises:
-      UsageError: an unknown flag, or a value that it does not take.
+      UsageError: an unknown flag, or a value that it does not accept.
     """
     parser = _Parser(
         prog=prog,
         usage=f"{prog} [--flag=value …]",
         description=f"{description}\n\nPresets:\n{listing()}",
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=26, width=80
+            prog, max_help_position=26, width=WIDTH
         ),
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
@@ -140,8 +188,8 @@ def read(
     for word in rest:
         name = word.partition("=")[0].removeprefix("--").replace("-", "_")
         if not word.startswith("--"):
-            raise UsageError(f"{word!r} is no flag; flags begin with --")
-        raise UsageError(unknown(config, name, flag))
+            raise UsageError(f"{word!r} is not a flag; flags begin with --")
+        raise UsageError(_unknown(config, name, list(known)))
     values = {
         name: known[name]._replace(name=flag(name)).read(value)
         if isinstance(value, str)
@@ -157,8 +205,24 @@ def read(
     return override(config, values), tuple(parts)
 
 
+def _unknown(config: Config, name: str, known: list[str]) -> str:
+    """The error message for an unknown flag, with the flag that was probably meant."""
+    near = _KNOWN_AS.get(name.rpartition(".")[2], "")
+    if near and near.partition("=")[0] not in known:
+        return f"unknown option {flag(name)}"
+    ends: dict[str, str] = {}
+    for option in known:
+        ends.setdefault(option.rpartition(".")[2], option)
+    if not near and "." not in name and name not in ends:
+        similar = difflib.get_close_matches(name, ends, n=1, cutoff=0.75)
+        near = ends[similar[0]] if similar else ""
+    if near:
+        return f"unknown option {flag(name)}; did you mean {flag(near)}?"
+    return unknown(config, name, flag)
+
+
 def _add(parser, section: type | None, part: Any, prefix: str, known: dict) -> None:
-    """A group of flags, and after it those of its parts."""
+    """Adds a group of flags to the help, then the groups nested in it."""
     kind = section or type(part)
     title = prefix.removesuffix(".") or kind.__name__.lower()
     if isinstance(part, Choice):
@@ -166,35 +230,40 @@ def _add(parser, section: type | None, part: Any, prefix: str, known: dict) -> N
     group = parser.add_argument_group(title, inspect.getdoc(kind))
     if isinstance(part, Choice) and prefix.count(".") == 1:
         _add_flag(group, known[title.partition("=")[0]], "")
-    said, parts = _docstrings(kind), []
+    texts, parts = _docstrings(kind), []
     for field in dataclasses.fields(kind):
         value = getattr(part, field.name)
         option = known[prefix + field.name]
-        _add_flag(group, option, said.get(field.name, ""))
+        _add_flag(group, option, texts.get(field.name, ""))
         if dataclasses.is_dataclass(value) and dataclasses.fields(value):
             parts.append((value, f"{prefix}{field.name}."))
     for value, name in parts:
         _add(parser, None, value, name, known)
 
 
-def _add_flag(group, option: Option, said: str) -> None:
-    if option.value not in (None, False, ""):
-        said = f"{said} (default: {option.value})".strip()
-    where = dict(dest=option.name, help=said.replace("%", "%%"))
-    if option.types == (bool,):
-        switch = flag(option.name)
-        group.add_argument(switch, action="store_true", **where)
-        where["help"] = "The opposite." if option.value else argparse.SUPPRESS
-        group.add_argument(negated(switch), action="store_false", **where)
-        return
+def _add_flag(group, option: Option, text: str) -> None:
     names = [t.__name__.upper() for t in option.types if t is not type(None)]
     words = f"{{{','.join(option.words)}}}" if option.words else ""
     metavar = "|".join([*names, *([words] if words else [])])
-    group.add_argument(flag(option.name), metavar=metavar, **where)
+    if len(f"  {flag(option.name)} {metavar}") > WIDTH:
+        metavar = option.name.rpartition(".")[2].upper()
+        text = f"{text} One of {', '.join(option.words)}.".strip()
+    if option.value not in (None, False, ""):
+        text = f"{text} (default: {option.value})".strip()
+    where = dict(dest=option.name, help=text.replace("%", "%%"))
+    if option.types == (bool,):
+        switch = flag(option.name)
+        group.add_argument(switch, action="store_true", **where)
+        off = f"Turn {switch} off." if option.value else argparse.SUPPRESS
+        where["help"] = off
+        group.add_argument(negated(switch), action="store_false", **where)
+        return
+    short = [word for word, long in SHORT.items() if long == flag(option.name)]
+    group.add_argument(*short, flag(option.name), metavar=metavar, **where)
 
 
 def _docstrings(kind: type) -> dict[str, str]:
-    """The string below each field of a dataclass, its bases' included."""
+    """The docstring of each field of a dataclass, inherited fields included."""
     found = {}
     for base in reversed(kind.__mro__):
         if not dataclasses.is_dataclass(base):
@@ -208,5 +277,5 @@ def _docstrings(kind: type) -> dict[str, str]:
 
 
 def listing() -> str:
-    """The presets, one a line, for `--help`."""
+    """The presets with their descriptions, one per line, for `--help`."""
     return "\n".join(f"  {key:<22}{line}" for key, (line, _) in PRESETS.items())

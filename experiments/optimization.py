@@ -1,4 +1,4 @@
-"""How a network is trained: schedule, update rule, and how a step is split."""
+"""The learning-rate schedule, the optimizer and the parallelisation of a step."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from lstm_jax import tasks, training
 
 
 def schedule(config: Config, steps: int) -> optax.Schedule:
-    """The learning rate of a run of `steps`, its warm-up half of them at most."""
+    """The learning-rate schedule over `steps`; warm-up takes at most half of them."""
     o = config.optimizer
     options = vars(o.schedule).items()
     used = {key: v for key, v in options if key in ("decay_rate", "cycles")}
@@ -22,7 +22,7 @@ def schedule(config: Config, steps: int) -> optax.Schedule:
 
 
 def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The update rule of a run."""
+    """The optimizer of a run, with the learning rate `rate`."""
     o = config.optimizer
     return training.make_optimizer(
         o.name,
@@ -39,7 +39,7 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
 
 
 def lr_multipliers(config: Config) -> dict[str, float]:
-    """Factors of the learning rate by pattern; 0 where frozen."""
+    """Learning-rate multipliers by pattern of parameter paths; 0 for frozen ones."""
     multipliers = {}
     for part in filter(None, config.optimizer.lr_multipliers.split(",")):
         pattern, _, factor = part.rpartition("=")
@@ -49,7 +49,7 @@ def lr_multipliers(config: Config) -> dict[str, float]:
             pattern = ""
         if not pattern or not 0 <= multipliers[pattern] < float("inf"):
             raise UsageError(
-                f"optimizer.lr_multipliers: {part!r} is no PATTERN=FACTOR, such as "
+                f"--optimizer.lr-multipliers: {part!r} is not PATTERN=FACTOR, such as "
                 "encoder=0.1"
             )
     if config.optimizer.freeze:
@@ -58,7 +58,7 @@ def lr_multipliers(config: Config) -> dict[str, float]:
 
 
 def plateau(config: Config, goal: tasks.Task) -> list[training.Callback]:
-    """What lowers the learning rate after validations that are no better, if asked."""
+    """The callback of --optimizer.schedule=plateau; [] for other schedules."""
     how = config.optimizer.schedule
     if not isinstance(how, Plateau):
         return []
@@ -69,10 +69,11 @@ def plateau(config: Config, goal: tasks.Task) -> list[training.Callback]:
 
 
 def parallel(config: Config, devices: Sequence[jax.Device]) -> str:
-    """How a step is split over the devices.
+    """How a step is split over the devices: "jit", "shard_map" or "pmap".
 
-    Cores of one CPU exchange sums by hand: there the compiler would gather whole stacks
-    of a sequence on each. Mixup pairs pictures of all devices, and leaves it to it.
+    On several CPU devices, "jit" would gather whole sequences on each device, so
+    "shard_map" with explicit sums is used. Mixup pairs images of different devices and
+    needs "jit".
     """
     if config.parallel == "jit" and training.are_cores(devices):
         return "jit" if config.augment.mixup else "shard_map"

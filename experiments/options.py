@@ -1,7 +1,6 @@
-"""What a run is made of, as frozen dataclasses.
+"""The options of a run, as frozen dataclasses.
 
-The options of a task and of a model are in their own files, in `experiments/tasks` and
-`experiments/models`.
+The options of tasks and models are in `experiments/tasks` and `experiments/models`.
 """
 
 from dataclasses import dataclass, field
@@ -18,29 +17,29 @@ from experiments.choices import (
     Size,
 )
 
-# Data, by what a task learns from
+# Data
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where the images come from."""
+    """The images, their preparation and their split."""
 
     source: str = "digits"
     """A data set by name, a folder of class/image.png, or a table.csv."""
     manual_dir: str | None = None
-    """Folder with files that were downloaded by hand."""
+    """Folder with manually downloaded files of a data set."""
     dir: str | None = None
-    """Folder of prepared data; default ~/.cache/lstm_jax."""
+    """Cache of prepared data; default ~/.cache/lstm_jax."""
     size: Count | None = None
     """Resize images to a square of this side, in pixels."""
     validation: Fraction = 0.1
     """Fraction of the training examples held out for validation."""
     split_seed: int = 0
-    """Seed of the splits that a data set does not give."""
+    """Seed of the random splits, for data sets without their own."""
     limit: Count | None = None
-    """Training examples to use at most, stratified by class."""
+    """Maximum number of training examples, a subset stratified by class."""
 
-    # Of pictures, which have no other way; see the subclasses.
+    # Constants for data without these options; subclasses make them fields.
     normalize: ClassVar[str] = "unit"
     frames: ClassVar[int | None] = None
     sampling: ClassVar[str] = "uniform"
@@ -49,52 +48,52 @@ class Data:
 
 @dataclass(frozen=True)
 class Clips(Data):
-    """Where the clips come from."""
+    """The clips, their preparation and their split."""
 
     frames: Count | None = None
-    """Frames of a clip; default 16, or all steps of a feature file."""
+    """Frames per clip; default 16, or all steps of a feature file."""
     sampling: Literal["uniform", "start", "windows"] = "uniform"
-    """Frames taken of a longer clip: evenly spaced, the first, or windows."""
+    """Frames used of a longer clip: evenly spaced, the first ones, or windows."""
 
 
 @dataclass(frozen=True)
 class Images(Clips):
-    """Where the images or clips come from."""
+    """The images or clips, their preparation and their split."""
 
     normalize: Literal["unit", "symmetric", "inverted", "standard"] = "standard"
-    """To [0, 1]; [-1, 1]; [0, 1] with white at 0; mean 0 and variance 1."""
+    """Scale to [0, 1]; [-1, 1]; [0, 1] with white at 0; mean 0 and variance 1."""
 
 
 @dataclass(frozen=True)
 class LabelledImages(Images):
-    """Where the images or clips come from."""
+    """The images or clips, their preparation and their split."""
 
     noise_rows: Size = 0
-    """Rows of noise below each image, across which the network must remember."""
+    """Rows of noise appended to each image, to test long-range memory."""
 
 
 @dataclass(frozen=True)
 class Lines(Data):
-    """Where the lines of text come from."""
+    """The lines of text, their preparation and their split."""
 
     normalize: Literal["unit", "symmetric", "inverted", "standard", "line"] = "standard"
-    """To [0, 1]; [-1, 1]; [0, 1] with white at 0; mean 0 and variance 1; or each line
-    by its own columns."""
+    """Scale to [0, 1]; [-1, 1]; [0, 1] with white at 0; mean 0 and variance 1; or
+    standardise each line by its own statistics."""
     buckets: Count = 4
-    """Widths that lines are padded to; each is compiled separately."""
+    """Number of padded widths; each is compiled separately."""
 
 
-# Augmentation, by what a task allows
+# Augmentation
 
 
 @dataclass(frozen=True)
 class Noise:
-    """Random changes of training images, made on the device."""
+    """Augmentation of training images, on the device."""
 
     noise: Amount = 0.0
     """Standard deviation of Gaussian noise; pixels are 0 to 255."""
 
-    # What moves or mixes pictures; see the subclasses.
+    # Constants where an augmentation is not available; subclasses make them fields.
     translate: ClassVar[int] = 0
     rotate: ClassVar[float] = 0.0
     crop: ClassVar[float] = 1.0
@@ -106,41 +105,41 @@ class Noise:
 
 @dataclass(frozen=True)
 class LineAugment(Noise):
-    """Random changes of training lines, made on the device."""
+    """Augmentation of training lines, on the device."""
 
     warp: Amount = 0.0
-    """Largest stretch along both axes, as a fraction."""
+    """Maximum stretch along both axes, as a fraction."""
 
 
 @dataclass(frozen=True)
 class Geometry(Noise):
-    """Random changes of training images or clips, made on the device."""
+    """Augmentation of training images or clips, on the device."""
 
     translate: Size = 0
-    """Largest translation, in pixels."""
+    """Maximum translation, in pixels."""
     rotate: Amount = 0.0
-    """Largest rotation, in degrees."""
+    """Maximum rotation, in degrees."""
     crop: Share = 1.0
-    """Smallest fraction of the area that a random crop keeps."""
+    """Minimum fraction of the area kept by a random crop."""
     flip: Probability = 0.0
     """Probability of a horizontal flip."""
     cutout: Size = 0
-    """Side of a black square, in pixels."""
+    """Side of the black square of cutout, in pixels."""
 
 
 @dataclass(frozen=True)
 class Augment(Geometry):
-    """Random changes of training images or clips, made on the device."""
+    """Augmentation of training images or clips, on the device."""
 
     mixup: Amount = 0.0
-    """Alpha of mixup of images and their targets; 0.2 is usual."""
+    """Alpha of mixup of images and targets, commonly 0.2."""
 
 
-# Schedules and optimizers, by name
+# Learning-rate schedules and optimizers
 
 
 class Schedule(Choice):
-    """The learning rate by step."""
+    """The learning-rate schedule."""
 
     warmup_steps: ClassVar[int] = 0
 
@@ -148,68 +147,68 @@ class Schedule(Choice):
 @dataclass(frozen=True)
 class _WithWarmup(Schedule):
     warmup_steps: Size = 0
-    """Steps in which the learning rate rises."""
+    """Steps of linear warm-up."""
 
 
 @dataclass(frozen=True)
 class Constant(_WithWarmup):
-    """The same after the warm-up."""
+    """Constant after the warm-up."""
 
     name = "constant"
 
 
 @dataclass(frozen=True)
 class Cosine(_WithWarmup):
-    """Down to 0 along half a cosine."""
+    """Cosine decay to 0."""
 
     name = "cosine"
 
 
 @dataclass(frozen=True)
 class Exponential(_WithWarmup):
-    """Down by a factor, evenly on a log scale."""
+    """Exponential decay."""
 
     name = "exponential"
     decay_rate: Amount = 0.1
-    """Factor over the whole run."""
+    """Final learning rate as a fraction of the peak."""
 
 
 @dataclass(frozen=True)
 class Step(_WithWarmup):
-    """Down at one half and at three quarters."""
+    """Decay at 50 % and 75 % of the steps."""
 
     name = "step"
     decay_rate: Amount = 0.1
-    """Factor at each step down."""
+    """Factor of each decay."""
 
 
 @dataclass(frozen=True)
 class OneCycle(Schedule):
-    """Up, then down to almost 0."""
+    """One cycle: warm-up, then decay to almost 0."""
 
     name = "one_cycle"
 
 
 @dataclass(frozen=True)
 class Restarts(_WithWarmup):
-    """Down along half a cosine, several times."""
+    """Cosine decay with warm restarts."""
 
     name = "restarts"
     cycles: Count = 4
-    """How often the rate starts from the top."""
+    """Number of cycles."""
 
 
 @dataclass(frozen=True)
 class Plateau(_WithWarmup):
-    """Down when validation no longer improves."""
+    """Decay when the validation metric stops improving."""
 
     name = "plateau"
     decay_rate: Fraction = 0.1
-    """Factor each time."""
+    """Factor of each decay."""
     patience: Count = 3
-    """Validations without a better one before the rate falls."""
+    """Validations without improvement before the learning rate decays."""
     min_delta: Amount = 0.0
-    """What counts as better."""
+    """Smallest change that counts as an improvement."""
 
 
 class Optimizer(Choice):
@@ -219,25 +218,23 @@ class Optimizer(Choice):
 @dataclass(frozen=True)
 class _Optimizer(Optimizer):
     learning_rate: Amount = 2e-3
-    """The highest rate; --lr for short."""
+    """Peak learning rate."""
     schedule: Schedule = Cosine()
-    """How the rate changes; plateau lowers it when validation stops improving."""
+    """Learning-rate schedule."""
     weight_decay: Amount = 0.0
-    """Decoupled; biases do not decay."""
+    """Decoupled weight decay; not applied to biases."""
     clip: Positive | None = 1.0
-    """Limit of the gradients; None: no clipping."""
+    """Gradient clipping threshold; None: no clipping."""
     clip_by: Literal["global_norm", "value", "adaptive"] = "global_norm"
-    """What is limited."""
+    """What to clip; adaptive: relative to the weights."""
     ema: Fraction = 0.0
-    """Decay of a moving average of the weights, which is evaluated in their place;
-    0.999 is usual."""
+    """Decay of a moving average of the weights, for evaluation; commonly 0.999."""
     freeze: str = ""
-    """Parameters that are not trained: a pattern in their paths, such as
-    "layer_0/|head"."""
+    """Regular expression of parameter paths that are not trained: "layer_0/|head"."""
     lr_multipliers: str = ""
-    """Factors of the learning rate by pattern: "encoder=0.1,head=2"."""
+    """Learning-rate factors by path: "encoder=0.1,head=2"."""
 
-    # What only some heed.
+    # Constants where an optimizer has no such option; subclasses make them fields.
     momentum: ClassVar[float] = 0.0
     nesterov: ClassVar[bool] = False
 
@@ -248,7 +245,9 @@ class SGD(_Optimizer):
 
     name = "sgd"
     momentum: Fraction = 0.9
+    """Momentum."""
     nesterov: bool = False
+    """Nesterov momentum."""
 
 
 @dataclass(frozen=True)
@@ -257,11 +256,12 @@ class Adam(_Optimizer):
 
     name = "adam"
     nesterov: bool = False
+    """Nesterov momentum."""
 
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """The same."""
+    """AdamW; equal to adam here."""
 
     name = "adamw"
 
@@ -275,16 +275,16 @@ class RMSProp(_Optimizer):
 
 @dataclass(frozen=True)
 class Muon(_Optimizer):
-    """Updates of matrices and kernels are made orthogonal; the rest is Adam's."""
+    """Muon for matrices and kernels, Adam for the rest."""
 
     name = "muon"
 
 
-# Task and model: their own files
+# Task and model
 
 
 class TaskOptions(Choice):
-    """What is learned, and how it is judged."""
+    """The task: its targets, loss and metrics."""
 
 
 class ModelOptions(Choice):
@@ -293,10 +293,10 @@ class ModelOptions(Choice):
 
 @dataclass(frozen=True)
 class RecurrentOptions(ModelOptions):
-    """What all networks share."""
+    """Options shared by all networks."""
 
     engine: Literal["auto", "scan", "vjp", "cudnn"] = "auto"
-    """How the time loop runs, as in `lstm_jax.unroll`."""
+    """Implementation of the time loop, as in lstm_jax.unroll."""
 
 
 # A run
@@ -304,22 +304,22 @@ class RecurrentOptions(ModelOptions):
 
 @dataclass(frozen=True)
 class Training:
-    """Length, batches and first weights."""
+    """Length of training, batches and initial weights."""
 
     seed: Size = 0
-    """Of the first weights, the order of examples and all noise."""
+    """Random seed of initial weights, order of examples and noise."""
     epochs: Positive | None = 20
-    """Length of the run in passes over the training examples; or give steps."""
+    """Number of passes over the training examples."""
     steps: Count | None = None
-    """Length of the run in updates; overrides epochs."""
+    """Number of updates; overrides epochs."""
     batch_size: Count = 64
-    """Over all devices together."""
+    """Global batch size, over all devices."""
     grad_accum_steps: Count = 1
-    """Parts that a batch is computed in, to need less memory."""
+    """Gradient accumulation: number of parts of a batch, to save memory."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the network's computation; parameters are float32."""
+    """dtype of the computation; parameters are float32."""
     init_from: str | None = None
-    """A run's folder or a file of weights to begin with, as far as they fit."""
+    """Initial weights: a run folder or a weights file, as far as shapes match."""
 
 
 @dataclass(frozen=True)
@@ -327,64 +327,64 @@ class Validation:
     """Validation, checkpoints and the final test."""
 
     eval_every: Count | None = None
-    """Steps between validations; default one epoch, 20 validations at most."""
+    """Steps between validations; default: each epoch, at most 20 times."""
     test_checkpoint: Literal["best", "last"] = "best"
-    """Checkpoint that is tested: the best one by validation, or the last."""
+    """Checkpoint to test: the best on validation, or the last."""
     early_stopping_patience: Count | None = None
-    """Validations without improvement before the run stops; the best is tested."""
+    """Stop after this many validations without improvement; test the best."""
     min_delta: Amount = 0.0
     """Smallest change that counts as an improvement."""
     folds: int | None = None
-    """Cross-validation with this many folds, over all but the test examples."""
+    """k-fold cross-validation with this k; the test split is left out."""
     fold: int | None = None
-    """Train this fold only, from 0; default: all, one after another."""
+    """Train only this fold, counted from 0; default: all in turn."""
     baselines: bool = False
-    """Also fit scikit-learn's SVC and 1-nearest-neighbour on the same split."""
+    """Also fit scikit-learn's SVC and 1-nearest-neighbour classifier."""
 
 
 @dataclass(frozen=True)
 class Devices:
-    """Devices, processes and dispatch."""
+    """Devices, processes and data placement."""
 
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """What to train on; auto takes the best there is."""
+    """Device type; auto: TPU, then GPU, then CPU."""
     parallel: Literal["jit", "pmap"] = "jit"
-    """How a batch is shared among devices."""
+    """How to parallelise over devices."""
     data_placement: Literal["auto", "resident", "stream"] = "auto"
-    """Keep the training data on the devices, or send each batch; auto keeps up to
-    512 MiB."""
+    """Keep the training data in device memory, or transfer each batch; auto: up to
+    512 MiB resident."""
     steps_per_execution: Count = 32
-    """Updates per dispatch, at most; never more than half a second of them."""
+    """Maximum updates per dispatch; limited to half a second."""
     compilation_cache: bool = True
-    """Keep compiled programs in ~/.cache/lstm_jax/compiled."""
+    """Cache compiled programs in ~/.cache/lstm_jax/compiled."""
     distributed: bool = False
-    """Train in several processes; outside of TPU pods and Slurm, also give:"""
+    """Multi-process training; outside TPU pods and Slurm, also give:"""
     coordinator: str | None = None
     """HOST:PORT of process 0."""
     processes: int | None = None
-    """How many there are."""
+    """Number of processes."""
     process_id: int | None = None
-    """Number of this one, from 0."""
+    """Index of this process, from 0."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where results go."""
+    """Outputs and loggers."""
 
     run_dir: str | None = None
-    """Folder of the run; default runs/PRESET. An unfinished run is resumed."""
+    """Run folder; default runs/PRESET. An unfinished run is resumed."""
     overwrite: bool = False
-    """Replace the run in that folder."""
+    """Delete the run in this folder and start again."""
     log_every: Count = 50
-    """Steps between rows of metrics."""
+    """Steps between rows of training metrics."""
     tensorboard: bool = False
     """Also log to TensorBoard, in RUN/tensorboard."""
     wandb: bool = False
-    """Also log to Weights & Biases, where WANDB_PROJECT and WANDB_MODE say."""
+    """Also log to Weights & Biases; see WANDB_PROJECT and WANDB_MODE."""
     mlflow: bool = False
-    """Also log to MLflow, where MLFLOW_TRACKING_URI says."""
+    """Also log to MLflow; see MLFLOW_TRACKING_URI."""
     profile: bool = False
-    """Say what share of a step waits for data or dispatch; write a trace."""
+    """Measure how long a step waits for data and dispatch; write a trace."""
 
 
 SECTIONS = (Training, Validation, Devices, Output)
@@ -392,7 +392,7 @@ SECTIONS = (Training, Validation, Devices, Output)
 
 @dataclass(frozen=True, kw_only=True)
 class Config(Training, Validation, Devices, Output):
-    """A run."""
+    """The configuration of a run."""
 
     task: TaskOptions
     data: Data = field(default_factory=LabelledImages)
@@ -402,6 +402,6 @@ class Config(Training, Validation, Devices, Output):
 
     @property
     def tests_best(self) -> bool:
-        """Whether the best checkpoint is tested and kept for answers."""
+        """Whether the best checkpoint is tested and used for predictions."""
         stops = self.early_stopping_patience is not None
         return self.test_checkpoint == "best" or stops

@@ -1,8 +1,8 @@
-"""Answers for pictures and clips: `python -m experiments.predict RUN PATH…`.
+"""Predictions of a trained run: `python -m experiments.predict RUN PATH…`.
 
-Pictures of any size, folders of them, or a CSV with a column `path`; for a run on
-clips, clips. A file that cannot be read gets one line, the others are still answered,
-and the exit code is 1. With `--live` frames are answered as they come.
+Paths are images of any size, folders, or a CSV with a column `path`; for a run on
+clips, clips. Unreadable files are reported, predictions are made for the rest, and the
+exit code is 1. `--live` predicts frame by frame from a stream.
 """
 
 import dataclasses
@@ -21,32 +21,29 @@ from experiments.tasks import TASKS
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Predictions of a trained run for images or clips."""
+    """Make predictions with a trained run for images, clips or lines of text."""
 
     run: Path
-    """Folder of the run, such as runs/digits; or a .safetensors or .jaxexport file that
-    export made of one."""
+    """Run folder, such as runs/digits, or an exported file."""
     paths: tuple[str, ...]
     """Images, folders, or a CSV with a column `path`; clips for a run on clips."""
     out: Path | None = None
-    """Also write the predictions with all probabilities to a .csv or .jsonl file; text
-    also to a .txt or, with the position of each word, an .xml file (ALTO)."""
+    """Also write predictions to a .csv or .jsonl file, text also to .txt or .xml."""
     live: str | None = None
-    """Predict frame by frame: from the file or folder of a clip, a camera number, or -
-    for raw uint8 frames on standard input."""
+    """Predict frame by frame: a clip, a camera number, or - for raw frames on stdin."""
     explain: bool = False
-    """Also draw how each is read: RUN/predictions/NAME.png and an animation, .gif."""
+    """Also draw the network's steps: RUN/predictions/NAME.png and NAME.gif."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
 
 
 @functools.lru_cache(maxsize=4)
 def _load(run: str, written: float):
-    """The `Predictor` of a run or a file; `written` makes a new one load anew."""
+    """The `Predictor` of a run or file; `written` reloads it when the file changes."""
     return _source(run).predictor(run)
 
 
 def _loaded(run: str | Path):
-    """As `_load`, anew where the run was begun again or the file written again."""
+    """`_load`, reloaded if the run or the file has been written again."""
     path = Path(run) if Path(run).is_file() else Path(run, "config.json")
     return _load(str(run), path.stat().st_mtime if path.exists() else 0.0)
 
@@ -56,7 +53,7 @@ def _exported(run: str | Path) -> bool:
 
 
 def _source(run: str | Path):
-    """Makes predictors and watches streams; of an exported file by JAX alone."""
+    """The module that loads predictors: for exported files without Flax."""
     if _exported(run):
         from experiments.prediction import exported as source
     else:
@@ -65,53 +62,54 @@ def _source(run: str | Path):
 
 
 def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
-    """Answers for pictures.
+    """Predictions for files.
 
     Args:
-      run: folder of a trained run, or a file that export made of one.
-      *paths: picture files of any size, folders, or a CSV with a column `path`; clips,
-        folders of frames or of clips for a run on clips, .npy for one on features.
+      run: folder of a trained run, or an exported file.
+      *paths: image files of any size, folders, or a CSV with a column `path`; for a run
+        on clips: clips, folders of frames or of clips; for one on features: .npy files.
 
     Returns:
-      A dict for each picture or clip, in order: `path`, and `label`, `confidence` and
-      `probabilities` (a dict by class); or `value` for a regression, `probabilities`
-      for labels of yes and no (lists by step where each has its own); or `frames`,
-      `[horizon, H, W, C]` in [0, 1], that follow the clip, and `seen`, the ones before;
-      or `mask` and `shares`, or `boxes`, as the task's `describe` has them;
-      or `text`, `confidence` and `characters` of a line of text;
-      or `error`, one line, for a file that cannot be read.
+      A dict for each file, in order, with `path` and, depending on the task:
+      classification: `label`, `confidence` and `probabilities` (a dict by class);
+      regression: `value`; multilabel: `probabilities` (lists by step if each step has
+      labels); forecasting: `frames` `[horizon, H, W, C]` in [0, 1], and `seen`, the
+      input frames; segmentation: `mask` and `shares`; detection: `boxes`; text
+      recognition: `text`, `confidence` and `characters`. For an unreadable file:
+      `error`, one line.
 
     Raises:
-      ValueError: if the run, or a path, does not exist.
+      ValueError: the run or a path does not exist.
     """
     if not paths:
-        raise UsageError("no pictures named: give files, folders or a CSV")
+        raise UsageError("no files given: name image files, folders or a CSV")
     predictor = _loaded(run)
     return list(predictor.kind.predict(predictor, paths))
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit code 0; 1 if a file was no picture; 2 for a mistake."""
+    """The command line. Exit code 0; 1 after unreadable files; 2 after an error."""
     return cli.run("predict", Options, _run, arguments)
 
 
 def _start(options: Options) -> tuple[str, ...]:
-    """Chooses devices; the endings of files for answers."""
+    """Selects the device; returns the file suffixes that `--out` may have."""
     if _exported(options.run):
         _source(options.run).start(options.accelerator)
         if options.explain:
             raise UsageError(
-                f"--explain: {options.run} does not hold what its layers do"
+                f"--explain: {options.run} is an exported function without layers; "
+                "give the run folder"
             )
         return output.ENDINGS
     saved = saved_run(options.run)
     from lstm_jax import data, training
 
     training.select_accelerator(options.accelerator)
-    if saved is None:  # told when it is read
+    if saved is None:  # loading it raises the error
         return output.ENDINGS
     kind = TASKS[saved["config"]["task"]["name"]]
-    if kind.bucketed:  # a program for each width
+    if kind.bucketed:  # compiles a program for each width
         training.enable_compilation_cache(data.default_root() / "compiled")
     return kind.endings
 
@@ -126,27 +124,27 @@ def _run(options: Options) -> int:
         _source(options.run).watch(options.run, options.live)
         return 0
     if not options.paths:
-        raise UsageError("no pictures named: give files, folders or a CSV")
+        raise UsageError("no files given: name image files, folders or a CSV")
     predictor = _loaded(options.run)
-    kind, answers = predictor.kind, []
+    kind, found = predictor.kind, []
     for row in kind.predict(predictor, options.paths):
-        answers.append(row)
+        found.append(row)
         if kind.prints_at_once:
             output.show_line(kind, row)
     run = options.run.expanduser()
     folder = Path(run if run.is_dir() else run.parent, "predictions")
-    kind.save(predictor.spec, answers, folder)
+    kind.save(predictor.spec, found, folder)
     if not kind.prints_at_once:
-        output.show(kind, answers)
+        output.show(kind, found)
     if options.explain:
         from experiments.prediction.explain import explain
 
-        explain(predictor, folder, answers)
+        explain(predictor, folder, found)
     if options.out:
-        output.write(kind, answers, options.out)
-    return 1 if any("error" in row for row in answers) else 0
+        output.write(kind, found, options.out)
+    return 1 if any("error" in row for row in found) else 0
 
 
 if __name__ == "__main__":
-    gc.set_threshold(100_000)  # imports are no garbage: 0.1 s less to the first answer
+    gc.set_threshold(100_000)  # fewer collections during imports save 0.1 s
     sys.exit(main())

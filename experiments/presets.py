@@ -1,4 +1,4 @@
-"""The presets: a whole configuration under a name; any flag changes one value of it."""
+"""The presets: named configurations; each flag replaces one value."""
 
 import dataclasses
 from typing import Any
@@ -35,7 +35,7 @@ from experiments.tasks import (
 def _digits(**options: Any) -> Config:
     return Config(
         epochs=100,
-        # 144 validation pictures tell the last checkpoints apart by one or two digits.
+        # With 144 validation images, the last checkpoints differ by one or two errors.
         test_checkpoint="last",
         baselines=True,
         data=LabelledImages("digits"),
@@ -65,7 +65,7 @@ def _image(source: str, order: str, epochs: int, **model: Any) -> Config:
 
 
 def _photos(source: str, epochs: int, order: str, **augment: Any) -> Config:
-    """Pictures of 64x64 pixels, read as 64 steps of 192 numbers, patches or lines."""
+    """Images of 64x64 pixels as sequences of 64 steps with 192 features."""
     return Config(
         epochs=epochs,
         data=LabelledImages(source, size=64),
@@ -93,7 +93,7 @@ def _moving(source: str, model: ModelOptions, **options: Any) -> Config:
     )
 
 
-def _finding(
+def _dense(
     source: str,
     task: TaskOptions,
     model: ModelOptions,
@@ -113,11 +113,11 @@ def _finding(
 
 PRESETS: dict[str, tuple[str, Config]] = {
     "digits": (
-        "1,797 scanned digits of 8x8, rows and columns at once, in a minute",
+        "1,797 scanned digits of 8x8: an LSTM, rows and columns",
         _digits(),
     ),
     "digits-angle": (
-        "rotation angle of a digit, in degrees: a regression",
+        "regression: the rotation angle of a digit, in degrees",
         dataclasses.replace(
             _digits(),
             baselines=False,
@@ -125,38 +125,38 @@ PRESETS: dict[str, tuple[str, Config]] = {
             task=regression.Options(unit="degrees"),
         ),
     ),
-    "mnist-rows": ("MNIST, row by row", _image("mnist", "rows", 12)),
+    "mnist-rows": ("MNIST, one row per step", _image("mnist", "rows", 12)),
     "mnist-pixels": (
-        "MNIST, pixel by pixel: 784 steps",
+        "MNIST, one pixel per step: 784 steps",
         _image("mnist", "pixels", 50),
     ),
     "mnist-permuted": (
-        "MNIST's pixels in one random order",
+        "MNIST, one pixel per step, in one fixed random order",
         _image("mnist", "permuted", 50),
     ),
     "fashion-rows": (
-        "Fashion-MNIST, row by row",
+        "Fashion-MNIST, one row per step",
         _image("fashion_mnist", "rows", 12),
     ),
-    "cifar10-rows": ("CIFAR-10, row by row", _image("cifar10", "rows", 20)),
+    "cifar10-rows": ("CIFAR-10, one row per step", _image("cifar10", "rows", 20)),
     "histology": (
-        "eight kinds of tissue on slides of colorectal cancer: patches of 8x8",
+        "eight tissue types in colorectal histology, 8x8 patches",
         _photos("colorectal_histology", 60, "patches", rotate=180, translate=4),
     ),
     "malaria": (
-        "blood cells with malaria's parasites or without: patches of 8x8",
+        "blood cells, with or without malaria, as 8x8 patches",
         _photos("malaria", 20, "patches", rotate=180, translate=4),
     ),
     "flowers": (
-        "photographs of five kinds of flowers, rows and columns at once",
+        "photographs of five kinds of flowers, rows and columns",
         _photos("tf_flowers", 60, "both", rotate=20, crop=0.5),
     ),
     "flowers-102": (
-        "Oxford's 102 kinds of flowers, ten training images of each",
+        "Oxford Flowers 102, ten training images per class",
         _photos("oxford_flowers102", 150, "both", rotate=20, crop=0.5),
     ),
     "moving-digits": (
-        "ten frames of two moving digits in, the next ten out: forecasting",
+        "video prediction: two moving digits, 10 frames from 10",
         _moving(
             "moving_digits",
             forecasters.EncoderForecasterOptions(features=48, layers=2),
@@ -167,7 +167,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "moving-digits-predrnn": (
-        "the same by PredRNN, whose memory passes through all layers",
+        "video prediction: two moving digits, with PredRNN",
         _moving(
             "moving_digits",
             forecasters.PredRNNOptions(features=32, layers=3),
@@ -178,7 +178,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "moving-fashion": (
-        "the same with Fashion-MNIST, as published: four ConvLSTMs of 128, for a GPU",
+        "video prediction: moving Fashion-MNIST images, for a GPU",
         _moving(
             "moving_digits/fashion_mnist",
             forecasters.StackedOptions(
@@ -190,7 +190,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "video-digits": (
-        "class of a moving digit, from a clip: a ConvLSTM classifier",
+        "video classification: the class of a moving digit",
         Config(
             epochs=10,
             batch_size=16,
@@ -200,7 +200,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "moving-motion": (
-        "direction of a moving digit, from a clip: a ConvLSTM classifier",
+        "video classification: the direction of a moving digit",
         Config(
             epochs=10,
             batch_size=16,
@@ -210,14 +210,14 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "segment-digits": (
-        "segmentation of digits on a cluttered canvas: a U-Net with a ReNet",
-        _finding(
+        "segmentation of digits on clutter: a U-Net with a ReNet",
+        _dense(
             "digits_masks", segmentation.Options(), dense.ReNetOptions(features=64), 6
         ),
     ),
     "detect-digits": (
-        "detection of digits: an LSTM that emits boxes until it stops",
-        _finding(
+        "detection of digits: an LSTM that outputs one box a step",
+        _dense(
             "digits_boxes",
             detection.Options(),
             dense.RecurrentDetectorOptions(features=64, max_detections=6),
@@ -225,8 +225,8 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "detect-moving-digits": (
-        "detection in clips with occlusion: a bottleneck ConvLSTM over frames",
-        _finding(
+        "detection in video with occlusion: a ConvLSTM",
+        _dense(
             "moving_digits_boxes",
             detection.Options(),
             dense.BottleneckOptions(features=64),
@@ -235,7 +235,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "text-lines": (
-        "text recognition in many typefaces: a CNN, a bidirectional LSTM and CTC",
+        "text recognition: a CNN, a bidirectional LSTM and CTC",
         Config(
             steps=1400,
             batch_size=16,
@@ -248,7 +248,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "features": (
-        "labels per step, from feature files of a frozen network",
+        "labels for each step of feature files (.npy)",
         Config(
             epochs=30,
             batch_size=16,
@@ -258,7 +258,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         ),
     ),
     "cifar10-pixels": (
-        "CIFAR-10, pixel by pixel: 1,024 steps",
+        "CIFAR-10, one pixel per step: 1,024 steps",
         _image("cifar10", "pixels", 50),
     ),
 }

@@ -1,7 +1,7 @@
-"""What runs are worth: `python -m experiments.report RUN [RUN…]`.
+"""Reports of trained runs: `python -m experiments.report RUN [RUN…]`.
 
-Evaluates a run's chosen checkpoint on the test examples, diagnoses it, and
-writes one page that needs nothing else, RUN/report.html; several runs are compared.
+Evaluates the selected checkpoint on the test split, diagnoses the network, and writes a
+self-contained page, RUN/report.html; several runs are compared.
 """
 
 import dataclasses
@@ -15,18 +15,18 @@ from experiments.errors import UsageError
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """A report of a trained run, or a comparison of several."""
+    """Write a report of a trained run, or compare several runs."""
 
     runs: tuple[Path, ...]
     """Folders of runs, such as runs/digits."""
     out: Path | None = None
-    """The page; default RUN/report.html, of several runs runs/comparison.html."""
+    """The HTML file; default RUN/report.html, or runs/comparison.html for several."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Where the page is, what is on it, its numbers as plain values, and the runs."""
+    """A written report: its path, its sections, its numbers, the evaluated runs."""
 
     path: Path
     sections: list[Any]
@@ -38,27 +38,28 @@ class Report:
 
 
 def report(*runs: str | Path, out: str | Path | None = None) -> Report:
-    """Evaluates runs, writes the page and prints the same.
+    """Evaluates runs, writes the report and prints it.
 
     Args:
-      *runs: folders of trained runs; one that was stopped half-way will do.
-      out: the page; default RUN/report.html, of several runs runs/comparison.html.
+      *runs: folders of runs, which may be unfinished.
+      out: the HTML file; default RUN/report.html, or runs/comparison.html for several
+        runs.
 
     Returns:
       A `Report`.
 
     Raises:
-      ValueError: if a folder holds no run, or no checkpoint yet.
+      ValueError: a folder without a run, or without a checkpoint.
     """
     from experiments.reporting import compare, page, sections
     from experiments.reporting.evaluation import evaluate
     from experiments.run import record
 
     if not runs:
-        raise UsageError("no run named: give the folder of one, such as runs/digits")
+        raise UsageError("no run given: name a run folder, such as runs/digits")
     folders = [Path(run).expanduser() for run in runs]
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UsageError("a run is named twice: give each once")
+        raise UsageError("a run is given twice: name each run once")
     found = [evaluate(folder) for folder in folders]
     if len(found) == 1:
         title, lead, parts, numbers = sections.single(*found)
@@ -74,7 +75,7 @@ def report(*runs: str | Path, out: str | Path | None = None) -> Report:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line. Exit code 0; 2 for a mistake, with one clear message."""
+    """The command line. Exit code 0; 2 after an error message."""
     return cli.run("report", Options, _run, arguments)
 
 

@@ -1,4 +1,4 @@
-"""What a trained model must remember of its data, in plain values."""
+"""`DataSpec`: what a trained model needs to know about its data, in plain values."""
 
 import dataclasses
 from typing import Any
@@ -10,14 +10,16 @@ class DataSpec:
 
     Attributes:
       dataset: name of the data set.
-      classes: names of the labels, in their order.
-      image_shape: of one example: (H, W, C) of a picture, (T, H, W, C) of a clip,
-        (T, F) of a sequence of features.
+      classes: names of the labels, in order.
+      image_shape: of one example: (H, W, C) of an image, (T, H, W, C) of a clip,
+        (T, F) of a feature sequence.
       outputs: K, the width of the network's last layer.
-      pixel_offset, pixel_scale: `(x - offset) * scale` is what the network reads.
-      per_line: each line of text is normalised by its own columns instead.
-      per_step: every step of a sequence has targets of its own.
-      target_offset, target_scale: of a regression's targets, likewise.
+      pixel_offset: per channel; the network's inputs are `(x - offset) * scale`.
+      pixel_scale: per channel.
+      per_line: standardise each line of text by its own statistics instead.
+      per_step: every step of a sequence has its own target.
+      target_offset: of regression targets, `(y - offset) / scale`.
+      target_scale: of regression targets.
     """
 
     dataset: str
@@ -32,14 +34,14 @@ class DataSpec:
     target_scale: float = 1.0
 
     def normalize(self, inputs: Any, lengths: Any = None) -> Any:
-        """What a network reads, float32, of inputs as they come, `[..., C]`.
-
-        The only place that does it: in training, evaluation, prediction, streaming,
-        inspection and export.
+        """Normalises inputs, in training, evaluation, prediction and export alike.
 
         Args:
-          inputs: uint8 pixels or float features, a NumPy or JAX array.
-          lengths: valid columns of lines of text, `[B]`.
+          inputs: `[..., C]`, uint8 pixels or float features, a NumPy or JAX array.
+          lengths: `[B]`, valid columns of lines of text.
+
+        Returns:
+          The float32 inputs of the network, `[..., C]`.
         """
         import numpy as np
 
@@ -52,11 +54,11 @@ class DataSpec:
         return (inputs - offset) * np.asarray(self.pixel_scale, np.float32)
 
     @property
-    def pictures(self) -> bool:
-        """Whether examples are single pictures, not sequences of steps."""
+    def is_image(self) -> bool:
+        """Whether examples are single images, not sequences."""
         return len(self.image_shape) == 3
 
     @property
     def features(self) -> bool:
-        """Whether examples are sequences of vectors, not of pictures."""
+        """Whether examples are sequences of feature vectors, not of images."""
         return len(self.image_shape) == 2

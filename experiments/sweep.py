@@ -23,36 +23,37 @@ from experiments import flags
 from experiments.choices import flat, to_dict
 from experiments.config import Config, from_dict, override, preset, train_line
 from experiments.errors import STOPPED, UsageError, exit_code
+from experiments.numbers import number
 from experiments.run.folder import FREE, empty, place_of
 from experiments.search import study as studies
 from experiments.search.space import Space, read, split, split_flags, with_values
 from experiments.search.study import Search
 
-SUMMARY, PICTURE = "sweep.json", "sweep.png"
+SUMMARY, FIGURE = "sweep.json", "sweep.png"
 
 
 @dataclasses.dataclass(frozen=True)
 class Other:
-    """What to do instead of trials."""
+    """Alternatives to a search."""
 
     lr_find: bool = False
-    """One short run whose learning rate rises from 1e-6 to 10, to suggest one."""
+    """Run a learning-rate range test from 1e-6 to 10 and suggest a rate."""
     seeds: int | None = None
-    """Train this many seeds in one program, to measure how much they differ."""
+    """Train this many seeds in one program, to measure their variation."""
 
 
 class Sweep(NamedTuple):
     """A finished sweep.
 
-    A trial is a dict: "trial", its number; "state", one of "complete", "pruned",
-    "diverged" and "failed"; "value" and "step" of its best validation; "parameters",
-    by flag; "why" it was not completed.
+    A trial is a dict: "trial", its number; "state": "complete", "pruned", "diverged" or
+    "failed"; "value" and "step" of its best validation; "parameters" by flag; "why",
+    the reason if it was not completed.
     """
 
     directory: Path
     trials: list[dict[str, Any]]
     best: dict[str, Any] | None
-    line: str | None  # of train, which makes the best trial again
+    line: str | None  # the train command of the best trial
     figure: Any
 
 
@@ -68,18 +69,18 @@ def sweep(
 
     Args:
       name: of the preset.
-      trials: how many in all.
+      trials: total number of trials.
       sampler: "tpe" or "random".
       pruner: "median" or "none".
-      **options: as of `train`; a range in words or a list is searched:
+      **options: as in `train`; a range as a string, or a list, is searched:
         `sweep("digits", optimizer__learning_rate="1e-4..1e-2", model__layers=[1, 2])`.
 
     Returns:
       A `Sweep`.
 
     Raises:
-      UsageError: nothing to search, or values that no run can have.
-      training.Stopped: told to stop; repeat the call to resume.
+      UsageError: nothing to search, or values that are not allowed.
+      training.Stopped: by a signal; repeat the call to resume.
     """
     for what, given, known in (
         ("sampler", sampler, ("tpe", "random")),
@@ -124,7 +125,7 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
     with display, studies.opened(directory, goal.mode, search) as study:
         tried = studies.finished(study, space)
         if tried:
-            display.note(f"{len(tried)} of {search.trials} trials are there")
+            display.note(f"resuming: {len(tried)} of {search.trials} trials are done")
         for trial in studies.trials(study, search, config.seed):
             own = dataclasses.replace(
                 with_values(config, studies.draw(trial, space)),
@@ -142,14 +143,14 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
                     stopped.signal,
                 ) from None
             except ValueError as error:
-                # The first trial's mistake is that of all; a later one's is its own.
+                # An error in the first trial would occur in all trials.
                 if not tried or isinstance(error, training.CheckpointError):
                     raise
                 state, why = "failed", str(error)
             finally:
                 display.stop()
             studies.end(trial, state, _best_validation(own, goal), why)
-            if state == "pruned":  # nobody will want its weights
+            if state == "pruned":  # its weights are not needed
                 shutil.rmtree(Path(own.run_dir, "checkpoints"), ignore_errors=True)
             tried = studies.finished(study, space)
             write(tried)
@@ -161,12 +162,12 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
         chosen = override(with_values(config, best["parameters"]), again)
         line = train_line(name, chosen)
     figure = overview(tried, space, goal.monitor, goal.mode, importance)
-    record.save_figure(directory / PICTURE, figure)
+    record.save_figure(directory / FIGURE, figure)
     more = dict(best=best, line=line, importance=importance)
     write(tried, **more, environment=record.environment())
     display.note(table(tried, goal.monitor, goal.mode))
     display.note(_conclusion(tried, best, line, goal))
-    display.note(f"written to {directory}/: {SUMMARY}, {PICTURE}, trial-…/")
+    display.note(f"written to {directory}/: {SUMMARY}, {FIGURE}, trial-…/")
     return Sweep(directory, tried, best, line, figure)
 
 
@@ -180,16 +181,20 @@ def _check(config: Config, space: Space, search: Search) -> None:
     if search.trials < 1:
         raise UsageError(f"trials={search.trials}, but it must be 1 or more")
     if config.distributed:
-        raise UsageError("a sweep is one process's; leave --distributed out")
+        raise UsageError("a sweep does not support --distributed; leave it out")
     if config.folds and config.fold is None:
-        raise UsageError("a trial is one run; leave --folds out, or choose a --fold")
+        raise UsageError("a sweep with --folds needs --fold; give it, or neither")
 
 
 def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> None:
-    """Refuses a folder with another sweep, or with anything else, in it."""
+    """Checks that the folder is empty or contains the same sweep.
+
+    Raises:
+      UsageError: it contains another sweep or other files.
+    """
     try:
         old = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-        # What an older version did not know of had the default of today.
+        # Options that an older version did not have get today's defaults.
         old["config"] = to_dict(from_dict(old["config"]))
         was, now = (
             flat({key: values[key] for key in made_of}) for values in (old, made_of)
@@ -197,12 +202,12 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
     except FileNotFoundError:
         if directory.exists() and any(directory.iterdir()):
             raise UsageError(
-                f"{directory} holds files, but no sweep; give another --run-dir"
+                f"{directory} contains other files; give another --run-dir"
             ) from None
         return
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{directory / SUMMARY} is not that of a sweep; give another --run-dir"
+            f"{directory / SUMMARY} does not describe a sweep; give another --run-dir"
         ) from error
     changed = [
         f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
@@ -211,13 +216,13 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
     ]
     if changed and not overwrite:
         raise UsageError(
-            f"{directory} holds another sweep ({'; '.join(changed)}). Start anew with "
-            "--overwrite, or give another --run-dir"
+            f"{directory} contains another sweep ({'; '.join(changed)}); start again "
+            "with --overwrite, or give another --run-dir"
         )
 
 
 def _goal(config: Config):
-    """The task, and `config -> steps of its run`; finds mistakes before any trial."""
+    """`(task, config -> steps)`; raises for errors in the data before any trial."""
     from experiments.experiment import Experiment, length
     from lstm_jax import training
 
@@ -228,18 +233,18 @@ def _goal(config: Config):
 
 
 def _train_trial(trial, name: str, config: Config, goal, length, display):
-    """Trains or resumes one trial: `(state, why it was not completed)`."""
+    """Trains or resumes one trial; returns `(state, reason if not completed)`."""
     import jax
 
     from experiments.train import _train
     from lstm_jax import training
 
     steps = length(config)
-    judge, watched = studies.pruning(trial, goal.monitor, steps), sys.stdout.isatty()
+    report, watched = studies.pruning(trial, goal.monitor, steps), sys.stdout.isatty()
 
     def on_log(row: dict[str, Any]) -> None:
         if row["split"] == "validation":
-            judge(row)
+            report(row)
         elif watched:
             display.update(row["step"], row)
 
@@ -260,7 +265,7 @@ def _train_trial(trial, name: str, config: Config, goal, length, display):
 
 
 def _best_validation(config: Config, goal) -> dict[str, Any] | None:
-    """{"value", "step"} of a run's best validation, of equals the first."""
+    """{"value", "step"} of a run's best validation, the first one of ties."""
     from experiments.run import record
 
     pick = max if goal.mode == "max" else min
@@ -272,32 +277,33 @@ def _best_validation(config: Config, goal) -> dict[str, Any] | None:
     return pick(rows, key=lambda row: row["value"], default=None)
 
 
-def _line(tried: list[dict[str, Any]], number: int, total: int, goal) -> str:
-    """A trial in words."""
-    row = next(row for row in tried if row["trial"] == number)
+def _line(tried: list[dict[str, Any]], trial: int, total: int, goal) -> str:
+    """One line about a trial."""
+    row = next(row for row in tried if row["trial"] == trial)
     best = studies.best_of(tried, goal.mode)
-    words = [f"trial {number} ({len(tried)} of {total})"]
+    words = [f"trial {trial} ({len(tried)} of {total})"]
     if row["value"] is not None:
-        words.append(f"{goal.monitor} {row['value']:.4g}")
+        words.append(f"{goal.monitor} {number(row['value'], goal.monitor)}")
     if row["state"] != "complete":
         words.append(f"{row['state']}: {row['why']}".removesuffix(": "))
     elif best is row:
-        words.append("the best so far")
+        words.append("best so far")
     words.append(" ".join(f"{key}={what}" for key, what in row["parameters"].items()))
     return "  ".join(words)
 
 
 def _conclusion(tried, best, line, goal) -> str:
     if best is None:
-        return f"no trial was completed; the last one: {tried[-1]['why']}"
+        return f"no trial was completed; the last error: {tried[-1]['why']}"
     return (
         f"best: trial {best['trial']}, validation {goal.monitor} "
-        f"{best['value']:.4g} at step {best['step']:,}; the same run again:\n{line}"
+        f"{number(best['value'], goal.monitor)} at step "
+        f"{best['step']:,}; to train it again:\n{line}"
     )
 
 
 def parse(arguments: list[str]) -> tuple[str, Config, Space, Search, Other]:
-    """The command line: a preset, flags of `train`, and those of a sweep."""
+    """Parses the command line: a preset, flags of `train`, and flags of a sweep."""
     name, base, words = flags.begin(arguments)
     searched, words = split_flags(base, words)
     config, (search, other) = flags.read(
@@ -316,8 +322,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line.
 
     Returns:
-      The exit code: 0; 1 if no trial was completed; 2 with one clear message; 75 if
-      SIGTERM, 130 if Ctrl-C stopped it: rerun the command to resume a search.
+      The exit code: 0; 1 if no trial was completed; 2 after an error message; 75 if
+      SIGTERM and 130 if Ctrl-C stopped it; rerun the command to resume a search.
     """
 
     def command() -> int:
@@ -329,7 +335,7 @@ def main(arguments: list[str] | None = None) -> int:
         rest = instead[1:] + [f"the range of {key}" for key in space]
         if instead and rest:
             raise UsageError(
-                f"{instead[0]} comes instead of a search; leave out {', '.join(rest)}"
+                f"{instead[0]} excludes a search; leave out {', '.join(rest)}"
             )
         if other.lr_find:
             from experiments.search.learning_rate import find
@@ -350,6 +356,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Until a trial's loop hears it, there is nothing to save.
+    # Until a training loop handles SIGTERM, there is nothing to save.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
     sys.exit(main())

@@ -1,7 +1,8 @@
-"""Trains a recurrent network on images: `python -m experiments.train [PRESET]`.
+"""Trains a recurrent network: `python -m experiments.train [PRESET]`.
 
-Read from top to bottom: the experiment, its folder, callbacks, loop, test, report. The
-same as a function, `train("digits", steps=500)`, for a notebook.
+In a notebook, call `train("digits", steps=500)`. `_train` sets up the experiment, its
+folder and the callbacks, runs the training loop, tests the network once, and writes the
+report.
 """
 
 import os
@@ -18,21 +19,24 @@ from experiments.run.folder import Run, begin, directory_of, underway
 
 
 def train(name: str = "digits", **options: Any) -> Run | Folds:
-    """Trains a preset.
+    """Trains a preset, or resumes its run.
 
     Args:
       name: of the preset, such as "digits".
-      **options: values to change, as on the command line, `__` for the dot:
+      **options: values to change, named as on the command line, with `__` for the dot:
         `train("digits", steps=500, model__features=128, data="photos/")`.
 
     Returns:
-      A `Run`; with `folds` alone, `Folds`.
+      A `Run`; `Folds` if `folds` is given without `fold`.
+
+    Raises:
+      UsageError: an unknown preset or option, or a value that is not allowed.
     """
     return _train(name, check(override(preset(name), options)))
 
 
 def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
-    """As `train`; `callbacks` are more ones of `training.fit`, which may raise."""
+    """As `train`, with further callbacks for `training.fit`, which may raise."""
     if config.folds and config.fold is None:
         return train_folds(name, config, lambda *own: _train(*own, callbacks))
 
@@ -55,11 +59,11 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     params, key, sources = setup.first_weights(experiment, config.seed, begins)
     state = training.init_state(params, experiment.optimizer, key, mesh)
 
-    # From here on something is written, by the first process.
+    # Nothing has been written so far; from here on, only process 0 writes.
     writes = jax.process_index() == 0
     if writes:
         begin(directory, name, config, experiment.spec)
-    training.barrier("the run's folder is there")
+    training.barrier("run folder created")
     log = MetricsLog(directory)
     with (
         checkpoints_of(directory, experiment.task) as checkpoints,
@@ -115,6 +119,8 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     display.note(
         f"written to {directory}/: report.json and {', '.join(figures)} (.png)"
     )
+    if config.folds is None:
+        display.notes(finish.next_commands(directory))
     return Run(directory, config, report, rows, figures, final)
 
 
@@ -122,8 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line.
 
     Returns:
-      The exit code: 0; 2 with one clear message; 75 if SIGTERM, 130 if Ctrl-C stopped
-      the run: rerun the same command to resume it.
+      The exit code: 0; 2 after an error message; 75 if SIGTERM and 130 if Ctrl-C
+      stopped the run, which the same command resumes.
     """
 
     def command() -> None:
@@ -135,6 +141,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Until the loop hears it, there is nothing to save.
+    # Until the training loop handles SIGTERM, there is nothing to save.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
     sys.exit(main())

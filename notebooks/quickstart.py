@@ -18,13 +18,13 @@
 # [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/lstm-jax/lstm_jax/blob/main/notebooks/quickstart.ipynb)
 
 # %% [markdown]
-# # An LSTM learns to read digits
-# Train it, look at what it learned, draw it a digit, then build a recurrent cell of
-# your own. Any machine will do; with a TPU, see `tpu.ipynb`.
+# # Digit classification with an LSTM
+# Train a network, look at its errors, classify your own drawing, then define your own
+# recurrent cell. Any machine works; for a TPU, see `tpu.ipynb`.
 
 # %% [markdown]
 # ## Install
-# Around what is there: jax, jaxlib and libtpu stay as this machine brought them.
+# The installed versions of jax, jaxlib and libtpu are kept.
 
 # %%
 import contextlib
@@ -40,7 +40,7 @@ FAST = bool(os.environ.get("CI"))  # a smoke test: a few steps only
 
 
 def checkout():
-    """The folder of the repository, around this notebook or cloned beside it."""
+    """The folder of the repository: a parent of this notebook, or a clone in it."""
     here = Path.cwd()
     for folder in (here, *here.parents, here / "lstm_jax"):
         if (folder / "experiments" / "train.py").exists():
@@ -58,7 +58,7 @@ def versions():
 if checkout() is None:
     subprocess.run(["git", "clone", "-q", "--depth=1", REPOSITORY], check=True)
 os.chdir(checkout())
-sys.path.insert(0, str(Path.cwd()))  # for this kernel; the next one knows it
+sys.path.insert(0, str(Path.cwd()))  # for this kernel, which started before pip
 
 before = versions()
 keep = " ".join(f"{name}=={version}" for name, version in before.items())
@@ -66,13 +66,14 @@ keep = " ".join(f"{name}=={version}" for name, version in before.items())
 importlib.invalidate_caches()
 after = versions()
 print("before:", before, "\nafter: ", after)
-assert before in ({}, after), "pip replaced jax; start from a fresh machine"
+assert before in ({}, after), "pip replaced jax; start with a new runtime"
 
 # %% [markdown]
 # ## Train
-# The preset `digits`: two LSTM layers read the rows and the columns of 8x8 scans, in
-# both directions. The table at the end has a support-vector machine beside it, which on
-# pictures this small is hard to beat. The preset's own 2,000 steps are better yet.
+# The preset `digits`: two bidirectional LSTM layers over the rows and the columns of
+# 8x8 scans. The table at the end compares it with a support-vector machine, which is
+# hard to beat on images this small. The preset's default of 2,000 steps is more
+# accurate.
 
 # %%
 from experiments import train
@@ -82,11 +83,11 @@ run = train(
     steps=20 if FAST else 500,
     eval_every=50,
     run_dir="runs/quickstart",
-    overwrite=True,  # without it, a run in this folder goes on
+    overwrite=True,  # without it, a run in this folder is resumed
 )
 
 # %% [markdown]
-# ## Look
+# ## Results
 
 # %%
 # %matplotlib inline
@@ -96,7 +97,7 @@ run.curves()
 run.confusion()
 
 # %% [markdown]
-# Some of the test scans, the mistakes first:
+# Some test images, errors first:
 
 # %%
 import jax
@@ -108,21 +109,23 @@ from experiments.experiment import Experiment
 experiment = Experiment(run.config)
 test = experiment.dataset.splits["test"]
 outputs = jax.jit(experiment.outputs)(run.params, test.inputs)
-answers = np.asarray(outputs).argmax(-1)
-right = answers == test.targets
+predictions = np.asarray(outputs).argmax(-1)
+correct = predictions == test.targets
 
 fig, axes = plt.subplots(2, 8, figsize=(10, 3))
-order = np.argsort(right, kind="stable")[: axes.size]
+order = np.argsort(correct, kind="stable")[: axes.size]
 for ax, i in zip(axes.flat, order, strict=True):
     ax.imshow(test.inputs[i, :, :, 0], cmap="gray")
-    title = f"{answers[i]}" if right[i] else f"{answers[i]}, not {test.targets[i]}"
-    ax.set_title(title, color="black" if right[i] else "crimson")
+    title = f"{predictions[i]}"
+    if not correct[i]:
+        title += f", not {test.targets[i]}"
+    ax.set_title(title, color="black" if correct[i] else "crimson")
     ax.axis("off")
 
 # %% [markdown]
-# ## Your own picture
-# Draw with `#`. A file of yours does as well, in any size: a bright digit on black that
-# fills the picture.
+# ## Your own image
+# Draw a digit with `#`. Image files of any size work, too: a bright digit on black that
+# fills the image.
 
 # %%
 from PIL import Image
@@ -138,21 +141,23 @@ drawing = """
 ..####..
 """
 pixels = np.array([[255 * (dot == "#") for dot in row] for row in drawing.split()])
-picture = run.directory / "mine.png"
-Image.fromarray(pixels.astype(np.uint8)).save(picture)
+path = run.directory / "mine.png"
+Image.fromarray(pixels.astype(np.uint8)).save(path)
 
-(answer,) = run.predict(picture)
+(prediction,) = run.predict(path)
 
 fig, (left, bars) = plt.subplots(1, 2, figsize=(8, 2.4), width_ratios=(1, 3))
 left.imshow(pixels, cmap="gray")
 left.axis("off")
-bars.bar(answer["probabilities"].keys(), answer["probabilities"].values())
-bars.set(ylim=(0, 1), title=f"{answer['label']}, {answer['confidence']:.0%} sure")
+bars.bar(prediction["probabilities"].keys(), prediction["probabilities"].values())
+title = f"{prediction['label']}, confidence {prediction['confidence']:.0%}"
+bars.set(ylim=(0, 1), title=title)
 plt.show()
+
 # %% [markdown]
 # ## Your own cell
-# A cell is five pure functions; its params are a plain pytree. This one has a forget
-# gate and nothing else (van der Westhuizen & Lasenby 2018):
+# A cell is five pure functions; its params are a pytree. This one has only a forget
+# gate (van der Westhuizen & Lasenby 2018):
 #
 # $$f_t, g_t = x_t W_x + h_{t-1} W_h \qquad
 # h_t = \sigma(f_t)\, h_{t-1} + (1 - \sigma(f_t)) \tanh g_t$$
@@ -192,8 +197,8 @@ def forgetful(features):
 
 
 # %% [markdown]
-# It composes with the others, and keeps the library's promises. Here it reads scans of
-# which only the first 0 to 8 rows are given: past the length an output is zero.
+# It works with all combinators and engines. Here the sequences have 0 to 8 valid rows;
+# outputs past the length are zero.
 
 # %%
 cell = stack(forgetful(32), residual(lstm(32)))
@@ -205,12 +210,12 @@ ys, carry = unroll(cell, params, xs, lengths=lengths)  # [T, B, D]
 
 fig, ax = plt.subplots(figsize=(8, 2.2))
 ax.imshow(jnp.linalg.norm(ys, axis=-1))
-ax.set(title="size of the outputs", xlabel="scan", ylabel="row")
+ax.set(title="norm of the outputs", xlabel="image", ylabel="row")
 plt.show()
 
 # %% [markdown]
-# `engine="vjp"` knows this cell from its five functions alone. It sums each weight
-# gradient once, after the loop, in half of the memory, and to the same numbers:
+# `engine="vjp"` derives the backward pass from the five functions. It computes each
+# weight gradient once, after the loop, with half of the memory and equal results:
 
 
 # %%
@@ -227,6 +232,7 @@ jax.tree.map(
 print("the gradients are equal:", [leaf.shape for leaf in jax.tree.leaves(vjp)])
 
 # %% [markdown]
-# Next: [the README](https://github.com/lstm-jax/lstm_jax) for folders of your own
-# photos, models in Flax and the options of `unroll`; `lstm_jax/cell.py` for the
-# contract of a cell.
+# Next: [the library](https://github.com/lstm-jax/lstm_jax/blob/main/docs/library.md)
+# for all cells, combinators, engines and Flax modules;
+# [the README](https://github.com/lstm-jax/lstm_jax) for your own images, video and
+# text; `lstm_jax/cell.py` for the contract of a cell.

@@ -26,7 +26,7 @@
 
 # %% [markdown]
 # # Training on one TPU core, or on eight
-# The same lines for both: a batch is split over all the cores that there are.
+# The same code for both: batches are split over all cores.
 #
 # | | how to get a TPU | cores |
 # |---|---|---|
@@ -35,7 +35,7 @@
 
 # %% [markdown]
 # ## Install
-# Around what is there: jax, jaxlib and libtpu stay as this machine brought them.
+# The installed versions of jax, jaxlib and libtpu are kept.
 
 # %%
 import contextlib
@@ -51,7 +51,7 @@ FAST = bool(os.environ.get("CI"))  # a smoke test: a few steps only
 
 
 def checkout():
-    """The folder of the repository, around this notebook or cloned beside it."""
+    """The folder of the repository: a parent of this notebook, or a clone in it."""
     here = Path.cwd()
     for folder in (here, *here.parents, here / "lstm_jax"):
         if (folder / "experiments" / "train.py").exists():
@@ -69,7 +69,7 @@ def versions():
 if checkout() is None:
     subprocess.run(["git", "clone", "-q", "--depth=1", REPOSITORY], check=True)
 os.chdir(checkout())
-sys.path.insert(0, str(Path.cwd()))  # for this kernel; the next one knows it
+sys.path.insert(0, str(Path.cwd()))  # for this kernel, which started before pip
 
 before = versions()
 keep = " ".join(f"{name}=={version}" for name, version in before.items())
@@ -77,34 +77,34 @@ keep = " ".join(f"{name}=={version}" for name, version in before.items())
 importlib.invalidate_caches()
 after = versions()
 print("before:", before, "\nafter: ", after)
-assert before in ({}, after), "pip replaced jax; start from a fresh machine"
+assert before in ({}, after), "pip replaced jax; start with a new runtime"
 
 # %% [markdown]
-# If pip says that jax does not fit, the machine's is older than 0.7.2: on Kaggle choose
-# *Settings → Environment → Always use latest environment*.
+# If pip reports a conflict about jax, the installed version is older than 0.7.2. On
+# Kaggle choose *Settings → Environment → Always use latest environment*.
 
 # %% [markdown]
-# ## Which devices?
+# ## Devices
 
 # %%
 import jax
 
 from lstm_jax import training
 
-# jax.devices(), with clear words where that fails.
+# jax.devices(), with a clear error message.
 devices = training.select_accelerator("auto")
 kind = f"{devices[0].device_kind} ({devices[0].platform})"
 print(f"jax {jax.__version__} on {len(devices)} x {kind}")
 if devices[0].platform != "tpu":
     print(
-        "No TPU here. All that follows runs on what there is; for a TPU choose one "
-        "as the table above says, then run the cells again."
+        "No TPU found. The following cells run on the devices above; for a TPU, see "
+        "the table, then run the cells again."
     )
 
 # %% [markdown]
 # ## Train
-# In the kernel, over all the devices. The batch must split evenly over them: 128
-# pictures, or the next multiple.
+# In the kernel, on all devices. The batch size must be a multiple of their number: 128
+# images, or the next multiple.
 
 # %%
 from experiments import train
@@ -114,7 +114,7 @@ options = dict(
     batch_size=-(-128 // len(devices)) * len(devices),
     eval_every=50,
     baselines=False,
-    overwrite=True,  # without it, a run in its folder goes on
+    overwrite=True,  # without it, a run in its folder is resumed
 )
 run = train("digits", run_dir="runs/tpu-float32", **options)
 
@@ -124,8 +124,7 @@ run.curves()
 
 # %% [markdown]
 # ## In bfloat16
-# What a TPU multiplies natively. The weights, the state between the steps and the sums
-# stay float32.
+# The native dtype of a TPU's matrix units. Weights, state and sums stay float32.
 
 # %%
 low = train("digits", run_dir="runs/tpu-bfloat16", precision="bfloat16", **options)
@@ -138,16 +137,15 @@ for each in (run, low):
     print(f"{each.config.precision:<10}{rate:>10,.0f}{accuracy:>10.1%}")
 
 # %% [markdown]
-# The rate is a median over the run, without compilation and evaluation; `run.history`
-# has them all. A network for 8x8 pictures keeps a TPU mostly waiting: with
-# `model__features=1024` and a larger batch the cores have something to do.
+# Images/s is a median over the run, without compilation and evaluation; see
+# `run.history`. A network for 8x8 images does not use a TPU well; try
+# `model__features=1024` and a larger batch.
 
 # %% [markdown]
-# ## One device against all
+# ## One device and all devices
 # The same seed gives the same run on any number of devices, up to rounding: the order
-# of the pictures, the initial weights and the dropout of each picture depend on the
-# seed alone. `train` is made of these pieces; here they are put together by hand, to
-# choose the devices.
+# of images, the initial weights and the dropout of each image depend only on the seed.
+# The following code calls the parts of `train` directly, to choose the devices.
 
 # %%
 from experiments.experiment import Experiment
@@ -163,7 +161,7 @@ def batch_at(step):
     )
 
 
-def rehearse(devices, steps=10):
+def losses(devices, steps=10):
     mesh = training.data_mesh(devices)
     params, tx = experiment.init(jax.random.key(config.seed)), experiment.optimizer
     state = training.init_state(params, tx, jax.random.key(1), mesh)
@@ -176,7 +174,7 @@ def rehearse(devices, steps=10):
     return [row["loss"] for row in rows]
 
 
-one, every = rehearse(devices[:1]), rehearse(devices)
+one, every = losses(devices[:1]), losses(devices)
 print(f"{'step':>4}{'1 device':>12}{f'{len(devices)} devices':>12}")
 for number, (a, b) in enumerate(zip(one, every, strict=True), start=1):
     print(f"{number:>4}{a:>12.6f}{b:>12.6f}")
@@ -185,13 +183,12 @@ print(f"largest relative difference: {difference:.1e}")
 
 # %% [markdown]
 # ## Why not `!python -m experiments.train`?
-# A TPU belongs to one process at a time. This kernel took it when it first asked for
-# its devices, above, and keeps it until it ends. `!` starts a second process, which
-# says that the TPU is already in use, or quietly runs on the CPU. So call `train(...)`
-# in the kernel, as here.
+# Only one process can use a TPU at a time. This kernel has locked it since the cell
+# "Devices", until the kernel ends. `!` starts a second process, which fails because the
+# TPU is in use, or runs on the CPU. So call `train(...)` in the kernel.
 #
-# For the command line all the same: restart the kernel, run the install cell, which
-# leaves the TPU alone, and then, before any other cell,
+# To use the command line, restart the kernel, run the install cell, which does not use
+# the TPU, and then, before any other cell:
 #
 # ```
 # !python -m experiments.train --accelerator=tpu

@@ -1,6 +1,6 @@
 """README, pages and help texts use the field's terms, in lines of readable width.
 
-Pages of `docs/design` are exempt; so are code, tables, links and images.
+Code, tables, links and images are exempt.
 """
 
 import importlib
@@ -14,7 +14,11 @@ from experiments.config import preset
 from experiments.presets import PRESETS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 WIDTH = 100
 # What to write instead, and the words and phrases, as regular expressions, that it
 # replaces. Only what is never right in this project's English is listed.
@@ -58,7 +62,7 @@ COMMANDS = [
             "memory",
             "ablations",
             "compile",
-            "reading",
+            "text-recognition",
         )
     ),
 ]

@@ -1,1 +1,1 @@
-"""What `experiments.benchmark` measures."""
+"""The benchmarks of `experiments.benchmark`."""

@@ -1,4 +1,4 @@
-"""Four ways in which training fails, and changes that help: `benchmark ablations`."""
+"""Four typical problems of training, and their remedies: `benchmark ablations`."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from experiments.train import train
 from lstm_jax import inspect, training
 from lstm_jax.figures.style import COLORS, figure, tidy
 
-# One plain layer over rows, so that what is changed shows by itself.
+# One plain layer over rows, to isolate the effect of each change.
 PLAIN = dict(
     baselines=False,
     overwrite=True,
@@ -42,9 +42,9 @@ class Trained(NamedTuple):
 
     Attributes:
       label: its name in tables and figures.
-      scores: test accuracies; None of a run that diverged.
+      scores: test accuracies; None for a run that diverged.
       histories: rows of metrics.jsonl.
-      gradients: ‖∂loss/∂h_t‖ `[T - 1]` before training, where a case shows them.
+      gradients: ‖∂loss/∂h_t‖ `[T - 1]` before training, if the case shows them.
     """
 
     label: str
@@ -59,7 +59,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _points(history: list[dict], split: str, name: str) -> list[tuple[int, float]]:
-    """Steps and values of a metric, where it is known."""
+    """`(step, value)` of a metric."""
     rows = [row for row in history if row["split"] == split]
     return [(row["step"], row[name]) for row in rows if row.get(name) is not None]
 
@@ -149,7 +149,7 @@ CASES = {
         (),
     ),
     "exploding": Case(
-        "Exploding gradients: a ReLU RNN over 64 pixels, weights by He",
+        "Exploding gradients: a ReLU RNN over 64 pixels, He initialisation",
         dict(
             model__order="pixels",
             model__features=64,
@@ -182,7 +182,7 @@ CASES = {
             log_every=20,
         ),
         {
-            "nothing against it": {},
+            "no regularisation": {},
             "dropout 0.5": dict(model__dropout=0.5),
             "weight decay 1": dict(optimizer__weight_decay=1.0),
             "augmentation": _AUGMENT,
@@ -193,7 +193,7 @@ CASES = {
         _last_losses,
     ),
     "slow": Case(
-        "Slow convergence: three layers over digits of 28x28, first trained on clothes",
+        "Slow convergence: three layers over digits of 28x28, pretraining",
         dict(
             data__size=28,
             optimizer__learning_rate=1e-3,
@@ -203,9 +203,9 @@ CASES = {
             **_DEEP,
         ),
         {
-            "from nothing": {},
+            "from scratch": {},
             "from Fashion-MNIST": _WARM,
-            "the same, head 5 times as fast": (
+            "from Fashion-MNIST, head=5": (
                 _WARM | dict(optimizer__lr_multipliers="head=5")
             ),
         },
@@ -216,7 +216,7 @@ CASES = {
 
 
 def ablations(options: Ablations) -> dict[str, list[dict[str, Any]]]:
-    """Trains each case; prints a table, writes CASE.json and CASE.png."""
+    """Trains all cases; prints a table, writes CASE.json and CASE.png for each."""
     found = {}
     for name in options.cases:
         case = CASES[name]
@@ -249,7 +249,7 @@ def _pretrain(options: Ablations) -> None:
 def _train(
     case: Case, label: str, changes: dict, folder: Path, options: Ablations
 ) -> Trained:
-    """Runs of all seeds."""
+    """Trains one network with all seeds."""
     chosen = dict(steps=case.steps, eval_every=max(1, case.steps // 20))
     chosen |= _PLAIN | case.common | changes
     if "init_from" in chosen:
@@ -268,7 +268,7 @@ def _train(
 
 
 def _gradients(run_dir: Path) -> np.ndarray:
-    """‖∂loss/∂h_t‖ `[T - 1]` of the untrained network, for 32 test pictures."""
+    """‖∂loss/∂h_t‖ `[T - 1]` of the untrained network, for 32 test images."""
     experiment = Experiment(from_dict(read_run(run_dir)["config"]))
     test = experiment.dataset.splits["test"]
     images = experiment.spec.normalize(test.inputs[:32])
@@ -280,13 +280,13 @@ def _gradients(run_dir: Path) -> np.ndarray:
 
 
 def _row(case: Case, network: Trained) -> dict[str, Any]:
-    """What the table says of one network, means over the seeds."""
+    """A row of the table: means over the seeds of one network."""
     accuracy = _mean(network.scores)
     return {"network": network.label, "test accuracy": accuracy} | case.measure(network)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    """Rows as Markdown."""
+    """Rows as a Markdown table."""
 
     def cell(name, value):
         if value is None:
@@ -303,7 +303,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _draw(case: Case, networks: list[Trained]):
-    """What shows the failure, and validation accuracy, against steps."""
+    """A Figure: the symptom of the problem, and validation accuracy, against steps."""
     fig = figure(11, 4.6)
     fig.suptitle(case.title)
     left, right = fig.subplots(1, 2)

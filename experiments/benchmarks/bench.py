@@ -1,4 +1,4 @@
-"""What all tables of one benchmark share: the machine, its peak, the file of rows."""
+"""The common part of all tables of a benchmark: machine, peak, file of rows."""
 
 import json
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from experiments.benchmarks.timing import Measured, Timed, about, measure, peak
 from experiments.run.record import save_figure
 
 Row = dict[str, Any]
-_CALM = 2.0  # times its least that a median may be
+_QUIET = 2.0  # largest ratio of median to minimum on a quiet machine
 _TIMES = "ms", "ms_min", "us_per_step", "sequences_per_s", "peak_share"
 
 
 class Bench:
-    """What all tables of one call share: options, environment, the file of rows."""
+    """The common part of all tables: options, environment, and the file of rows."""
 
     def __init__(self, options):
         if options.rounds < 1:
@@ -31,11 +31,11 @@ class Bench:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._told: set[tuple[str, str]] = set()
         self.peaks: dict[str, float] = {}
-        self._look_for_peak()
+        self._measure_peak()
         self._introduce()
 
-    def _look_for_peak(self) -> None:
-        """Again before each table, as whoever shares the machine hides it at times."""
+    def _measure_peak(self) -> None:
+        """Measures the peak; repeated for each table, because other load lowers it."""
         for dtype in dict.fromkeys(("float32", *self.options.dtypes)):
             self.peaks[dtype] = max(self.peaks.get(dtype, 0.0), peak(dtype))
 
@@ -48,26 +48,26 @@ class Bench:
         settings = " ".join(f"{k}={v}" for k, v in about["settings"].items())
         lines = [
             f"{about['cpu']}, {about['cores']} cores; JAX on {about['device_kind']}",
-            f"peak, a product of 2048 x 2048: {', '.join(products)}",
-            f"one allocator for all, {settings or 'no MALLOC_*, GLIBC_TUNABLES set'}",
+            f"peak, matrix product of 2048 x 2048: {', '.join(products)}",
+            f"allocator: {settings or 'no MALLOC_*, GLIBC_TUNABLES set'}",
         ]
         if self.options.peers:
             about["torch_threads"] = peers.threads()
-            lines.append(f"PyTorch's threads: {about['torch_threads']}")
+            lines.append(f"PyTorch threads: {about['torch_threads']}")
         for line in lines:
             self.console.print(Text(line))
 
     def rows(
         self, facts: Row, made: dict[str, Callable[[], Timed]], flops: dict[str, float]
     ) -> list[Row]:
-        """Measures candidates, writes a line of each, tells of refusals and of noise.
+        """Times candidates, writes their rows, and prints refusals and warnings.
 
         Args:
-          facts: what describes the layer: shape, batch, steps, kind, dtype, ...
-          made: candidates, made when called.
-          flops: of a call by candidate, where they are known.
+          facts: of the layer: shape, batch, steps, kind, dtype, ….
+          made: functions that create the candidates.
+          flops: per call by candidate, if known.
         """
-        self._look_for_peak()
+        self._measure_peak()
         found = measure(made, self.options.rounds, self.rng)
         best = max(self.peaks["float32"], self.peaks[facts["dtype"]])
         rows = [self._row(facts, name, found, flops.get(name), best) for name in made]
@@ -78,11 +78,11 @@ class Bench:
                 self._told.add((name, reason))
                 self._warn(f"{name}: {reason}")
         for row in rows:
-            if row["ms"] and row["ms"] > _CALM * row["ms_min"]:
+            if row["ms"] and row["ms"] > _QUIET * row["ms_min"]:
                 times = row["ms"] / row["ms_min"]
                 self._warn(
-                    f"disturbed: the median of {row['candidate']} is {times:.1f} x its "
-                    "least; trust no ratio with it, and measure on a quieter machine"
+                    f"warning: the median of {row['candidate']} is {times:.1f} x its "
+                    "minimum, so its ratios are unreliable; use a quieter machine"
                 )
         return rows
 
@@ -110,7 +110,7 @@ class Bench:
             "us_per_step": 1e6 * median / facts["steps"],
             "sequences_per_s": facts["batch"] / median,
             "peak_share": flops / median / peak if flops else None,
-            # of each peer's time to ours, the median over rounds
+            # Time of each peer divided by this one's, median over rounds.
             "times_as_fast": {
                 peer: float(np.median(found.seconds[peer] / seconds))
                 for peer in peers.NAMES
@@ -119,16 +119,16 @@ class Bench:
         }
 
     def save(self, name: str, figure: Any) -> None:
-        """Writes a figure beside the rows, and tells of both files."""
+        """Writes a figure next to the rows, and prints both paths."""
         plot = self.path.with_name(name)
         save_figure(plot, figure)
-        self.console.print(Text(f"written: {self.path}, {plot}"))
+        self.console.print(Text(f"written to {self.path}, {plot}"))
 
     def _warn(self, line: str) -> None:
         self.console.print(Text(line, style="yellow"))
 
     def table(self, facts: Row, made, flops) -> list[Row]:
-        """The same, and prints them."""
+        """As `rows`, and prints a table."""
         rows = self.rows(facts, made, flops)
         if any(row["ms"] for row in rows):
             self.console.print(table(rows))

@@ -1,4 +1,4 @@
-"""Trainings side by side: LSTM and vanilla RNN; an LSTM here and in PyTorch."""
+"""Comparisons of trained networks: LSTM and vanilla RNN; lstm_jax and PyTorch."""
 
 import time
 from typing import Any
@@ -19,12 +19,11 @@ from lstm_jax.inspect import carry_gradients, gradient_norms
 
 
 def accuracy(options: Accuracy) -> list[dict[str, Any]]:
-    """Trains with the same batches, schedule and clipping, and prints a table.
+    """Trains here and in PyTorch with equal batches, schedule and clipping.
 
-    Each library draws its weights as it is used to: PyTorch uniformly, we Glorot,
-    orthogonal and with a forget bias of 1. Images per second are of the training steps
-    alone, batches included: of ours without what compiled, of PyTorch's without the
-    first ten.
+    Each library uses its default initialisation: PyTorch uniform; lstm_jax Glorot,
+    orthogonal and a forget bias of 1. Images per second cover training steps and
+    batches, without compilation, and without the first ten steps of PyTorch.
     """
     rows = []
     for seed in range(options.seeds):
@@ -49,19 +48,19 @@ def accuracy(options: Accuracy) -> list[dict[str, Any]]:
         own = [row for row in rows if row["name"] == name]
         scores, seconds = ([row[k] for row in own] for k in ("accuracy", "seconds"))
         rates[name] = [row["images_per_second"] for row in own]
-        each = " ".join(f"{score:.4f}" for score in scores)
+        each = " ".join(f"{score:.2%}" for score in scores)
         print(
-            f"  {name:<22} mean {np.mean(scores):.4f}   seeds {each}   "
-            f"{np.median(rates[name]):,.0f} images/s   {np.mean(seconds):.0f} s a run"
+            f"  {name:<22} mean {np.mean(scores):.2%}   seeds {each}   "
+            f"{np.median(rates[name]):,.0f} images/s   {np.mean(seconds):.0f} s per run"
         )
     ratio = np.median(np.divide(rates["lstm_jax"], rates["torch"]))
-    print(f"  images per second, lstm_jax to torch, median of seeds: {ratio:.2f}")
+    print(f"  images per second, lstm_jax / torch, median of seeds: {ratio:.2f}")
     record.write_json(options.out / "accuracy.json", rows)
     return rows
 
 
 def _row(name: str, seed: int, score, rate, seconds) -> dict[str, Any]:
-    print(f"{name}, seed {seed}: {score:.4f}, {rate:,.0f} images/s", flush=True)
+    print(f"{name}, seed {seed}: {score:.2%}, {rate:,.0f} images/s", flush=True)
     return {
         "name": name,
         "seed": seed,
@@ -72,7 +71,7 @@ def _row(name: str, seed: int, score, rate, seconds) -> dict[str, Any]:
 
 
 def _train_torch(config) -> tuple[float, float]:
-    """Test accuracy and images/s of `nn.LSTM` and `nn.Linear` as a run is set."""
+    """Test accuracy and images/s of `nn.LSTM` and `nn.Linear`, trained as a run."""
     import torch
 
     experiment = Experiment(config)
@@ -104,7 +103,7 @@ def _train_torch(config) -> tuple[float, float]:
 
 
 def memory(options: Memory) -> list[dict[str, Any]]:
-    """Trains both cells on each task; prints a table, draws gradients over time."""
+    """Trains both cells on each task; prints a table, plots gradients over time."""
     rows, curves = [], {}
     for noise in options.noise_rows:
         for cell in ("lstm", "rnn"):
@@ -145,12 +144,12 @@ def memory(options: Memory) -> list[dict[str, Any]]:
     numbers, plot = options.out / "memory.json", options.out / "memory.png"
     record.write_json(numbers, rows)
     record.save_figure(plot, _draw(curves))
-    print(f"written: {numbers}, {plot}")
+    print(f"written to {numbers}, {plot}")
     return rows
 
 
 def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
-    """Gradient norms over time, untrained and trained, and T."""
+    """`(gradient norms [T] untrained, trained, T)`."""
     experiment = Experiment(run.config)
     test, module = experiment.dataset.splits["test"], experiment.network.module
     images = experiment.spec.normalize(jnp.asarray(test.inputs[:128]))
@@ -171,7 +170,7 @@ def _gradients(run) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def _flops(run, steps: int) -> int:
-    """Of the matrix products for one image, forward: a multiply and an add each."""
+    """FLOPs of the matrix products in the forward pass of one image."""
     layer, head = run.params["layer_0"], run.params["head"]["kernel"]
     return int(2 * steps * (layer["w_x"].size + layer["w_h"].size) + 2 * head.size)
 
@@ -199,7 +198,7 @@ def _draw(curves: dict[str, np.ndarray]):
         if len(norms) != longest:
             continue
         distance = np.arange(len(norms))[::-1]
-        # At distance 0 nothing goes on through the carry.
+        # At distance 0 the carry is not used.
         axes.semilogy(
             distance[:-1],
             np.maximum(norms[:-1], 1e-30),
@@ -207,8 +206,8 @@ def _draw(curves: dict[str, np.ndarray]):
             color=BLUE if name.startswith("lstm") else ORANGE,
             label=name,
         )
-    axes.set_xlabel("distance in time from the answer, steps")
+    axes.set_xlabel("steps before the output")
     axes.set_ylabel("norm of ∂loss / ∂carry")
-    axes.set_title("How far back a gradient reaches")
+    axes.set_title("Gradient norm by distance in time")
     axes.legend()
     return fig

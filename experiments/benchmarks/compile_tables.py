@@ -1,4 +1,4 @@
-"""What layers and training steps become on devices that are not here, in tables."""
+"""Tables of compiled layers and training steps: `benchmark compile`."""
 
 import itertools
 import json
@@ -16,11 +16,10 @@ from experiments.errors import UsageError
 
 
 def compile_programs(options: Compile) -> list[dict[str, Any]]:
-    """Prints what layers, or training steps of presets, become on each device.
+    """Compiles layers, or training steps of presets, for each target; prints tables.
 
     Returns:
-      What `compiled.compile_all` yields; with `options.out` also written there, a line
-      of JSON for each program.
+      The rows of `compiled.compile_all`, which are also written to `options.out`.
     """
     xla = dict(option.split("=", 1) for option in options.xla)
     jobs = _steps(options) if options.presets else _layers(options)
@@ -76,8 +75,8 @@ def _show_layers(rows: list[dict[str, Any]]) -> None:
         console.print(_layer_table(list(group)))
     if rows:
         print(
-            "CPU s: from the function to the program; cycles: the compiler's estimate "
-            "for one iteration, not a time; of Flax's: temporary bytes"
+            "CPU s: tracing, lowering and compilation; cycles: the compiler's estimate "
+            "for one iteration, not a time; of Flax's: ratio of temporary bytes"
         )
 
 
@@ -122,7 +121,7 @@ def _loop(loop: dict) -> str:
     if loop["cycles"]:  # only a TPU's compiler estimates them
         parts.append(f"{loop['cycles']:,} cycles")
         kept = f"{loop['weights_in_vmem']} of {loop['weights']}"
-        parts.append(f"w_h in VMEM: {kept if loop['weights'] else 'not seen'}")
+        parts.append(f"w_h in VMEM: {kept if loop['weights'] else 'not found'}")
     if loop["custom_calls"]:
         parts.append(f"{len(loop['custom_calls'])} custom calls")
     if loop["all_reduces"]:
@@ -151,7 +150,7 @@ def _show_steps(rows: list[dict[str, Any]]) -> None:
     heads = ["device", "preset", "precision", "compile s", "all-reduces"]
     heads += ["in place of state", "arguments", "temporary"]
     if cells:
-        title = "training steps; MB a device"
+        title = "training steps; MB per device"
         tables.console().print(tables.table(title, heads, cells, words=3))
     for row in rows:
         if row["error"]:

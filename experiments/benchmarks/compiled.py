@@ -1,7 +1,7 @@
-"""Compiles for TPUs and GPUs that are not here, and counts what is in the programs.
+"""Compiles for TPUs and GPUs without these devices, and analyses the programs.
 
-Each device has a process of its own, `python -m experiments.benchmarks.compiled
-DEVICE`: a job a line comes in as JSON, its facts go out.
+Each target has its own process, `python -m experiments.benchmarks.compiled TARGET`,
+which reads jobs and writes results as lines of JSON.
 """
 
 import dataclasses
@@ -25,22 +25,21 @@ from lstm_jax import training
 
 
 def compile_for(target: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Compiles a layer or a training step for a device that is not here.
+    """Compiles a layer or a training step for a target device.
 
     Args:
-      target: "v5e" or "h200", say; "v5e:2x4" for a slice. The process must have
+      target: such as "v5e" or "h200"; "v5e:2x4" for a slice. The process must have
         `targets.environment(target)`.
-      job: as of `compile_all`.
+      job: as in `compile_all`.
 
     Returns:
-      "devices"; "seconds" of the compiler; "cpu_seconds", of tracing, lowering and
-      compiling; bytes a device: "temporary", "arguments", "aliased" (of the arguments,
-      given up to results that take their place), "output", "program", and "state" (of
-      what a training step replaces, before the compiler pads it); "all_reduces"; and
-      "loops", dicts of `hlo.Loop`.
+      "devices"; "seconds" of compilation; "cpu_seconds" of tracing, lowering and
+      compilation; bytes per device: "temporary", "arguments", "aliased" (donated
+      arguments), "output", "program", and "state" (the training state, without
+      padding); "all_reduces"; and "loops", dicts of `hlo.Loop`.
 
     Raises:
-      RuntimeError: there is no compiler, or it finds that the program cannot be.
+      RuntimeError: there is no compiler, or it rejects the program.
     """
     kind = targets.platform(target)
     mesh = training.data_mesh(targets.devices(target))
@@ -66,7 +65,7 @@ def compile_for(target: str, job: dict[str, Any]) -> dict[str, Any]:
         cpu_seconds = time.process_time() - began
         text, memory = compiled.as_text(), compiled.memory_analysis()
         loops = hlo.loops(text, program.weights)
-        # There is no text after XLA's passes over thunks where they did nothing.
+        # XLA writes no text after its thunk passes if they change nothing.
         for path in sorted(Path(thunks).glob("*.thunk_sequence*.txt"), key=_after)[-1:]:
             loops = hlo.captured(path.read_text(), loops)
     return {
@@ -89,16 +88,15 @@ def _after(path: Path) -> bool:
 
 
 def compile_all(jobs: Iterable[dict]) -> Iterator[dict]:
-    """Compiles each job in a process of its device; this one needs no compiler.
+    """Compiles jobs, each in a process of its target.
 
     Args:
-      jobs: of each, "target"; "layer" or "step", the arguments of that function of
-        `experiments.benchmarks.programs`, but for the mesh; and at will "options" of
-        XLA.
+      jobs: dicts of "target"; "layer" or "step", the arguments of that function of
+        `experiments.benchmarks.programs` without the mesh; optionally "options" of XLA.
 
     Yields:
-      Each job, with "error": None and what `compile_for` returns, or with a line that
-      says why it was not compiled.
+      Each job with "error": None and the result of `compile_for`, or with "error": a
+      line with the reason.
     """
 
     for target, group in itertools.groupby(jobs, lambda job: job["target"]):
@@ -110,8 +108,8 @@ def compile_all(jobs: Iterable[dict]) -> Iterator[dict]:
         while waiting:
             for facts in _compiled_apart(target, list(waiting)):
                 yield waiting.pop(0) | facts
-            if waiting:  # a compiler can end its process
-                yield waiting.pop(0) | {"error": "the compiler's process has died"}
+            if waiting:  # a compiler can crash its process
+                yield waiting.pop(0) | {"error": "the compiler's process crashed"}
 
 
 def _compiled_apart(target: str, jobs: list[dict]) -> Iterator[dict]:
@@ -120,7 +118,7 @@ def _compiled_apart(target: str, jobs: list[dict]) -> Iterator[dict]:
         env=targets.environment(target),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,  # compilers are talkative
+        stderr=subprocess.DEVNULL,  # log messages of the compiler
         text=True,
     ) as child:
         for job in jobs:
@@ -135,17 +133,17 @@ def _compiled_apart(target: str, jobs: list[dict]) -> Iterator[dict]:
 
 
 def main(target: str) -> None:
-    """Compiles the jobs of one device, for `compile_all`."""
-    # What the compiler itself prints is not mixed with the answers.
-    answers = os.fdopen(os.dup(1), "w")
+    """Compiles the jobs of one target, for `compile_all`."""
+    # Messages of the compiler are kept out of the results.
+    results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
         try:
             facts = {"error": None} | compile_for(target, json.loads(line))
-        except Exception as error:  # whatever a compiler says is a result
+        except Exception as error:  # an error of the compiler is a result
             first = (str(error) or repr(error)).splitlines()[0]
             facts = {"error": f"{type(error).__name__}: {first[:300]}"}
-        print(json.dumps(facts), file=answers, flush=True)
+        print(json.dumps(facts), file=results, flush=True)
 
 
 if __name__ == "__main__":

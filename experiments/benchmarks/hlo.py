@@ -1,4 +1,4 @@
-"""Counts in the texts that compilers write: loops, copies, memory spaces."""
+"""Analyses compiled HLO text: loops, copies, memory spaces."""
 
 import dataclasses
 import re
@@ -8,32 +8,32 @@ from typing import NamedTuple
 
 @dataclasses.dataclass(frozen=True)
 class Loop:
-    """What one iteration of a while loop does."""
+    """Contents of one iteration of a while loop."""
 
     depth: int
-    """0 for a loop of the program, 1 for one within such a loop."""
+    """Nesting depth, 0 for an outermost loop."""
     trips: int | None
-    """Iterations, where the compiler says so."""
+    """Number of iterations, if known."""
     fusions: int
     copies: int
     all_reduces: int
     custom_calls: tuple[str, ...]
     """Their targets."""
     cycles: int
-    """XLA's own estimate for a TPU, summed over the body: not a time."""
+    """XLA's estimate for a TPU, summed over the body; not a time."""
     longest_copy: int
-    """The largest such estimate of a copy."""
+    """The largest estimate of a copy."""
     weights: int
-    """Arrays of a given shape that are read and stay the same in all iterations."""
+    """Loop-invariant arrays of the given shapes."""
     weights_in_vmem: int
-    """Those of them that lie in a TPU's fast memory."""
+    """Those of them in a TPU's VMEM."""
     on_host: bool | None = None
-    """Whether a GPU's host starts each iteration; else it is in a command buffer."""
+    """GPU: whether the host launches each iteration; else a command buffer does."""
     launches: int | None = None
-    """What that host starts in each."""
+    """GPU: launches by the host in each iteration."""
 
 
-# How a TPU's compiler writes down where an array lies.
+# Custom calls of the TPU compiler that only allocate or alias memory.
 _NO_KERNELS = {"AllocateBuffer", "ConcatBitcast"}
 
 
@@ -50,8 +50,8 @@ def loops(text: str, weights: Collection[tuple[int, ...]] = ()) -> list[Loop]:
     """The while loops of a compiled program, in the order in which they run.
 
     Args:
-      text: an HLO module, as `compiled.as_text()` gives it.
-      weights: shapes of arrays to look for, transposed or not.
+      text: an HLO module, from `compiled.as_text()`.
+      weights: shapes of weights to find, transposed or not.
     """
     computations, entry = _computations(text)
     wanted = {tuple(sorted(shape)) for shape in weights}
@@ -59,26 +59,26 @@ def loops(text: str, weights: Collection[tuple[int, ...]] = ()) -> list[Loop]:
 
 
 def all_reduces(text: str) -> int:
-    """All-reduces in a whole program."""
+    """The number of all-reduces in a program."""
     return len(re.findall(r" all-reduce(?:-start)?\(", text))
 
 
 def captured(text: str, found: list[Loop]) -> list[Loop]:
-    """Adds where the loops of a GPU program run.
+    """Adds to the loops of a GPU program where they run.
 
     Args:
-      text: the sequence of thunks that XLA dumps after its passes over them.
+      text: XLA's dump of the thunk sequence after its passes.
       found: the loops of that program.
 
     Returns:
-      `found` with `on_host` and `launches`; unchanged if other loops are in the text.
+      `found` with `on_host` and `launches`; unchanged if the text has other loops.
     """
-    placed: list[dict] = []  # of each loop
-    above: list[tuple[int, str, dict]] = []  # indent, kind, and a loop's own facts
+    placed: list[dict] = []  # one for each loop
+    above: list[tuple[int, str, dict]] = []  # (indent, kind, facts of a loop)
     for line in text.splitlines():
         if mark := re.match(r"\s*(condition|body):", line):
             whiles = [facts for _, kind, facts in above if kind == "kWhile"]
-            if mark[1] == "body":  # of the innermost whose condition came last
+            if mark[1] == "body":  # of the innermost loop after its condition
                 whiles = [facts for facts in whiles if facts["section"] == "condition"]
             if whiles:
                 whiles[-1]["section"] = mark[1]
@@ -175,7 +175,7 @@ def _custom_calls(body: list[_Instruction]) -> Iterator[str]:
 
 
 def _constants(body: list[_Instruction]) -> list[str]:
-    """Shapes of the elements of a loop's state that it reads and never changes."""
+    """Shapes of the loop-invariant elements of a loop's state that are read."""
     after = next((i.operands for i in body if i.root and i.opcode == "tuple"), ())
     parameter = next((i.name for i in body if i.opcode == "parameter"), None)
     read = {name for i in body if not i.root for name in i.operands}

@@ -1,4 +1,4 @@
-"""Tables and plots of timed layers."""
+"""The tables and plots of `layers`."""
 
 import itertools
 import math
@@ -14,14 +14,14 @@ from experiments.benchmarks.tables import number
 from lstm_jax.figures.style import BLUE, COLORS, INK, LINE, figure, safe, tidy
 
 Row = dict[str, Any]
-# Whose ratios are averaged over the shapes.
+# Candidates whose ratios are averaged over the shapes.
 OURS = ("lstm, auto", "lstm, auto, a device a core")
 
 
-# Of tables: head, key of a row, format.
+# Columns: head, key of a row, format.
 _COLUMNS = (
     ("ms", "ms", ",.2f"),
-    ("least", "ms_min", ",.2f"),
+    ("min", "ms_min", ",.2f"),
     ("µs/step", "us_per_step", ",.1f"),
     ("sequences/s", "sequences_per_s", ",.0f"),
     ("compile s", "compile_s", ".2f"),
@@ -31,7 +31,7 @@ _COLUMNS = (
 _GROWTH_COLUMNS = (
     ("T", "steps", ",d"),
     ("ms", "ms", ",.1f"),
-    ("least", "ms_min", ",.1f"),
+    ("min", "ms_min", ",.1f"),
     ("of no remat", "of_no_remat", ".2f"),
     ("µs/step", "us_per_step", ",.1f"),
     ("MB temporary", "temporary_mb", ",.1f"),
@@ -44,7 +44,7 @@ def _size(row: Row) -> str:
 
 
 def title(row: Row) -> str:
-    """What was timed: `rows, gradient, float32: B=128 T=28 F=28 D=128`."""
+    """A title: `rows, gradient, float32: B=128 T=28 F=28 D=128`."""
     batch, steps, width = row["batch"], row["steps"], row["width"]
     size = f"B={batch} T={steps} F={row['inputs']} D={width}"
     if "side" in row:
@@ -54,7 +54,7 @@ def title(row: Row) -> str:
 
 
 def table(rows: list[Row]) -> Table:
-    """The candidates of one layer."""
+    """A table of the candidates for one layer."""
     ran = [row for row in rows if row["ms"]]
     flax = CONV if "side" in ran[0] else FLAX
     shown = [peer for peer in (TORCH, flax) if peer in ran[0]["times_as_fast"]]
@@ -73,7 +73,7 @@ def table(rows: list[Row]) -> Table:
 
 
 def geometric_means(rows: list[Row]) -> list[str]:
-    """A line for each way to run our layer: how it compares over all shapes."""
+    """Lines with the geometric mean over shapes of the ratios to each peer."""
     lines = []
     series = dict.fromkeys((row["kind"], row["dtype"]) for row in rows)
     for (kind, dtype), name in itertools.product(series, OURS):
@@ -116,7 +116,7 @@ def overview(rows: list[Row]):
                 ax.set_axis_off()
     about, rounds = rows[0]["environment"], rows[0]["rounds"]
     where = about["cpu"] if about["platform"] == "cpu" else about["device_kind"]
-    words = f"{safe(where, 60)}\nmedian of {rounds} rounds in turn; line: the least"
+    words = f"{safe(where, 60)}\nmedian of {rounds} rounds; line: minimum"
     fig.suptitle(words, color=INK, fontsize=10)
     return fig
 
@@ -143,7 +143,7 @@ def _what(row: Row) -> str:
 
 
 def growth_table(rows: list[Row], exponents: list[Row]) -> Table:
-    """Time and memory by length, then the exponents that fit them."""
+    """A table of time and memory by length, with the fitted exponents."""
     first = rows[0]
     found = tables.table(
         f"{_what(first)}, {first['dtype']}, by length: {_size(first)}",
@@ -164,18 +164,18 @@ def growth_table(rows: list[Row], exponents: list[Row]) -> Table:
             "temporary_mb": number(fit["bytes"], ".2f"),
         }
         cells = (powers.get(key, "") for _, key, _ in _GROWTH_COLUMNS)
-        found.add_row("  grows as T to the", *cells, style="bold", end_section=True)
+        found.add_row("  exponent of T", *cells, style="bold", end_section=True)
     return found
 
 
 def points(rows: list[Row], name: str, what: str) -> list[tuple[int, float]]:
-    """T, and time or memory, of one candidate where it is known."""
+    """`(T, time or memory)` of one candidate, where known."""
     own = [row for row in rows if row["candidate"] == name]
     return [(row["steps"], row[what]) for row in own if row[what]]
 
 
 def growth(rows: list[Row], exponents: list[Row]):
-    """A Figure: time, and memory, against the length, both on logarithmic axes."""
+    """A Figure: time and memory against the length, on logarithmic axes."""
     fig = figure(10.5, 4.4)
     panels = (("ms", "time", "ms"), ("temporary_mb", "bytes", "MB temporary"))
     for ax, (what, power, label) in zip(fig.subplots(1, 2), panels, strict=True):

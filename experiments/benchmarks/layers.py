@@ -1,4 +1,4 @@
-"""Single layers by engine, cell and library: time, memory, share of the machine."""
+"""Time, memory and fraction of peak of single layers, by engine, cell and library."""
 
 import dataclasses
 import difflib
@@ -25,8 +25,8 @@ SHAPES = {  # B T F D
     "medium": (64, 128, 512, 512),
     "wide": (32, 128, 1024, 1024),
 }
-IMAGES = (8, 19, 16, 48)  # B T, height and width, channels
-CELLS = {  # and the number of their gates
+IMAGES = (8, 19, 16, 48)  # B T, height = width, channels
+CELLS = {  # (cell, number of gates)
     "lstm": (lstm, 4),
     "gru": (gru, 3),
     "layer-norm": (partial(lstm, layer_norm=True), 4),
@@ -37,8 +37,8 @@ def layers(options: Layers) -> list[Row]:
     """Prints a table for each shape, kind and dtype; writes results.jsonl and a plot.
 
     Returns:
-      Rows: a candidate each, with `ms` None and `refused` a reason where it did not
-      run; of `--grow`, those of `growth`.
+      A row for each candidate; `ms` is None and `refused` a reason if it did not run.
+      With `grow`, the rows of `growth`.
     """
     training.split_cpu()
     if options.grow:
@@ -65,19 +65,19 @@ def layers(options: Layers) -> list[Row]:
 
 
 def growth(options: Layers) -> list[Row]:
-    """Times gradients over 64 steps, 128, and so on; prints a table, draws a plot.
+    """Times gradients for T = 64, 128, …; prints a table and draws a plot.
 
-    Each candidate is taken as it is and, by default, with `remat="sqrt"`, too. One
-    that would need more memory than is free has its bytes told, not its time.
+    Each candidate runs with and without `remat="sqrt"`. For candidates that need more
+    memory than is free, only the bytes are reported.
 
     Returns:
-      Rows as of `layers`, and for each candidate one with `time` and `bytes`: the
-      exponents of T that fit best.
+      Rows as in `layers`, and for each candidate a row with `time` and `bytes`, the
+      fitted exponents of T.
     """
     if options.grow < 64:
         raise ValueError(f"grow={options.grow}, but lengths start at T=64")
     if options.peers and options.grow_reads == "state":
-        raise ValueError("--peers show outputs only: add --grow-reads=outputs")
+        raise ValueError("--grow with --peers needs --grow-reads=outputs")
     remat = tuple(dict.fromkeys((*options.remat, "none", "sqrt")))
     engines = options.engines or ("auto",)
     options = dataclasses.replace(options, engines=engines, remat=remat)
@@ -90,7 +90,7 @@ def growth(options: Layers) -> list[Row]:
             kind = {"state": "state", "outputs": "gradient"}[options.grow_reads]
             facts |= dict(kind=kind, dtype=dtype)
             rows += bench.rows(facts, *candidates(options, kinds_of_cell, facts))
-            bench.console.print(Text(f"T={steps} is measured", style="dim"))
+            bench.console.print(Text(f"T={steps} done", style="dim"))
             steps *= 2
         names = dict.fromkeys(row["candidate"] for row in rows if row["temporary_mb"])
         names |= dict.fromkeys(row["candidate"] for row in rows if row["ms"])
@@ -105,7 +105,7 @@ def growth(options: Layers) -> list[Row]:
 
 
 def fit(name: str, rows: list[Row]) -> Row:
-    """Exponents of time and of bytes in T for one candidate: a line on logarithms."""
+    """Fits the exponents of time and bytes in T for one candidate, by log-log lines."""
     found: Row = {"candidate": name, "time": None, "bytes": None}
     for power, what in (("time", "ms"), ("bytes", "temporary_mb")):
         points = layer_figures.points(rows, name, what)
@@ -116,7 +116,7 @@ def fit(name: str, rows: list[Row]) -> Row:
 
 
 def shape(text: str) -> tuple[int, int, int, int]:
-    """B, T, F and D of a name, or of numbers such as "8,64,3,16"."""
+    """`(B, T, F, D)` of a shape's name, or of numbers such as "8,64,3,16"."""
     if text in SHAPES:
         return SHAPES[text]
     try:
@@ -128,19 +128,18 @@ def shape(text: str) -> tuple[int, int, int, int]:
     near = difflib.get_close_matches(text, SHAPES, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise ValueError(
-        f"shape {text!r} is none of {', '.join(SHAPES)}, nor B,T,F,D as 8,64,3,16{hint}"
+        f"shape {text!r}: give {', '.join(SHAPES)}, or B,T,F,D as 8,64,3,16{hint}"
     )
 
 
 def cells(options: Layers) -> dict[str, tuple[Callable, int | None]]:
-    """Makers of cells by name, and how many gates each has, if that is known."""
+    """`(function of D to the cell, number of gates or None)` by name."""
     found = {name: CELLS[name] for name in options.cells}
     if options.cell:
         path, _, function = options.cell.partition(":")
         if not function or not Path(path).is_file():
             raise ValueError(
-                f"--cell={options.cell}: wanted FILE.py:FUNCTION of a file that is "
-                "there"
+                f"--cell={options.cell}: give FILE.py:FUNCTION of an existing file"
             )
         spec = importlib.util.spec_from_file_location(Path(path).stem, path)
         module = importlib.util.module_from_spec(spec)
@@ -150,17 +149,17 @@ def cells(options: Layers) -> dict[str, tuple[Callable, int | None]]:
 
 
 def flops(facts: Row, gates: int = 4, window: int = 1, layers: int = 1) -> float:
-    """Floating-point operations of a layer's matrix products, as the equations ask.
+    """FLOPs of the matrix products of a layer.
 
-    A product of `[m, k]` and `[k, n]` is 2 m k n. Forward: the inputs' and the state's.
-    A gradient adds one of that size for the weights, one for the state, and in layers
-    above the first one for their inputs; what `remat` makes anew is not counted.
+    A product of `[m, k]` and `[k, n]` counts 2 m k n. The forward pass multiplies the
+    inputs and the state; the gradient adds products for the weights, for the state, and
+    above the first layer for the inputs. Recomputation by `remat` is not counted.
 
     Args:
-      facts: batch, steps, inputs, width, kind; side of an image, where it is one.
-      gates: blocks of width D.
-      window: weights that a pixel of an image meets, 9 of a kernel of 3x3.
-      layers: how many, all alike.
+      facts: batch, steps, inputs, width, kind; side for images.
+      gates: number of gates of width D.
+      window: size of a convolution kernel, 9 for 3x3.
+      layers: number of equal layers.
     """
     positions = facts["batch"] * facts["steps"] * facts.get("side", 1) ** 2
     unit = 2 * positions * window * gates * facts["width"]
@@ -172,7 +171,7 @@ def flops(facts: Row, gates: int = 4, window: int = 1, layers: int = 1) -> float
 
 
 def candidates(options: Layers, cells: dict[str, tuple], facts: Row):
-    """Layers by name, and the operations of those that are known."""
+    """`(functions that create layers, FLOPs if known)`, both by name."""
     xs = _inputs(options, facts, facts["inputs"])
     width, made, counts = facts["width"], {}, {}
     for name, (cell, gates) in cells.items():
@@ -188,7 +187,7 @@ def candidates(options: Layers, cells: dict[str, tuple], facts: Row):
 
 
 def images(options: Layers, facts: Row):
-    """Two layers of a convolutional LSTM, and both as one cell."""
+    """As `candidates`, for two layers of a convolutional LSTM, and for their stack."""
     side, width, kind = facts["side"], facts["width"], facts["kind"]
     xs = _inputs(options, facts, side, side, width)
     cells = (conv_lstm(width, (3, 3)),) * 2
@@ -206,7 +205,7 @@ def _inputs(options: Layers, facts: Row, *features: int) -> jax.Array:
 
 
 def _ways(options: Layers, facts: Row, name: str, cells: tuple, xs):
-    """Our layers by every engine and remat, and shared by the cores."""
+    """The layers of lstm_jax by engine and remat; the batch also split over cores."""
     run = partial(_ours, cells, xs, facts["width"], options.seed, facts["kind"])
     made = {}
     for engine in options.engines or (*ENGINES, "auto"):
@@ -215,7 +214,7 @@ def _ways(options: Layers, facts: Row, name: str, cells: tuple, xs):
             made[f"{name}, {engine}{tail}"] = partial(run, engine, remat)
     devices = jax.devices()
     if training.are_cores(devices) and facts["batch"] % len(devices) == 0:
-        # The batch is shared by the cores of this machine, as `train` does.
+        # The batch is split over the CPU cores, as in `train`.
         made[f"{name}, auto, a device a core"] = partial(run, "auto", "none", True)
     return made
 

@@ -1,4 +1,4 @@
-"""Bytes that XLA counts for the gradient of one layer: cell x engine x remat.
+"""Temporary memory of the gradient of one layer, by cell, engine and remat.
 
 python -m experiments.benchmarks.memory_table
 """
@@ -26,7 +26,7 @@ IMAGES = 20, 8, 16, 16, 8  # T, B, H, W, C
 
 
 def cells(width: int) -> dict[str, tuple[Cell, tuple[int, ...]]]:
-    """By name: a cell of D = `width`, and T, B and the features of its input."""
+    """`(cell, (T, B, ...) of its inputs)` by name, for D = `width`."""
     size = (3, 3)
     images = 16
     return {
@@ -47,7 +47,7 @@ def cells(width: int) -> dict[str, tuple[Cell, tuple[int, ...]]]:
 def temporaries(
     cell: Cell, shape: tuple[int, ...], engine: str, remat: str | None
 ) -> int:
-    """Bytes of temporaries of the gradient of the summed squares of all outputs."""
+    """Bytes of temporaries of the gradient of the sum of squared outputs."""
     xs = jax.ShapeDtypeStruct(shape, jnp.float32)
     features = shape[len(shape) - cell.feature_ndim :]
     params = jax.eval_shape(lambda: cell.init(jax.random.key(0), features))

@@ -1,4 +1,4 @@
-"""Options of the benchmarks; this file imports nothing heavy, for `--help`."""
+"""The options of the benchmarks; this file imports nothing heavy, for `--help`."""
 
 import dataclasses
 from pathlib import Path
@@ -7,134 +7,151 @@ from typing import Literal
 
 @dataclasses.dataclass(frozen=True)
 class Layers:
-    """Times single layers: engines and cells, beside other libraries with --peers.
+    """Time single layers: engines, cells and, with --peers, other libraries.
 
-    All in one process and in turn, in a new random order each round. Weights and inputs
-    have the dtype that is named. A ratio is the median of the rounds' ratios.
+    All candidates run in one process, in a new random order each round.
+
+    Ratios are medians over rounds.
     """
 
     shapes: tuple[str, ...] = ("rows", "pixels", "medium", "wide")
-    """Any of these, or B,T,F,D of your own, such as 8,64,3,16."""
+    """Names of shapes, or B,T,F,D, such as 8,64,3,16."""
     kinds: tuple[Literal["forward", "gradient"], ...] = ("gradient",)
-    """The outputs; the gradient of the sum of their squares by all params, which is a
-    training step without its optimizer."""
+    """Forward pass, or gradient of the sum of squared outputs by the params."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    """dtypes of weights and inputs."""
     engines: tuple[str, ...] = ()
-    """Of unroll; by default every one that runs here, and "auto"."""
+    """Engines of unroll; default: all that run here, and auto."""
     cells: tuple[Literal["lstm", "gru", "layer-norm"], ...] = ("lstm",)
+    """Cells to time."""
     cell: str = ""
-    """A cell of your own beside them: FILE.py:FUNCTION, called with D."""
+    """Also time your own cell: FILE.py:FUNCTION, called with D."""
     remat: tuple[Literal["none", "step", "sqrt"], ...] = ("none",)
-    """What the backward pass recomputes to save memory, as in unroll."""
+    """Rematerialisation, as in unroll."""
     images: bool = False
-    """Also two layers of a convolutional LSTM."""
+    """Also time two layers of a convolutional LSTM."""
     peers: bool = False
-    """Also PyTorch, Flax, Haiku, Keras and Equinox, those that are installed."""
+    """Also time PyTorch, Flax, Haiku, Keras and Equinox, if installed."""
     grow: int = 0
-    """Instead of the shapes: how time and memory of a gradient grow with the length,
-    over T = 64, 128, ..., up to this; with and without remat=sqrt, and by engine="auto"
-    unless others are named."""
+    """Instead of shapes: time and memory of gradients for T = 64, 128, … up to this."""
     grow_reads: Literal["state", "outputs"] = "state"
-    """What the gradient is of: the final state, as a classifier's, or all outputs,
-    which grow with the length themselves."""
+    """With --grow: gradient of the final state, or of all outputs."""
     grow_batch: int = 32
+    """With --grow: batch size B."""
     grow_inputs: int = 1
+    """With --grow: input features F."""
     grow_width: int = 256
+    """With --grow: hidden width D."""
     rounds: int = 7
-    """Each candidate is timed once a round."""
+    """Number of rounds; each candidate is timed once per round."""
     seed: int = 0
-    """Of weights, inputs and the order of a round."""
+    """Seed of weights, inputs and the order within a round."""
     out: Path = Path("runs/benchmark")
-    """Folder of results.jsonl, to which every call adds its lines, and of plots."""
+    """Folder of plots and of results.jsonl, to which rows are appended."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """Times a training step (forward, backward, clipping, Adam) of each library."""
+    """Time a training step of one network in each library."""
 
     batch: int = 128
+    """B, batch size."""
     steps: int = 28
-    """T, steps of a sequence."""
+    """T, time steps."""
     inputs: int = 28
-    """F, features of a step."""
+    """F, input features."""
     features: int = 128
     """D, hidden width."""
     rounds: int = 30
-    """Each library is timed once a round, in turn."""
+    """Number of rounds; each library is timed once per round."""
     repeat: int = 5
-    """Training steps timed together."""
+    """Training steps per measurement."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """The same network on Fashion-MNIST rows, here and in PyTorch."""
+    """Train the same network on Fashion-MNIST rows here and in PyTorch."""
 
     manual_dir: str | None = None
-    """Folder with the four idx files, where there is no network."""
+    """Folder with the four idx files, if there is no internet access."""
     seeds: int = 3
+    """Number of seeds."""
     epochs: float = 6
+    """Epochs per run."""
     out: Path = Path("runs/accuracy")
+    """Folder of the runs and of accuracy.json."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """LSTM against vanilla RNN on digits with rows of noise below them."""
+    """Compare an LSTM with a vanilla RNN on digits followed by rows of noise."""
 
     noise_rows: tuple[int, ...] = (0, 24, 56)
-    """Rows of noise, each a task of its own; a digit itself has 8 rows."""
+    """Numbers of noise rows after the 8 rows of a digit; one task each."""
     seeds: int = 2
+    """Number of seeds."""
     epochs: float = 100
+    """Epochs per run."""
     features: int = 64
+    """Hidden width."""
     out: Path = Path("runs/memory")
     """Folder of the runs, the table (.json) and the plot (.png)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Ablations:
-    """Vanishing and exploding gradients, overfitting, slow convergence: what helps."""
+    """Show vanishing and exploding gradients, overfitting and slow convergence."""
 
     cases: tuple[str, ...] = ("vanishing", "exploding", "overfitting", "slow")
+    """Cases to run."""
     manual_dir: str | None = None
-    """Folder with Fashion-MNIST's files for `slow`, where there is no network."""
+    """Folder with Fashion-MNIST's files for slow, if there is no internet access."""
     seeds: int = 1
+    """Number of seeds."""
     out: Path = Path("runs/ablations")
     """Folder of the runs, the tables (.json) and the figures (.png)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compile:
-    """Compiles for devices that are not here; says where a compiler is missing."""
+    """Compile for TPUs and GPUs without these devices."""
 
     targets: tuple[str, ...] = ("v5e", "h200")
     """v4, v5e, v5p, v6e, h100, h200; or a slice, such as v5e:2x4."""
     shapes: tuple[str, ...] = ("rows", "pixels", "medium", "wide")
+    """Names of shapes, or B,T,F,D."""
     engines: tuple[str, ...] = ("auto", "scan", "vjp", "flax")
-    """Of `unroll`; flax is its nn.RNN of an LSTMCell."""
+    """Engines of unroll; flax: Flax's nn.RNN with an LSTMCell."""
     kinds: tuple[Literal["forward", "gradient"], ...] = ("forward", "gradient")
+    """Forward pass, gradient, or both."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
+    """dtypes of the computation."""
     presets: tuple[str, ...] = ()
-    """Training steps of these instead of layers: fashion-rows, moving-fashion."""
+    """Compile training steps of presets instead: fashion-rows, moving-fashion."""
     batch_per_device: int | None = None
-    """Of a preset; by default its batch is split over the devices."""
+    """Batch size per device; default: split the preset's batch."""
     xla: tuple[str, ...] = ()
-    """Options of XLA, NAME=VALUE."""
+    """XLA options, NAME=VALUE."""
     out: Path | None = None
-    """A file for a line of JSON a program."""
+    """File for one line of JSON per program."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Reading:
-    """Reads the same lines by a run and by Tesseract, if it is installed.
+class TextRecognition:
+    """Compare a text recogniser with Tesseract, if it is installed.
 
-    Tesseract gets each line enlarged, with a white border, and one process for all:
-    `--psm 7 --oem 1 -l eng --dpi 300`, all of its symbols allowed.
+    Tesseract gets enlarged lines with a white border.
+
+    It runs in one process: --psm 7 --oem 1 -l eng --dpi 300.
     """
 
     run: Path
-    """Folder of a run that reads lines, such as runs/text-lines."""
+    """Run folder of a text recogniser, such as runs/text-lines."""
     split: Literal["test", "unseen_fonts"] = "unseen_fonts"
+    """Split of the data set."""
     data: str | None = None
-    """Another set of lines, such as text_lines/all; default that of the run."""
+    """Another data set, such as text_lines/all; default: that of the run."""
     limit: int = 1000
+    """Maximum number of lines."""
     scale: int = 3
-    """Factor by which Tesseract's images are enlarged."""
+    """Enlargement factor of Tesseract's images."""

@@ -1,9 +1,9 @@
-"""Lines of a page of an old book, to try a reader of drawn lines on.
+"""Cuts the lines of a scanned book page, to test a text recogniser on real data.
 
     python -m experiments.benchmarks.page input.jpg page/
 
-`input.jpg` is of the tests of kraken, tests/resources/input.jpg there: page 214 of a
-French book of about 1800, 1456x2184, the other side of the sheet showing through.
+`input.jpg` is tests/resources/input.jpg of kraken: page 214 of a French book of about
+1800, 1456x2184, with bleed-through from the other side.
 """
 
 import sys
@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 SIZE = 1456, 2184
-LEFT, RIGHT, TOP = 499, 1310, 377  # of the column; the middle of its first line
-PITCH, HALF = 49, 25  # from line to line; of a line's height
+LEFT, RIGHT, TOP = 499, 1310, 377  # column limits; centre of the first line
+PITCH, HALF = 49, 25  # line distance; half of a line's height
 SPLITS = {"train": range(10), "val": range(10, 12), "test": range(12, 24)}
 TEXT = """\
 cerveau. Tous ces faits paroissent incon-
@@ -44,10 +44,10 @@ connoître pour le poulpe commun. Ce mé-""".split("\n")
 
 
 def cut(page: Path, folder: Path) -> None:
-    """Writes SPLIT/NN.png and .gt.txt: ten lines to learn from, two to choose by."""
+    """Writes SPLIT/NN.png and .gt.txt: 10 training, 2 validation and 12 test lines."""
     with Image.open(page) as image:
         if image.size != SIZE:
-            raise ValueError(f"{page} is {image.size}, wanted is {SIZE}")
+            raise ValueError(f"{page} is {image.size}, but must be {SIZE}")
         column = np.asarray(image.convert("L"))[:, LEFT:RIGHT].astype(int)
     for split, numbers in SPLITS.items():
         (folder / split).mkdir(parents=True, exist_ok=True)

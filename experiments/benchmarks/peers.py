@@ -1,10 +1,10 @@
-"""The same layer in other libraries: one small function each, made as its users do.
+"""The same layer in other libraries, one small function each.
 
 A function takes the width, the inputs `xs [T, B, F]` and a seed; weights, inputs and
-outputs have the dtype of `xs`. One of a JAX library returns `(apply, params, xs)`:
-`apply(params, xs)` are the outputs of all steps, and its `xs` are batch-major if the
-library's layer knows nothing else. It raises `ImportError` where the library is not
-installed, `NotImplementedError` where it cannot do what is asked.
+outputs have the dtype of `xs`. For JAX libraries it returns `(apply, params, xs)`:
+`apply(params, xs)` are the outputs of all steps, and `xs` is batch-major if the library
+requires it. It raises `ImportError` if the library is not installed, and
+`NotImplementedError` if it does not support the dtype or device.
 """
 
 import os
@@ -44,7 +44,7 @@ def _flax(cells: list[Callable], xs, seed: int):
         made = [cell(dtype=dtype, param_dtype=dtype) for cell in cells]
         return nn.Sequential([nn.RNN(cell, time_major=True) for cell in made])
 
-    # Orthogonal weights are drawn in float32; no CPU knows how to in bfloat16.
+    # Orthogonal initialisation is not available in bfloat16 on CPU.
     start = xs[:1].astype(jnp.float32)
     params = jax.jit(model(jnp.float32).init)(jax.random.key(seed), start)
     params = jax.tree.map(lambda leaf: leaf.astype(xs.dtype), params)
@@ -66,15 +66,15 @@ def haiku(width: int, xs, seed: int):
 
 
 def keras(width: int, xs, seed: int):
-    """`keras.layers.LSTM` on its JAX backend; batch-major, as it knows nothing else."""
+    """`keras.layers.LSTM` on its JAX backend, batch-major."""
     if "keras" not in sys.modules:
         os.environ["KERAS_BACKEND"] = "jax"  # read once, at the first import
     import keras
 
     if keras.backend.backend() != "jax":
         raise NotImplementedError(
-            f"keras is imported already, with backend {keras.backend.backend()}; "
-            "it wants KERAS_BACKEND=jax"
+            f"Keras is already imported with backend {keras.backend.backend()}; set "
+            "KERAS_BACKEND=jax"
         )
     keras.utils.set_random_seed(seed)
     xs = xs.swapaxes(0, 1)  # [B, T, F]
@@ -131,7 +131,7 @@ def torch_layer(width: int, xs, seed: int):
 
 
 def torch_timed(width: int, xs, seed: int, kind: str) -> Timed:
-    """PyTorch's layer, ready to be timed; on its default number of threads."""
+    """PyTorch's layer, with its default number of threads."""
     import torch
 
     layer, xs = torch_layer(width, xs, seed)
@@ -157,7 +157,7 @@ def torch_timed(width: int, xs, seed: int, kind: str) -> Timed:
 
 
 def torch_classifier(inputs: int, width: int, classes: int):
-    """`nn.LSTM`, batch-major, and `nn.Linear` of its last output."""
+    """A PyTorch module: `nn.LSTM`, batch-major, and `nn.Linear` on its last output."""
     import torch
 
     class Classifier(torch.nn.Module):
@@ -173,7 +173,7 @@ def torch_classifier(inputs: int, width: int, classes: int):
 
 
 def torch_step(model, optimizer, xs, labels, clip: float) -> None:
-    """A training step of a classifier, with its gradient clipped by its norm."""
+    """A training step of a classifier with gradient-norm clipping."""
     import torch
 
     optimizer.zero_grad()
@@ -195,12 +195,20 @@ NAMES = (TORCH, *JAX_PEERS, CONV)
 def peers(
     width: int, xs, seed: int, kind: str, images: bool = False
 ) -> dict[str, Callable[[], Timed]]:
-    """All of them by name, made when called; or those that read images."""
+    """Functions that create the layers of all libraries, by name.
+
+    Args:
+      width: hidden width.
+      xs: inputs `[T, B, F]`, or `[T, B, H, W, C]` for images.
+      seed: of the weights.
+      kind: as in `compiled`.
+      images: convolutional layers instead.
+    """
 
     def ready(make):
         try:
             return compiled(*make(width, xs, seed), width, kind)
-        except (TypeError, ValueError) as error:  # how libraries refuse a dtype
+        except (TypeError, ValueError) as error:  # raised for unsupported dtypes
             raise NotImplementedError(f"{type(error).__name__}: {error}") from error
 
     if images:
@@ -210,7 +218,7 @@ def peers(
 
 
 def threads() -> int | None:
-    """Of PyTorch; None where it is not installed."""
+    """The number of PyTorch's threads; None if it is not installed."""
     try:
         import torch
     except ImportError:

@@ -1,4 +1,4 @@
-"""Programs to compile for devices that are not here: layers, and training steps."""
+"""Programs to compile for target devices: layers and training steps."""
 
 import contextlib
 import dataclasses
@@ -19,8 +19,8 @@ from experiments.experiment import Experiment
 from experiments.spec import DataSpec
 from lstm_jax import lstm, training, unroll
 
-# What the step of a preset reads: pictures kept on every device, None if they are
-# streamed, and the shape of one.
+# Data of a preset's training step: number of images resident on each device, None if
+# streamed, and the shape of an image.
 READS = {
     "fashion-rows": dict(examples=54_000, image=(28, 28, 1)),
     "moving-fashion": dict(examples=None, image=(20, 64, 64, 1)),
@@ -28,25 +28,25 @@ READS = {
 
 
 class Program(NamedTuple):
-    """A function, what it is called with, and shapes of its recurrent weights."""
+    """A function, the shapes of its arguments, and those of its recurrent weights."""
 
     run: Any
     arguments: tuple
     weights: tuple[tuple[int, ...], ...] = ()
     state: int = 0
-    """Bytes of what it replaces."""
+    """Bytes of the training state that it replaces."""
 
 
 def layer(
     *, engine: str, shape: tuple[int, int, int, int], kind: str, dtype: str
 ) -> Program:
-    """An LSTM over a sequence.
+    """An LSTM layer.
 
     Args:
-      engine: of `unroll`, or "flax" for its nn.RNN of an LSTMCell.
+      engine: of `unroll`, or "flax" for Flax's nn.RNN with an LSTMCell.
       shape: B, T, F, D.
       kind: "forward", or "gradient" with respect to the params.
-      dtype: to compute in; params are float32.
+      dtype: of the computation; params are float32.
     """
     batch, steps, inputs, width = shape
     xs = jax.ShapeDtypeStruct((steps, batch, inputs), dtype)
@@ -82,14 +82,14 @@ def step(
     Args:
       mesh: the devices.
       name: of the preset.
-      changes: of its config; its batch is that of all devices.
-      examples: N, training examples kept on every device; None: batches are streamed.
-      image: the shape of each, (H, W, C), or (T, H, W, C) of a clip.
+      changes: to its configuration; `batch_size` is the global batch size.
+      examples: N, training examples resident on each device; None: streamed batches.
+      image: shape of an example, (H, W, C), or (T, H, W, C) of a clip.
     """
     config = dataclasses.replace(preset(name), **changes)
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
     spec = DataSpec(
-        dataset="pictures",
+        dataset="images",
         classes=[str(i) for i in range(10)],
         image_shape=list(image),
         outputs=10,
@@ -102,7 +102,7 @@ def step(
         experiment.loss, tx, mesh, accumulate=config.grad_accum_steps
     )
 
-    def pictures(*lead):
+    def images(*lead):
         return {
             "inputs": jax.ShapeDtypeStruct((*lead, *image), np.uint8),
             "targets": jax.ShapeDtypeStruct(lead, np.int32),
@@ -114,9 +114,9 @@ def step(
         "progress": jax.ShapeDtypeStruct(shape, np.float32),
     }
     if examples is None:
-        data, batches = None, batches | pictures(*shape)
+        data, batches = None, batches | images(*shape)
     else:
-        data = pictures(examples)
+        data = images(examples)
         batches["rows"] = jax.ShapeDtypeStruct(shape, np.int32)
     state = placed(experiment.state_shapes(), everywhere)
     arguments = (
@@ -130,7 +130,7 @@ def step(
 
 
 def placed(tree: Any, sharding: NamedSharding) -> Any:
-    """The shapes of `tree`, to lie as `sharding` says."""
+    """The shapes of `tree` with a sharding."""
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
     )
@@ -138,7 +138,7 @@ def placed(tree: Any, sharding: NamedSharding) -> Any:
 
 @contextlib.contextmanager
 def traced_for(platform: str) -> Iterator[None]:
-    """Engines look at the default backend for the form that is fastest on it."""
+    """Makes engines choose the implementation for another platform."""
     backend = {"cuda": "gpu"}.get(platform, platform)
     with mock.patch.object(jax, "default_backend", lambda: backend):
         yield

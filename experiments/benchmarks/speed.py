@@ -1,4 +1,4 @@
-"""A training step of one network as we, Flax and PyTorch run it."""
+"""A training step (forward, backward, clipping, Adam) here, in Flax and in PyTorch."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ from lstm_jax.models import SequenceClassifier, sequences
 
 
 def speed(options: Speed) -> dict[str, float]:
-    """Images a second by library: medians of rounds taken in turn."""
+    """Images per second by library, medians of interleaved rounds."""
     rng = np.random.default_rng(0)
     shape = (options.batch, options.steps, options.inputs)
     xs = rng.standard_normal(shape, np.float32)
@@ -38,20 +38,20 @@ def speed(options: Speed) -> dict[str, float]:
     rates = {k: options.batch / float(np.median(v)) for k, v in times.items()}
     print(
         f"training step, B={options.batch} T={options.steps} F={options.inputs} "
-        f"D={options.features}, float32; {options.rounds} rounds in turn"
+        f"D={options.features}, float32; {options.rounds} rounds"
     )
     for name, rate in rates.items():
         ratio = float(np.median(times[name] / times["lstm_jax"]))
-        print(f"  {name:<32}{rate:>10,.0f} images/s   ours is {ratio:.2f} x as fast")
+        print(f"  {name:<32}{rate:>10,.0f} images/s   lstm_jax: {ratio:.2f} x as fast")
     alone = measure(_parts(options, xs), options.rounds, rng).seconds
     parts = (f"{name} {1000 * np.median(s):.1f} ms" for name, s in alone.items())
     whole = 1000 * options.batch / rates["lstm_jax"]
-    print(f"  our step {whole:.1f} ms; alone: {', '.join(parts)}")
+    print(f"  step of lstm_jax {whole:.1f} ms; of it: {', '.join(parts)}")
     return rates
 
 
 def _parts(options: Speed, xs) -> dict[str, Callable[[], Timed]]:
-    """Parts of our step: the forward pass, and its products alone."""
+    """Parts of the step: the forward pass, and its matrix products."""
     cell = lstm(options.features)
     params = cell.init(jax.random.key(0), (options.inputs,))
     xs = xs.swapaxes(0, 1)  # [T, B, F]
@@ -66,8 +66,8 @@ def _parts(options: Speed, xs) -> dict[str, Callable[[], Timed]]:
 
     parts = {
         "forward": lambda params: unroll(cell, params, xs).ys,
-        "its products": products,
-        "inputs projected first": lambda params: xs @ params["w_x"] + params["b"],
+        "its matrix products": products,
+        "input projection": lambda params: xs @ params["w_x"] + params["b"],
     }
 
     def timed(part):

@@ -1,4 +1,4 @@
-"""Tables that benchmarks print."""
+"""The tables that benchmarks print."""
 
 from collections.abc import Iterable, Sequence
 
@@ -11,13 +11,13 @@ from rich.text import Text
 def table(
     title: str, heads: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1
 ) -> Table:
-    """A table of text; bold rows with a line below them are made by `Table.add_row`.
+    """A table of text.
 
     Args:
-      title: above it.
-      heads: of columns, the first `words` of which are to the left, the others, of
-        numbers, to the right.
-      rows: their cells; fewer leave the last ones empty.
+      title: above the table.
+      heads: of columns.
+      rows: cells; missing ones at the end stay empty.
+      words: number of left-aligned columns; the others are right-aligned.
     """
     found = Table(box=box.SIMPLE_HEAD, title_justify="left")
     found.title = Text(f"\n{title}", style="bold")
@@ -35,6 +35,6 @@ def number(value: float | None, form: str) -> str:
 
 
 def console() -> Console:
-    """A console; a file, which has no width, gets a row on a line."""
+    """A console; in a file, rows are not wrapped."""
     found = Console()
     return found if found.is_terminal else Console(width=160)

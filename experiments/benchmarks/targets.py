@@ -1,4 +1,4 @@
-"""Devices that are not here, and where their compilers lie."""
+"""Target devices for compilation, and where their compilers are installed."""
 
 import dataclasses
 import functools
@@ -11,7 +11,7 @@ from string import Template
 
 from experiments.errors import UsageError
 
-# One device of each; "v5e:2x4" is every device of such a slice.
+# Topologies of which one device is used; "v5e:2x4" means all devices of that slice.
 TPUS = {"v4": "2x2x1", "v5e": "2x2", "v5p": "2x2x1", "v6e": "2x2"}
 
 
@@ -21,7 +21,7 @@ class _Gpu:
     memory: int
     """Bytes."""
     bandwidth: int
-    """Bytes a second."""
+    """Bytes per second."""
 
 
 GPUS = {
@@ -29,9 +29,8 @@ GPUS = {
     "h200": _Gpu("NVIDIA H200 141GB HBM3e", 151_397_597_184, 4_800_000_000_000),
 }
 
-# What XLA asks of a GPU that it compiles for, in the text form of its GpuTargetConfig:
-# the chip that both carry, as in XLA's own descriptions of them, and the versions of
-# the libraries that a program may call.
+# XLA's GpuTargetConfig in text form: the chip of both GPUs, as in XLA's own
+# descriptions, and the versions of the libraries that a program may call.
 _CONFIG = Template("""
 platform_name: "CUDA"
 device_description_str: "$name"
@@ -75,10 +74,10 @@ gpu_device_info {
 
 
 def platform(target: str) -> str:
-    """ "tpu" or "cuda".
+    """The platform of a target, "tpu" or "cuda".
 
     Raises:
-      UsageError: there is no such target.
+      UsageError: an unknown target.
     """
     generation, _, slice_shape = target.partition(":")
     if generation in TPUS:
@@ -91,12 +90,12 @@ def platform(target: str) -> str:
     )
 
 
-@functools.cache  # devices of another call would be others
+@functools.cache  # another call would return different device objects
 def devices(target: str) -> list:
-    """What to compile for; call it in a process with `environment(target)`.
+    """The devices to compile for; call it in a process with `environment(target)`.
 
     Raises:
-      RuntimeError: the compiler is not there, or knows no such slice.
+      RuntimeError: the compiler is missing, or does not support the slice.
     """
     from jax.experimental import topologies
 
@@ -122,9 +121,9 @@ def devices(target: str) -> list:
 
 
 def compiler(kind: str) -> Path | None:
-    """The folder to import the compiler of a platform from, if it is installed.
+    """The folder of a platform's compiler; None if it is not installed.
 
-    It is looked for apart, in `own_folder`, and then where Python finds packages.
+    It is searched in `own_folder`, then on `sys.path`.
     """
     wanted = {"tpu": "libtpu/libtpu.so", "cuda": "jax_plugins/*/xla_cuda_plugin.so"}
     for folder in (own_folder(kind), *map(Path, sys.path)):
@@ -134,17 +133,17 @@ def compiler(kind: str) -> Path | None:
 
 
 def own_folder(kind: str) -> Path:
-    """Where a compiler does not mislead a jax that has no such device."""
+    """A folder outside `sys.path`, so that JAX does not look for the device."""
     return Path(sys.prefix) / {"tpu": "libtpu", "cuda": "cuda-pjrt"}[kind]
 
 
 def how_to_install(kind: str) -> str:
-    """A line for someone who has no compiler for this platform."""
+    """An error message with the command that installs a platform's compiler."""
     cuda = f"jax-cuda12-pjrt=={metadata.version('jaxlib')}"
     package = {"tpu": "libtpu", "cuda": cuda}[kind]
     return (
         f"no compiler for {kind}: pip install --no-deps --target={own_folder(kind)} "
-        f"{package} (apart: a jax that finds it looks for the device at every start)"
+        f"{package} (in a separate folder, so that JAX does not look for the device)"
     )
 
 
@@ -158,7 +157,7 @@ def environment(target: str) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
     if kind == "tpu":
-        # Quiet: libtpu would look for the machine's own TPU, and want it for itself.
+        # Without these, libtpu would look for a TPU of this machine and lock it.
         wanted |= {
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
             "TPU_ACCELERATOR_TYPE": "v5litepod-4",
@@ -170,7 +169,7 @@ def environment(target: str) -> dict[str, str]:
 
 
 def present(targets: tuple[str, ...]) -> Iterator[str]:
-    """Those whose compilers are here; a line for each that is not."""
+    """Yields the targets whose compiler is installed; prints a line for the others."""
     told = set()
     for target in targets:
         kind = platform(target)

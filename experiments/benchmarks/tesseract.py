@@ -1,4 +1,4 @@
-"""How well and how fast a run reads lines, beside Tesseract on the same pictures."""
+"""Accuracy and speed of a text recogniser and of Tesseract on the same images."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from experiments.benchmarks import tables
-from experiments.benchmarks.options import Reading
+from experiments.benchmarks.options import TextRecognition
 from experiments.config import override
 from experiments.errors import UsageError
 from experiments.experiment import load_data
@@ -22,12 +22,12 @@ from lstm_jax import tasks
 from lstm_jax.tasks.text_recognition import scores
 
 
-def reading(options: Reading) -> dict[str, Any]:
+def text_recognition(options: TextRecognition) -> dict[str, Any]:
     """Prints character and word error rates and lines per second of both."""
     predictor = predictor_of(options.run)
     config = predictor.config
     if predictor.kind.target_type != "text":
-        raise UsageError(f"{options.run} reads no lines of text")
+        raise UsageError(f"{options.run} is not a run of the task text_recognition")
     if options.data:
         config = override(config, {"data": options.data})
     dataset = load_data(config, predictor.spec.classes)
@@ -38,40 +38,40 @@ def reading(options: Reading) -> dict[str, Any]:
     true = [tasks.text_of(row, dataset.classes) for row in split.targets[:count]]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        files = _pictures(Path(folder), split, count, 1)
+        files = _write_images(Path(folder), split, count, 1)
         start = time.perf_counter()
-        answers, first = [], 0.0
-        for answer in predictor.kind.predict(predictor, files):
+        texts, first = [], 0.0
+        for prediction in predictor.kind.predict(predictor, files):
             first = first or time.perf_counter() - start
-            answers.append(answer.get("text", ""))
-        found["ours"] = _scored(true, answers, time.perf_counter() - start)
+            texts.append(prediction.get("text", ""))
+        found["ours"] = _scored(true, texts, time.perf_counter() - start)
         found["ours"]["first_line_after"] = first
         if shutil.which("tesseract"):
-            files = _pictures(Path(folder), split, count, options.scale)
+            files = _write_images(Path(folder), split, count, options.scale)
             start = time.perf_counter()
-            answers = _tesseract(Path(folder), files)
-            found["tesseract"] = _scored(true, answers, time.perf_counter() - start)
+            texts = _tesseract(Path(folder), files)
+            found["tesseract"] = _scored(true, texts, time.perf_counter() - start)
     _show(f"{count:,} lines, {dataset.name}, {options.split}", found)
     return found
 
 
-def _scored(true: list[str], read: list[str], seconds: float) -> dict[str, float]:
-    found = scores(true, read) | {"lines_per_second": len(true) / seconds}
-    return found | {"loose_cer": _loose_cer(true, read)}
+def _scored(true: list[str], texts: list[str], seconds: float) -> dict[str, float]:
+    found = scores(true, texts) | {"lines_per_second": len(true) / seconds}
+    return found | {"normalized_cer": _normalized_cer(true, texts)}
 
 
-def _loose_cer(true: list[str], read: list[str]) -> float:
-    return scores(list(map(_loosely, true)), list(map(_loosely, read)))["cer"]
+def _normalized_cer(true: list[str], texts: list[str]) -> float:
+    return scores(list(map(_normalized, true)), list(map(_normalized, texts)))["cer"]
 
 
-def _loosely(text: str) -> str:
-    """Without spaces and accents, and with one kind of quotes and dashes."""
+def _normalized(text: str) -> str:
+    """The text without spaces and accents, and with one kind of quotes and dashes."""
     parts = unicodedata.normalize("NFD", "".join(text.split()))
     plain = "".join(part for part in parts if not unicodedata.combining(part))
     return plain.translate(str.maketrans("‘’“”—–`", "''\"\"--'"))
 
 
-def _pictures(folder: Path, split, count: int, scale: int) -> list[Path]:
+def _write_images(folder: Path, split, count: int, scale: int) -> list[Path]:
     files = []
     for k in range(count):
         pixels = split.inputs[k, :, : split.lengths[k], 0]
@@ -86,7 +86,7 @@ def _pictures(folder: Path, split, count: int, scale: int) -> list[Path]:
 
 
 def _tesseract(folder: Path, files: list[Path]) -> list[str]:
-    """The text of each picture, by one process for all."""
+    """The text of each image, recognised by one Tesseract process."""
     names = folder / "names.txt"
     names.write_text("".join(f"{file}\n" for file in files))
     words = ["tesseract", str(names), "stdout", "--psm", "7", "--oem", "1"]
@@ -103,7 +103,7 @@ def _tesseract(folder: Path, files: list[Path]) -> list[str]:
 
 
 def _show(title: str, found: dict[str, Any]) -> None:
-    keys = "cer", "loose_cer", "wer", "exact"
+    keys = "cer", "normalized_cer", "wer", "exact"
     rows = [
         (
             who,
@@ -112,9 +112,9 @@ def _show(title: str, found: dict[str, Any]) -> None:
         )
         for who, numbers in found.items()
     ]
-    heads = ("", "CER", "loosely", "WER", "exact", "lines a second")
+    heads = ("", "CER", "normalised", "WER", "exact", "lines per second")
     tables.console().print(tables.table(title, heads, rows))
     print(f"first line after {found['ours']['first_line_after']:.2f} s")
-    print("loosely: CER without spaces and accents, quotes and dashes of one kind")
+    print("normalised: CER without spaces and accents, with one kind of quotes, dashes")
     if "tesseract" not in found:
-        print("tesseract is not installed: Debian's package is tesseract-ocr")
+        print("Tesseract is not installed; Debian: apt install tesseract-ocr")

@@ -1,4 +1,4 @@
-"""How layers are timed: in one process and in turn, beside the machine's own best."""
+"""Timing of layers: interleaved in one process, and the peak of the machine."""
 
 import datetime
 import importlib.metadata
@@ -19,13 +19,13 @@ from jax.sharding import PartitionSpec as P
 from experiments.run.record import environment
 from lstm_jax import training
 
-_PAUSE = 0.01  # s, in which threads that spin for more work go to sleep
-_SAMPLE = 0.02  # s; what is faster is called several times in a sample
+_PAUSE = 0.01  # s, in which spinning threads go to sleep
+_SAMPLE = 0.02  # s; faster candidates are called several times per sample
 _PEERS = ("torch", "dm-haiku", "keras", "equinox")
 
 
 class Timed(NamedTuple):
-    """A candidate that is ready; `run` returns when its result is there."""
+    """A compiled candidate; `run` returns when its result is ready."""
 
     run: Callable[[], Any]
     compile_s: float | None = None
@@ -33,7 +33,7 @@ class Timed(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Seconds of a call by round, of all that ran; reasons of all that did not."""
+    """Seconds per call in each round; reasons of candidates that did not run."""
 
     seconds: dict[str, np.ndarray]
     timed: dict[str, Timed]
@@ -43,16 +43,16 @@ class Measured(NamedTuple):
 def compiled(
     apply: Callable, params: Any, xs, width: int, kind: str, cores: bool = False
 ) -> Timed:
-    """A layer of any JAX library, compiled.
+    """Compiles a layer of any JAX library.
 
     Args:
-      apply: `(params, xs) -> ys`, or the final state, where `kind` is "state".
-      params: a pytree of floating arrays.
-      xs: inputs, features last.
-      width: features of `ys`; all other axes are those of `xs`.
-      kind: "forward", the outputs; "gradient", that of the sum of their squares with
-        respect to `params`; "state", that of the final state's.
-      cores: the second axis of `xs`, the batch, is shared by all cores, each a device.
+      apply: `(params, xs) -> ys`, or the final state if `kind` is "state".
+      params: a pytree of float arrays.
+      xs: inputs `[..., F]`.
+      width: features of `ys`; its other axes are those of `xs`.
+      kind: "forward": the outputs; "gradient": the gradient of the sum of squared
+        outputs by `params`; "state": the same for the final state.
+      cores: split the second axis of `xs`, the batch, over CPU cores as devices.
 
     Raises:
       ValueError: the outputs have another shape.
@@ -87,7 +87,7 @@ def compiled(
     whole = jax.jit(run)
     program = whole.lower(params, xs).compile()
     seconds = time.perf_counter() - start
-    memory = program.memory_analysis()  # None where a backend does not say
+    memory = program.memory_analysis()  # None if the backend does not support it
     size = None if memory is None else int(memory.temp_size_in_bytes)
     return Timed(lambda: jax.block_until_ready(program(params, xs)), seconds, size)
 
@@ -95,18 +95,17 @@ def compiled(
 def measure(
     candidates: dict[str, Callable[[], Timed]], rounds: int, rng: np.random.Generator
 ) -> Measured:
-    """Times candidates in turn, in a new random order each round.
+    """Times candidates in interleaved rounds, in a new random order each round.
 
-    Before each sample there is a short pause, and a call that is not timed: the
-    libraries keep thread pools of their own, which may spin a while after their last
-    call and take cores from the next candidate, and the caches hold what that one left.
-    A sample is one call, or as many as take 20 ms, at most ten, each waited for.
+    Before each sample there are a pause and an untimed call, because thread pools of
+    other libraries may still be spinning and caches hold other data. A sample is one
+    call, or several (at most ten) within 20 ms.
 
-    On a machine that others use, threads that spin for each other (those of PyTorch)
-    may wait for half a second at times, which the median beside the least betrays.
+    On a busy machine, spinning threads (those of PyTorch) may wait for half a second;
+    then the median differs from the minimum.
 
-    A candidate that refuses (`NotImplementedError`), is not installed, fails, or needs
-    more memory than is free is left out, with its reason.
+    Candidates are left out, with a reason, if they raise `NotImplementedError`, are not
+    installed, fail, or need more memory than is free.
     """
     timed, refused, calls = {}, {}, {}
     for name, make in candidates.items():
@@ -146,11 +145,11 @@ def _too_big(size: int | None) -> str | None:
         free = available and 1024 * int(available.split()[0])
     if not size or free is None or size < 0.8 * free:
         return None
-    return f"needs {size / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free"
+    return f"needs {size / 1e9:.1f} GB of memory, but {free / 1e9:.1f} GB are free"
 
 
 def _of_proc(file: str, name: str) -> str | None:
-    """What a file of /proc says first under a name; None where there is none."""
+    """The first entry of a name in a file of /proc; None if there is none."""
     with suppress(OSError, StopIteration):
         lines = Path("/proc", file).read_text().splitlines()
         line = next(line for line in lines if line.startswith(name))
@@ -159,10 +158,10 @@ def _of_proc(file: str, name: str) -> str | None:
 
 
 def peak(dtype: str, size: int = 2048) -> float:
-    """FLOP/s of a square matrix product of `size`, the best of several."""
+    """FLOP/s of a square matrix product of `size`, the best of five."""
     a = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
     a = a.astype(dtype)
-    # On an accelerator starting a call costs as much as a product: many in one call.
+    # On an accelerator a dispatch takes as long as a product, so several are chained.
     count = 1 if jax.default_backend() == "cpu" else 16
 
     @jax.jit
@@ -182,7 +181,7 @@ def peak(dtype: str, size: int = 2048) -> float:
 
 
 def about() -> dict[str, Any]:
-    """What the figures depend on: versions, processor, cores, allocator, flags."""
+    """The environment of a measurement: versions, CPU, cores, allocator, flags."""
     found = {"date": datetime.date.today().isoformat(), **environment()}
     for name in _PEERS:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -196,7 +195,7 @@ def about() -> dict[str, Any]:
     for name in ("GLIBC_TUNABLES", "XLA_FLAGS"):
         if os.environ.get(name):
             settings[name] = os.environ[name]
-    if os.environ.get("LD_PRELOAD"):  # an allocator may come this way
+    if os.environ.get("LD_PRELOAD"):  # may replace the allocator
         names = os.environ["LD_PRELOAD"].replace(":", " ").split()
         settings["LD_PRELOAD"] = " ".join(Path(name).name for name in names)
     return found | {"settings": settings}

@@ -1,1 +1,1 @@
-"""Runs of many: cross-validation, seeds, and baselines to compare with."""
+"""Cross-validation, multi-seed training, and baselines."""

@@ -1,4 +1,4 @@
-"""k-fold cross-validation: every fold a run of its own, their answers put together."""
+"""k-fold cross-validation: a run for each fold, and pooled out-of-fold predictions."""
 
 import dataclasses
 import json
@@ -8,9 +8,10 @@ from typing import Any
 
 from experiments.choices import flat
 from experiments.config import Config, read_run
+from experiments.numbers import mean_and_sd
 from experiments.run.folder import Run, begin, directory_of, spread
 
-_COLUMNS = {  # of the table the first four that there are, as `flat` names them
+_COLUMNS = {  # the table shows the first four that exist; keys as in `flat`
     "accuracy": "accuracy",
     "macro.roc_auc": "ROC AUC",
     "macro.average_precision": "AP",
@@ -24,7 +25,7 @@ _COLUMNS = {  # of the table the first four that there are, as `flat` names them
 
 @dataclasses.dataclass(frozen=True)
 class Folds:
-    """A finished cross-validation: its folder, folds.json and the run of each fold."""
+    """A finished cross-validation: its folder, folds.json, and the run of each fold."""
 
     directory: Path
     config: Config
@@ -34,7 +35,7 @@ class Folds:
 
     def __repr__(self) -> str:
         scores = {
-            name: f"{score['mean']:.4g} ± {score['sd']:.2g}"
+            name: mean_and_sd(score["mean"], score["sd"], name)
             for name, score in self.report["metrics"].items()
             if name in _COLUMNS and score["sd"] is not None
         }
@@ -44,7 +45,7 @@ class Folds:
 def train_folds(
     name: str, config: Config, train_one: Callable[[str, Config], Run]
 ) -> Folds:
-    """Trains every fold that is not finished, and judges all of them together.
+    """Trains all folds that are not finished, and evaluates them together.
 
     Args:
       name: of the preset.
@@ -52,8 +53,8 @@ def train_folds(
       train_one: trains or resumes the run of one fold.
 
     Returns:
-      The `Folds`; its folder holds fold-0, fold-1, … and of all together folds.json,
-      out_of_fold.csv and the pictures.
+      The `Folds`; its folder contains fold-0, fold-1, …, and folds.json,
+      out_of_fold.csv and figures of all folds.
     """
     from experiments.experiment import Experiment
     from experiments.run import record
@@ -65,7 +66,7 @@ def train_folds(
     whole = Experiment(config)
     dataset = whole.dataset
     share = dict(validation=config.data.validation, seed=config.data.split_seed)
-    dealt = data.split_folds(dataset, config.folds, **share)
+    folds = data.split_folds(dataset, config.folds, **share)
     each = [
         dataclasses.replace(
             config, fold=k, run_dir=str(directory / f"fold-{k}"), overwrite=False
@@ -73,21 +74,21 @@ def train_folds(
         for k in range(config.folds)
     ]
     for own in () if config.overwrite else each:
-        directory_of(name, own)  # another run in the way is told before hours of work
+        directory_of(name, own)  # raises now if a fold's folder has another run
     begin(directory, name, config, whole.spec)
 
     display, runs, known = Display(), [], []
     for own in each:
         if _finished(own):
-            display.note(f"{own.run_dir}: is finished")
+            display.note(f"{own.run_dir}: already finished")
             run = _read(own)
         else:
             display.note(f"{own.run_dir}: fold {own.fold} of 0 to {config.folds - 1}")
             run = train_one(name, own)
-        run, *judged = _judge(run, mesh)
+        run, *pair = _evaluate(run, mesh)
         runs.append(run)
-        known.append(judged)
-    report, figures = _put_together(whole, dealt, runs, known)
+        known.append(pair)
+    report, figures = _pool(whole, folds, runs, known)
     for title, figure in figures.items():
         record.save_figure(directory / f"{title}.png", figure)
     record.write_json(directory / "folds.json", report)
@@ -100,9 +101,9 @@ def train_folds(
 
 
 def _finished(config: Config) -> bool:
-    """Whether the run of a fold has left its last file, and nothing is to be redone."""
+    """Whether the run of a fold is complete, with the same final test."""
     directory = Path(config.run_dir)
-    # In this order a run writes them.
+    # A run writes these two files last.
     if not all((directory / f).exists() for f in ("report.json", "metrics.csv")):
         return False
     was = read_run(directory)["config"]
@@ -112,7 +113,7 @@ def _finished(config: Config) -> bool:
 
 
 def _read(config: Config) -> Run:
-    """The finished run of a fold, its pictures still to be drawn."""
+    """The finished run of a fold, without figures."""
     from experiments.run import record
     from experiments.run.load_run import load_run
 
@@ -122,16 +123,15 @@ def _read(config: Config) -> Run:
     return Run(directory, config, report, rows, {}, load_run(directory)[1])
 
 
-def _judge(run: Run, mesh):
-    """The run of a fold, its predictions [N, ...] and what they are judged by."""
-
+def _evaluate(run: Run, mesh):
+    """`(run with figures, predictions [N, ...], targets)` of a fold's test split."""
     from experiments.experiment import Experiment
     from lstm_jax.figures import curves
 
     experiment = Experiment(run.config)
     split = experiment.dataset.splits["test"]
-    _, answers = experiment.evaluator(mesh)(run.params, split)
-    known = experiment.aligned(split, answers)
+    _, predictions = experiment.evaluator(mesh)(run.params, split)
+    known = experiment.aligned(split, predictions)
     if not run.figures:
         figures = experiment.task.figures(*known)
         figures |= {"curves": curves(run.history)}
@@ -139,20 +139,20 @@ def _judge(run: Run, mesh):
     return run, *known
 
 
-def _put_together(whole, dealt, runs, known):
-    """What folds.json holds, and the pictures; writes out_of_fold.csv."""
+def _pool(whole, folds, runs, known):
+    """`(contents of folds.json, figures)` of all folds; writes out_of_fold.csv."""
     import numpy as np
 
     from experiments.run import record
 
     config, dataset, task = whole.config, whole.dataset, whole.task
-    order = np.argsort(np.concatenate([rows["test"] for rows in dealt]))
-    fold = np.repeat(np.arange(len(dealt)), [len(rows["test"]) for rows in dealt])
-    answers, targets = (
+    order = np.argsort(np.concatenate([rows["test"] for rows in folds]))
+    fold = np.repeat(np.arange(len(folds)), [len(rows["test"]) for rows in folds])
+    predictions, targets = (
         np.concatenate(parts)[order] for parts in zip(*known, strict=True)
     )
     directory = Path(runs[0].directory).parent
-    rows = _rows(dataset, whole.spec.classes, fold[order], answers, targets)
+    rows = _rows(dataset, whole.spec.classes, fold[order], predictions, targets)
     record.write_table(directory / "out_of_fold.csv", rows)
     scores = [flat(run.report["test"]) for run in runs]
     theirs = [flat(run.report["baselines"]) for run in runs]
@@ -160,12 +160,12 @@ def _put_together(whole, dealt, runs, known):
         "folds": config.folds,
         "metrics": spread(scores),
         "baselines": spread(theirs),
-        "pooled": task.report(answers, targets),
+        "pooled": task.report(predictions, targets),
         "per_fold": [
             {
                 "fold": k,
                 "directory": run.directory.name,
-                "examples": {name: len(rows) for name, rows in dealt[k].items()},
+                "examples": {name: len(rows) for name, rows in folds[k].items()},
                 "checkpoint": run.report["train"]["checkpoint"],
                 "test": scores[k],
             }
@@ -178,11 +178,11 @@ def _put_together(whole, dealt, runs, known):
         },
         "environment": record.environment(),
     }
-    return report, task.figures(answers, targets)
+    return report, task.figures(predictions, targets)
 
 
-def _rows(dataset, classes, folds, answers, targets) -> list[dict[str, Any]]:
-    """Lines of out_of_fold.csv: one an example, or one a step where each is judged."""
+def _rows(dataset, classes, folds, predictions, targets) -> list[dict[str, Any]]:
+    """Rows of out_of_fold.csv: one per example, or one per step with a target."""
     import numpy as np
 
     pool = [dataset.splits[name] for name in ("train", "validation")]
@@ -192,45 +192,42 @@ def _rows(dataset, classes, folds, answers, targets) -> list[dict[str, Any]]:
         if values
     }
     lengths = None
-    if answers.ndim == 3 and pool[0].lengths is not None:
+    if predictions.ndim == 3 and pool[0].lengths is not None:
         lengths = np.concatenate([split.lengths for split in pool])
     lines = []
-    for index, (fold, answer, target) in enumerate(
-        zip(folds.tolist(), answers, targets, strict=True)
+    for index, (fold, output, target) in enumerate(
+        zip(folds.tolist(), predictions, targets, strict=True)
     ):
         where = {"index": index} | {name: about[name][index] for name in about}
         where["fold"] = fold
         if targets.ndim == 1:
             own = {
                 "target": classes[target],
-                "prediction": classes[int(answer.argmax())],
+                "prediction": classes[int(output.argmax())],
             }
-            own |= {f"p_{c}": p for c, p in zip(classes, answer.tolist(), strict=True)}
+            own |= {f"p_{c}": p for c, p in zip(classes, output.tolist(), strict=True)}
             lines.append(where | own)
             continue
         names = [f"_{c}" for c in classes] or [f"_{k}" for k in range(len(target))]
         names = names if len(names) > 1 or classes else [""]
-        said = "p" if classes else "prediction"
+        prefix = "p" if classes else "prediction"
         steps = slice(None if lengths is None else lengths[index])
-        pairs = zip(np.atleast_2d(answer), np.atleast_2d(target), strict=True)
+        pairs = zip(np.atleast_2d(output), np.atleast_2d(target), strict=True)
         for step, (a, t) in enumerate([*pairs][steps]):
-            at = {"step": step} if answer.ndim == 2 else {}
+            at = {"step": step} if output.ndim == 2 else {}
             values = {
                 f"target{n}": "" if np.isnan(v) else v
                 for n, v in zip(names, t.tolist(), strict=True)
             }
-            values |= {f"{said}{n}": v for n, v in zip(names, a.tolist(), strict=True)}
+            values |= {
+                f"{prefix}{n}": v for n, v in zip(names, a.tolist(), strict=True)
+            }
             lines.append(where | at | values)
     return lines
 
 
-def _digits(value: float) -> str:
-    large = abs(value) >= 10**4
-    return f"{value:,.0f}" if large else f"{value:#.4g}".rstrip(".")
-
-
 def _table(report: dict[str, Any]):
-    """A line for each fold, their mean and standard deviation, and all together."""
+    """A table of folds, mean and standard deviation, baselines, pooled metrics."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -250,8 +247,8 @@ def _table(report: dict[str, Any]):
         ),
         title_justify="left",
         caption=Text(
-            "± is the standard deviation over the folds, whose training examples "
-            "overlap; pooled: all out-of-fold answers judged at once",
+            "± standard deviation over folds, whose training examples overlap; pooled: "
+            "metrics over all out-of-fold predictions",
             style="dim",
         ),
         caption_justify="left",
@@ -259,28 +256,23 @@ def _table(report: dict[str, Any]):
     for name in ("", "examples", *columns.values()):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
 
-    def cell(value, spread=None):
-        if value is None:
-            return "-"
-        number = _digits(value)
-        if spread is None:
-            return number
-        return f"{number} ± {spread:,.{len(number.partition('.')[2])}f}"
+    def cell(key, mean, sd=None):
+        return "-" if mean is None else mean_and_sd(mean, sd, key)
 
     for k, each in enumerate(report["per_fold"]):
-        values = [cell(each["test"].get(key)) for key in columns]
+        values = [cell(key, each["test"].get(key)) for key in columns]
         table.add_row(
             f"fold {k}",
             f"{each['examples']['test']:,}",
             *values,
             end_section=k == report["folds"] - 1,
         )
-    means = [cell(metrics[key]["mean"], metrics[key]["sd"]) for key in columns]
+    means = [cell(key, metrics[key]["mean"], metrics[key]["sd"]) for key in columns]
     table.add_row("mean ± sd", "", *means, style="bold")
     for name in dict.fromkeys(key.partition(".")[0] for key in report["baselines"]):
-        values = [report["baselines"].get(f"{name}.{key}") for key in columns]
-        cells = [cell(v["mean"], v["sd"]) if v else "-" for v in values]
+        values = {key: report["baselines"].get(f"{name}.{key}") for key in columns}
+        cells = [cell(k, v["mean"], v["sd"]) if v else "-" for k, v in values.items()]
         table.add_row(name.replace("_", " "), "", *cells, style="dim")
     total = f"{report['data']['pool']:,}"
-    table.add_row("pooled", total, *(cell(pooled.get(key)) for key in columns))
+    table.add_row("pooled", total, *(cell(key, pooled.get(key)) for key in columns))
     return table

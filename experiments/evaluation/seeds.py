@@ -1,9 +1,9 @@
-"""Many seeds of one training in one program: `sweep PRESET --seeds=8`.
+"""Multi-seed training in one program: `sweep PRESET --seeds=8`.
 
-The seeds differ in what a seed decides, their first weights, order of examples and
-noise, and share data and split. Each ends as a run in a folder of its own, equal to
-that of `train --seed=S`; a seed's own checkpoints and pictures on the way are left out.
-On text lines each seed has a sequence of widths of its own; see `make_seeds_step`.
+Seeds differ in initial weights, order of examples and noise, and share the data and its
+split. Each becomes a run in its own folder, with the numbers of `train --seed=S`, but
+without intermediate checkpoints and figures. With lines of text, each seed has its own
+sequence of padded widths; see `make_seeds_step`.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from experiments.choices import flat, to_dict
 from experiments.config import Config
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
+from experiments.numbers import mean_and_sd, number
 from experiments.options import Plateau
 from experiments.run import record, setup
 from experiments.run.display import Display
@@ -30,30 +31,30 @@ SUMMARY = "seeds.json"
 
 
 def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
-    """Trains seeds `config.seed …` side by side.
+    """Trains the seeds `config.seed, config.seed + 1, …` in parallel.
 
     Args:
       name: of the preset.
       config: of the first seed.
-      seeds: S; a multiple of the number of devices, which share them.
+      seeds: S, a multiple of the number of devices.
 
     Returns:
-      What is written to seeds.json: "seeds", and for each test metric its "values",
-      their "mean" and "sd" (with S - 1).
+      The contents of seeds.json: "preset", "seeds", and in "test" for each metric its
+      "values", "mean" and "sd" (with S - 1).
 
     Raises:
-      UsageError: an option that lets seeds go different ways, or a folder that holds
-        something.
+      UsageError: an option that --seeds does not support, or a folder that is not
+        empty.
     """
     _check(config, seeds)
     directory = _directory(name, config)
     experiment, mesh = setup.start(config, directory, seeds)
     if seeds % mesh.size:
         raise UsageError(
-            f"{seeds} seeds do not share {mesh.size} devices evenly; give a "
-            f"multiple, such as --seeds={-(-seeds // mesh.size) * mesh.size}"
+            f"--seeds={seeds} is not a multiple of the {mesh.size} devices; use "
+            f"--seeds={-(-seeds // mesh.size) * mesh.size}"
         )
-    each = [config.seed + number for number in range(seeds)]
+    each = [config.seed + index for index in range(seeds)]
     firsts = [setup.first_weights(experiment, seed) for seed in each]
     params, keys, _ = zip(*firsts, strict=True)
     tx, dataset = experiment.optimizer, experiment.dataset
@@ -74,12 +75,12 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         means = [evaluate_one(p, dataset.splits["validation"])[0] for p in apart]
         return {name: [each[name] for each in means] for name in means[0]}
 
-    # From here on something is written.
+    # Nothing has been written so far.
     if config.overwrite:
         empty(directory)
     with Display() as display:
         display.notes(dataset.notes)
-        display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} side by side")
+        display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} in parallel")
         display.start(experiment.steps)
         kept = _Kept(experiment, keys, display)
         training.fit(
@@ -94,12 +95,12 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             callbacks=[kept],
         )
         reports, tested = [], tested_splits(dataset).items()
-        for number, seed in enumerate(each):
+        for index, seed in enumerate(each):
             one = dataclasses.replace(config, seed=seed, run_dir=None, overwrite=False)
-            folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[number]
+            folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[index]
             begin(folder, name, one, experiment.spec)
             log = record.MetricsLog(folder)
-            for row in kept.rows[number]:
+            for row in kept.rows[index]:
                 log.append(row)
             log.write_csv()
             with checkpoints_of(folder, experiment.task) as checkpoints:
@@ -114,27 +115,26 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         summary = {"preset": name, "seeds": each, "test": spread(reports)}
         record.write_json(directory / SUMMARY, summary)
         for metric, found in summary["test"].items():
-            values = "  ".join(f"{value:.4f}" for value in found["values"])
-            display.note(
-                f"{metric}: {found['mean']:.4f} ± {found['sd']:.4f}   {values}"
-            )
+            values = "  ".join(number(value, metric) for value in found["values"])
+            mean = mean_and_sd(found["mean"], found["sd"], metric)
+            display.note(f"{metric}: {mean}   {values}")
         each_step = 1e3 * kept.seconds / experiment.steps
         display.note(
-            f"a step of {seeds} seeds took {each_step:.3g} ms, of one "
-            f"{each_step / seeds:.3g} ms; the training of all {kept.seconds:.3g} s, of "
-            f"one {kept.seconds / seeds:.3g} s"
+            f"{each_step:.3g} ms per step of {seeds} seeds, {each_step / seeds:.3g} ms "
+            f"per seed; {kept.seconds:.3g} s of training, {kept.seconds / seeds:.3g} s "
+            "per seed"
         )
-        display.note(f"written to {directory}/: seeds.json, and a run for each seed")
+        display.note(f"written to {directory}/: seeds.json and a run for each seed")
     return summary
 
 
 class _Kept(training.Callback):
-    """What is kept of each seed: its rows, and its best or last state and metrics.
+    """Collects the metrics of each seed, and its best or last state.
 
     Attributes:
-      rows: of each seed.
-      chosen: of each seed `(state, metrics)`.
-      seconds: that the training of all took.
+      rows: of metrics, for each seed.
+      chosen: `(state, metrics)` of the state to test, for each seed.
+      seconds: of training, for all seeds together.
     """
 
     saves = True
@@ -147,26 +147,26 @@ class _Kept(training.Callback):
 
     def on_log(self, row):
         row = dict(row)
-        if rate := row.pop("images_per_second", None):  # to `fit` a seed is an image
+        if rate := row.pop("images_per_second", None):  # `fit` counts a seed as one
             self.seconds += (row["step"] - self._step) * len(self._keys) / rate
             self._step = row["step"]
-        for number, rows in enumerate(self.rows):
-            rows.append(_map_lists(lambda x, n=number: x[n], row))
+        for index, rows in enumerate(self.rows):
+            rows.append(_map_lists(lambda x, n=index: x[n], row))
         self._display.update(row["step"], _map_lists(np.mean, row))
 
     def on_save(self, step, state, metrics):
         states = _apart(jax.device_get(state._replace(key=None)), len(self._keys))
         monitor, sign = self._task.monitor, 1 if self._task.mode == "max" else -1
-        for number, own in enumerate(states):
-            mine, before = _map_lists(lambda x, n=number: x[n], metrics), None
-            if self._config.tests_best and self.chosen[number]:
-                before = self.chosen[number][1]
+        for index, own in enumerate(states):
+            mine, before = _map_lists(lambda x, n=index: x[n], metrics), None
+            if self._config.tests_best and self.chosen[index]:
+                before = self.chosen[index][1]
             if before is None or sign * mine[monitor] > sign * before[monitor]:
-                self.chosen[number] = own._replace(key=self._keys[number]), mine
+                self.chosen[index] = own._replace(key=self._keys[index]), mine
 
 
 def _apart(tree: Any, seeds: int) -> list[Any]:
-    """A tree of leaves [S, ...] as one a seed."""
+    """Splits a pytree with leaves [S, ...] into one pytree per seed."""
     return [jax.tree.map(lambda x, n=n: x[n], tree) for n in range(seeds)]
 
 
@@ -199,12 +199,12 @@ def _check(config: Config, seeds: int) -> None:
     for option, given in alone.items():
         if given:
             raise UsageError(
-                f"{option} lets seeds go ways of their own, which --seeds cannot; "
+                f"--seeds does not support {option}, which differs between seeds; "
                 "train them one by one"
             )
     for option in ("distributed", "folds", *LOGGERS, "profile"):
         if getattr(config, option):
-            raise UsageError(f"{option} is of a single run; leave it out with --seeds")
+            raise UsageError(f"--seeds does not support {option}; leave it out")
 
 
 def _directory(name: str, config: Config) -> Path:
@@ -214,12 +214,10 @@ def _directory(name: str, config: Config) -> Path:
     if not directory.is_dir() or not any(directory.iterdir()):
         return directory
     if not ((directory / SUMMARY).exists() or any(directory.glob("seed-*"))):
-        raise UsageError(
-            f"{directory} holds files, but no seeds; give another --run-dir"
-        )
+        raise UsageError(f"{directory} contains other files; give another --run-dir")
     if not config.overwrite:
         raise UsageError(
-            f"{directory} holds seeds, which do not go on. Start anew with "
+            f"{directory} contains seeds, which cannot be resumed; start again with "
             "--overwrite, or give another --run-dir"
         )
     return directory

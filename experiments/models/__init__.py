@@ -1,4 +1,4 @@
-"""The table of networks, by the names of `--model`."""
+"""The networks by name, as in `--model`."""
 
 from experiments.models import classifier, dense, forecasters, text
 from experiments.models.kind import ModelKind, Network

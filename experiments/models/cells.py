@@ -1,4 +1,4 @@
-"""The cells of `--model.cell`, and the options that layers of them share."""
+"""The cells of `--model.cell`, and the options of recurrent layers."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,13 +11,19 @@ KERNEL_INITS = {"glorot": "glorot_uniform", "he": "he_normal", "lecun": "lecun_n
 
 
 class CellOptions(Choice, ABC):
-    """The cell of a layer; convolutional ones are for clips."""
+    """The cell of a layer; convolutional cells are for clips."""
 
     convolves = False
 
     @abstractmethod
     def build(self, features: int, steps: int, inits: dict[str, Any]):
-        """The `lstm_jax.Cell` for sequences of so many steps."""
+        """The `lstm_jax.Cell`.
+
+        Args:
+          features: hidden width D.
+          steps: length of the sequences, for `forget_bias="chrono"`.
+          inits: initializers, by argument of the cell.
+        """
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,7 @@ class LSTM(CellOptions):
 
     name = "lstm"
     forget_bias: float | Literal["chrono", "uniform_gate"] = 1.0
-    """chrono spreads what is kept over up to the whole sequence."""
+    """A number, or an initialisation for long memory: chrono, uniform_gate."""
 
     def build(self, features, steps, inits):
         from lstm_jax import lstm
@@ -48,7 +54,7 @@ class GRU(CellOptions):
 
 @dataclass(frozen=True)
 class RNN(CellOptions):
-    """The vanilla RNN."""
+    """A vanilla RNN."""
 
     name = "rnn"
     activation: Literal["tanh", "relu", "leaky_relu"] = "tanh"
@@ -68,9 +74,9 @@ class ConvLSTM(CellOptions):
     name = "conv_lstm"
     convolves = True
     kernel_size: Count = 3
-    """Side of the kernels."""
+    """Kernel size."""
     forget_bias: float | Literal["chrono", "uniform_gate"] = 1.0
-    """chrono spreads what is kept over up to the whole sequence."""
+    """A number, or an initialisation for long memory: chrono, uniform_gate."""
 
     def build(self, features, steps, inits):
         from lstm_jax import conv_lstm
@@ -87,7 +93,7 @@ class ConvGRU(CellOptions):
     name = "conv_gru"
     convolves = True
     kernel_size: Count = 3
-    """Side of the kernels."""
+    """Kernel size."""
 
     def build(self, features, steps, inits):
         from lstm_jax import conv_gru
@@ -97,20 +103,21 @@ class ConvGRU(CellOptions):
 
 @dataclass(frozen=True)
 class LayersOptions(RecurrentOptions):
-    """Layers of one kind of cell."""
+    """A stack of layers of one cell."""
 
     cell: CellOptions = LSTM()
-    """Convolutional ones are for clips."""
+    """Recurrent cell; convolutional cells are for clips."""
     features: Count = 128
-    """Hidden width D of a layer (and direction); channels of a convolutional one."""
+    """Hidden width per layer and direction; channels of a convolutional cell."""
     layers: Count = 1
+    """Number of recurrent layers."""
     init: Literal["glorot", "he", "lecun", "torch"] = "glorot"
-    """Of the input weights; torch is uniform, and for recurrent ones and biases too."""
+    """Initializer of input weights; torch: PyTorch's defaults for all parameters."""
     recurrent_init: Literal["orthogonal", "identity", "glorot", "he"] | None = None
-    """Default orthogonal, or torch's; identity with the activation relu is an IRNN."""
+    """Initializer of recurrent weights; default orthogonal, or PyTorch's."""
 
     def cells(self, steps: int) -> tuple:
-        """The cells of all layers, for sequences of so many steps."""
+        """The cells of all layers, for sequences of `steps` steps."""
         from lstm_jax import initializers
 
         if self.init == "torch":

@@ -1,4 +1,4 @@
-"""`--model=classifier`: layers of cells over an image or clip, and an output layer."""
+"""`--model=classifier`: recurrent layers over an image or clip, and an output layer."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +10,7 @@ from experiments.models.kind import ModelKind, Network, shared
 
 
 class EncoderOptions(Choice):
-    """What the frames of a clip go through, one by one, before the cells."""
+    """An encoder applied to each frame of a clip before the recurrent layers."""
 
     depth: ClassVar[int | None] = None
     weights: ClassVar[str | None] = None
@@ -22,7 +22,7 @@ class EncoderOptions(Choice):
 
 @dataclass(frozen=True)
 class NoEncoder(EncoderOptions):
-    """Nothing."""
+    """No encoder."""
 
     name = "none"
 
@@ -42,8 +42,7 @@ class CNN(EncoderOptions):
 @dataclass(frozen=True)
 class _ResNet(EncoderOptions):
     weights: str | None = None
-    """A .safetensors file by torchvision's or timm's names; default random ones. Once a
-    run has begun, they are in its checkpoints."""
+    """Pretrained weights: a .safetensors file with torchvision's or timm's names."""
 
     def module(self, dtype):
         from lstm_jax.models import ResNet
@@ -53,41 +52,42 @@ class _ResNet(EncoderOptions):
 
 @dataclass(frozen=True)
 class ResNet18(_ResNet):
-    """A ResNet, whose pixels are normalised as ImageNet's."""
+    """A ResNet with ImageNet's pixel normalisation."""
 
     name, depth = "resnet18", 18
 
 
 @dataclass(frozen=True)
 class ResNet34(_ResNet):
-    """A ResNet, whose pixels are normalised as ImageNet's."""
+    """A ResNet with ImageNet's pixel normalisation."""
 
     name, depth = "resnet34", 34
 
 
 @dataclass(frozen=True)
 class ResNet50(_ResNet):
-    """A ResNet, whose pixels are normalised as ImageNet's."""
+    """A ResNet with ImageNet's pixel normalisation."""
 
     name, depth = "resnet50", 50
 
 
 @dataclass(frozen=True)
 class Options(LayersOptions):
-    """Layers of cells over an image or a clip, and an output layer."""
+    """Recurrent layers over an image or a clip, and an output layer."""
 
     name = "classifier"
     encoder: EncoderOptions = NoEncoder()
-    """What a clip's frames go through, one by one, before the cells; a resnet has its
-    pixels normalised as ImageNet's, whatever data.normalize says."""
+    """Frame encoder of clips; a ResNet overrides data.normalize."""
     order: Literal["rows", "columns", "both", "pixels", "permuted", "patches"] = "rows"
     """How an image becomes a sequence."""
     patch: Count = 4
-    """Side of a patch, for order=patches."""
+    """Patch size in pixels, for order=patches."""
     bidirectional: bool = False
+    """Run each layer in both directions and concatenate the outputs."""
     pooling: Literal["last", "mean", "max"] = "last"
-    """What of all steps the output layer reads."""
+    """Pooling over time before the output layer."""
     dropout: Fraction = 0.0
+    """Dropout rate between layers and before the output layer."""
     tbptt_steps: Count | None = None
     """Steps per chunk of truncated backpropagation through time."""
 
@@ -147,7 +147,15 @@ class Classifier(ModelKind):
 
 
 def order_of(options: Options, shape: tuple[int, ...]):
-    """How a picture, or a clip, becomes a sequence."""
+    """The order in which an image or a clip becomes a sequence.
+
+    Args:
+      options: of the classifier.
+      shape: of one example.
+
+    Raises:
+      UsageError: the cell, the encoder or the order does not fit the shape.
+    """
     from lstm_jax.models import sequences
 
     cell, encoder = options.cell, options.encoder
@@ -156,31 +164,31 @@ def order_of(options: Options, shape: tuple[int, ...]):
     if len(shape) != 3:
         if spatial and len(shape) == 2:
             raise UsageError(
-                f"steps are vectors of {shape[-1]} features; use "
+                f"the steps are vectors of {shape[-1]} features, not images; use "
                 "--model.cell=lstm and --model.encoder=none"
             )
         if cell.convolves and encodes:
             raise UsageError(
-                f"--model.encoder={encoder.name} gives a vector for each frame, but "
-                f"--model.cell={cell.name} wants pictures; use --model.cell=lstm"
+                f"--model.encoder={encoder.name} outputs a vector for each frame, but "
+                f"--model.cell={cell.name} needs images; use --model.cell=lstm"
             )
         return sequences.frames() if spatial else sequences.flat_frames()
     if spatial:
         raise UsageError(
-            f"--model.cell={cell.name} and --model.encoder={encoder.name} read "
-            "clips, but these are pictures; use --model.cell=lstm, --model.encoder=none"
+            f"--model.cell={cell.name} and --model.encoder={encoder.name} need "
+            "clips, but these are images; use --model.cell=lstm, --model.encoder=none"
         )
     h, w, _ = shape
     if options.order == "both" and h != w:
         raise UsageError(
-            f"pictures are {h}x{w}, but --model.order=both reads rows and columns side "
-            "by side and needs a square: add --data.size=32, or --model.order=rows"
+            f"images are {h}x{w}, but --model.order=both needs square images: add "
+            "--data.size=32, or --model.order=rows"
         )
     if options.order == "patches":
         if h % options.patch or w % options.patch:
             raise UsageError(
-                f"pictures are {h}x{w}, which --model.patch={options.patch} does not "
-                "divide; choose another, or resize with --data.size"
+                f"images are {h}x{w}, not multiples of --model.patch={options.patch}; "
+                "choose another, or resize with --data.size"
             )
         return sequences.patches(options.patch)
     named = {"both": sequences.rows_and_columns}

@@ -1,4 +1,4 @@
-"""Networks that answer for every pixel or place: segmenters and detectors."""
+"""Networks for segmentation and detection."""
 
 import dataclasses
 from abc import abstractmethod
@@ -12,70 +12,74 @@ from experiments.options import RecurrentOptions
 
 @dataclass(frozen=True)
 class DenseOptions(RecurrentOptions):
-    """What these networks share."""
+    """Options of all networks for segmentation and detection."""
 
     features: Count = 128
-    """Channels of the coarsest map, and of what is recurrent."""
+    """Channels of the coarsest feature map and of the recurrent layers."""
     feedforward: bool = False
-    """Convolutions of as many parameters in place of what is recurrent."""
+    """Replace recurrent layers by convolutions with as many parameters."""
 
 
 @dataclass(frozen=True)
 class ReNetOptions(DenseOptions):
-    """A U-Net with a ReNet at its bottom; of clips, with a ConvLSTM across frames."""
+    """A U-Net with a ReNet bottleneck; for clips, with a ConvLSTM over frames."""
 
     name = "renet"
     layers: Count = 1
-    """Layers of the ReNet."""
+    """Number of ReNet layers."""
     kernel_size: Count = 3
-    """Side of the ConvLSTM's kernels."""
+    """Kernel size of the ConvLSTM."""
 
 
 @dataclass(frozen=True)
 class UNetOptions(DenseOptions):
-    """A U-Net with ConvLSTMs in its skips; of clips, with another across frames."""
+    """A U-Net with ConvLSTMs in its skips; for clips, with another over frames."""
 
     name = "unet"
     kernel_size: Count = 3
-    """Side of the ConvLSTMs' kernels."""
+    """Kernel size of the ConvLSTMs."""
 
 
 @dataclass(frozen=True)
 class RecurrentDetectorOptions(DenseOptions):
-    """An LSTM that emits boxes until it stops."""
+    """An LSTM that outputs one box per step until it stops."""
 
     name = "recurrent_detector"
     max_detections: Count = 8
-    """Boxes to emit at most, one more than an image contains."""
+    """Maximum number of steps: the most boxes of an image, plus one."""
 
 
 @dataclass(frozen=True)
 class BottleneckOptions(DenseOptions):
-    """A bottleneck ConvLSTM over frames, and a box per location."""
+    """A bottleneck ConvLSTM over frames, with a box per location."""
 
     name = "bottleneck"
 
 
 class DenseModel(ModelKind):
-    """With `--model.feedforward`, convolutions of as many parameters as it has."""
+    """A network for segmentation or detection, or its feedforward baseline.
 
-    stages = 3  # maps, each half as large as the one before
+    With `--model.feedforward`, convolutions replace the recurrent layers; their width
+    is chosen so that the number of parameters is as large as possible, but not larger.
+    """
+
+    stages = 3  # feature maps, each of half the size of the previous one
     feedforward_stages = 3
 
     def maps(self, config) -> int:
-        """Maps of the network, each half as large as the one before."""
+        """Number of feature maps, each of half the size of the previous one."""
         return self.feedforward_stages if config.model.feedforward else self.stages
 
     def halvings(self, config) -> int:
-        """How often the network halves a picture."""
+        """Number of times that the network halves the size of an image."""
         return self.maps(config) - 1
 
     def check_data(self, config, dataset) -> None:
-        """Refuses what the network cannot answer."""
+        """Raises UsageError if the network does not support the data."""
 
     @abstractmethod
     def module(self, config, spec, width: int):
-        """The Flax module; with `width`, convolutions replace what is recurrent."""
+        """The Flax module; `width` > 0: convolutions replace the recurrent layers."""
 
     def build(self, config, spec) -> Network:
         return Network.of(self._sized(config, spec), spec)
@@ -89,7 +93,7 @@ class DenseModel(ModelKind):
         wanted = _size(self.module(recurrent, spec, 0), spec)
         width = 4
         while _size(self.module(config, spec, width + 1), spec) <= wanted:
-            width += 1  # the largest that has not more
+            width += 1
         return self.module(config, spec, width)
 
 
@@ -107,17 +111,17 @@ def _widths(features: int) -> tuple[int, ...]:
 
 
 class Segmenter(DenseModel):
-    """A U-Net; of clips with a ConvLSTM across frames."""
+    """A U-Net; for clips with a ConvLSTM over frames."""
 
     @abstractmethod
     def recurrent_parts(self, config, widths: tuple[int, ...]) -> dict:
-        """What is recurrent within a picture."""
+        """Arguments of `models.Segmenter` for recurrence within an image."""
 
     def module(self, config, spec, width: int):
         from lstm_jax import conv_lstm, models
 
         options = config.model
-        widths = _widths(options.features)[1:]  # the finest map is of patches of 2x2
+        widths = _widths(options.features)[1:]  # the finest map has patches of 2x2
         recurrent_cell = None
         if len(spec.image_shape) == 4 and not width:
             recurrent_cell = conv_lstm(options.features, (options.kernel_size,) * 2)
@@ -157,12 +161,12 @@ class UNetSegmenter(Segmenter):
 
 
 class Detector(DenseModel):
-    """A box from every place of a map."""
+    """A detector with a box per location of a feature map."""
 
     feedforward_stages = 4
 
     def sequential(self, config) -> bool:
-        """Whether boxes come one after another until the network stops."""
+        """Whether boxes are output step by step until a stop."""
         return False
 
     def module(self, config, spec, width: int):
@@ -179,14 +183,14 @@ class Detector(DenseModel):
 
 
 class BottleneckDetector(Detector):
-    """With a bottleneck-ConvLSTM over frames."""
+    """A bottleneck ConvLSTM over frames, with a box per location."""
 
     options = BottleneckOptions
     stages = 4
 
 
 class RecurrentDetector(Detector):
-    """An LSTM that emits boxes until it stops."""
+    """An LSTM that outputs one box per step until it stops."""
 
     options = RecurrentDetectorOptions
 
@@ -211,13 +215,13 @@ class RecurrentDetector(Detector):
         most = max(s.targets.shape[-2] for s in dataset.splits.values())
         if config.model.max_detections <= most:
             raise UsageError(
-                f"a picture of {dataset.name} holds up to {most} boxes; use "
-                f"--model.max-detections={most + 1}, for them and the stop"
+                f"images of {dataset.name} have up to {most} boxes; use "
+                f"--model.max-detections={most + 1}, one more for the stop"
             )
         if len(dataset.image_shape) == 4:
             raise UsageError(
-                f"{dataset.name} holds clips, and --model={self.name} reads "
-                "pictures; use the preset detect-moving-digits"
+                f"{dataset.name} has clips, but --model={self.name} is for images; use "
+                "the preset detect-moving-digits"
             )
 
 

@@ -1,4 +1,4 @@
-"""Networks that predict the frames after those of a clip."""
+"""Networks for video prediction."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -15,50 +15,49 @@ Sampling = Literal["none", "scheduled", "reverse"]
 
 @dataclass(frozen=True)
 class EncoderForecasterOptions(LayersOptions):
-    """An encoder reads the input frames, a decoder forecasts those that follow."""
+    """An encoder over the input frames and a decoder for the following ones."""
 
     name = "encoder_forecaster"
     cell: CellOptions = ConvLSTM()
     patch: Count = 4
-    """Side of the patches that a frame is cut into."""
+    """Size of the patches that become channels, in pixels."""
     remat: Remat = "none"
-    """Save less for the backward pass, and recompute it."""
+    """Recompute activations in the backward pass to save memory."""
 
 
 @dataclass(frozen=True)
 class StackedOptions(EncoderForecasterOptions):
-    """Stacked convolutional cells, autoregressive."""
+    """Stacked convolutional cells that predict the next frame, autoregressive."""
 
     name = "stacked"
     scheduled_sampling: Sampling = "none"
-    """Scheduled sampling: in training, predicted frames replace true ones more and more
-    often; reverse: at the input frames, too, less and less often; none: always after
-    the input frames."""
+    """Scheduled sampling in training: feed back predictions with a probability that
+    increases; reverse: also for input frames, with one that decreases."""
 
 
 @dataclass(frozen=True)
 class PredRNNOptions(RecurrentOptions):
-    """PredRNN, whose memory passes through all layers."""
+    """PredRNN: ST-LSTM cells with a memory that passes through all layers."""
 
     name = "predrnn"
     features: Count = 128
-    """Channels of a layer."""
+    """Channels per layer."""
     layers: Count = 1
+    """Number of layers."""
     kernel_size: Count = 3
-    """Side of the kernels."""
+    """Kernel size."""
     patch: Count = 4
-    """Side of the patches that a frame is cut into."""
+    """Size of the patches that become channels, in pixels."""
     remat: Remat = "none"
-    """Save less for the backward pass, and recompute it."""
+    """Recompute activations in the backward pass to save memory."""
     scheduled_sampling: Sampling = "none"
-    """Scheduled sampling: in training, predicted frames replace true ones more and more
-    often; reverse: at the input frames, too, less and less often; none: always after
-    the input frames."""
+    """Scheduled sampling in training: feed back predictions with a probability that
+    increases; reverse: also for input frames, with one that decreases."""
 
 
 @dataclass(frozen=True)
 class PredRNNV2Options(PredRNNOptions):
-    """PredRNN-V2, whose two memories are kept apart."""
+    """PredRNN-V2: PredRNN with a decoupling loss."""
 
     name = "predrnn_v2"
     decoupling: Amount = 0.1
@@ -66,7 +65,7 @@ class PredRNNV2Options(PredRNNOptions):
 
 
 class EncoderForecaster(ModelKind):
-    """An encoder reads the input frames, a decoder forecasts those that follow."""
+    """An encoder over the input frames and a decoder for the following ones."""
 
     options = EncoderForecasterOptions
 
@@ -91,11 +90,11 @@ class EncoderForecaster(ModelKind):
 
 
 class FrameForecaster(ModelKind):
-    """Cells that read true frames where there are any, and their own after."""
+    """A cell that predicts the next frame; its predictions follow the input frames."""
 
     @abstractmethod
     def cell(self, config, frames: int):
-        """The cell that says the next frame's features."""
+        """The cell, whose outputs are the features of the next frame."""
 
     def build(self, config, spec) -> Network:
         from lstm_jax import models, readout
@@ -142,7 +141,7 @@ class Stacked(FrameForecaster):
 
 
 class PredRNN(FrameForecaster):
-    """Spatiotemporal cells, whose memory climbs through the layers."""
+    """ST-LSTM cells with a memory that passes through all layers."""
 
     options = PredRNNOptions
     decouples = False
@@ -159,7 +158,7 @@ class PredRNN(FrameForecaster):
 
 
 class PredRNNV2(PredRNN):
-    """With a loss that keeps its memories apart."""
+    """PredRNN with a decoupling loss between its two memories."""
 
     options = PredRNNV2Options
     decouples = True
@@ -171,10 +170,17 @@ def _patched(config) -> dict[str, Any]:
 
 
 def _sampling(how: str, progress):
-    """Odds that an own answer is read among the given frames, and the later ones.
+    """Probabilities of feeding back a prediction, in scheduled sampling.
 
-    `progress` is the share of the run that is over. Reversed: Wang et al. 2021,
-    eq. 9, whose three phases are here those of half a run.
+    Args:
+      how: "scheduled" or "reverse".
+      progress: completed fraction of the run.
+
+    Returns:
+      `(probability for input frames, probability for later frames)`.
+
+    Reference: Wang et al. 2021, PredRNN, eq. 9, for "reverse". Departs: its three
+    phases end at half of the run.
     """
     import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""The contract of a model kind: how a network is built, and what commands ask of it."""
+"""`ModelKind`: the interface between the commands and a network."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,9 +13,9 @@ class Network(NamedTuple):
 
     Attributes:
       module: the Flax module.
-      input_shape: of one example that the module reads.
-      call: `(params, inputs, batch, keys) -> (outputs, extra loss [B] or None)`, of
-        normalised inputs; `batch` holds what else there is, such as `lengths`.
+      input_shape: of one example, as the module takes it.
+      call: `(params, inputs, batch, keys) -> (outputs, auxiliary loss [B] or None)`;
+        `inputs` are normalised, `batch` has further entries such as `lengths`.
     """
 
     module: Any
@@ -24,7 +24,7 @@ class Network(NamedTuple):
 
     @classmethod
     def of(cls, module: Any, spec: DataSpec) -> "Network":
-        """One that reads whole examples and returns its outputs alone."""
+        """A network without lengths and without an auxiliary loss."""
 
         def call(params, inputs, batch, keys):
             return module.apply({"params": params}, inputs, keys=keys), None
@@ -33,12 +33,12 @@ class Network(NamedTuple):
 
 
 class ModelKind(ABC):
-    """What is particular to one kind of network.
+    """All that is specific to one kind of network.
 
     Attributes:
-      options: the dataclass behind `--model`, whose name is this network's.
-      explains: whether how it reads can be drawn and diagnosed step by step.
-      reads_lengths: whether sequences may have lengths of their own.
+      options: the dataclass of `--model` options; its name is that of the network.
+      explains: whether `predict --explain` and the diagnosis support it.
+      reads_lengths: whether sequences may differ in length.
     """
 
     options: type[ModelOptions]
@@ -55,20 +55,20 @@ class ModelKind(ABC):
         """The network of a run."""
 
     def convolves(self, config) -> bool:
-        """Whether a core of a CPU is busy with few examples."""
+        """Whether one example is enough work for a CPU core."""
         return True
 
     def pretrained(self, config) -> dict[str, Any]:
-        """Params that come from a file in place of random ones."""
+        """Params that are loaded from a file instead of random ones."""
         return {}
 
     def pixel_statistics(self, config) -> tuple[list[float], list[float]] | None:
-        """Means and standard deviations of pixels that it wants, whatever the data."""
+        """Required means and standard deviations of pixels; None: those of the data."""
         return None
 
 
 def shared(config) -> dict[str, Any]:
-    """Arguments that all models take: the engine, and the dtype to compute in."""
+    """Arguments of all models: the engine and the dtype of the computation."""
     import jax.numpy as jnp
 
     half = config.precision == "bfloat16"

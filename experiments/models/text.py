@@ -1,4 +1,4 @@
-"""Networks that read lines of text: of a VGSL spec, and the CRNN."""
+"""Networks for text recognition: from a VGSL spec, and the CRNN."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from experiments.options import RecurrentOptions
 
 @dataclass(frozen=True)
 class TextOptions(RecurrentOptions):
-    """What these networks share."""
+    """Options of all networks for text recognition."""
 
     pad: ClassVar[int] = 0
 
@@ -26,28 +26,26 @@ class CRNNOptions(TextOptions):
 
 @dataclass(frozen=True)
 class VGSLOptions(TextOptions):
-    """The network of a VGSL spec."""
+    """A network defined by a VGSL spec."""
 
     name = "vgsl"
     spec: str = (
         "[1,32,0,1 Cr5,5,24,4,3 Gn3 Cr3,3,48,2,1 Gn6 Cr3,3,64,2,1 Gn8 S1(1x0)1,3 "
         "Cr1,1,80 Lbx96]"
     )
-    """Its layers, in Tesseract's or kraken's dialect; the output, as wide as the
-    alphabet, is put to it."""
+    """VGSL spec as in Tesseract or kraken; the output layer is appended."""
     pad: Size = 0
-    """Columns of zeros before and after each line; kraken's networks want 16 of
-    them."""
+    """Columns of zeros on both sides of a line; 16 for kraken's networks."""
 
 
 class TextModel(ModelKind):
-    """Reads lines of any width, by CTC."""
+    """A network for lines of any width, with CTC."""
 
     reads_lengths = True
 
     @abstractmethod
     def line_spec(self, config, outputs: int):
-        """What the network does to sizes, a `lstm_jax.models.vgsl.Spec`."""
+        """The `lstm_jax.models.vgsl.Spec` of the network, with `outputs` classes."""
 
     @abstractmethod
     def module(self, config, outputs: int):
@@ -72,22 +70,22 @@ class TextModel(ModelKind):
         return Network(module, tuple(spec.image_shape), call)
 
     def steps(self, config, widths: Any) -> Any:
-        """Steps that come out of lines of so many columns: an int, or an array."""
+        """Number of time steps for lines of `widths` columns, an int or an array."""
         return self.line_spec(config, 2).steps(widths + 2 * config.model.pad)
 
     def height(self, config) -> int:
-        """Pixels that lines are scaled to.
+        """Height in pixels to which lines are resized.
 
         Raises:
-          UsageError: the network wants another height than data.size.
+          UsageError: data.size differs from the height of the spec.
         """
         spec = self.line_spec(config, 2)
         wanted = spec.height if spec.height > 1 else spec.channels * (spec.height == 1)
         size = config.data.size
         if wanted and size not in (None, wanted):
             raise UsageError(
-                f"data.size={size}, but the network reads lines {wanted} pixels high; "
-                "leave data.size out, or write its height into model.spec"
+                f"--data.size={size}, but the network needs lines of {wanted} pixels; "
+                "leave --data.size out, or change the height in --model.spec"
             )
         return wanted or size or 32
 
@@ -110,10 +108,10 @@ class VGSL(TextModel):
     options = VGSLOptions
 
     def line_spec(self, config, outputs: int):
-        """The spec of `--model.spec`, with an output of so many classes.
+        """The spec of `--model.spec`, with an output layer of `outputs` classes.
 
         Raises:
-          ValueError: it is malformed, or gives no sequence for CTC.
+          ValueError: it is malformed, or its output is not a sequence.
         """
         from lstm_jax.models.vgsl import parse
         from lstm_jax.models.vgsl_layers import Output
@@ -121,8 +119,8 @@ class VGSL(TextModel):
         spec = parse(config.model.spec)
         if spec.output is not None and spec.output[:2] != (1, "c"):
             raise UsageError(
-                f"model.spec ends with {spec.output}, but text is read by CTC: end it "
-                "with O1c and any number, or leave the output out"
+                f"--model.spec ends with {spec.output}, but text recognition uses CTC: "
+                "end it with O1c and any number, or leave the output out"
             )
         name = spec.output.name if spec.output else ""
         return spec.with_output(Output(1, "c", outputs, name))

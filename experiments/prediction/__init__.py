@@ -1,5 +1,5 @@
-"""How `experiments.predict` answers.
+"""The parts of `experiments.predict`.
 
-A `Predictor` is made of a run (`trained`) or of a .jaxexport file (`exported`), which
-needs neither Flax nor our models.
+A `Predictor` is loaded from a run or its weights (`trained`), or from a .jaxexport file
+(`exported`), which needs neither Flax nor the models.
 """

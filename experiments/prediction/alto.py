@@ -1,4 +1,4 @@
-"""Answers to lines of text as files: plain text, and ALTO XML."""
+"""Recognised lines as files: plain text and ALTO XML."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from lstm_jax import data
 ALTO = "http://www.loc.gov/standards/alto/ns-v4#"
 
 
-def as_text(answers: Sequence[dict[str, Any]]) -> str:
-    """One line of text for each picture, in order; empty where it cannot be read."""
-    return "".join(row.get("text", "") + "\n" for row in answers)
+def as_text(predictions: Sequence[dict[str, Any]]) -> str:
+    """One line of text for each image, in order; empty for an unreadable file."""
+    return "".join(row.get("text", "") + "\n" for row in predictions)
 
 
 def _words(characters: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Characters between spaces."""
+    """Characters grouped into words, split at spaces."""
     words: list[list[dict[str, Any]]] = [[]]
     for one in characters:
         if one["character"] == " ":
@@ -27,11 +27,11 @@ def _words(characters: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [word for word in words if word]
 
 
-def as_alto(answers: Sequence[dict[str, Any]]) -> str:
-    """ALTO 4 XML: each picture a page with one line.
+def as_alto(predictions: Sequence[dict[str, Any]]) -> str:
+    """ALTO 4 XML with one page of one line for each image.
 
     Args:
-      answers: as `predict` gives them.
+      predictions: as `predict` returns them.
     """
     ElementTree.register_namespace("", ALTO)
     root = ElementTree.Element(f"{{{ALTO}}}alto")
@@ -47,7 +47,7 @@ def as_alto(answers: Sequence[dict[str, Any]]) -> str:
     add(described, "MeasurementUnit", "pixel")
     source = add(described, "sourceImageInformation")
     layout = add(root, "Layout")
-    for number, row in enumerate(answers):
+    for number, row in enumerate(predictions):
         add(source, "fileIdentifier", row["path"])
         page = add(layout, "Page", ID=f"page_{number}", PHYSICAL_IMG_NR=number + 1)
         if "error" in row:

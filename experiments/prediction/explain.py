@@ -1,4 +1,4 @@
-"""How a network reads pictures and clips, drawn."""
+"""Figures of what a network computes step by step, for `predict --explain`."""
 
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,29 @@ from experiments.run import record
 from lstm_jax import data, inspect
 
 
-def explain(predictor: Predictor, folder: Path, answers: list[dict[str, Any]]) -> None:
-    """Draws how each picture or clip was read: NAME.png and NAME.gif in a folder.
+def explain(predictor: Predictor, folder: Path, found: list[dict[str, Any]]) -> None:
+    """Draws the network's steps for each image or clip: NAME.png and NAME.gif.
+
+    Args:
+      predictor: of the run.
+      folder: where the files are written.
+      found: predictions, as `predict` returns them.
 
     Raises:
-      UsageError: if the network of the run reads nothing step by step to an answer.
+      UsageError: the network is not a classifier over time steps.
     """
     experiment, spec = predictor.experiment, predictor.spec
     if not experiment.model_kind.explains:
         raise UsageError(
-            f"--explain: a {experiment.model_kind.name} does not read step by step "
-            "to one answer; its answers are drawn without the flag"
+            f"--explain: --model={experiment.model_kind.name} has no single prediction "
+            "after its steps; leave the flag out, predictions are drawn anyway"
         )
     module, params = experiment.network.module, predictor.params
-    for row in answers:
+    for row in found:
         if "error" in row:
             continue
         path, length = Path(row["path"]), None
-        if spec.pictures:
+        if spec.is_image:
             image = data.read_image(path, tuple(spec.image_shape))
         else:
             image, length = predictor.read_clip(path)
@@ -46,4 +51,4 @@ def explain(predictor: Predictor, folder: Path, answers: list[dict[str, Any]]) -
         place = folder / path.stem
         record.save_figure(f"{place}.png", figure)
         record.write_bytes(f"{place}.gif", gif)
-        print(f"how {path.name} is read: {place}.png, {place}.gif", flush=True)
+        print(f"steps for {path.name}: {place}.png, {place}.gif", flush=True)

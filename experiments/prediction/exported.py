@@ -1,6 +1,6 @@
-"""Answers by a file that `experiments.export` wrote: `predict model.jaxexport PATH…`.
+"""Predictions with an exported file: `predict model.jaxexport PATH…`.
 
-Nothing here needs Flax, our models, or a checkpoint.
+Needs neither Flax nor the models nor a checkpoint.
 """
 
 from pathlib import Path
@@ -19,11 +19,11 @@ _PLATFORMS = {"gpu": "cuda"}
 
 
 def predictor(path: str | Path) -> Predictor:
-    """Of a file; it answers as that of its run does.
+    """The `Predictor` of an exported file, equal to that of its run.
 
     Raises:
-      ValueError: the file cannot be read, is for other devices, or its answers are not
-        told in words.
+      ValueError: the file cannot be read, is for other devices, or holds a task whose
+        predictions need the run folder.
     """
     path = Path(path).expanduser()
     about, functions = _read(path)
@@ -31,11 +31,14 @@ def predictor(path: str | Path) -> Predictor:
     here = _PLATFORMS.get(here, here)
     if here not in functions["answer"].platforms:
         known = ", ".join(functions["answer"].platforms)
-        raise UsageError(f"{path}: was exported for {known}, not for {here}")
-    if not _told_in_words(about):
         raise UsageError(
-            f"{path}: the answers of a {about['task']} are not shown from a file; "
-            "call it as docs/interop.md says, or give the folder of the run"
+            f"{path} was exported for {known}, not for {here}; give --accelerator, or "
+            "export again"
+        )
+    if not _is_supported(about):
+        raise UsageError(
+            f"{path}: predict does not support {about['task']} from an exported file; "
+            "give the run folder, or call the file as in docs/interop.md"
         )
     run = jaxexport.runner(path, functions["answer"])
     sampling = about["inputs"].get("sampling", "uniform")
@@ -44,7 +47,7 @@ def predictor(path: str | Path) -> Predictor:
 
 
 def watch(path: str | Path, source: str, every: int = 25) -> dict[str, Any]:
-    """Answers frames by the streaming step of a file, as `live.watch` does.
+    """Predicts frame by frame with the streaming step of a file; see `live.watch`.
 
     Raises:
       ValueError: the file has no streaming step.
@@ -53,16 +56,16 @@ def watch(path: str | Path, source: str, every: int = 25) -> dict[str, Any]:
     about, functions = _read(path)
     if "step" not in functions:
         raise UsageError(
-            f"{path}: answers whole clips; export the run with --streaming for --live"
+            f"{path} has no streaming step for --live; export it with --streaming"
         )
     if about["inputs"]["kind"] != "clips":
-        raise UsageError(f"{path}: --live wants frames, not features")
+        raise UsageError(f"{path}: --live needs frames, but the run is on features")
 
     spec, kind = _spec(about), TASKS.get(about["task"])
 
     def words(frame, before, now):
-        told = _told_in_words(about)
-        return kind.stream_line(spec, frame, before, now) if told else ""
+        supported = _is_supported(about)
+        return kind.stream_line(spec, frame, before, now) if supported else ""
 
     start, step = (jaxexport.runner(path, functions[n]) for n in ("start", "step"))
     shape = tuple(about["inputs"]["shape"])
@@ -70,7 +73,7 @@ def watch(path: str | Path, source: str, every: int = 25) -> dict[str, Any]:
 
 
 def start(accelerator: str) -> None:
-    """Chooses the device, by JAX alone.
+    """Selects the device.
 
     Raises:
       UsageError: JAX finds none of that kind.
@@ -89,22 +92,22 @@ def start(accelerator: str) -> None:
 
 
 def _read(path: Path) -> jaxexport.ExportedFile:
-    """A file whose answers, where they are one for each class, fit its classes."""
+    """Reads a file and checks that its outputs match its classes."""
     about, functions = jaxexport.read(path)
     shape, classes = functions["answer"].out_avals[0].shape, about["classes"]
-    if classes and _told_in_words(about) and shape[-1:] != (len(classes),):
+    if classes and _is_supported(about) and shape[-1:] != (len(classes),):
         raise jaxexport.bad_file(
-            path, f"its answers are {shape}, its about.json has {len(classes)} classes"
+            path, f"its outputs are {shape}, its about.json has {len(classes)} classes"
         )
     return jaxexport.ExportedFile(about, functions)
 
 
-def _told_in_words(about: dict[str, Any]) -> bool:
+def _is_supported(about: dict[str, Any]) -> bool:
     return about["task"] in TASKS and TASKS[about["task"]].shown_from_file
 
 
 def _spec(about: dict[str, Any]) -> DataSpec:
-    """What the table says of the data; the function normalises by itself."""
+    """The `DataSpec` of about.json; normalisation is part of the exported function."""
     inputs, classes = about["inputs"], about["classes"]
     frames = [inputs["frames"]] if "frames" in inputs else []
     shape = [*frames, *inputs["shape"]]

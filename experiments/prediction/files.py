@@ -1,4 +1,4 @@
-"""The content of files that `experiments.export` writes of a run."""
+"""The contents of exported files, as bytes."""
 
 import dataclasses
 import importlib.util
@@ -20,8 +20,9 @@ def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> byt
     """A .jaxexport file.
 
     Args:
-      experiment, params: of a run.
-      streaming: with the step from frame to frame.
+      experiment: of the run.
+      params: of its network.
+      streaming: include the step for one frame.
 
     Raises:
       UsageError: the network cannot be streamed.
@@ -30,8 +31,8 @@ def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> byt
     made = jaxexport.exported(function, *jaxexport.symbolic_inputs(inputs))
     functions = {"answer": made}
     config, spec = experiment.config, experiment.spec
-    if streaming and spec.pictures:
-        raise UsageError("--streaming: the run reads single pictures, not clips")
+    if streaming and spec.is_image:
+        raise UsageError("--streaming needs a run on clips; this one is on images")
     if streaming:
         try:
             start, step, frame = stepwise(experiment, params)
@@ -41,7 +42,7 @@ def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> byt
         functions["start"] = jaxexport.exported(start)
         functions["step"] = jaxexport.exported(step, jax.eval_shape(start), frame)
     shape = tuple(spec.image_shape)
-    if spec.pictures:
+    if spec.is_image:
         described = {"kind": "images", "shape": shape}
     else:
         described = {
@@ -70,21 +71,21 @@ def onnx_bytes(experiment: Experiment, params: Any) -> bytes:
     """
     if importlib.util.find_spec("jax2onnx") is None:
         raise NotImplementedError(
-            "ONNX needs jax2onnx, which wants an older orbax: make an environment of "
-            "its own, and there pip install lstm_jax jax2onnx"
+            "ONNX export needs jax2onnx, which requires an older orbax: use a new "
+            "environment, and there pip install lstm_jax jax2onnx"
         )
     task, spec = experiment.kind, experiment.spec
     if not task.to_onnx:
-        raise NotImplementedError(f"a {task.name} is not exported to ONNX")
-    # With an open time jax2onnx knows no masks.
-    frames = None if spec.pictures else spec.image_shape[0]
+        raise NotImplementedError(f"ONNX export does not support {task.name}")
+    # jax2onnx does not support masks over a dynamic time axis.
+    frames = None if spec.is_image else spec.image_shape[0]
     function, inputs = whole(experiment, params, frames=frames)
     words = {"task": task.name, "classes": spec.classes}
     return onnx.model_bytes(function, inputs, words)
 
 
 def metadata(experiment: Experiment) -> dict[str, str]:
-    """What a .safetensors file tells of its run, without the places of its data."""
+    """Metadata of a .safetensors file: classes and configuration, without paths."""
     config, spec = experiment.config, experiment.spec
     data = dataclasses.replace(
         config.data, source=spec.dataset, dir=None, manual_dir=None

@@ -1,4 +1,4 @@
-"""What answers: a trained network, or the compiled function of an exported file."""
+"""`Predictor`: a trained network, or the function of an exported file."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -15,19 +15,20 @@ BATCH = 256
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """Answers batches of any size.
+    """Makes predictions for batches of any size.
 
     Attributes:
       kind: of the task.
       spec: of the data.
-      answer: `{"inputs": ..., "lengths": ...} -> predictions`.
-      sampling: of the frames of a clip that is too long.
-      experiment, params: of a run; an exported file has none.
+      apply: `{"inputs": ..., "lengths": ...} -> predictions`.
+      sampling: how frames of a clip that is too long are selected.
+      experiment: of the run; None for an exported file.
+      params: of the run; None for an exported file.
     """
 
     kind: Any
     spec: DataSpec
-    answer: Callable[[dict[str, np.ndarray]], Any]
+    apply: Callable[[dict[str, np.ndarray]], Any]
     sampling: str
     experiment: Any = None
     params: Any = None
@@ -38,11 +39,14 @@ class Predictor:
         return self.experiment.config
 
     def __call__(self, **batch: np.ndarray) -> np.ndarray:
-        """Predictions of a batch of `inputs` and, of sequences, `lengths`."""
-        return np.asarray(self.answer(batch))
+        """Predictions for a batch: `inputs [B, ...]` and, for sequences, `lengths`."""
+        return np.asarray(self.apply(batch))
 
     def read_clip(self, path: Path) -> tuple[np.ndarray, int]:
-        """A clip, or a sequence of features, and its number of steps.
+        """Reads a clip or a feature sequence.
+
+        Returns:
+          `(frames [T, ...], number of valid frames)`.
 
         Raises:
           DataError: it cannot be read.
@@ -53,15 +57,15 @@ class Predictor:
         clip, length = data.read_features(path, frames, self.sampling)
         if clip.shape[1:] != tuple(shape):
             raise data.DataError(
-                f"{path}: steps of {clip.shape[-1]} features, but {shape[0]} are wanted"
+                f"{path}: {clip.shape[-1]} features per step, the run has {shape[0]}"
             )
         return clip, length
 
 
-def predict_pictures(
+def predict_images(
     predictor: Predictor, paths: Sequence[str | Path]
 ) -> Iterator[dict[str, Any]]:
-    """Answers to pictures, a batch at a time."""
+    """Predictions for image files, batch by batch."""
     shape = tuple(predictor.spec.image_shape)
     files = data.image_paths(paths)
     for start in range(0, len(files), BATCH):
@@ -84,7 +88,7 @@ def predict_pictures(
 def predict_clips(
     predictor: Predictor, paths: Sequence[str | Path]
 ) -> Iterator[dict[str, Any]]:
-    """Answers to clips, one after another."""
+    """Predictions for clips, one by one."""
     for path in data.clip_paths(paths):
         row: dict[str, Any] = {"path": str(path)}
         try:
@@ -95,6 +99,6 @@ def predict_clips(
 
 
 def sampling_of(config: Any) -> str:
-    """How a clip that is too long is read: windows are for training alone."""
+    """How frames of a long clip are selected; windows are used in training only."""
     sampling = config.data.sampling
     return "uniform" if sampling == "windows" else sampling

@@ -1,4 +1,4 @@
-"""What a trained network answers, as pure functions; a run predicts and streams."""
+"""Predictions of a trained run: its predictor, and its network as pure functions."""
 
 import dataclasses
 from pathlib import Path
@@ -17,7 +17,7 @@ from lstm_jax.models import stream
 
 
 def predictor(run: str | Path) -> Predictor:
-    """Of a run's folder, or of a file of its weights.
+    """The `Predictor` of a run folder or of an exported .safetensors file.
 
     Raises:
       UsageError: there is no run.
@@ -25,29 +25,29 @@ def predictor(run: str | Path) -> Predictor:
     experiment, params = load_run(run)
     compiled = jax.jit(lambda batch: experiment.predictions(params, batch))
 
-    def answer(batch):
+    def apply(batch):
         count = len(inputs := batch["inputs"])
-        if experiment.spec.pictures and "lengths" not in batch:
-            # One program for all: the last batch is padded.
+        if experiment.spec.is_image and "lengths" not in batch:
+            # The last batch is padded, so that only one program is compiled.
             rest = np.zeros((BATCH - count, *inputs.shape[1:]), inputs.dtype)
             batch = {"inputs": np.concatenate([inputs, rest])}
         return np.asarray(compiled(batch))[:count]
 
     sampling = sampling_of(experiment.config)
-    parts = experiment.kind, experiment.spec, answer, sampling, experiment, params
+    parts = experiment.kind, experiment.spec, apply, sampling, experiment, params
     return Predictor(*parts)
 
 
 def watch(run: str | Path, source: str, every: int = 25) -> dict[str, Any]:
-    """Answers frames by one compiled step of a run, as `live.watch` does.
+    """Predicts frame by frame with a run; see `live.watch`.
 
     Raises:
-      UsageError: the run reads no clips, or has to see the whole of one.
+      UsageError: the run is not on clips, or its network needs the whole clip.
     """
     experiment, params = load_run(run)
     kind, spec = experiment.kind, experiment.spec
     if len(spec.image_shape) != 4:
-        raise UsageError(f"{run} was not trained on clips; --live wants frames")
+        raise UsageError(f"{run} was not trained on clips, which --live needs")
     start, step, (shape, _) = stepwise(experiment, params)
 
     def words(frame, before, now):
@@ -58,18 +58,19 @@ def watch(run: str | Path, source: str, every: int = 25) -> dict[str, Any]:
 
 
 def whole(experiment: Experiment, params: Any, *, frames: int | None = None):
-    """`(function, inputs)`: from uint8 pictures to what `predict` answers with.
+    """The whole network as a function, from uint8 inputs to predictions.
 
     Args:
-      experiment, params: of a run.
-      frames: of a clip; None leaves them open, in a run whose clips have lengths.
+      experiment: of the run.
+      params: of its network.
+      frames: number of frames of a clip; None: dynamic, if clips have lengths.
 
     Returns:
-      The function, of pictures, or of clips and lengths, and the shape and dtype of
-      each of its inputs, where "B" and "T" are open.
+      `(function, inputs)`: the function of images, or of clips and lengths, and
+      `(shape, dtype)` of each input, with "B" and "T" for dynamic axes.
     """
-    # The definition: time may be open, and nothing in it is bound to one version of
-    # JAX, as the layouts that another engine pins are.
+    # The scan engine supports a dynamic time axis; the layouts that other engines
+    # constrain depend on the version of JAX.
     config, spec = experiment.config, experiment.spec
     plain = {"engine": "scan", "tbptt_steps": None}
     known = {name: plain[name] for name in plain if hasattr(config.model, name)}
@@ -78,32 +79,32 @@ def whole(experiment: Experiment, params: Any, *, frames: int | None = None):
     steps, *shape = spec.image_shape
     dtype = jnp.float32 if spec.features else jnp.uint8
 
-    def answer(inputs, lengths=None):
+    def apply(inputs, lengths=None):
         batch = {"inputs": inputs} | ({} if lengths is None else {"lengths": lengths})
         return run.predictions(params, batch)
 
-    if spec.pictures:
-        return answer, [(("B", *spec.image_shape), dtype)]
+    if spec.is_image:
+        return apply, [(("B", *spec.image_shape), dtype)]
     if experiment.model_kind.reads_lengths:
-        return answer, [(("B", frames or "T", *shape), dtype), (("B",), jnp.int32)]
+        return apply, [(("B", frames or "T", *shape), dtype), (("B",), jnp.int32)]
     unseen = experiment.kind.unseen_steps(config)
 
-    def answer_seen(inputs):
+    def apply_seen(inputs):
         rest = jnp.zeros((inputs.shape[0], unseen, *inputs.shape[2:]), inputs.dtype)
-        return answer(jnp.concatenate([inputs, rest], 1))
+        return apply(jnp.concatenate([inputs, rest], 1))
 
-    return answer_seen, [(("B", steps - unseen, *shape), dtype)]
+    return apply_seen, [(("B", steps - unseen, *shape), dtype)]
 
 
 def stepwise(experiment: Experiment, params: Any):
-    """`(start, step, frame)`: the same for one frame at a time.
+    """The network as a function of one frame at a time.
 
     Returns:
       `start() -> state`, a tuple of arrays; `step(state, frame) -> (state, output)`;
-      shape and dtype of a frame, uint8 `[H, W, C]`, or float32 `[F]`.
+      `(shape, dtype)` of a frame: uint8 `[H, W, C]` or float32 `[F]`.
 
     Raises:
-      ValueError: the network has to see a whole clip.
+      ValueError: the network needs the whole clip.
     """
     spec = experiment.spec
     shape = tuple(spec.image_shape[1:])
@@ -116,7 +117,7 @@ def stepwise(experiment: Experiment, params: Any):
     def step(state, frame):
         state = jax.tree.unflatten(structure, state)
         state, output = parts.step(state, spec.normalize(frame))
-        output = experiment.kind.stream_answer(experiment.task, output)
+        output = experiment.kind.stream_output(experiment.task, output)
         return tuple(jax.tree.leaves(state)), output
 
     return start, step, (shape, jnp.float32 if spec.features else jnp.uint8)

@@ -1,1 +1,1 @@
-"""What `experiments.report` is made of."""
+"""The parts of `experiments.report`."""

@@ -1,4 +1,4 @@
-"""Several runs beside each other: a table, overlaid curves, tests between pairs."""
+"""The comparison of several runs: a table, overlaid curves, tests between pairs."""
 
 import hashlib
 import itertools
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments.choices import flat, to_dict
+from experiments.numbers import number
 from experiments.reporting.evaluation import Evaluation
 from experiments.reporting.page import (
     Picture,
@@ -14,13 +15,12 @@ from experiments.reporting.page import (
     Table,
     Words,
     between,
-    number,
     plural,
     value,
 )
 from lstm_jax import figures, metrics
 
-# what every two runs differ in, or what changes no number
+# Options that are left out of the differences.
 _PLACE = {"run_dir", "overwrite"}
 
 
@@ -69,8 +69,8 @@ def _table(names, runs) -> Section:
 
     def metric(run, key):
         found, ends = value(run.test, key), run.intervals.get(key)
-        ends = f"{gap}({number(ends[0])}, {number(ends[1])})" if ends else ""
-        return number(found) + ends
+        ends = f"{gap}({between(ends, key)})" if ends else ""
+        return number(found, key) + ends
 
     rows = [
         (label, *(metric(run, key) for run in runs))
@@ -80,7 +80,7 @@ def _table(names, runs) -> Section:
     facts = {
         "test examples": lambda run: number(run.test["examples"]),
         "parameters": lambda run: number(run.model["parameters"]),
-        "FLOPs, forward, of one": lambda run: number(run.model["flops"].total),
+        "FLOPs per example, forward": lambda run: number(run.model["flops"].total),
         "step tested": lambda run: f"{run.step:,}",
         "steps": _steps,
         "examples/s in training": _rate,
@@ -88,7 +88,7 @@ def _table(names, runs) -> Section:
     rows += [(label, *map(fact, runs)) for label, fact in facts.items()]
     words = (
         f"In brackets: 95 % percentile bootstrap over test examples, "
-        f"{metrics.RESAMPLES:,} draws, seed 0."
+        f"{metrics.RESAMPLES:,} resamples, seed 0."
     )
     return Section(
         "Test metrics", (Table(("", *names), tuple(rows)), Words(words, "quiet"))
@@ -114,7 +114,7 @@ def _curves(names, runs) -> Section:
 
 
 def fingerprint(run) -> str:
-    """Of the test examples and their targets, in their order."""
+    """A hash of the test examples and their targets, in order."""
     test, found = run.dataset.splits["test"], hashlib.sha256()
     for array in (test.inputs[run.shown], run.known[1]):
         found.update(f"{array.shape}{array.dtype}".encode())
@@ -123,16 +123,16 @@ def fingerprint(run) -> str:
 
 
 def _pair(first: str, a, second: str, b) -> dict[str, Any]:
-    """McNemar's test and the difference of losses; or why there is none."""
+    """The difference of losses and McNemar's test, or why they are left out."""
     row: dict[str, Any] = {"first": first, "second": second}
     if a.task.name != b.task.name or fingerprint(a) != fingerprint(b):
         examples = (f"{run.test['examples']:,} of {run.spec.dataset}" for run in (a, b))
         return row | {
             "left_out": f"{first} and {second} were not tested on the same examples "
-            f"({' and '.join(examples)}): no test between them"
+            f"({' and '.join(examples)}), so they cannot be compared"
         }
     if not a.has_targets:
-        return row | {"left_out": f"{first} and {second}: no target is known"}
+        return row | {"left_out": f"{first} and {second} have no known targets"}
     both = ~np.isnan(a.losses) & ~np.isnan(b.losses)
     difference = metrics.paired_difference(a.losses[both], b.losses[both])
     row |= {"difference": difference[0], "interval": list(difference[1:])}
@@ -154,22 +154,23 @@ def _pairs(pairs) -> Section:
             for row in tested
         ]
         words = (
-            "Loss of the first minus that of the second, on the same examples, with "
-            "its bootstrap interval: where 0 is outside, one is better."
+            "Loss of the first run minus loss of the second on the same examples, with "
+            "a bootstrap interval; if it does not contain 0, one run is better."
         )
         blocks += [Table(header, tuple(rows)), Words(words, "quiet")]
     if compared:
-        test, first, second = "McNemar's test", "right: first only", "second only"
+        test, first, second = "McNemar's test", "correct: only first", "only second"
         header = (test, first, second, "statistic", "p")
         words = (
-            "p: how likely so uneven numbers are if both err equally often. With "
-            "fewer than 25 examples that only one has right, the exact two-sided "
-            "binomial test; else chi² = (|b - c| - 1)² / (b + c), one degree of "
-            "freedom (McNemar 1947, Edwards 1948). No correction for many pairs."
+            "p: probability of counts at least as different if both runs have the same "
+            "error rate. With fewer than 25 examples that only one run classifies "
+            "correctly: exact two-sided binomial test; else chi² = (|b - c| - 1)² / "
+            "(b + c), one degree of freedom (McNemar 1947, Edwards 1948). There is no "
+            "correction for multiple comparisons."
         )
         blocks += [Table(header, tuple(map(_mcnemar, compared))), Words(words, "quiet")]
     elif tested:
-        words = "McNemar's test is for right and wrong answers of a classification."
+        words = "McNemar's test applies to classification only."
         blocks.append(Words(words, "quiet"))
     return Section("Pairs", (*blocks, *left_out))
 

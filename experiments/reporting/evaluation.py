@@ -1,4 +1,4 @@
-"""A run, evaluated on its test examples: all that a report tells of it."""
+"""`Evaluation`: a run evaluated on its test split, for reports."""
 
 import dataclasses
 import json
@@ -25,22 +25,23 @@ from lstm_jax.inspect.summary import (
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """A run, evaluated.
+    """A run evaluated on its test split.
 
     Attributes:
       run: its folder.
-      preset: that it was trained by.
-      experiment, params: of the checkpoint of `step`.
-      step: of the checkpoint that is evaluated.
+      preset: its preset.
+      experiment: of the run.
+      params: of the checkpoint at `step`.
+      step: of the evaluated checkpoint.
       last_step: of the last checkpoint.
-      finished: its report.json, None if it was stopped.
+      finished: contents of report.json; None if the run is unfinished.
       rows: of metrics.jsonl.
-      known: predictions and targets of the test examples that can be compared.
-      shown: which test examples those are.
-      losses: of each of them, NaN where no target is known.
-      test: metrics.
-      intervals: of metrics, by name.
-      model: layers, FLOPs of an example's forward pass, and bytes.
+      known: predictions and targets of the test examples with a known target.
+      shown: indices of these examples.
+      losses: of these examples; NaN where the target is unknown.
+      test: test metrics.
+      intervals: 95 % intervals by metric.
+      model: layers, FLOPs of one example's forward pass, and memory in bytes.
     """
 
     run: Path
@@ -60,40 +61,40 @@ class Evaluation:
 
     @property
     def config(self):
-        """Of the run."""
+        """The configuration of the run."""
         return self.experiment.config
 
     @property
     def kind(self):
-        """Of its task."""
+        """The `TaskKind` of the run."""
         return self.experiment.kind
 
     @property
     def spec(self):
-        """What its network remembers of the data."""
+        """The `DataSpec` of the run."""
         return self.experiment.spec
 
     @property
     def task(self):
-        """Its loss, metrics and figures."""
+        """The loss, metrics and figures of the task."""
         return self.experiment.task
 
     @property
     def dataset(self):
-        """Its examples."""
+        """The data set of the run."""
         return self.experiment.dataset
 
     @property
     def has_targets(self) -> bool:
-        """Whether the target of any test example is known."""
+        """Whether any test example has a known target."""
         return bool((self.losses == self.losses).any())
 
 
 def evaluate(run: Path) -> Evaluation:
-    """Evaluates a run on its test examples.
+    """Evaluates the selected checkpoint of a run on its test split.
 
     Raises:
-      ValueError: if the folder holds no run, or no checkpoint yet.
+      ValueError: the folder contains no run, or no checkpoint.
     """
     experiment, params = load_run(run)
     config, task = experiment.config, experiment.task
@@ -133,7 +134,7 @@ def evaluate(run: Path) -> Evaluation:
 
 
 def batch_shapes(split, count: int) -> dict[str, Any]:
-    """A batch of a split by its shapes."""
+    """The shapes and dtypes of a batch of a split."""
     fields = {
         name: jax.ShapeDtypeStruct((count, *array.shape[1:]), array.dtype)
         for name, array in arrays(split).items()
@@ -142,7 +143,7 @@ def batch_shapes(split, count: int) -> dict[str, Any]:
 
 
 def summary(experiment, params) -> dict[str, Any]:
-    """Layers, FLOPs of an example's forward pass, and bytes."""
+    """Layers, FLOPs of one example's forward pass, and memory in bytes."""
     shapes = jax.eval_shape(lambda: params)
     config, train = experiment.config, experiment.split
     tx = optimization.optimizer(config, optimization.schedule(config, steps=1))

@@ -1,6 +1,6 @@
-"""A report as one page of HTML that needs nothing else, and the same for a terminal.
+"""Renders a report as a self-contained HTML page, and as text for a terminal.
 
-A report is a list of `Section`s of a few kinds of blocks; `html` and `show` draw them.
+A report is a list of `Section`s, which contain blocks; `html` and `show` render them.
 """
 
 import base64
@@ -12,9 +12,10 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from experiments.numbers import number
 from experiments.run.display import Display
 
-DPI = 160  # of figures: sharp on a phone, and small enough to mail
+DPI = 160  # of figures: legible on a phone, small enough for e-mail
 
 
 class Words(NamedTuple):
@@ -25,19 +26,19 @@ class Words(NamedTuple):
 
 
 class Code(NamedTuple):
-    """What is to be typed."""
+    """A command or code."""
 
     text: str
 
 
 class Tiles(NamedTuple):
-    """Numbers that are to be seen first: (name, value, what is beside it)."""
+    """Headline numbers: (name, value, note)."""
 
     items: tuple[tuple[str, str, str], ...]
 
 
 class Table(NamedTuple):
-    """Cells of text; the first column is left, the others right, if `numbers`."""
+    """A table of text; if `numbers`, all but the first column are right-aligned."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -45,7 +46,7 @@ class Table(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A Matplotlib figure; a photo keeps its colours on a dark page."""
+    """A Matplotlib figure and its caption; a photo is not inverted in dark mode."""
 
     figure: Any
     words: str
@@ -53,31 +54,21 @@ class Picture(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """Blocks that open on a click; a terminal leaves them out."""
+    """Collapsed blocks, left out in a terminal."""
 
     title: str
     blocks: tuple[Any, ...]
 
 
 class Section(NamedTuple):
-    """A heading, and what is below it."""
+    """A heading and its blocks."""
 
     title: str
     blocks: tuple[Any, ...]
 
 
-def number(value: float | int | None) -> str:
-    """Four digits that matter; a dash for None."""
-    if value is None:
-        return "–"
-    if isinstance(value, int):
-        return f"{value:,}"
-    usual = value == 0 or 1e-3 <= abs(value) < 1e3
-    return f"{value:.4f}" if usual else f"{value:.3g}"
-
-
 def size(count: int | None) -> str:
-    """Bytes in words; a dash for None."""
+    """A number of bytes as text, in binary units; a dash for None."""
     if count is None:
         return "–"
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
@@ -87,15 +78,18 @@ def size(count: int | None) -> str:
 
 
 def value(report: dict[str, Any], name: str) -> Any:
-    """`report["macro"]["f1"]` of "macro.f1"; None where it is missing."""
+    """`report["macro"]["f1"]` for the name "macro.f1"; None if it is missing."""
     for part in name.split("."):
         report = report.get(part) if isinstance(report, dict) else None
     return report
 
 
-def between(interval: tuple[float, float] | None) -> str:
-    """The two ends of an interval."""
-    return f"{number(interval[0])} to {number(interval[1])}" if interval else ""
+def between(interval: tuple[float, float] | None, name: str = "") -> str:
+    """An interval of the metric `name` as text; "" for None."""
+    if not interval:
+        return ""
+    low, high = (number(end, name) for end in interval)
+    return f"{low} to {high}"
 
 
 def plural(count: int, word: str) -> str:
@@ -155,12 +149,12 @@ summary { cursor: pointer; color: var(--accent); padding: 0.3rem 0; }
 @media print { details:not([open]) > *:not(summary) { display: block; } }
 """
 
-# Nothing may be loaded, even if a name should contain a piece of HTML after all.
+# The page loads nothing, even if a name should contain HTML.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def html(title: str, lead: tuple[Any, ...], sections: list[Section]) -> str:
-    """The page: a title, blocks below it, links to the sections, the sections."""
+    """The HTML page: title, lead, links to the sections, and the sections."""
     links = body = ""
     for section in sections:
         name = "".join(c if c.isalnum() else "-" for c in section.title.lower())
@@ -234,7 +228,7 @@ def _picture(block: Picture) -> str:
     buffer = io.BytesIO()
     block.figure.savefig(buffer, format="png", dpi=DPI)
     content = base64.b64encode(buffer.getvalue()).decode()
-    width = block.figure.get_figwidth()  # inches; 10 points are to stay legible
+    width = block.figure.get_figwidth()  # inches; text of 10 points stays legible
     shape = f"width: {width * 92:.0f}px; min-width: {min(width * 60, 900):.0f}px"
     kind = "photo" if block.photo else "chart"
     return (
@@ -245,7 +239,7 @@ def _picture(block: Picture) -> str:
 
 
 def show(title: str, lead: tuple[Any, ...], sections: list[Section]) -> None:
-    """The same in a terminal, but for pictures and what is folded."""
+    """Prints the report in a terminal, without figures and collapsed blocks."""
     display = Display()
     for section in (Section(title, lead), *sections):
         drawn = [b for b in section.blocks if not isinstance(b, Picture | Fold)]

@@ -1,9 +1,12 @@
-"""The sections of a run's report, each a function of an evaluation."""
+"""The sections of the report of one run, each a function of an `Evaluation`."""
 
+import dataclasses
+import math
 from typing import Any
 
 from experiments.choices import flat, to_dict
 from experiments.config import preset, train_line
+from experiments.numbers import number, percent
 from experiments.presets import PRESETS
 from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.evaluation import Evaluation
@@ -16,7 +19,6 @@ from experiments.reporting.page import (
     Tiles,
     Words,
     between,
-    number,
     plural,
     size,
     value,
@@ -25,15 +27,12 @@ from experiments.run import record
 from lstm_jax import figures
 from lstm_jax.metrics import RESAMPLES, reliability
 
-LONG = 12  # rows, above which a table is folded
+LONG = 12  # tables with more rows are collapsed
 
 
 def single(evaluation: Evaluation):
-    """`(title, lead, sections, numbers)` of one run.
-
-    Sections that say nothing of it are left out; numbers are as JSON can hold them.
-    """
-    makers = (metrics, curves, mistakes, calibration, diagnosis)
+    """`(title, lead, sections, numbers)` of one run; the numbers are plain values."""
+    makers = (metrics, curves, errors, calibration, diagnosis)
     makers += (model, configuration, environment)
     sections = [part for make in makers if (part := make(evaluation)) is not None]
     found, kept = evaluation.model, ("layers", "flops")
@@ -51,21 +50,20 @@ def single(evaluation: Evaluation):
 
 
 def head(evaluation: Evaluation) -> tuple[Any, ...]:
-    """What is seen first: the numbers, and whether they are final."""
+    """The first blocks: description, warnings and headline numbers."""
     kind, spec, finished = evaluation.kind, evaluation.spec, evaluation.finished
     count = len(evaluation.dataset.splits["test"].inputs)
     words = (
-        f"{kind.name.capitalize()} of {spec.dataset}: "
-        f"{plural(count, 'test picture' if spec.pictures else 'test clip')} of "
-        f"{'x'.join(map(str, spec.image_shape))}, answered by the checkpoint of step "
+        f"{kind.name.capitalize().replace('_', ' ')} on {spec.dataset}: "
+        f"{plural(count, 'test image' if spec.is_image else 'test clip')} of "
+        f"{'x'.join(map(str, spec.image_shape))}, checkpoint of step "
         f"{evaluation.step:,}."
     )
     blocks: list[Any] = [Words(words, "quiet")]
     if not finished:
         words = (
-            f"This run has not finished: it was stopped at step "
-            f"{evaluation.last_step:,} of {evaluation.experiment.steps:,}. Rerun "
-            "its train command to resume it."
+            f"This run is unfinished: it stopped at step {evaluation.last_step:,} of "
+            f"{evaluation.experiment.steps:,}. Rerun its train command to resume it."
         )
         blocks.append(Words(words, "warning"))
     tiles, changed = [], []
@@ -74,11 +72,13 @@ def head(evaluation: Evaluation) -> tuple[Any, ...]:
         before = value(finished or {}, f"test.{name}")
         both = isinstance(now, float) and isinstance(before, float)
         if both and abs(now - before) > 1e-3 * max(1.0, abs(now)):
-            changed.append(f"{label} was {number(before)}, is {number(now)}")
+            changed.append(
+                f"{label} was {number(before, name)}, is {number(now, name)}"
+            )
     if changed:
         words = (
-            "Evaluated again, the test differs from what report.json holds: "
-            f"{'; '.join(changed)}. The data, the code or the device have changed."
+            "The test metrics differ from report.json: "
+            f"{'; '.join(changed)}. The data, the code or the device has changed."
         )
         blocks.append(Words(words, "warning"))
     labels = {name: label for name, label, _ in kind.metrics}
@@ -86,25 +86,25 @@ def head(evaluation: Evaluation) -> tuple[Any, ...]:
         if (now := value(evaluation.test, name)) is not None:
             own = name in ("mae", "rmse")
             unit = getattr(evaluation.config.task, "unit", "") if own else ""
-            ends = between(evaluation.intervals.get(name))
-            tiles.append((labels[name], f"{number(now)} {unit}".strip(), ends))
+            ends = between(evaluation.intervals.get(name), name)
+            tiles.append((labels[name], f"{number(now, name)} {unit}".strip(), ends))
     return (*blocks, Tiles(tuple(tiles))) if tiles else tuple(blocks)
 
 
 def metrics(evaluation: Evaluation) -> Section:
-    """All test metrics, with intervals, beside what needs no network."""
+    """All test metrics, with intervals and baselines."""
     test, dataset = evaluation.test, evaluation.dataset
     if not evaluation.has_targets:
-        words = "No test example has a known target: nothing can be scored."
+        words = "No test example has a known target, so there are no test metrics."
         return Section("Test metrics", (Words(words),))
     baselines = (evaluation.finished or {}).get("baselines", {})
     others = test.get("references", {}) | baselines
     rows = tuple(
         (
             label,
-            number(found),
-            between(evaluation.intervals.get(name)),
-            *(number(value(other, name)) for other in others.values()),
+            number(found, name),
+            between(evaluation.intervals.get(name), name),
+            *(number(value(other, name), name) for other in others.values()),
         )
         for name, label, _ in evaluation.kind.metrics
         if (found := value(test, name)) is not None
@@ -112,14 +112,14 @@ def metrics(evaluation: Evaluation) -> Section:
     header = ("", "test", "95 % interval", *(w.replace("_", " ") for w in others))
     words = (
         f"Intervals: 95 % percentile bootstrap over {test['examples']:,} test "
-        f"examples, {RESAMPLES:,} draws, seed 0; they tell how much another test set "
-        "would change a number, not another training run."
+        f"examples, {RESAMPLES:,} resamples, seed 0; they cover the variation of the "
+        "test set, not that of training."
     )
     of = [names["test"] for names in (dataset.groups, dataset.names) if names]
     if any(len(set(labels)) < len(labels) for labels in of):
         words += (
-            " Examples of one group or clip were drawn as if they were independent: "
-            "the intervals are too narrow."
+            " Examples of one group or clip were resampled as if independent, so the "
+            "intervals are too narrow."
         )
     blocks = [Table(header, rows), Words(words, "quiet"), *_per_class(evaluation)]
     return Section("Test metrics", tuple(blocks))
@@ -135,9 +135,11 @@ def _per_class(evaluation: Evaluation) -> list[Any]:
     words = {"f1": "F1", "roc_auc": "ROC AUC", "r2": "R²", "psnr": "PSNR, dB"}
     words |= {"mse": "MSE", "mae": "MAE", "rmse": "RMSE", "ssim": "SSIM"}
     header = (title, *(words.get(key, key.replace("_", " ")) for key in keys))
-    if "f1" in keys:  # the hardest first
+    if "f1" in keys:  # lowest first
         found = sorted(found, key=lambda row: 2 if row["f1"] is None else row["f1"])
-    rows = tuple((row["name"], *(number(row[key]) for key in keys)) for row in found)
+    rows = tuple(
+        (row["name"], *(number(row[key], key) for key in keys)) for row in found
+    )
     table = Table(header, rows)
     if len(rows) <= LONG:
         return [table]
@@ -148,21 +150,49 @@ def _per_class(evaluation: Evaluation) -> list[Any]:
 def curves(evaluation: Evaluation) -> Section:
     """Loss and metrics against steps."""
     picture = Picture(figures.curves(evaluation.rows), "Training and validation.")
-    return Section("Curves", (picture,))
+    note = regularised(evaluation.rows, evaluation.config)
+    return Section("Curves", (picture, Words(note, "quiet")) if note else (picture,))
+
+
+def regularised(rows: list[dict[str, Any]], config) -> str:
+    """Why the training loss is above the validation loss, in one sentence.
+
+    Args:
+      rows: of metrics.jsonl.
+      config: of the run.
+
+    Returns:
+      "" if it is not above, or if nothing in the configuration explains it.
+    """
+    last = {row["split"]: row["loss"] for row in rows if row.get("loss") is not None}
+    if not last.get("train", 0.0) > last.get("validation", math.inf):
+        return ""
+    augment, causes = config.augment, []
+    model = flat(to_dict(config.model))
+    if model.get("dropout") or " Do" in str(model.get("spec")):  # a VGSL dropout layer
+        causes.append("dropout")
+    if any(getattr(augment, f.name) != f.default for f in dataclasses.fields(augment)):
+        causes.append("augmentation")
+    if not causes:
+        return ""
+    return (
+        f"The training loss is above the validation loss because {' and '.join(causes)}"
+        f" {'are' if causes[1:] else 'is'} applied in training only."
+    )
 
 
 CAPTIONS = {
     "confusion_matrix": "Rows are the true classes; colour is the share of the row.",
-    "roc": "True against false positives, each class against the rest.",
-    "predictions": "Predicted against true; on the line an answer is perfect.",
+    "roc": "True-positive against false-positive rate, one class against the rest.",
+    "predictions": "Predicted against true values; the line marks equality.",
     "residuals": "Errors: predicted minus true.",
-    "strip": "Clips, the last frames of which were predicted.",
-    "error_over_time": "Error of each predicted frame, beside that of simple guesses.",
+    "strip": "Input frames, true frames and predicted frames.",
+    "error_over_time": "Error by predicted frame, with simple baselines.",
 }
 
 
-def mistakes(evaluation: Evaluation) -> Section | None:
-    """The task's own pictures, precision against recall, and the worst answers."""
+def errors(evaluation: Evaluation) -> Section | None:
+    """The figures of the task, and the worst predictions."""
     if not evaluation.has_targets:
         return None
     predictions, targets = evaluation.known
@@ -172,18 +202,18 @@ def mistakes(evaluation: Evaluation) -> Section | None:
         for name, figure in found.items()
     ]
     blocks += evaluation.kind.figures(evaluation)
-    return Section("Mistakes", (*blocks, *evaluation.kind.worst(evaluation)))
+    return Section("Errors", (*blocks, *evaluation.kind.worst(evaluation)))
 
 
 def calibration(evaluation: Evaluation) -> Section | None:
-    """Whether a classifier is as often right as it says."""
+    """Calibration of a classifier: reliability diagram, ECE and Brier score."""
     if not evaluation.kind.answers_right_or_wrong or not len(evaluation.known[1]):
         return None
     found, test = reliability(*evaluation.known), evaluation.test
     confidence = float(evaluation.known[0].max(-1).mean())
     words = (
-        f"Its mean confidence is {confidence:.1%}, its accuracy "
-        f"{test['accuracy']:.1%}. Expected calibration error "
+        f"Mean confidence {percent(confidence)}, accuracy "
+        f"{percent(test['accuracy'])}. Expected calibration error "
         f"{number(found.ece)}: the mean over examples of |accuracy - confidence| in "
         f"{len(found.count)} bins of equal width, "
         "((m - 1)/M, m/M], of the highest probability (Guo et al. 2017, On Calibration "
@@ -191,12 +221,12 @@ def calibration(evaluation: Evaluation) -> Section | None:
         "over examples of sum_k (p_k - y_k)², 0 to 2 (Brier 1950)."
     )
     figure = figures.reliability_figure(found)
-    caption = "Right answers in each bin of confidence; below, examples in it."
+    caption = "Accuracy by confidence; below, the number of examples in each bin."
     return Section("Calibration", (Words(words), Picture(figure, caption)))
 
 
 def model(evaluation: Evaluation) -> Section:
-    """Layers, parameters, FLOPs and memory."""
+    """Layers, parameters, FLOPs and memory of the network."""
     found = evaluation.model
     rows = tuple(
         (
@@ -207,19 +237,19 @@ def model(evaluation: Evaluation) -> Section:
         )
         for row in found["layers"]
     )
-    total = ("in all", "", number(found["parameters"]), number(found["flops"].total))
+    total = ("total", "", number(found["parameters"]), number(found["flops"].total))
     words = (
-        "FLOPs of one example's forward pass: of matrix products and convolutions, two "
-        "for a multiplication and an addition, a loop's body as often as it runs."
+        "FLOPs of the forward pass of one example: matrix products and convolutions, "
+        "two per multiply-add, loops counted with their iterations."
     )
     if found["flops"].unknown:
-        words += f" Not counted right: {', '.join(found['flops'].unknown)}."
+        words += f" Not counted correctly: {', '.join(found['flops'].unknown)}."
     evaluated, trained = evaluation.experiment.eval_size(), evaluation.config.batch_size
     memory = {
         "parameters": "parameter_bytes",
         "optimizer state": "optimizer_bytes",
-        f"temporaries of an evaluated batch of {evaluated}": "eval_bytes",
-        f"temporaries of a gradient, batch of {trained}": "train_bytes",
+        f"temporaries in evaluation, batch size {evaluated}": "eval_bytes",
+        f"temporaries of the gradient, batch size {trained}": "train_bytes",
     }
     sizes = tuple((label, size(found[key])) for label, key in memory.items())
     return Section(
@@ -233,13 +263,13 @@ def model(evaluation: Evaluation) -> Section:
 
 
 def configuration(evaluation: Evaluation) -> Section:
-    """What differs from the preset, the line that trains it, and every option."""
+    """The train command, the options that differ from the preset, and all options."""
     trained_by, config = evaluation.preset, evaluation.config
     name = trained_by if trained_by in PRESETS else "digits"
     base, now = (flat(to_dict(c)) for c in (preset(name), config))
     blocks: list[Any] = [Code(train_line(name, config))]
     if name != trained_by:
-        words = f"There is no preset {trained_by} any more; compared with {name}."
+        words = f"The preset {trained_by} no longer exists; compared with {name}."
         blocks.append(Words(words, "warning"))
     rows = tuple(
         (key, str(base.get(key, "")), str(now[key]))
@@ -248,16 +278,16 @@ def configuration(evaluation: Evaluation) -> Section:
     )
     if rows:
         changed = Table(("option", f"preset {name}", "this run"), rows, False)
-        blocks.append(Fold("What differs from the preset", (changed,)))
+        blocks.append(Fold("Differences from the preset", (changed,)))
     else:
-        blocks.append(Words(f"All options are those of the preset {name}."))
+        blocks.append(Words(f"All options equal those of the preset {name}."))
     rows = tuple((key, str(option)) for key, option in now.items())
-    blocks.append(Fold("Every option", (Table(("option", ""), rows, False),)))
+    blocks.append(Fold("All options", (Table(("option", ""), rows, False),)))
     return Section("Configuration", tuple(blocks))
 
 
 def environment(evaluation: Evaluation) -> Section:
-    """Where it was trained, and where it was evaluated."""
+    """Versions and devices of training and of this evaluation."""
     finished, now = evaluation.finished or {}, record.environment()
     then = finished.get("environment", {})
 
@@ -270,5 +300,5 @@ def environment(evaluation: Evaluation) -> Section:
     )
     blocks: list[Any] = [Table(("", "training", "this evaluation"), rows, False)]
     if rate := value(finished, "train.images_per_second"):
-        blocks.insert(0, Words(f"Trained at {rate:,.0f} examples a second."))
+        blocks.insert(0, Words(f"Training speed: {rate:,.0f} examples per second."))
     return Section("Environment", tuple(blocks))

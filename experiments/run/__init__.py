@@ -1,1 +1,1 @@
-"""A run's folder, its records, and how a run is loaded again."""
+"""The run folder and its files, and loading a run."""

@@ -1,4 +1,4 @@
-"""What a run does besides its updates: where it resumes, and its callbacks."""
+"""The callbacks of a run, and how it is resumed."""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ from lstm_jax import training
 
 
 class Resumed(NamedTuple):
-    """Where a run resumes.
+    """The point from which a run is resumed.
 
     Attributes:
-      state: of the latest checkpoint that can be read, or the first.
+      state: of the latest readable checkpoint, or the initial state.
       step: of the state.
-      owed: whether it should have been evaluated when it was saved, and was not.
-      rows: of metrics.jsonl up to `step`; later ones are dropped from it.
-      notes: lines that say so.
+      owed: whether the validation at this step is missing.
+      rows: of metrics.jsonl up to `step`; later rows are deleted.
+      notes: lines to print.
     """
 
     state: training.TrainState
@@ -34,7 +34,7 @@ class Resumed(NamedTuple):
 def resume(
     experiment: Experiment, checkpoints: Any, log: MetricsLog, state: Any
 ) -> Resumed:
-    """Finds where a run resumes; `state` is that of a new run."""
+    """Restores the latest checkpoint; `state` is the initial state."""
     restored, step, notes = checkpoints.restore_latest(state)
     owed = False
     if step:
@@ -55,7 +55,7 @@ def run_callbacks(
     display: Display,
     resumed: Resumed,
 ) -> list[training.Callback]:
-    """Writes metrics.jsonl, shows rows, stops early, lowers the rate, saves, logs."""
+    """Callbacks for metrics, display, early stopping, plateau, checkpoints, loggers."""
     config, task = experiment.config, experiment.task
     writes, start = jax.process_index() == 0, resumed.step
 

@@ -1,4 +1,4 @@
-"""What people see of a run: its progress, its table, its hardest classes."""
+"""The console output of a run: progress, notes, and the table of test metrics."""
 
 import os
 import sys
@@ -10,9 +10,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from experiments.numbers import number, percent
+
 
 class _SafeStream:
-    """A text stream that prints "?" for what its encoding does not have."""
+    """A text stream that prints "?" for characters that its encoding lacks."""
 
     def __init__(self, stream):
         self._stream = stream
@@ -27,10 +29,10 @@ class _SafeStream:
 
 
 class Display:
-    """Progress of a run: a bar in a terminal, plain lines in a file or a notebook.
+    """The progress of a run: a bar in a terminal, lines in a file or a notebook.
 
-    `with Display() as display:` then `start`, `update` for every row, `note`.
-    A validation row has its own line, above the bar.
+    Use `with Display() as display:`, then `start`, `update` with each row of metrics,
+    and `note`. Each validation has a line of its own above the bar.
     """
 
     def __init__(self, stream=None):
@@ -48,7 +50,7 @@ class Display:
         )
         self._progress = None
         self._total = self._done = 0
-        self._since = None  # (step, time) of the first update: compilation is before it
+        self._since = None  # (step, time) of the first update, after compilation
 
     def __enter__(self):
         return self
@@ -57,7 +59,7 @@ class Display:
         self.stop()
 
     def start(self, total: int, done: int = 0):
-        """Begins at step `done` of `total`."""
+        """Starts the progress at step `done` of `total`."""
         self.stop()
         self._total, self._done, self._since = total, done, None
         if not self._bar:
@@ -68,7 +70,7 @@ class Display:
             TextColumn("{task.fields[text]}", markup=False),
             console=self._console,
             expand=True,
-            auto_refresh=False,  # no thread: it would take time from the training loop
+            auto_refresh=False,  # a thread would slow the training loop down
         )
         self._task = self._progress.add_task(
             "", total=total, completed=done, text="compiling"
@@ -77,7 +79,7 @@ class Display:
         self._progress.refresh()
 
     def update(self, step: int, metrics: dict):
-        """Shows one row: loss, accuracy or mae, images_per_second; "split" if any."""
+        """Shows a row of metrics: loss, a metric of the task, images_per_second."""
         parts = _shown(metrics)
         if metrics.get("split", "train") != "train":
             self.note("  ".join([self._at(step), str(metrics["split"]), *parts]))
@@ -98,19 +100,19 @@ class Display:
         if isinstance(text, str):
             if self._bar:
                 self._console.print(Text(text), soft_wrap=True)
-            else:  # a line stays a line, whatever the width
+            else:  # lines are not wrapped
                 self._console.file.write(text + "\n")
         else:
             self._console.print(text)
         self._console.file.flush()
 
     def notes(self, lines):
-        """Prints some lines."""
+        """Prints each of the lines."""
         for line in lines:
             self.note(line)
 
     def stop(self):
-        """Leaves the last state on the screen; safe to call twice."""
+        """Ends the progress bar, whose last state stays; safe to call twice."""
         if self._progress is not None:
             progress, self._progress = self._progress, None
             progress.stop()
@@ -135,7 +137,7 @@ class Display:
 
 
 def _shown(metrics):
-    """The two or three numbers of a row that a person follows."""
+    """The two or three most important metrics of a row, and the speed, as text."""
     parts = []
     names = ("loss", "accuracy", "foreground_iou", "f1", "mse", "ssim", "mae")
     names += ("cer", "exact")
@@ -143,37 +145,32 @@ def _shown(metrics):
         if len(parts) == (3 if "mse" in metrics else 2):
             break
         if metrics.get(name) is not None:
-            parts.append(f"{name} {_number(metrics[name])}")
+            parts.append(f"{name} {number(float(metrics[name]), name)}")
     rate = metrics.get("images_per_second")
     if rate is not None:
         parts.append(f"{float(rate):,.0f} images/s")
     return parts
 
 
-def _number(value):
-    value = float(value)
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"
-
-
 def closing(experiment, report: dict) -> Table | str:
-    """The end of a run: `summary_table` of its report.json, if any label is known."""
+    """The `summary_table` of report.json; a note if no test example has a label."""
     test = report["test"]
     if not test.get("known", test["examples"]):
-        return "no test example has a label: there is nothing to score"
+        return "no test example has a label, so there are no test metrics"
     scores = test | {"baselines": report["baselines"]}
     return summary_table(scores, experiment.kind.metrics)
 
 
 def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Table:
-    """The end of a run: test metrics, baselines beside them, and where it errs.
+    """A table of test metrics and baselines, with the most frequent errors.
 
     Args:
-      report: what a task's `report` returns; may hold "baselines": {name: a dict with
-        the same keys, or some of them}.
-      metrics: those of the task, as `TaskKind.metrics` has them.
+      report: as a task's `report` returns it; optionally with "baselines", a dict of
+        such reports by name.
+      metrics: as in `TaskKind.metrics`.
 
     Returns:
-      A table for `Display.note`; the best of each line is bold.
+      A table for `Display.note`; the best value of each row is bold.
     """
     baselines = report.get("baselines") or report.get("references") or {}
     unit = f" ({report['unit']})" if report.get("unit") else ""
@@ -204,7 +201,7 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
         cells = [
             Text("-", style="dim")
             if value is None
-            else Text(_number(value), style="bold green" if value == best else "")
+            else Text(number(value, keys[-1]), "bold green" if value == best else "")
             for value in values
         ]
         table.add_row(Text(label), *cells)
@@ -212,13 +209,13 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
 
 
 def profile_line(profile: dict) -> str:
-    """What `training.profile` found, in words."""
+    """The result of `training.profile` in one line."""
     return (
-        f"profile: {profile['whole_loop_ms']:.2f} ms a step, "
-        f"{profile['step_alone_ms']:.2f} ms the compiled step alone (ratio "
-        f"{profile['ratio']:.3f}, {profile['waiting']:.1%} waiting for data or "
-        f"dispatch); the host: reading {profile['reading_ms']:.2f}, moving "
-        f"{profile['moving_ms']:.2f}, dispatching {profile['dispatching_ms']:.2f} ms"
+        f"profile: {profile['whole_loop_ms']:.2f} ms per step, "
+        f"{profile['step_alone_ms']:.2f} ms for the compiled step alone (ratio "
+        f"{profile['ratio']:.3f}, {percent(profile['waiting'])} waiting for data or "
+        f"dispatch); on the host: reading {profile['reading_ms']:.2f}, transfer "
+        f"{profile['moving_ms']:.2f}, dispatch {profile['dispatching_ms']:.2f} ms"
     )
 
 
@@ -229,7 +226,7 @@ def _lookup(report, keys):
 
 
 def _remarks(report):
-    """Lines in words: the hardest classes, and the mistake made most often."""
+    """Lines about the classes with the lowest F1, and the most frequent confusion."""
     classes, matrix = report.get("classes"), report.get("confusion_matrix")
     if not classes or not matrix:
         return []
@@ -237,8 +234,8 @@ def _remarks(report):
     hardest = sorted(seen, key=lambda row: row["f1"])[:3]
     lines = []
     if hardest and hardest[0]["f1"] < 1:
-        named = [f"{r['name']} (F1 {r['f1']:.3f})" for r in hardest if r["f1"] < 1]
-        lines.append("hardest: " + ", ".join(named))
+        named = [f"{r['name']} ({r['f1']:.3f})" for r in hardest if r["f1"] < 1]
+        lines.append("lowest F1: " + ", ".join(named))
     count, true, chosen = max(
         (matrix[i][j], -i, -j)
         for i in range(len(classes))
@@ -248,6 +245,7 @@ def _remarks(report):
     if count:
         times = "once" if count == 1 else f"{count} times"
         lines.append(
-            f"most often: {classes[-true]} taken for {classes[-chosen]}, {times}"
+            f"most frequent error: {classes[-true]} predicted as {classes[-chosen]}, "
+            f"{times}"
         )
     return lines

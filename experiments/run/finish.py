@@ -1,6 +1,8 @@
 """The end of a run: its report, its figures and its predictions."""
 
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,20 +19,20 @@ from lstm_jax.inspect.summary import parameters
 
 
 def tested_splits(dataset: data.Dataset) -> dict[str, data.Split]:
-    """The splits that a finished run is tested on, by name."""
+    """The splits on which a finished run is tested, by name."""
     return {"test": dataset.splits["test"], **(dataset.more or {})}
 
 
 def choose(
     experiment: Experiment, checkpoints: Any, display: Display, state: Any
 ) -> training.TrainState:
-    """The state that is tested: the last one, or that of the best checkpoint."""
+    """The state to test: the last one, or the best checkpoint."""
     config, reached = experiment.config, int(state.step)
     if reached < experiment.steps:
         display.note(
-            f"ended early at step {reached:,}: {config.early_stopping_patience} "
-            f"validations without a better {experiment.task.monitor}; the best "
-            "checkpoint is tested"
+            f"early stopping at step {reached:,}: no better "
+            f"{experiment.task.monitor} in {config.early_stopping_patience} "
+            "validations; testing the best checkpoint"
         )
     chosen = checkpoints.best_step() if config.tests_best else reached
     return state if chosen == reached else checkpoints.restore(state, chosen)
@@ -45,21 +47,21 @@ def make_report(
     *,
     baselines: bool = False,
 ) -> dict[str, Any]:
-    """What report.json holds.
+    """The contents of report.json.
 
     Args:
       experiment: of the run.
-      state: that was tested.
-      predictions: of each of `tested_splits`.
-      steps: that were trained.
+      state: the tested state.
+      predictions: for each of `tested_splits`.
+      steps: number of training steps.
       rows: of metrics.jsonl.
-      baselines: whether those that the configuration asks for are fitted here.
+      baselines: fit the baselines that the configuration asks for.
     """
     dataset, scores = experiment.dataset, {}
     for name, split in tested_splits(dataset).items():
         known = experiment.aligned(split, predictions[name])
-        judged = len(known[1]) > 0
-        scores[name] = experiment.task.report(*known) if judged else {"examples": 0}
+        labelled = len(known[1]) > 0
+        scores[name] = experiment.task.report(*known) if labelled else {"examples": 0}
     sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
     return {
         **scores,
@@ -83,7 +85,7 @@ def write(
     predictions: Mapping[str, np.ndarray],
     callbacks: Sequence[training.Callback] = (),
 ) -> dict[str, Any]:
-    """Writes the report, the figures and the predictions; tells loggers.
+    """Writes the report, the figures and the predictions, and calls the loggers.
 
     Returns:
       The figures by name.
@@ -96,9 +98,18 @@ def write(
     for title, figure in figures.items():
         record.save_figure(directory / f"{title}.png", figure)
     experiment.kind.save_outputs(experiment, predictions["test"], directory)
-    pictures = sorted(directory.glob("*.png"))
+    images = sorted(directory.glob("*.png"))
     for callback in callbacks:
         if isinstance(callback, Logger):
-            callback.on_report(report["train"]["steps"], report["test"], pictures)
+            callback.on_report(report["train"]["steps"], report["test"], images)
     log.write_csv()
     return figures
+
+
+def next_commands(directory: Path) -> list[str]:
+    """Lines with the commands that evaluate a finished run and make predictions."""
+    run = shlex.quote(str(directory))
+    return [
+        f"next: python -m experiments.report {run}",
+        f"      python -m experiments.predict {run} FILES…",
+    ]

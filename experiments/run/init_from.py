@@ -1,4 +1,4 @@
-"""Beginning with other weights: `--init-from=runs/fashion-rows`, or `=model.pt`."""
+"""Initial weights from a run or a file: `--init-from=runs/fashion-rows`."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from lstm_jax import interop, training
 from lstm_jax.interop.entries import check
 from lstm_jax.models import kraken
 
-# Of files of weights, by what reads them.
+# Functions that read weights files, by suffix.
 READERS = {
     ".pt": interop.read_torch,
     ".pth": interop.read_torch,
@@ -25,9 +25,9 @@ READERS = {
 
 
 def known_labels(config: Config, directory: Path) -> list[str]:
-    """Names that have a label before any data is read, of a run that extends labels.
+    """Class names with fixed labels, for tasks that extend labels; else [].
 
-    Those of the run, where it has begun; else of the run that it begins from.
+    They come from the run itself if it is resumed, else from `--init-from`.
     """
     if not TASKS[config.task.name].extends_labels:
         return []
@@ -45,21 +45,24 @@ def _extends_labels(saved: dict[str, Any] | None) -> bool:
 
 
 def weights_from(source: str | None, spec: DataSpec, params: Any):
-    """Params filled with what fits of a run's or a file's, and lines that say what did.
+    """Loads weights from a run or a file into params, as far as they match.
 
-    By path and shape; of an output layer with other classes, or in another order, the
-    columns of those that both know by the same name. A file by the names of PyTorch or
-    Keras has to fit as a whole, save that it may have no output layer.
+    Parameters match by path and shape. If classes differ, the output layer is copied
+    column by column for classes of the same name. A file with names of PyTorch or Keras
+    must match completely, except that the output layer may be missing.
 
     Args:
-      source: folder of a run; a .pt, .pth, .safetensors or .weights.h5 file; the name
-        of weights that are installed; None.
+      source: run folder; a .pt, .pth, .safetensors or .weights.h5 file; the name of
+        installed weights; or None.
       spec: of the data.
-      params: freshly initialised.
+      params: initial values.
+
+    Returns:
+      `(params, lines about loaded parameters)`.
 
     Raises:
-      UsageError: a file that cannot be read, or names and shapes that do not fit;
-        nothing fits but, perhaps, the output layer.
+      UsageError: an unreadable file, names and shapes that do not match, or no match
+        except for the output layer.
     """
     if source is None:
         return params, []
@@ -71,7 +74,7 @@ def weights_from(source: str | None, spec: DataSpec, params: Any):
         classes, donor = theirs.spec.classes, training.flatten_params(donor)
     columns, same = None, 0
     output = "output" if "output/kernel" in training.flatten_params(params) else "head"
-    first = int(output == "output")  # after the blank, where text is read
+    first = int(output == "output")  # text recognition: label 0 is the blank
     if classes is not None and classes != spec.classes:
         same = len(set(classes) & set(spec.classes))
         columns = {number: number for number in range(first)} | {
@@ -82,17 +85,17 @@ def weights_from(source: str | None, spec: DataSpec, params: Any):
     params, found = training.warm_start(params, donor, output=output, columns=columns)
     if all(name.startswith(f"{output}/") for name in found.loaded):
         raise UsageError(
-            f"init_from={source}: none of its parameters ({_few(found.skipped)}) fits "
-            f"one here by name and shape ({_few(found.new)}); {_wanted(path)}"
+            f"init_from={source}: no parameter ({_few(found.skipped)}) matches one of "
+            f"this network ({_few(found.new)}) by name and shape; {_wanted(path)}"
         )
     lines = [
-        f"{source}: {len(found.loaded)} of {sum(map(len, found[:2] + found[3:]))} "
-        "parameters begin as they are there"
+        f"{source}: loaded {len(found.loaded)} of "
+        f"{sum(map(len, found[:2] + found[3:]))} parameters"
     ]
     for words, paths in (
         (f"in part, for {same} classes of the same name", found.resized),
-        ("of its own", found.new),
-        ("left out", found.skipped),
+        ("not in the file", found.new),
+        ("not used", found.skipped),
     ):
         if paths:
             lines.append(f"  {words}: {', '.join(paths)}")
@@ -100,12 +103,12 @@ def weights_from(source: str | None, spec: DataSpec, params: Any):
 
 
 def _of_file(path: Path, params: Any) -> tuple[list[str] | None, dict[str, Any]]:
-    """`(classes, arrays by our paths)` of a file; classes None where it tells none."""
+    """`(classes, arrays by parameter path)` of a file; classes are None if unknown."""
     caller = f"init_from={path}"
     if path.suffix not in READERS:
         raise UsageError(
-            f"{caller}: weights are read from {', '.join(READERS)} files, or from the "
-            "folder of a run"
+            f"{caller}: give a run folder, or a file with the suffix "
+            f"{', '.join(READERS)}"
         )
     try:
         arrays = READERS[path.suffix](path)
@@ -132,17 +135,17 @@ def _is_pytorchs(arrays: dict[str, Any]) -> bool:
 
 
 def _wanted(path: Path) -> str:
-    """What has to be as it is in a run, or in a file."""
+    """Which options of this network must equal those of the source."""
     try:
         saved = saved_run(path)
     except UsageError:  # weights alone
         saved = None
     if not _extends_labels(saved):
-        return "model.features, model.cell and model.encoder must be as they are there"
+        return "model.features, model.cell and model.encoder must be as in the source"
     model, normalize = saved["config"]["model"], saved["config"]["data"]["normalize"]
     pad = f" --model.pad={model['pad']}" if model.get("pad") else ""
     return (
-        f"its network is --model={model['name']} --model.spec='{model['spec']}'"
+        f"use its network, --model={model['name']} --model.spec='{model['spec']}'"
         f"{pad} --data.normalize={normalize}"
     )
 

@@ -1,4 +1,4 @@
-"""How every training begins: processes, devices, data, and the first weights."""
+"""The start of a training: processes, devices, data, and initial weights."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from lstm_jax.inspect.summary import parameters
 
 
 def start(config: Config, directory: Path, seeds: int | None = None):
-    """Starts JAX on what a run asks for; call it before any other use of JAX.
+    """Starts JAX on the devices of a run; call it before any other use of JAX.
 
     Args:
       config: of the run.
-      directory: of the run; nothing is written there.
-      seeds: how many train side by side, each on one device; None shares out batches.
+      directory: of the run; nothing is written.
+      seeds: number of seeds to train in parallel, each on one device; None: split
+        batches over the devices.
 
     Returns:
       `(experiment, mesh)`.
@@ -42,8 +43,8 @@ def _devices(experiment: Experiment, seeds: int | None) -> list[jax.Device]:
     devices = training.select_accelerator(config.accelerator)
     if seeds is not None:
         return training.enough_cores(devices, seeds)
-    # A core with few examples waits for the others longer than it works, unless images
-    # are convolved.
+    # With few examples per core, synchronisation takes longer than the computation,
+    # unless images are convolved.
     least = 1 if experiment.model_kind.convolves(config) else 32
     examples = config.batch_size // config.grad_accum_steps
     devices = training.enough_cores(devices, examples, least=least)
@@ -52,16 +53,15 @@ def _devices(experiment: Experiment, seeds: int | None) -> list[jax.Device]:
 
 
 def first_weights(experiment: Experiment, seed: int, begins: bool = True):
-    """The weights before the first step, and the randomness of the steps.
+    """Initial weights, and the key of the training steps.
 
     Args:
       experiment: of the run.
       seed: of both.
-      begins: whether the run has no checkpoint yet, so that weights are taken from
-        where `--init-from` says.
+      begins: whether the run has no checkpoint yet, so that `--init-from` applies.
 
     Returns:
-      `(params, key, lines that say what was taken)`.
+      `(params, key, lines about loaded weights)`.
     """
     key_params, key_run = jax.random.split(jax.random.key(seed))
     params: Any = experiment.init(key_params, pretrained=begins)
@@ -71,7 +71,7 @@ def first_weights(experiment: Experiment, seed: int, begins: bool = True):
 
 
 def opening(experiment: Experiment, mesh: Mesh, params: Any) -> list[str]:
-    """Lines on what is trained, and where.
+    """Lines about the data, the network and the devices.
 
     Args:
       experiment: of the run.
@@ -81,8 +81,8 @@ def opening(experiment: Experiment, mesh: Mesh, params: Any) -> list[str]:
     dataset, shortest = experiment.dataset, experiment.steps // 2
     lines = list(dataset.notes)
     if experiment.config.optimizer.schedule.warmup_steps > shortest:
-        lines.append(f"a short run: its warm-up is cut to {shortest} steps")
-    kind = "pictures" if experiment.spec.pictures else "clips"
+        lines.append(f"short run: warm-up is limited to {shortest} steps")
+    kind = "images" if experiment.spec.is_image else "clips"
     kind = "lines" if experiment.kind.bucketed else kind
     sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
     lines.append(

@@ -1,4 +1,4 @@
-"""The table and the picture of a sweep."""
+"""The table and the figure of a sweep."""
 
 import math
 from itertools import accumulate
@@ -8,12 +8,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from experiments.numbers import number
 from experiments.search.space import Choices, Range, Space
 from experiments.search.study import best_of
 from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, safe, tidy
 
-_MOST = 24  # lines of the table
-# state: color, hollow, what the legend says
+_MOST = 24  # rows of the table
+# state: (color, hollow, label)
 _KINDS = {
     "complete": (BLUE, False, "complete"),
     "pruned": ("#9aa3ad", True, "pruned"),
@@ -22,7 +23,7 @@ _KINDS = {
 
 
 def table(tried: list[dict[str, Any]], monitor: str, mode: str) -> Table:
-    """The trials, best first, those that were not completed last."""
+    """A table of trials: completed ones from best to worst, then the others."""
     best = best_of(tried, mode)
     sign = -1 if mode == "max" else 1
 
@@ -50,7 +51,7 @@ def table(tried: list[dict[str, Any]], monitor: str, mode: str) -> Table:
         style = "bold green" if row is best else style
         cells = [
             str(row["trial"]),
-            "-" if row["value"] is None else f"{row['value']:.4g}",
+            "-" if row["value"] is None else number(row["value"], monitor),
             "-" if row["step"] is None else f"{row['step']:,}",
             *(str(value) for value in row["parameters"].values()),
             "" if row["state"] == "complete" else row["state"],
@@ -66,10 +67,10 @@ def overview(
     mode: str,
     importance: dict[str, float],
 ):
-    """A Figure: values in the order of trials, importance, and values by parameter.
+    """A Figure: values by trial, importance of parameters, and values by parameter.
 
-    The axis of values holds four fifths of the completed trials, between which the
-    choice is; a triangle at its end is a trial that was further off.
+    The axis of values covers the best four fifths of the completed trials; triangles at
+    its end are trials outside of it.
     """
     columns = min(4, max(2, len(space)))
     rows = math.ceil(len(space) / columns)
@@ -78,7 +79,7 @@ def overview(
     title = f"{len(tried)} trials"
     if best:
         value, trial = best["value"], best["trial"]
-        title += f": best validation {monitor} {value:.4g}, trial {trial}"
+        title += f": best validation {monitor} {number(value, monitor)}, trial {trial}"
     fig.suptitle(safe(title, 90), color=INK)
     grid = fig.add_gridspec(1 + rows, 1, height_ratios=[1.1] + [1] * rows)
     top = grid[0].subgridspec(1, 2, width_ratios=(1.8, 1))
@@ -89,8 +90,8 @@ def overview(
         fig.legend(loc="outside lower center", frameon=False, fontsize=9, ncols=5)
     complete = sum(row["state"] == "complete" for row in tried)
     _importance(fig.add_subplot(top[1]), importance, complete)
-    for number, (name, what) in enumerate(space.items()):
-        row, column = divmod(number, columns)
+    for index, (name, what) in enumerate(space.items()):
+        row, column = divmod(index, columns)
         if not column:
             line = grid[1 + row].subgridspec(1, columns)
         ax = fig.add_subplot(line[column])
@@ -125,7 +126,7 @@ def _limits(tried, mode):
 
 
 def _points(ax, xs, tried, limits, best):
-    """Trials as points; those beyond the limits as triangles at the edge."""
+    """Draws trials as points, or as triangles at the edge if outside the limits."""
     low, high = limits
     for x, row in zip(xs, tried, strict=True):
         if row["value"] is None:
@@ -152,7 +153,7 @@ def _history(ax, tried, mode, limits, best):
         values = list(accumulate((row["value"] for row in complete), pick))
         xs = [row["trial"] for row in complete] + [tried[-1]["trial"]]
         ax.step(xs, [*values, values[-1]], where="post", color=INK, linewidth=1.2)
-    ax.set_title("In the order of trials", loc="left", fontsize=11)
+    ax.set_title("By trial", loc="left", fontsize=11)
     ax.set_xlabel("trial")
     ax.xaxis.get_major_locator().set_params(integer=True)
     known = [row for row in tried if row["value"] is not None]
@@ -165,7 +166,7 @@ def _history(ax, tried, mode, limits, best):
     if not all(low <= row["value"] <= high for row in known):
         marker = "v" if mode == "max" else "^"
         style = dict(facecolor="white", edgecolor=INK, marker=marker)
-        ax.scatter([], [], s=28, label="further off", **style)
+        ax.scatter([], [], s=28, label="outside the axis", **style)
     if complete:
         ax.plot([], [], color=INK, linewidth=1.2, label="best so far")
 
@@ -175,7 +176,7 @@ def _importance(ax, importance, trials):
     ax.set_title("Importance", loc="left", fontsize=11)
     if not importance:
         ax.set_axis_off()
-        text = "needs five completed trials\nthat differ"
+        text = "needs five completed trials\nwith different values"
         ax.text(0, 0.5, text, color=INK, va="center")
         return
     names = sorted(importance, key=importance.get)
@@ -190,7 +191,7 @@ def _importance(ax, importance, trials):
 
 
 def _places(ax, what: Range | Choices, values):
-    """Where values of a parameter stand on the axis, which is made ready for them."""
+    """Prepares the axis of a parameter; returns the positions of its values."""
     if isinstance(what, Choices):
         places = {value: at for at, value in enumerate(what.values)}
         ax.set_xticks(range(len(places)), [safe(value, 10) for value in places])
@@ -205,6 +206,6 @@ def _places(ax, what: Range | Choices, values):
 
 
 def _short(name: str, names) -> str:
-    """The last word of a flag, where that says which."""
+    """The last part of a flag, if it is unique."""
     last = name.rpartition(".")[2]
     return last if sum(n.rpartition(".")[2] == last for n in names) == 1 else name

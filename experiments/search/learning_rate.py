@@ -1,8 +1,9 @@
-"""A learning rate from one short run: `python -m experiments.sweep PRESET --lr-find`.
+"""The learning-rate range test: `python -m experiments.sweep PRESET --lr-find`.
 
-The learning-rate range test (Smith 2017, "Cyclical learning rates for training neural
-networks", section 3.3, there with a linear ramp): the rate rises with every step, and
-the training loss says from where on it teaches, and from where on it destroys.
+The learning rate rises exponentially from step to step of one short run; the training
+loss shows at which rates it decreases and at which it diverges. Reference: Smith 2017,
+Cyclical learning rates for training neural networks, section 3.3. Departs: the ramp is
+linear there.
 """
 
 import math
@@ -15,20 +16,21 @@ from experiments.errors import UsageError
 from experiments.run.folder import place_of
 
 LOWEST, HIGHEST, STEPS = 1e-6, 10.0, 200
-# Of the exponential mean: a memory of ten steps, a third of a decade.
-_MEMORY = 0.9
-# The loss has left for good when its mean is so many times its lowest.
-_LOST = 4.0
-# The least fall of the loss, as a share, that is more than noise.
-_FALL = 0.05
+# Decay of the exponential moving average of the loss: ten steps, a third of a decade.
+_DECAY = 0.9
+# The loss has diverged if its average is this many times the lowest average.
+_DIVERGED = 4.0
+# The smallest relative decrease of the loss that is more than noise.
+_DECREASE = 0.05
 
 
 class Suggestion(NamedTuple):
-    """What a range test says.
+    """The result of a range test; all three are None if the loss does not decrease.
 
-    `rate` is a tenth of `lowest`, the rate at which the smoothed loss is lowest, where
-    the next few already destroy; `steepest` is that of its fastest fall, for
-    comparison. All three are None if the loss does not fall.
+    Attributes:
+      rate: the suggested learning rate, a tenth of `lowest`.
+      lowest: the learning rate at which the smoothed loss is lowest.
+      steepest: the learning rate at which it decreases fastest, for comparison.
     """
 
     rate: float | None
@@ -37,7 +39,7 @@ class Suggestion(NamedTuple):
 
 
 class RangeTest(NamedTuple):
-    """A range test: `rates`, `losses` and `smoothed` of each step until it diverged."""
+    """A range test: `rates`, `losses` and `smoothed` for each step until divergence."""
 
     directory: Path
     suggestion: Suggestion
@@ -48,28 +50,28 @@ class RangeTest(NamedTuple):
 
 
 def lr_find(name: str = "digits", **options: Any) -> RangeTest:
-    """Makes a range test with a preset; arguments as of `train`."""
+    """Runs a range test with a preset; arguments as in `train`."""
     return find(name, check(override(preset(name), options)))
 
 
 def find(name: str, config: Config) -> RangeTest:
-    """Makes a range test, prints and draws what it says, keeps no weights.
+    """Runs a range test, prints and draws its result; saves no weights.
 
     Raises:
-      UsageError: a schedule of many processes, or a folder that holds something else.
-      training.Diverged: the loss is not finite from the first steps on.
+      UsageError: a distributed run, or a file in place of the folder.
+      training.Diverged: the loss diverges within ten steps.
     """
     from experiments.run import record
     from lstm_jax import training
 
     if config.distributed:
-        raise UsageError("a range test is one process's; leave --distributed out")
+        raise UsageError("--lr-find does not support --distributed; leave it out")
     directory = place_of(name, config, "runs/lr_find")
     losses = _losses(config, directory)
     if len(losses) < 10:
         raise training.Diverged(
-            f"the loss left within {len(losses)} steps, at learning rates below "
-            f"{_rate(len(losses)):.1g}: it is not the rate that is wrong"
+            f"the loss diverged within {len(losses)} steps at learning rates below "
+            f"{_rate(len(losses)):.1g}, so the learning rate is not the cause"
         )
     rates = [_rate(at) for at in range(len(losses))]
     smoothed = smooth(losses)
@@ -93,20 +95,20 @@ def find(name: str, config: Config) -> RangeTest:
 
 
 def smooth(losses: list[float]) -> list[float]:
-    """Means over ten steps either side, as far as there are any: nothing lags."""
+    """Centred moving averages over up to ten steps on both sides."""
     windows = (losses[max(0, at - 10) : at + 11] for at in range(len(losses)))
     return [sum(window) / len(window) for window in windows]
 
 
 def suggest(rates: list[float], smoothed: list[float]) -> Suggestion:
-    """Reads a learning rate off the smoothed loss.
+    """Suggests a learning rate from the smoothed loss.
 
-    A tenth of the rate of the lowest loss, and not the rate of the steepest fall: a
-    fall is a difference of noisy losses, and where it is steepest depends on how fast
-    the ramp is, while the edge beyond the lowest loss is where the updates destroy.
+    It is a tenth of the rate with the lowest loss, beyond which the loss diverges. The
+    rate of the steepest decrease is less reliable: it depends on differences of noisy
+    losses and on the speed of the ramp.
     """
     lowest = min(range(len(smoothed)), key=smoothed.__getitem__)
-    if smoothed[lowest] > (1 - _FALL) * smoothed[0]:
+    if smoothed[lowest] > (1 - _DECREASE) * smoothed[0]:
         return Suggestion(None, None, None)
     slopes = [b - a for a, b in zip(smoothed[:lowest], smoothed[1:], strict=False)]
     steepest = min(range(len(slopes)), key=slopes.__getitem__)
@@ -115,17 +117,17 @@ def suggest(rates: list[float], smoothed: list[float]) -> Suggestion:
     )
 
 
-def lost(losses: list[float]) -> bool:
-    """Whether the last of the losses is not finite, or the loss has left for good."""
+def diverged(losses: list[float]) -> bool:
+    """Whether the last loss is not finite, or the average loss has diverged."""
     if not math.isfinite(losses[-1]):
         return True
     mean = weight = 0.0
     least = math.inf
     for loss in losses:
-        mean = _MEMORY * mean + (1 - _MEMORY) * loss
-        weight = _MEMORY * weight + 1 - _MEMORY
+        mean = _DECAY * mean + (1 - _DECAY) * loss
+        weight = _DECAY * weight + 1 - _DECAY
         least = min(least, mean / weight)
-    return mean / weight > _LOST * least
+    return mean / weight > _DIVERGED * least
 
 
 def _rate(step):
@@ -133,7 +135,7 @@ def _rate(step):
 
 
 def _losses(config: Config, directory: Path) -> list[float]:
-    """The loss before each update, finite ones, up to where it left."""
+    """The finite losses before each update, until divergence."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -158,7 +160,7 @@ def _losses(config: Config, directory: Path) -> list[float]:
         state, metrics = step(state, batch)
         total, count = jax.device_get(metrics["loss"])
         losses.append(float(total) / float(count))
-        if lost(losses):
+        if diverged(losses):
             break
     return losses if math.isfinite(losses[-1]) else losses[:-1]
 
@@ -166,14 +168,14 @@ def _losses(config: Config, directory: Path) -> list[float]:
 def _words(found: Suggestion, losses: list[float]) -> str:
     if found.rate is None:
         return (
-            f"the loss, {losses[0]:.3g}, falls at no learning rate from {LOWEST:g} to "
-            f"{HIGHEST:g}: it is not the rate that is wrong"
+            f"the loss, {losses[0]:.3g}, decreases at no learning rate from {LOWEST:g} "
+            f"to {HIGHEST:g}, so the learning rate is not the cause"
         )
     return (
-        f"--optimizer.learning-rate={found.rate:g}: a tenth of {found.lowest:.2g}, "
-        "where the smoothed loss is lowest, and beyond which updates destroy; it falls "
-        f"fastest at {found.steepest:.2g}\n"
-        f"to search: --optimizer.learning-rate={found.rate:g}..{found.lowest:.2g}"
+        f"suggested: --lr={found.rate:g}, a tenth of {found.lowest:.2g}, where the "
+        "smoothed loss is lowest and beyond which it diverges; it decreases fastest at "
+        f"{found.steepest:.2g}\n"
+        f"to search: --lr={found.rate:g}..{found.lowest:.2g}"
     )
 
 
@@ -198,7 +200,7 @@ def _draw(rates, losses, smoothed, found: Suggestion):
             markersize=8,
             color=INK,
             linestyle="none",
-            label=f"lowest, at {found.lowest:.2g}",
+            label=f"lowest loss: {found.lowest:.2g}",
         )
         ax.axvline(
             found.rate,
@@ -208,7 +210,7 @@ def _draw(rates, losses, smoothed, found: Suggestion):
             label=f"suggested: {found.rate:g}",
         )
     ax.set_title("Learning-rate range test", loc="left", color=INK)
-    ax.set_xlabel("learning rate, rising step by step")
+    ax.set_xlabel("learning rate, increasing with each step")
     ax.set_ylabel("training loss")
     ax.legend(frameon=False)
     return fig

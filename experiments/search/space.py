@@ -1,12 +1,13 @@
-"""What a sweep searches: flags of `train` whose value is a range or a list.
+"""The search space of a sweep: flags of `train` whose value is a range or a list.
 
     --optimizer.learning-rate=1e-4..1e-2    a range, both ends included
-    --optimizer.weight-decay=1e-5..1e-1     rates and decays are drawn on a log scale
-    --model.features=16..256:log            any other on request; :linear takes it back
-    --model.layers=1..3                     whole numbers, where the flag takes them
-    --model.cell=lstm,gru                   a list; of numbers, names or True,False
+    --optimizer.weight-decay=1e-5..1e-1     learning rate and decay: log scale
+    --model.features=16..256:log            others: linear, or :log
+    --model.layers=1..3                     integers, if the flag takes integers
+    --model.cell=lstm,gru                   a list of numbers, names or True,False
 
-Texts (folders, data sets, patterns) are never searched: `..` is part of a path.
+String options (folders, data sets, patterns) are never searched, because paths may
+contain `..`.
 """
 
 import difflib
@@ -18,10 +19,10 @@ from experiments.config import Config, check, chooses, options, override, unknow
 from experiments.errors import UsageError
 from experiments.flags import pairs
 
-# Drawn on a log scale unless told otherwise: what matters of them is the magnitude.
+# Sampled on a log scale by default.
 _LOG = ("optimizer.learning_rate", "optimizer.weight_decay")
 _SCALES = ("log", "linear")
-# Of a run, not of what it learns; a trial has a folder of its own.
+# Options that cannot be searched.
 _UNSEARCHED = ("run_dir", "overwrite", "baselines", "profile", "distributed")
 
 
@@ -40,14 +41,14 @@ class Range(NamedTuple):
         return self.low, self.high
 
     def rounded(self, drawn: float) -> float:
-        """Four digits of a drawn number: what is trained with, and can be typed."""
+        """The sampled number with four digits, within the range."""
         if self.whole:
             return int(drawn)
         return min(max(float(f"{drawn:.4g}"), self.low), self.high)
 
 
 class Choices(NamedTuple):
-    """One of some values, in no order."""
+    """One of several values, without an order."""
 
     values: tuple
 
@@ -65,11 +66,11 @@ Space = dict[str, Range | Choices]
 
 
 def split(config: Config, options: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
-    """A configuration with the values of options, and those that are searched.
+    """`(configuration with fixed values, searched values by name)`.
 
     Args:
       config: of a preset.
-      options: by name; a range in words, "8..32", or a list is searched.
+      options: by name; a range as a string, "8..32", or a list is searched.
     """
     options = {name.replace("__", "."): value for name, value in options.items()}
     searched = {name: v for name, v in options.items() if _may_be_searched(v)}
@@ -102,14 +103,14 @@ def _may_be_searched(value: Any) -> bool:
 
 
 def is_searched(known: dict[str, Option], name: str, value: Any) -> bool:
-    """Whether a value is a range or a list, and not a text with such characters."""
+    """Whether a value is a range or a list, not the value of a string option."""
     if name not in known or not _may_be_searched(value):
         return False
     return not (isinstance(value, str) and str in known[name].types)
 
 
 def _options(config: Config, searched: dict[str, Any]) -> dict[str, Option]:
-    """Options by name, those of the other kinds that are searched included."""
+    """Options by name, including those of all variants that are searched."""
     known = {option.name: option for option in options(config)}
     for name in list(known):
         value = searched.get(name, ())
@@ -122,7 +123,7 @@ def _options(config: Config, searched: dict[str, Any]) -> dict[str, Option]:
 
 
 def with_values(config: Config, values: dict[str, Any]) -> Config:
-    """A configuration with drawn values; one that its kinds do not have is left out."""
+    """A configuration with sampled values, without those of variants not selected."""
     chosen = {name: v for name, v in values.items() if chooses(config, name)}
     config = override(config, chosen)
     known = {option.name for option in options(config)}
@@ -130,17 +131,17 @@ def with_values(config: Config, values: dict[str, Any]) -> Config:
 
 
 def read(config: Config, searched: dict[str, Any]) -> tuple[Config, Space]:
-    """Understands ranges and lists, and tries each of their values in a config.
+    """Parses ranges and lists, and checks their values in a configuration.
 
     Args:
-      config: the values that stay; not yet checked.
-      searched: by name, texts such as "1e-4..1e-2" and "32,64", or lists.
+      config: the fixed values, not yet checked.
+      searched: by name, strings such as "1e-4..1e-2" and "32,64", or lists.
 
     Returns:
-      `(config, space)`; the config has the first value of each.
+      `(config, space)`; the configuration has the first value of each.
 
     Raises:
-      UsageError: a text that cannot be understood, a value that no run can have.
+      UsageError: a malformed range or list, or a value that is not allowed.
     """
     known = _options(config, searched)
     for name in searched:
@@ -151,7 +152,7 @@ def read(config: Config, searched: dict[str, Any]) -> tuple[Config, Space]:
     config = check(with_values(config, first))
     for name, searching in space.items():
         if name in _UNSEARCHED:
-            raise UsageError(f"{name} is of a run, not of what it learns; give it once")
+            raise UsageError(f"{name} cannot be searched; give a single value")
         for value in searching.ends():
             check(with_values(config, first | {name: value}))
     if "epochs" in space and config.steps is not None:
@@ -169,7 +170,7 @@ def _read(name: str, value: Any, option: Option) -> Range | Choices:
         value = [option.read(word.strip()) for word in value.split(",")]
     values = tuple(dict.fromkeys(value))
     if len(values) < 2:
-        raise UsageError(f"{name}={list(values)} leaves nothing to choose from")
+        raise UsageError(f"{name}={list(values)}: a list needs two different values")
     return Choices(values)
 
 
@@ -178,25 +179,25 @@ def _range(name: str, text: str, option: Option) -> Range:
     if colon and scale not in _SCALES:
         near = difflib.get_close_matches(scale, _SCALES, n=1)
         hint = f"; did you mean :{near[0]}?" if near else ""
-        raise UsageError(f"{name}={text}: a range ends in :log or :linear{hint}")
+        raise UsageError(f"{name}={text}: the suffix must be :log or :linear{hint}")
     whole = int in option.types
     if not whole and float not in option.types:
         names = ",".join(option.words) or "True,False"
-        raise UsageError(f"{name}={text}: it takes no range, but a list, as {names}")
+        raise UsageError(f"{name}={text}: give a list instead of a range, as {names}")
     low, _, high = ends.partition("..")
     try:
         low, high = ((int if whole else float)(end) for end in (low, high))
     except ValueError:
-        number = "whole number" if whole else "number"
+        number = "an integer" if whole else "a number"
         raise UsageError(
-            f"{name}={text}: a range is LOW..HIGH, and each end a {number}"
+            f"{name}={text}: a range is LOW..HIGH, and each end is {number}"
         ) from None
     log = scale == "log" if colon else name in _LOG
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise UsageError(f"{name}={text}: a range goes from the lower to the higher")
+        raise UsageError(f"{name}={text}: the lower end must come first")
     if log and low <= 0:
         raise UsageError(
-            f"{name}={text}: a log scale starts above 0; raise the lower end, or add "
-            ":linear"
+            f"{name}={text}: a log scale needs values above 0; raise the lower end, or "
+            "add :linear"
         )
     return Range(low, high, log, whole)

@@ -1,4 +1,4 @@
-"""The trials of a sweep, kept by Optuna in a SQLite file; a kill loses none."""
+"""The trials of a sweep, stored by Optuna in a SQLite file."""
 
 import contextlib
 import dataclasses
@@ -10,26 +10,25 @@ from experiments.errors import UsageError
 from experiments.search.space import Choices, Range, Space
 
 FILE = "study.db"
-# Values of trials are compared at twentieths of their runs, whatever the length.
+# Trials are compared at twentieths of their runs, even if their lengths differ.
 PARTS = 20
 _END = "end"
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-    """The search."""
+    """Options of the search."""
 
     trials: int = 20
     """Total number of trials; rerun with a larger number to continue a sweep."""
     sampler: Literal["tpe", "random"] = "tpe"
-    """How the next trial is chosen: near good trials (a tree-structured Parzen
-    estimator), or at random."""
+    """Tree-structured Parzen estimator, or random search."""
     pruner: Literal["median", "none"] = "median"
-    """Stop a trial that is worse than the median of complete ones at that step."""
+    """Stop trials that are worse than the median of completed trials."""
 
 
 def optuna():
-    """Optuna, silenced.
+    """Imports Optuna and turns its log messages off.
 
     Raises:
       UsageError: it is not installed.
@@ -38,7 +37,7 @@ def optuna():
         import optuna
     except ImportError:
         raise UsageError(
-            "a sweep wants Optuna, which is not installed: pip install optuna"
+            "a sweep needs Optuna, which is not installed: pip install optuna"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
@@ -46,11 +45,11 @@ def optuna():
 
 @contextlib.contextmanager
 def opened(directory: Path, mode: str, search: Search) -> Iterator[Any]:
-    """The study of a folder, new or as it was left."""
+    """Opens or creates the study of a folder."""
     pruners = optuna().pruners
     pruner = pruners.NopPruner()
     if search.pruner == "median":
-        # The first third says more about the warm-up than about the end.
+        # In the first third, metrics depend on the warm-up more than on the trial.
         pruner = pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=PARTS // 3)
     storage = optuna().storages.RDBStorage(
         f"sqlite:///{(directory / FILE).resolve().as_posix()}"
@@ -69,10 +68,10 @@ def opened(directory: Path, mode: str, search: Search) -> Iterator[Any]:
 
 
 def trials(study, search: Search, seed: int) -> Iterator[Any]:
-    """Trials that a kill left unfinished, then new ones, up to `search.trials` in all.
+    """Yields unfinished trials, then new ones, up to `search.trials` in total.
 
-    The sampler of each is seeded by (seed, number), so that a resumed sweep draws
-    what it would have drawn.
+    The sampler of each trial is seeded by (seed, number), so that a resumed sweep
+    samples the same values.
     """
     running = (optuna().trial.TrialState.RUNNING,)
     for left in study.get_trials(deepcopy=False, states=running):
@@ -93,7 +92,7 @@ def _sampler(search: Search, seed: int, number: int):
 
 
 def draw(trial, space: Space) -> dict[str, Any]:
-    """The values of a trial, by flag; those drawn before a kill stay."""
+    """The values of a trial by flag; a resumed trial keeps its values."""
     return {
         name: what.rounded(_draw(trial, name, what)) for name, what in space.items()
     }
@@ -107,15 +106,20 @@ def _draw(trial, name: str, what: Range | Choices) -> Any:
 
 
 def pruning(trial, monitor: str, steps: int):
-    """`row -> None` for the rows of a run of `steps`, which it may end.
+    """A function of validation rows that reports them and may prune the trial.
 
-    Raises, when called:
-      optuna.TrialPruned: the trial is not worth going on with.
+    Args:
+      trial: of Optuna.
+      monitor: the metric of the search.
+      steps: of the run.
+
+    Returns:
+      `row -> None`, which raises optuna.TrialPruned to end the trial.
     """
     numbers = trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values
-    reported = set(numbers)  # before a kill
+    reported = set(numbers)  # by an earlier process
 
-    def judge(row: dict[str, Any]) -> None:
+    def report(row: dict[str, Any]) -> None:
         at = PARTS * row["step"] // steps
         if at not in reported:
             reported.add(at)
@@ -123,27 +127,28 @@ def pruning(trial, monitor: str, steps: int):
         if trial.should_prune():
             raise optuna().TrialPruned(f"at step {row['step']:,} of {steps:,}")
 
-    return judge
+    return report
 
 
 def end(trial, state: str, best: dict[str, Any] | None, why: str = "") -> None:
-    """Closes a trial.
+    """Marks a trial as ended.
 
     Args:
+      trial: of Optuna.
       state: "complete", "pruned", "diverged" or "failed".
-      best: {"value", "step"} of its best validation, None before the first.
-      why: it was not completed.
+      best: {"value", "step"} of its best validation; None if there is none.
+      why: the reason if it was not completed.
     """
     best = best or {"value": None, "step": None}
     trial.set_user_attr(_END, {"state": state, **best, "why": why})
     if state == "complete":
         trial.study.tell(trial, best["value"])
-    else:  # to the sampler, worse than any that was completed
+    else:  # the sampler ranks it below all completed trials
         trial.study.tell(trial, state=optuna().trial.TrialState.PRUNED)
 
 
 def finished(study, space: Space) -> list[dict[str, Any]]:
-    """The trials that came to an end, a dict each, in the order of their numbers."""
+    """The ended trials as dicts, by number."""
     return [
         {
             "trial": trial.number,
@@ -156,16 +161,17 @@ def finished(study, space: Space) -> list[dict[str, Any]]:
 
 
 def best_of(tried: list[dict[str, Any]], mode: str) -> dict[str, Any] | None:
-    """The best of the completed trials, of equals the first; None without any."""
+    """The best completed trial, the first one of ties; None without any."""
     complete = [row for row in tried if row["state"] == "complete"]
     pick = max if mode == "max" else min
     return pick(complete, key=lambda row: row["value"], default=None)
 
 
 def importance(study) -> dict[str, float]:
-    """Share of the variance of the completed trials' values that each flag explains.
+    """Importance of each flag: its share of the variance of the completed trials.
 
-    By fANOVA (Hutter et al. 2014); {} of less than five trials, or if all are equal.
+    {} for fewer than five trials, or if all values are equal. Reference: fANOVA
+    (Hutter et al. 2014).
     """
     complete = (optuna().trial.TrialState.COMPLETE,)
     values = [t.value for t in study.get_trials(deepcopy=False, states=complete)]

@@ -1,4 +1,4 @@
-"""The table of tasks, by the names of `--task`."""
+"""The tasks by name, as in `--task`."""
 
 from experiments.tasks import (
     classification,

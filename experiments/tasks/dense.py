@@ -1,4 +1,4 @@
-"""What segmentation and detection share: answers with a place in the picture."""
+"""The common part of segmentation and detection: predictions located in the image."""
 
 from abc import abstractmethod
 from pathlib import Path
@@ -8,21 +8,21 @@ from experiments.errors import UsageError
 from experiments.options import Images, Noise
 from experiments.tasks.kind import PerFileTask
 
-SHOWN = 6  # of the best and of the worst
+SHOWN = 6  # best, median and worst examples in a figure
 
 
 class DensePrediction(PerFileTask):
-    """Answers for every pixel or place, of pictures or of all frames of clips."""
+    """Predictions for all pixels or locations of images, or of all frames of clips."""
 
     data = Images
-    augment = Noise  # what moves pixels would have to move their targets
+    augment = Noise  # geometric changes would have to change the targets, too
     to_onnx = False
-    columns = ("picture", "found", "")
+    columns = ("image", "found", "")
     note = ""
 
     @property
     def cross_validates(self) -> str:
-        return f"folds are not for a {self.name}, whose targets are no classes"
+        return f"--folds does not support {self.name}"
 
     def check_data(self, config, dataset) -> None:
         super().check_data(config, dataset)
@@ -33,8 +33,8 @@ class DensePrediction(PerFileTask):
         times = 2**halvings
         if h % times or w % times:
             raise UsageError(
-                f"pictures are {h}x{w}, but the network halves them {halvings} times; "
-                "resize them, such as "
+                f"images are {h}x{w}, but the network needs multiples of {times}; "
+                "resize them, such as with "
                 f"--data.size={max(times, round(max(h, w) / times) * times)}"
             )
         MODELS[config.model.name].check_data(config, dataset)
@@ -70,10 +70,10 @@ class DensePrediction(PerFileTask):
         dataset = evaluation.dataset
         inputs, classes = dataset.splits["test"].inputs, dataset.classes
         figure = self.examples(inputs, classes, *evaluation.known, evaluation.losses)
-        return [Picture(figure, "The best and the worst answers.", photo=True)]
+        return [Picture(figure, "The best and the worst predictions.", photo=True)]
 
     def examples(self, inputs, classes, predictions, targets, losses):
-        """The best and the worst answers beside what is true, a Figure."""
+        """A Figure of the best and the worst predictions with their targets."""
         import numpy as np
 
         from lstm_jax import figures
@@ -81,12 +81,12 @@ class DensePrediction(PerFileTask):
         order = np.argsort(losses, kind="stable")
         shown, middle = min(SHOWN, len(order)), len(order) // 2
 
-        def one(k: int, answer, truth):
-            picture = inputs[k]
-            if picture.ndim == 4:
-                at = picture.shape[0] // 2
-                picture, answer, truth = picture[at], answer[at], truth[at]
-            return self.draw(picture, answer, classes, truth)
+        def one(k: int, prediction, truth):
+            image = inputs[k]
+            if image.ndim == 4:
+                at = image.shape[0] // 2
+                image, prediction, truth = image[at], prediction[at], truth[at]
+            return self.draw(image, prediction, classes, truth)
 
         rows = []
         for name, chosen in (
@@ -94,68 +94,68 @@ class DensePrediction(PerFileTask):
             ("around the median", order[middle : middle + shown]),
             ("worst", order[::-1][:shown]),
         ):
-            answers = [
-                (one(k, predictions[k], targets[k]), f"error {losses[k]:.3g}")
+            drawn = [
+                (one(k, predictions[k], targets[k]), f"loss {losses[k]:.3g}")
                 for k in chosen
             ]
-            rows.append((name, answers))
+            rows.append((name, drawn))
             rows += self.truths(lambda k: one(k, targets[k], targets[k]), chosen)
-        return figures.image_rows(rows, title=f"Test answers{self.note}")
+        return figures.image_rows(rows, title=f"Test predictions{self.note}")
 
     @abstractmethod
-    def draw(self, picture, answer, classes, truth=None):
-        """A picture, or each frame of a clip, with the answer drawn on it.
+    def draw(self, image, prediction, classes, truth=None):
+        """An image, or each frame of a clip, with the prediction drawn on it.
 
         Args:
-          picture: uint8 `[H, W, C]` or `[T, H, W, C]`.
-          answer: a prediction of the task.
+          image: uint8 `[H, W, C]` or `[T, H, W, C]`.
+          prediction: of the task.
           classes: names.
-          truth: targets, where the task shows them in the same picture.
+          truth: targets, if the task draws them on the same image.
         """
 
     def truths(self, drawn, chosen) -> list[tuple[str, list]]:
-        """A row of what is true, where the answers' own pictures do not show it."""
+        """A row of targets, if `draw` does not show them."""
         return []
 
-    def save(self, spec, answers, folder: Path) -> None:
+    def save(self, spec, predictions, folder: Path) -> None:
         from experiments.run import record
         from lstm_jax import figures
 
         used: set[str] = set()
-        for answer in answers:
-            if "seen" not in answer:
+        for found in predictions:
+            if "seen" not in found:
                 continue
-            name = _fresh(Path(answer["path"]).stem, used)
-            page = self.draw(answer["seen"], answer["raw"], spec.classes)
+            name = _unused(Path(found["path"]).stem, used)
+            page = self.draw(found["seen"], found["raw"], spec.classes)
             single = page.ndim == 3
             drawn = folder / (f"{name}.drawn.png" if single else f"{name}.gif")
             record.write_bytes(
                 drawn, figures.encode_png(page) if single else figures.encode_gif(page)
             )
-            answer["drawn"] = str(drawn)
-            self.save_one(answer, folder / (f"{name}.png" if single else name))
+            found["drawn"] = str(drawn)
+            self.save_one(found, folder / (f"{name}.png" if single else name))
 
-    def save_one(self, answer: dict, place: Path) -> None:
-        """Writes one answer as data, where it is not written with all others."""
+    def save_one(self, prediction: dict, place: Path) -> None:
+        """Writes one prediction as data, if the task has a file for each."""
 
-    def row(self, answer):
-        return answer["path"], self.words(answer), answer["drawn"]
+    def row(self, prediction):
+        return prediction["path"], self.words(prediction), prediction["drawn"]
 
     @abstractmethod
-    def words(self, answer: dict) -> str:
-        """An answer in a line."""
+    def words(self, prediction: dict) -> str:
+        """A prediction as one line of text."""
 
 
 def size_of(seen, path: Path) -> tuple[int, int]:
-    """Height and width of the file of a picture; of a clip, of what was seen."""
+    """Height and width of an image file; of a clip, those of the network's input."""
     from lstm_jax import data
 
     size = data.image_size(path) if seen.ndim == 3 else None
     return size or seen.shape[-3:-1]
 
 
-def _fresh(stem: str, used: set[str]) -> str:
-    """A name for a file: two folders may hold pictures of one name."""
+def _unused(stem: str, used: set[str]) -> str:
+    """A file name that is not used yet; two folders may contain the same name."""
     name, number = stem, 1
     while name in used:
         number += 1

@@ -1,4 +1,4 @@
-"""Detection: boxes around things, each with a class and a score."""
+"""Object detection: boxes, each with a class and a score."""
 
 import json
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from experiments.tasks.kind import past_the_end
 
 @dataclass(frozen=True)
 class Options(TaskOptions):
-    """Boxes around things, each with a class and a score."""
+    """Object detection: boxes, each with a class and a score."""
 
     name = "detection"
 
@@ -21,7 +21,7 @@ class Detection(DensePrediction):
     options = Options
     models = ("recurrent_detector", "bottleneck")
     target_type = "boxes"
-    note = "; white boxes are true"
+    note = "; white: true boxes"
     metrics = (
         ("ap50", "AP50", "max"),
         ("ap", "AP (COCO)", "max"),
@@ -29,8 +29,8 @@ class Detection(DensePrediction):
         ("f1", "F1 of boxes", "max"),
         ("precision", "precision", "max"),
         ("recall", "recall", "max"),
-        ("hidden.ap50", "AP50 of things mostly hidden", "max"),
-        ("hidden.ar50", "recall of things mostly hidden", "max"),
+        ("hidden.ap50", "AP50 of occluded objects", "max"),
+        ("hidden.ar50", "recall of occluded objects", "max"),
     )
     headlines = ("ap50", "ap", "f1")
     by_class = ("class", ("ap50", "ap", "ar50", "things"))
@@ -53,7 +53,7 @@ class Detection(DensePrediction):
 
     def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
         """`boxes`, dicts of `label`, `score` and `box` [x, y, w, h] in pixels of the
-        file (of a clip, of what was seen), a list of them for each frame of a clip."""
+        file (of a clip: of the network's input); for a clip a list for each frame."""
         height, width = size_of(seen, path)
         scale = width / seen.shape[-2], height / seen.shape[-3]
         frames = output[None] if seen.ndim == 3 else output
@@ -61,34 +61,34 @@ class Detection(DensePrediction):
         boxes = boxes[0] if seen.ndim == 3 else boxes
         return {"seen": seen, "raw": output, "boxes": boxes}
 
-    def draw(self, picture, answer, classes, truth=None):
+    def draw(self, image, prediction, classes, truth=None):
         from lstm_jax import figures
 
-        return figures.overlay_boxes(picture, answer, classes, truth=truth)
+        return figures.overlay_boxes(image, prediction, classes, truth=truth)
 
-    def save(self, spec, answers, folder: Path) -> None:
-        """Also writes all boxes as COCO JSON."""
+    def save(self, spec, predictions, folder: Path) -> None:
+        """Also writes all boxes to detections.json, in COCO format."""
         from experiments.run import record
 
-        super().save(spec, answers, folder)
-        if not any("boxes" in answer for answer in answers):
+        super().save(spec, predictions, folder)
+        if not any("boxes" in prediction for prediction in predictions):
             return
         coco: dict[str, list] = {"images": [], "annotations": [], "categories": []}
         coco["categories"] = [
             {"id": k, "name": name} for k, name in enumerate(spec.classes, 1)
         ]
-        for answer in answers:
-            if "boxes" in answer:
-                _add(coco, answer)
+        for prediction in predictions:
+            if "boxes" in prediction:
+                _add(coco, prediction)
         text = json.dumps(coco, indent=1)
         record.write_bytes(folder / "detections.json", text.encode())
 
-    def words(self, answer) -> str:
-        boxes = answer["boxes"]
+    def words(self, prediction) -> str:
+        boxes = prediction["boxes"]
         if boxes and isinstance(boxes[0], list):
             return f"{sum(map(len, boxes))} boxes in {len(boxes)} frames"
         words = ", ".join(f"{b['label']} {b['score']:.0%}" for b in boxes)
-        return words or "nothing found"
+        return words or "no detections"
 
 
 def _boxes(rows, classes: list[str], scale: tuple[float, float]) -> list[dict]:
@@ -103,13 +103,14 @@ def _boxes(rows, classes: list[str], scale: tuple[float, float]) -> list[dict]:
     return sorted(found, key=lambda box: -box["score"])
 
 
-def _add(coco: dict[str, list], answer: dict[str, Any]) -> None:
-    """Adds a picture, or each frame of a clip, and its boxes."""
+def _add(coco: dict[str, list], prediction: dict[str, Any]) -> None:
+    """Adds an image, or each frame of a clip, and its boxes."""
     ids = {category["name"]: category["id"] for category in coco["categories"]}
-    single = answer["seen"].ndim == 3
-    height, width = map(int, size_of(answer["seen"], Path(answer["path"])))
-    for t, boxes in enumerate([answer["boxes"]] if single else answer["boxes"]):
-        image = {"id": len(coco["images"]) + 1, "file_name": answer["path"]}
+    seen, path, boxes_of = (prediction[key] for key in ("seen", "path", "boxes"))
+    single = seen.ndim == 3
+    height, width = map(int, size_of(seen, Path(path)))
+    for t, boxes in enumerate([boxes_of] if single else boxes_of):
+        image = {"id": len(coco["images"]) + 1, "file_name": path}
         image |= {"height": height, "width": width} | ({} if single else {"frame": t})
         coco["images"].append(image)
         for box in boxes:

@@ -1,4 +1,4 @@
-"""Forecasting: the frames that follow those of a clip."""
+"""Forecasting (video prediction): the frames that follow a clip."""
 
 import collections
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ WORST = 3  # clips that a report shows
 
 @dataclass(frozen=True)
 class Options(TaskOptions):
-    """The frames that follow those of a clip."""
+    """Forecasting (video prediction): the frames that follow a clip."""
 
     name = "forecasting"
     loss: Literal["mse", "l1", "bce", "ssim"] = "mse"
     horizon: Count = 10
-    """Frames to predict, the last of each clip."""
+    """Number of frames to predict, the last ones of each clip."""
 
 
 class Forecasting(PerFileTask):
@@ -28,7 +28,7 @@ class Forecasting(PerFileTask):
     models = ("encoder_forecaster", "stacked", "predrnn", "predrnn_v2")
     data = Clips
     augment = Geometry
-    cross_validates = "folds are for tasks with targets, which a forecast has not"
+    cross_validates = "--folds does not support forecasting"
     to_onnx = False
     columns = ("clip", "gif")
     metrics = (
@@ -49,28 +49,26 @@ class Forecasting(PerFileTask):
         if len(shape) != 4:
             super().check_data(config, dataset)
             raise UsageError(
-                f"{dataset.name} holds examples of shape {tuple(shape)}; forecasting "
-                "wants clips of frames, such as moving_digits or a folder of "
-                "class/clip.mp4"
+                f"{dataset.name} has examples of shape {tuple(shape)}; forecasting "
+                "needs clips, such as moving_digits or a folder of class/clip.mp4"
             )
         frames, h, w, _ = shape
         if frames <= config.task.horizon:
             raise UsageError(
-                f"clips have {frames} frames; of these task.horizon="
-                f"{config.task.horizon} are to be predicted, which leaves none to "
-                "read: lower it, or raise --data.frames"
+                f"clips have {frames} frames, and --task.horizon="
+                f"{config.task.horizon} leaves no input frames; lower it, or raise "
+                "--data.frames"
             )
         if h % config.model.patch or w % config.model.patch:
             raise UsageError(
-                f"frames are {h}x{w}, which --model.patch={config.model.patch} does "
-                "not divide; choose another, or resize with --data.size"
+                f"frames are {h}x{w}, not multiples of --model.patch="
+                f"{config.model.patch}; choose another, or resize with --data.size"
             )
         lengths = dataset.splits["train"].lengths
         if lengths is not None and (lengths < frames).any():
             raise UsageError(
                 f"{int((lengths < frames).sum())} clips are shorter than {frames} "
-                "frames, which a forecast cannot judge; lower --data.frames, or leave "
-                "them out"
+                "frames; lower --data.frames, or remove them"
             )
 
     def measure_inputs(self, config, train) -> dict[str, Any]:
@@ -115,30 +113,30 @@ class Forecasting(PerFileTask):
     def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
         return {"seen": seen, "frames": output}
 
-    def save(self, spec, answers, folder: Path) -> None:
+    def save(self, spec, predictions, folder: Path) -> None:
         from experiments.run import record
         from lstm_jax import figures
 
-        for answer in answers:
-            if "frames" in answer:
-                path = folder / f"{Path(answer['path']).stem}.gif"
-                gif = figures.forecast_gif(answer["seen"], None, answer["frames"])
+        for found in predictions:
+            if "frames" in found:
+                path = folder / f"{Path(found['path']).stem}.gif"
+                gif = figures.forecast_gif(found["seen"], None, found["frames"])
                 record.write_bytes(path, gif)
-                answer["gif"] = str(path)
+                found["gif"] = str(path)
 
-    def row(self, answer):
-        return answer["path"], answer["gif"]
+    def row(self, prediction):
+        return prediction["path"], prediction["gif"]
 
-    def stream_answer(self, task, output):
+    def stream_output(self, task, output):
         return output
 
     def stream_line(self, spec, frame, before, now) -> str:
         import numpy as np
 
         if before is None:
-            return "nothing predicted yet"
+            return "no prediction yet"
         error = np.square(np.clip(before, 0, 1) - frame / np.float32(255)).sum()
-        return f"squared error of its prediction {error:.1f}"
+        return f"squared error of the previous prediction {error:.1f}"
 
     def class_rows(self, test):
         return [{"name": f"+{k}"} | row for k, row in enumerate(test["per_frame"], 1)]
@@ -147,7 +145,7 @@ class Forecasting(PerFileTask):
         import numpy as np
 
         from experiments.reporting.page import Picture
-        from experiments.reporting.worst import order_of
+        from experiments.reporting.worst import highest_losses
         from lstm_jax import figures
 
         predictions, _ = evaluation.known
@@ -158,7 +156,7 @@ class Forecasting(PerFileTask):
                 inputs[k].astype(np.float32) / 255,
                 predictions[k],
             )
-            for k in order_of(evaluation)[:WORST]
+            for k in highest_losses(evaluation)[:WORST]
         ]
         figure = figures.frame_strip(clips, total=len(evaluation.losses))
         return [Picture(figure, "The clips with the largest errors.", photo=True)]
@@ -172,7 +170,7 @@ def _last_frames(path: Path, count: int, shape: tuple[int, ...]):
     last = collections.deque(data.stream_frames(path, shape), maxlen=count)
     if len(last) < count:
         raise data.DataError(
-            f"{path}: {len(last)} frames, but the run reads {count} to predict the next"
+            f"{path}: {len(last)} frames, but the run needs {count} input frames"
         )
     return np.stack(last)
 

@@ -1,4 +1,4 @@
-"""The contract of a task kind: all that the commands ask about a task."""
+"""`TaskKind`: the interface between the commands and a task."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,33 +10,34 @@ from experiments.errors import UsageError
 from experiments.options import Augment, Data, LabelledImages, Noise, TaskOptions
 from experiments.spec import DataSpec
 
-NO_TARGETS = {  # how a data set gets targets of a type
-    "masks": "a folder with images/ and masks/ has them",
-    "boxes": "a COCO file, annotations.json, has them",
-    "text": "a folder of NAME.png beside NAME.gt.txt has it",
+NO_TARGETS = {  # the layout of data with targets of a type
+    "masks": "use a folder with images/ and masks/",
+    "boxes": "use a folder with a COCO file, annotations.json",
+    "text": "use a folder of NAME.png and NAME.gt.txt files",
 }
 PRESETS_OF = {"masks": "segment-digits", "boxes": "detect-digits", "text": "text-lines"}
 
 
 class TaskKind(ABC):
-    """What is particular to one task; the methods here do what most tasks want.
+    """All that is specific to one task; the methods here are defaults.
 
     Attributes:
-      options: the dataclass behind `--task`, whose name is this task's.
-      models: names of `--model` that can learn it, the default first.
-      data: the dataclass behind `--data`.
-      augment: the dataclass behind `--augment`.
-      target_type: what targets have to be: "labels", "masks", "boxes" or "text".
-      cross_validates: None, or why its examples cannot be dealt to folds.
-      extends_labels: whether a run gives its labels on to one that begins from it.
-      bucketed: whether examples differ in width, and are padded by buckets.
-      shown_from_file: whether an exported file tells what it answers in words.
-      to_onnx: whether it can be exported to ONNX.
-      answers_right_or_wrong: whether an answer is one of the classes.
-      metrics: of its report, keys, labels, and which is better, "max", "min" or "".
-      headlines: keys of those that come first.
-      by_class: of the table by class, the title of its first column and the keys of
-        the others.
+      options: the dataclass of `--task` options; its name is that of the task.
+      models: names of supported `--model`s, the default first.
+      data: the dataclass of `--data` options.
+      augment: the dataclass of `--augment` options.
+      target_type: required targets: "labels", "masks", "boxes" or "text".
+      cross_validates: None, or the reason why cross-validation is not supported.
+      extends_labels: whether `--init-from` keeps the labels of the earlier run and
+        appends new classes.
+      bucketed: whether examples differ in width and are padded to bucket widths.
+      shown_from_file: whether `predict` supports an exported file.
+      to_onnx: whether export to ONNX is supported.
+      answers_right_or_wrong: whether a prediction is one class, right or wrong.
+      metrics: of the report: key, label, and the better direction, "max", "min" or "".
+      headlines: keys of the most important metrics.
+      by_class: title of the first column and keys of the others, of the per-class
+        table.
     """
 
     options: type[TaskOptions]
@@ -62,15 +63,19 @@ class TaskKind(ABC):
     # Options and data
 
     def load_size(self, config) -> int | None:
-        """Pixels that pictures are scaled to."""
+        """Side in pixels to which images are resized; None: unchanged."""
         return config.data.size
 
     def prepare(self, config, dataset, known: Sequence[str]):
-        """The data set as the task learns it."""
+        """Prepares the data set for the task; `known` are fixed class names."""
         return dataset
 
     def check_data(self, config, dataset) -> None:
-        """Refuses a data set that the task cannot learn, with the remedy."""
+        """Checks that the data set fits the task.
+
+        Raises:
+          UsageError: it does not; the message names the remedy.
+        """
         if dataset.target_type != self.target_type:
             raise UsageError(
                 f"{dataset.name} has {dataset.target_type} as targets, but the task is "
@@ -84,7 +89,7 @@ class TaskKind(ABC):
         return NO_TARGETS[self.target_type]
 
     def spec(self, config, dataset) -> DataSpec:
-        """What the model needs of the data, measured on the training split."""
+        """The `DataSpec`, measured on the training split."""
         return DataSpec(
             dataset=dataset.name,
             classes=list(dataset.classes),
@@ -94,87 +99,94 @@ class TaskKind(ABC):
         )
 
     def measure_inputs(self, config, train) -> dict[str, Any]:
-        """The fields of a `DataSpec` that normalise inputs."""
+        """The fields of a `DataSpec` for the normalisation of inputs."""
         import numpy as np
 
         from experiments.models import MODELS
         from lstm_jax import data
 
-        # Features have a mean and a variance each, and no range to bring to [0, 1].
+        # Features have no common range; each is standardised.
         pixels = train.inputs.dtype == np.uint8
         how = config.data.normalize if pixels else "standard"
         offset, scale = data.normalization(train.inputs, how, train.lengths)
         wanted = MODELS[config.model.name].pixel_statistics(config)
-        if wanted:  # three: grey becomes the same in all channels
+        if wanted:  # for three channels; grey images are repeated
             offset, scale = np.asarray(wanted[0]), 1 / np.asarray(wanted[1])
         return dict(pixel_offset=offset.tolist(), pixel_scale=scale.tolist())
 
     def measure_targets(self, dataset) -> dict[str, Any]:
-        """The fields of a `DataSpec` that tell of targets."""
+        """The fields of a `DataSpec` about targets."""
         return dict(outputs=len(dataset.classes))
 
     # Training and evaluation
 
     @abstractmethod
     def objective(self, config, spec: DataSpec):
-        """The loss, metrics and figures of a run, a `lstm_jax.tasks.Task`."""
+        """The `lstm_jax.tasks.Task` of a run: loss, metrics and figures."""
 
     def with_targets(self, batch: dict) -> dict:
-        """A batch with its targets, inside a compiled step."""
+        """Adds targets that are computed from the inputs, inside a compiled step."""
         return batch
 
     def unseen_steps(self, config) -> int:
-        """Steps at the end of a clip that are no input of the network."""
+        """Steps at the end of a clip that the network does not see."""
         return 0
 
     def widths(self, config, dataset, training: bool) -> tuple[int, ...]:
-        """Widths that examples are padded to, where they differ."""
+        """Padded widths of examples; () if all have the same width."""
         return ()
 
     def eval_size(self, config, dataset) -> int:
-        """Examples of an evaluation's batch: 500 pictures, or as many frames."""
+        """Batch size of evaluation: 500 images, or about 500 frames."""
         shape = dataset.image_shape
         return 500 if len(shape) != 4 else max(config.batch_size, 500 // shape[0])
 
     def align_targets(self, split, predictions):
-        """Predictions and targets of a split that can be compared; none unknown."""
+        """Predictions and targets of the examples whose target is known."""
         return predictions, split.targets
 
     def save_outputs(self, experiment, predictions, directory: Path) -> None:
-        """Writes what a run leaves besides its report."""
+        """Writes the predictions on the test split into the run folder."""
         save_table(experiment.dataset, predictions, directory)
 
     # Prediction
 
     @abstractmethod
     def predict(self, predictor, paths: Sequence[str | Path]) -> Iterator[dict]:
-        """Answers, one a file, in plain values, each with its `path` or an `error`."""
+        """Predictions for files: a dict each, with its `path`, and `error` if any."""
 
-    def save(self, spec: DataSpec, answers: list[dict], folder: Path) -> None:
-        """Writes what no table holds to a folder; answers get the places."""
+    def save(self, spec: DataSpec, predictions: list[dict], folder: Path) -> None:
+        """Writes images of predictions to a folder and adds their paths."""
         return None
 
-    columns: tuple[str, ...] = ("picture", "label", "")
-    prints_at_once = False  # each answer on a line of its own, as it comes
+    columns: tuple[str, ...] = ("image", "label", "")
+    prints_at_once = False  # print each prediction as soon as it is made
 
     @abstractmethod
-    def row(self, answer: dict) -> tuple[str, ...]:
-        """An answer's cells of the table that predict prints."""
+    def row(self, prediction: dict) -> tuple[str, ...]:
+        """The cells of a prediction in the table that `predict` prints."""
 
-    # Of files for answers that no other task writes: an ending, and how to make it.
+    # Additional file formats for predictions: suffix, and function to the text.
     formats: Mapping[str, Callable[[list[dict]], str]] = MappingProxyType({})
 
     @property
     def endings(self) -> tuple[str, ...]:
-        """Of all files for its answers."""
+        """Suffixes of all file formats for predictions."""
         return ".csv", ".jsonl", *self.formats
 
-    def stream_answer(self, task, output):
-        """The answer to one frame `[…]` of a stream, from the network's output."""
+    def stream_output(self, task, output):
+        """The prediction for one frame of a stream, from the network's output."""
         return task.predict(output[None])[0]
 
     def stream_line(self, spec: DataSpec, frame, before, now) -> str:
-        """One frame's answer in words; `before` is the answer to the frame before."""
+        """A prediction for one frame as text.
+
+        Args:
+          spec: of the data.
+          frame: the input, `[H, W, C]`.
+          before: the prediction for the previous frame, None for the first.
+          now: the prediction for this frame.
+        """
         import numpy as np
 
         if spec.classes:
@@ -186,34 +198,34 @@ class TaskKind(ABC):
     # Report
 
     def extra_metrics(self, evaluation) -> dict[str, Any]:
-        """Metrics that a report has and a run has not, put into `evaluation.test`."""
+        """Metrics computed only for a report, to be added to `evaluation.test`."""
         return {}
 
     def class_rows(self, test: dict[str, Any]) -> list[dict[str, Any]]:
-        """Rows of the table by class, each with a "name"."""
+        """Rows of the per-class table, each with a "name"."""
         return test["per_class"]
 
     def figures(self, evaluation) -> list[Any]:
-        """Pictures of a report besides those of the task."""
+        """Figures of a report besides those of the task."""
         return []
 
     @abstractmethod
     def worst(self, evaluation) -> list[Any]:
-        """Blocks of a report that show the worst answers."""
+        """Blocks of a report that show the worst predictions."""
 
 
 class PerFileTask(TaskKind):
-    """A task that answers to one picture or clip by what the network makes of it."""
+    """A task with one prediction for each image or clip."""
 
     def predict(self, predictor, paths: Sequence[str | Path]) -> Iterator[dict]:
-        """Answers, one a file: pictures in batches, clips one by one."""
-        from experiments.prediction.predictor import predict_clips, predict_pictures
+        """Predictions for files: images in batches, clips one by one."""
+        from experiments.prediction.predictor import predict_clips, predict_images
 
-        read = predict_pictures if predictor.spec.pictures else predict_clips
+        read = predict_images if predictor.spec.is_image else predict_clips
         return read(predictor, paths)
 
     def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
-        """The answer to a clip.
+        """The prediction for a clip.
 
         Raises:
           DataError: it cannot be read.
@@ -227,18 +239,18 @@ class PerFileTask(TaskKind):
 
     @abstractmethod
     def describe(self, spec: DataSpec, seen, output, path: Path) -> dict[str, Any]:
-        """What a prediction says, in plain values.
+        """A prediction in plain values.
 
         Args:
           spec: of the run.
-          seen: what the network saw, without padding: `[H, W, C]`, of a clip `[T, …]`.
-          output: a prediction of the task, without its batch.
+          seen: the network's input without padding: `[H, W, C]`, or `[T, …]` of a clip.
+          output: the task's prediction for this example.
           path: the file.
         """
 
 
 def save_table(dataset, predictions, directory: Path) -> None:
-    """Writes submission.csv: the answers to clips that have names, by class."""
+    """Writes submission.csv: the predictions for named clips, a column per class."""
     import numpy as np
 
     from experiments.run import record
@@ -257,7 +269,7 @@ def save_table(dataset, predictions, directory: Path) -> None:
 
 
 def past_the_end(split):
-    """Steps `[N, T]` of clips that are padding; None where all are as long."""
+    """Mask `[N, T]` of padded steps; None if all clips have the same length."""
     import numpy as np
 
     if split.lengths is None:

@@ -1,4 +1,4 @@
-"""What tasks with one answer an example, or a step of one, share."""
+"""The common part of tasks with labels or numbers as targets."""
 
 from abc import abstractmethod
 
@@ -7,7 +7,7 @@ from experiments.tasks.kind import PerFileTask
 
 
 class LabelTask(PerFileTask):
-    """Answers of classes, numbers or labels, judged example by example."""
+    """Predicts classes, numbers or labels for each example, or for each step."""
 
     shown_from_file = True
 
@@ -18,23 +18,23 @@ class LabelTask(PerFileTask):
     def worst(self, evaluation):
         from experiments.reporting import worst
 
-        return worst.pictures(evaluation, self)
+        return worst.examples(evaluation, self)
 
     @abstractmethod
     def caption(self, spec, prediction, target) -> str:
-        """Truth and answer of one example, in two lines."""
+        """Prediction and target of one example, in two lines."""
 
 
 def _check_labels(name: str, dataset) -> None:
-    """Refuses targets that belong to another task of one answer an example."""
+    """Raises UsageError if the targets belong to another of these tasks."""
     import numpy as np
 
     targets = dataset.splits["train"].targets
     whole = np.issubdtype(targets.dtype, np.integer)
     if whole and not dataset.classes:
         raise UsageError(
-            f"the clips of {dataset.name} have no labels; they can be forecast, as "
-            f"by `experiments.train moving-digits --data={dataset.name}`"
+            f"the clips of {dataset.name} have no labels; to predict their frames, use "
+            f"`experiments.train moving-digits --data={dataset.name}`"
         )
     has, words = "regression", "numbers"
     if dataset.classes:

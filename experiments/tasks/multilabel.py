@@ -1,8 +1,9 @@
-"""Several labels of yes or no for each clip, or for each of its steps."""
+"""Multilabel classification: binary labels for each image or clip, or for each step."""
 
 from dataclasses import dataclass
 from typing import Any
 
+from experiments.numbers import percent
 from experiments.options import TaskOptions
 from experiments.tasks.kind import past_the_end
 from experiments.tasks.labels import LabelTask
@@ -10,14 +11,14 @@ from experiments.tasks.labels import LabelTask
 
 @dataclass(frozen=True)
 class Options(TaskOptions):
-    """Several labels of yes or no."""
+    """Multilabel classification: several binary labels."""
 
     name = "multilabel"
 
 
 class Multilabel(LabelTask):
     options = Options
-    columns = ("picture", "label")
+    columns = ("image", "label")
     metrics = (
         ("accuracy", "accuracy", "max"),
         ("macro.roc_auc", "ROC AUC, macro", "max"),
@@ -54,13 +55,13 @@ class Multilabel(LabelTask):
             "probabilities": dict(zip(spec.classes, columns.T.tolist(), strict=True))
         }
 
-    def row(self, answer):
+    def row(self, prediction):
         likely = {
             name: max(p) if isinstance(p, list) else p
-            for name, p in answer["probabilities"].items()
+            for name, p in prediction["probabilities"].items()
         }
-        words = ", ".join(f"{name} {p:.1%}" for name, p in likely.items())
-        return answer["path"], words
+        words = ", ".join(f"{name} {percent(p)}" for name, p in likely.items())
+        return prediction["path"], words
 
     def class_rows(self, test):
         return test["per_label"]
@@ -82,7 +83,7 @@ class Multilabel(LabelTask):
         word = "yes" if target[place] else "no"
         return (
             f"{spec.classes[place[-1]]}{step}\ntrue: {word}\n"
-            f"says: {prediction[place]:.1%} yes"
+            f"predicted: {percent(prediction[place])} yes"
         )
 
 

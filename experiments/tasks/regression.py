@@ -1,4 +1,4 @@
-"""Regression: numbers for each picture or clip."""
+"""Regression: numbers for each image or clip."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,12 +9,12 @@ from experiments.tasks.labels import LabelTask
 
 @dataclass(frozen=True)
 class Options(TaskOptions):
-    """Numbers."""
+    """Regression: numbers for each image or clip."""
 
     name = "regression"
     loss: Literal["mse", "huber"] = "mse"
     unit: str = ""
-    """Of the targets, for labels."""
+    """Unit of the targets, for tables and figures."""
 
 
 class Regression(LabelTask):
@@ -28,7 +28,7 @@ class Regression(LabelTask):
     )
     headlines = ("mae", "rmse", "r2")
     by_class = ("output", ("mae", "rmse", "r2", "bias"))
-    columns = ("picture", "value")
+    columns = ("image", "value")
 
     def measure_targets(self, dataset) -> dict[str, Any]:
         targets = dataset.splits["train"].targets
@@ -52,10 +52,10 @@ class Regression(LabelTask):
     def describe(self, spec, seen, output, path) -> dict[str, Any]:
         return {"value": values_of(output.tolist())}
 
-    def row(self, answer):
-        value = answer["value"]
+    def row(self, prediction):
+        value = prediction["value"]
         values = value if isinstance(value, list) else [value]
-        return answer["path"], ", ".join(f"{value:.4g}" for value in values)
+        return prediction["path"], ", ".join(f"{value:.4g}" for value in values)
 
     def class_rows(self, test):
         return [{"name": str(k)} | row for k, row in enumerate(test["per_output"])]
@@ -63,14 +63,14 @@ class Regression(LabelTask):
     def caption(self, spec, prediction, target) -> str:
         import numpy as np
 
-        true, said = (
+        true, predicted = (
             ", ".join(f"{x:.4g}" for x in np.ravel(a)) for a in (target, prediction)
         )
-        return f"true: {true}\nsays: {said}"
+        return f"true: {true}\npredicted: {predicted}"
 
 
 def values_of(output: list[float]) -> float | list[float]:
-    """One number alone, several as a list."""
+    """The number itself if there is one, else the list."""
     return output[0] if len(output) == 1 else output
 
 

@@ -1,10 +1,11 @@
-"""Segmentation: a class for every pixel."""
+"""Semantic segmentation: a class for every pixel."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from experiments.choices import Amount
+from experiments.numbers import percent
 from experiments.options import TaskOptions
 from experiments.tasks.dense import DensePrediction, size_of
 from experiments.tasks.kind import past_the_end
@@ -12,11 +13,11 @@ from experiments.tasks.kind import past_the_end
 
 @dataclass(frozen=True)
 class Options(TaskOptions):
-    """A class for every pixel."""
+    """Semantic segmentation: a class for every pixel."""
 
     name = "segmentation"
     dice: Amount = 1.0
-    """Weight of the Dice loss beside the cross-entropy."""
+    """Weight of the Dice loss, added to the cross-entropy."""
 
 
 class Segmentation(DensePrediction):
@@ -48,8 +49,8 @@ class Segmentation(DensePrediction):
         return predictions, targets
 
     def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
-        """`mask`, uint8 `[H, W]` in pixels of the file (of a clip, of what was seen),
-        and `shares`, the part of the pixels of each class that occurs."""
+        """`mask`, uint8 `[H, W]` in pixels of the file (of a clip: of the network's
+        input), and `shares`, the fraction of pixels of each class that occurs."""
         import numpy as np
 
         from lstm_jax import figures
@@ -64,26 +65,26 @@ class Segmentation(DensePrediction):
         shares = {n: float(c) for n, c in zip(classes, counts, strict=True) if c}
         return {"seen": seen, "raw": output, "mask": mask, "shares": shares}
 
-    def save_one(self, answer, place: Path) -> None:
+    def save_one(self, prediction, place: Path) -> None:
         from experiments.run import record
         from lstm_jax import figures
 
-        mask = answer["mask"]
+        mask = prediction["mask"]
         if mask.ndim == 2:
             record.write_bytes(place, figures.encode_mask(mask))
         else:
             for t, one in enumerate(mask):
                 record.write_bytes(place / f"{t:04}.png", figures.encode_mask(one))
-        answer["file"] = str(place)
+        prediction["file"] = str(place)
 
-    def words(self, answer) -> str:
-        shares = answer["shares"].items()
-        return ", ".join(f"{name} {share:.1%}" for name, share in shares)
+    def words(self, prediction) -> str:
+        shares = prediction["shares"].items()
+        return ", ".join(f"{name} {percent(share)}" for name, share in shares)
 
-    def draw(self, picture, answer, classes, truth=None):
+    def draw(self, image, prediction, classes, truth=None):
         from lstm_jax import figures
 
-        return figures.overlay_mask(picture, answer)
+        return figures.overlay_mask(image, prediction)
 
     def truths(self, drawn, chosen):
         return [("", [(drawn(k), "true") for k in chosen])]

@@ -1,4 +1,4 @@
-"""Text recognition: the characters of a line, by CTC."""
+"""Text recognition: the characters of a line, with CTC."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,32 +12,32 @@ from experiments.errors import UsageError
 from experiments.options import LineAugment, Lines, TaskOptions
 from experiments.tasks.kind import TaskKind
 
-SHOWN = 24  # lines on a sheet
+SHOWN = 24  # lines in a figure
 BATCH = 32
-# Widths that predict pads lines to, in columns for each row of their height; and one
-# more, for the widest that can be.
-REACHES = (5, 8, 12, 18, 27, 40, 60)
+# Bucket widths of predict, in multiples of the line height; the last bucket has the
+# largest width that is supported.
+ASPECTS = (5, 8, 12, 18, 27, 40, 60)
 
 
-def _as_text(answers: list[dict]) -> str:
+def _as_text(predictions: list[dict]) -> str:
     from experiments.prediction import alto
 
-    return alto.as_text(answers)
+    return alto.as_text(predictions)
 
 
-def _as_alto(answers: list[dict]) -> str:
+def _as_alto(predictions: list[dict]) -> str:
     from experiments.prediction import alto
 
-    return alto.as_alto(answers)
+    return alto.as_alto(predictions)
 
 
 @dataclass(frozen=True)
 class Options(TaskOptions):
-    """The characters of a line."""
+    """Text recognition: the characters of a line, with CTC."""
 
     name = "text_recognition"
     beam_width: Size = 0
-    """Of a beam search for the text; 0: the best path."""
+    """Width of the beam search; 0: greedy (best-path) decoding."""
 
 
 class TextRecognition(TaskKind):
@@ -46,17 +46,17 @@ class TextRecognition(TaskKind):
     data = Lines
     augment = LineAugment
     target_type = "text"
-    cross_validates = "folds are not for text recognition, whose targets are no classes"
+    cross_validates = "--folds does not support text_recognition"
     bucketed = True
     extends_labels = True
     prints_at_once = True
     metrics = (
         ("cer", "character error rate", "min"),
         ("wer", "word error rate", "min"),
-        ("exact", "lines without a mistake", "max"),
-        ("substitutions", "characters read as others", "min"),
-        ("deletions", "characters not read", "min"),
-        ("insertions", "characters too many", "min"),
+        ("exact", "lines without an error", "max"),
+        ("substitutions", "substituted characters", "min"),
+        ("deletions", "deleted characters", "min"),
+        ("insertions", "inserted characters", "min"),
     )
     headlines = ("cer", "wer", "exact")
     formats = MappingProxyType({".txt": _as_text, ".xml": _as_alto})
@@ -68,7 +68,7 @@ class TextRecognition(TaskKind):
 
     def prepare(self, config, dataset, known):
         return (
-            readable(config, dataset, known)
+            learnable(config, dataset, known)
             if dataset.target_type == "text"
             else dataset
         )
@@ -93,10 +93,10 @@ class TextRecognition(TaskKind):
         return tasks.text_recognition(spec.classes, beams=beams)
 
     def widths(self, config, dataset, training: bool) -> tuple[int, ...]:
-        """Those that suit the training lines, and one more where others are wider.
+        """Quantiles of the widths of training lines, and one more if others are wider.
 
-        To test, half as many: a program takes as long to compile as some thousand
-        lines to read.
+        Evaluation uses half as many, because compiling a program takes as long as
+        recognising some thousand lines.
         """
         import numpy as np
 
@@ -112,7 +112,7 @@ class TextRecognition(TaskKind):
         return 64
 
     def save_outputs(self, experiment, predictions, directory: Path) -> None:
-        """Pictures of the first and of the worst test lines, and all texts."""
+        """Writes figures of the first and the worst test lines, and all texts."""
         from experiments.run import record
         from lstm_jax import data, tasks
 
@@ -123,13 +123,15 @@ class TextRecognition(TaskKind):
             figure = sheet(*parts, worst=worst)
             record.save_figure(directory / f"{name}.png", figure)
         rows = []
-        for k, (true, read) in enumerate(zip(test.targets, predictions, strict=True)):
-            true, read = (
+        for k, (target, found) in enumerate(
+            zip(test.targets, predictions, strict=True)
+        ):
+            true, predicted = (
                 data.logical(tasks.text_of(labels, dataset.classes))
-                for labels in (true, read[:, 0])
+                for labels in (target, found[:, 0])
             )
             name = dataset.names["test"][k] if dataset.names else k
-            rows.append({"line": name, "true": true, "read": read})
+            rows.append({"line": name, "true": true, "predicted": predicted})
         record.write_table(directory / "test_lines.csv", rows)
 
     def predict(self, predictor, paths) -> Iterator[dict[str, Any]]:
@@ -137,8 +139,8 @@ class TextRecognition(TaskKind):
 
         return predict_lines(predictor, data.image_paths(paths))
 
-    def row(self, answer):
-        return answer["path"], answer["text"]
+    def row(self, prediction):
+        return prediction["path"], prediction["text"]
 
     def worst(self, evaluation):
         from experiments.reporting.page import Picture
@@ -148,14 +150,23 @@ class TextRecognition(TaskKind):
         return [
             Picture(sheet(*parts, worst=worst), words, photo=True)
             for worst, words in (
-                (True, "The worst lines: below, what was read, errors in colour."),
+                (True, "The worst lines, with the recognised text; errors in colour."),
                 (False, "The first lines."),
             )
         ]
 
 
-def readable(config, dataset, known: Sequence[str]):
-    """A data set with the labels of `known`, without lines that CTC cannot learn."""
+def learnable(config, dataset, known: Sequence[str]):
+    """The data set without lines that are too short for CTC.
+
+    Args:
+      config: of the run.
+      dataset: of lines of text.
+      known: characters whose labels are fixed; new characters are appended.
+
+    Raises:
+      UsageError: no training line is left.
+    """
     import numpy as np
 
     from experiments.models import MODELS
@@ -178,8 +189,8 @@ def readable(config, dataset, known: Sequence[str]):
         text = tasks.text_of(train.targets[first], alphabet)
         notes.append(
             f"skipped {int(bad.sum()):,} training lines with more characters than "
-            f"steps, such as {text!r} on {train.lengths[first]} columns; a network "
-            "with smaller strides from left to right could read them"
+            f"time steps, such as {text!r} in {train.lengths[first]} columns; smaller "
+            "horizontal strides in --model.spec would allow them"
         )
         kept = np.flatnonzero(~bad)
         if not len(kept):
@@ -195,44 +206,43 @@ def readable(config, dataset, known: Sequence[str]):
     )
 
 
-def answer(alphabet: Sequence[str], rows, steps: int, width: int, margin: float = 0):
-    """What a prediction [T, 4] says of a line so many columns wide.
+def decoded(alphabet: Sequence[str], rows, steps: int, width: int, pad: float = 0):
+    """The recognised text of a line, with confidences and positions.
 
     Args:
-      alphabet: characters by label, the first of label 1.
-      rows: of the task's predictions.
-      steps: of the line and of its margins.
-      width: columns of the picture.
-      margin: columns of the same size that were put before and after it.
+      alphabet: characters; the first one has label 1.
+      rows: the task's prediction, `[T, 4]`.
+      steps: time steps of the line, padding included.
+      width: of the image, in pixels.
+      pad: columns added on each side, in pixels of the image.
 
     Returns:
-      `text`; `confidence`, the mean of its characters'; and `characters`, in the order
-      in which they stand: dicts of `character`, `confidence` and `x`, from which column
-      to which one.
+      `text`; `confidence`, the mean over characters; and `characters` from left to
+      right: dicts of `character`, `confidence` and `x`, its first and last column.
     """
     import numpy as np
 
     from lstm_jax import data
 
-    scale, found = (width + 2 * margin) / max(steps, 1), []
+    scale, found = (width + 2 * pad) / max(steps, 1), []
     for label, confidence, first, last in rows.tolist():
         if label:
             character = alphabet[int(label) - 1]
             ends = [
-                round(min(max(step * scale - margin, 0.0), width), 1)
+                round(min(max(step * scale - pad, 0.0), width), 1)
                 for step in (first, last)
             ]
             found.append(dict(character=character, confidence=confidence, x=ends))
-    sure = [one["confidence"] for one in found]
+    confidences = [one["confidence"] for one in found]
     return {
         "text": data.logical("".join(one["character"] for one in found)),
-        "confidence": float(np.mean(sure)) if sure else 0.0,
+        "confidence": float(np.mean(confidences)) if confidences else 0.0,
         "characters": found,
     }
 
 
 def sheet(config, dataset, predictions, losses, *, worst: bool):
-    """Lines with what was read below them, errors coloured: a Figure."""
+    """A Figure of lines with the recognised text below, errors in colour."""
     import numpy as np
 
     from experiments.models import MODELS
@@ -254,12 +264,15 @@ def sheet(config, dataset, predictions, losses, *, worst: bool):
 
 
 def predict_lines(predictor, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Answers line after line: dicts of `path`, `size` (width and height of the file,
-    in pixels) and what `answer` has, or `error`.
+    """Recognises lines of text.
 
     Args:
       predictor: of the run.
-      files: pictures of one line each.
+      files: images of one line each.
+
+    Yields:
+      For each file a dict of `path`, `size` (width and height in pixels) and the
+      entries of `decoded`; or of `path` and `error`.
     """
     import numpy as np
 
@@ -268,8 +281,8 @@ def predict_lines(predictor, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
     config, spec = predictor.config, predictor.spec
     high = spec.image_shape[0]
-    widths = sorted({*(reach * high for reach in REACHES), data.WIDEST})
-    # The first one alone, so that an answer is there after one compilation.
+    widths = sorted({*(aspect * high for aspect in ASPECTS), data.WIDEST})
+    # The first line alone, so that its prediction needs only one compilation.
     ends = [0, 1, *range(8 * BATCH, len(files) + 8 * BATCH, 8 * BATCH)]
     for start, end in itertools.pairwise(ends):
         rows, waiting = [], [[] for _ in widths]
@@ -298,7 +311,7 @@ def predict_lines(predictor, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
                     row["size"] = [int(size[1]), int(size[0])]
                     sides = config.model.pad * size[1] / length
                     about_line = outputs[k], int(steps[k]), size[1], sides
-                    row |= answer(spec.classes, *about_line)
+                    row |= decoded(spec.classes, *about_line)
         yield from rows
 
 

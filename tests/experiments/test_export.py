@@ -254,7 +254,7 @@ def test_live_and_clips_by_a_file(tmp_path, command):
     want = list(whole["probabilities"].values())
     np.testing.assert_allclose(found["outputs"], want, atol=1e-6)
     code, out, _ = command("predict", file, "--live", clip)
-    assert code == 0 and "6 frames; milliseconds a frame: p50" in out
+    assert code == 0 and "6 frames; milliseconds per frame: p50" in out
     made("convolutions", tmp_path)
     code, _, err = command("predict", file, "--live", clip)
     assert code == 2 and "export the run with --streaming" in err
@@ -284,10 +284,13 @@ def test_weights_by_the_names_of_each_library(digits_run, tmp_path, command):
 @pytest.mark.parametrize(
     "flags, words",
     [
-        (["--out=x.foo"], "the name must end in .jaxexport, .onnx, .pt, .weights.h5"),
-        (["--out=x.pt", "--format=keras"], "--out=x.pt is no name for --format=keras"),
+        (
+            ["--out=x.foo"],
+            "the suffix must be one of .jaxexport, .onnx, .pt, .weights.h5",
+        ),
+        (["--out=x.pt", "--format=keras"], "--out=x.pt does not fit --format=keras"),
         (["--out=x.pt", "--streaming"], "--streaming is for .jaxexport"),
-        (["--streaming"], "--streaming: the run reads single pictures"),
+        (["--streaming"], "--streaming needs a run on clips"),
     ],
 )
 def test_mistakes_get_one_line_and_no_file(digits_run, command, flags, words):
@@ -305,7 +308,7 @@ def test_other_mistakes(tmp_path, command):
     with pytest.raises(ValueError, match="--streaming: .*bidirectional"):
         made("clips, both ways", tmp_path, streaming=True)
     made("masks", tmp_path)
-    with pytest.raises(ValueError, match="answers of a segmentation are not shown"):
+    with pytest.raises(ValueError, match="predict does not support segmentation"):
         predict(tmp_path / "x.jaxexport", tmp_path)
 
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from experiments.config import options, override, preset
-from experiments.flags import parse
+from experiments.errors import UsageError
+from experiments.flags import _ELSEWHERE, parse
 from experiments.presets import PRESETS
 
 SCREEN = 24  # lines of a terminal
@@ -47,7 +48,7 @@ def test_the_help_of_a_preset_is_a_screen_for_each_group(capsys):
 def test_it_lists_the_options_of_the_preset_and_no_others(name, capsys):
     text = shown(capsys, name)
     flags = {word for word in text.split() if word.startswith("--")}
-    flags -= {"--help", "--no-compilation-cache", "--no-baselines", "--lr"}
+    flags -= {"--help", "--no-compilation-cache", "--no-baselines", "--lr", "--data"}
     flags = {flag for flag in flags if ".no-" not in flag}
     known = {f"--{option.name.replace('_', '-')}" for option in options(preset(name))}
     assert flags == known
@@ -74,6 +75,57 @@ def test_short_flags():
     name, config = parse(["--lr=0.5", "--data", "fashion_mnist", "--no-baselines"])
     assert name == "digits" and config.optimizer.learning_rate == 0.5
     assert config.data.source == "fashion_mnist" and not config.baselines
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_help_fits_80_columns(name, capsys):
+    text = shown(capsys, name)
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    for preset_name, (description, _) in PRESETS.items():
+        assert f"  {preset_name} " in text and f" {description}\n" in text
+
+
+def test_short_flags_are_listed(capsys):
+    text = shown(capsys, "digits")
+    assert "\n  --lr FLOAT, --optimizer.learning-rate FLOAT\n" in text
+    assert "\n  --data STR, --data.source STR\n" in text
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        ("--hidden=64", "--model.features"),
+        ("--hidden-size=64", "--model.features"),
+        ("--batch=32", "--batch-size"),
+        ("--learning-rate=0.1", "--optimizer.learning-rate"),
+        ("--epoch=3", "--epochs"),
+        ("--num-layers=3", "--model.layers"),
+        ("--layer=3", "--model.layers"),
+        ("--dropout=0.1", "--model.dropout"),
+        ("--gpu", "--accelerator=gpu"),
+        ("--fp16", "--precision=bfloat16"),
+        ("--img-size=64", "--data.size"),
+        ("--patience=5", "--early-stopping-patience"),
+        ("--weight-decy=0.1", "--optimizer.weight-decay"),
+        ("--warmup-steps=5", "--optimizer.schedule.warmup-steps"),
+    ],
+)
+def test_flags_of_other_libraries_get_a_suggestion(given, meant):
+    with pytest.raises(UsageError, match=f"did you mean {meant}\\?$"):
+        parse(["digits", given])
+
+
+def test_a_suggestion_is_a_flag_of_the_preset():
+    with pytest.raises(UsageError, match="^unknown option --beam-size$"):
+        parse(["digits", "--beam-size=3"])
+    with pytest.raises(UsageError, match="did you mean --task.beam-width"):
+        parse(["text-lines", "--beam-size=3"])
+
+
+@pytest.mark.parametrize("option", _ELSEWHERE)
+def test_the_options_that_are_suggested_exist(option):
+    known = [o.name for name in ("digits", "text-lines") for o in options(preset(name))]
+    assert option.partition("=")[0] in known
 
 
 def test_help_waits_for_nothing_heavy():

@@ -62,7 +62,7 @@ def test_a_training_begins_with_a_file(digits_run, tmp_path, capsys):
     path = written(digits_run, tmp_path, ".pt")
     options = OPTIONS | dict(optimizer__freeze="layer_0", run_dir=tmp_path / "run")
     run = train("digits", init_from=path, **options)
-    assert "5 of 5 parameters begin" in " ".join(capsys.readouterr().out.split())
+    assert "loaded 5 of 5 parameters" in " ".join(capsys.readouterr().out.split())
     ours, theirs = flatten_params(run.params), flatten_params(digits_run.params)
     for name in ours:
         same = np.array_equal(ours[name], theirs[name])
@@ -90,7 +90,7 @@ def test_a_file_without_an_output_layer_leaves_ours(digits, tmp_path):
     filled, lines = weights_from(
         str(write_torch(tmp_path / "x.pt", state)), about, params
     )
-    assert lines[1:] == ["  of its own: head/bias, head/kernel"]
+    assert lines[1:] == ["  not in the file: head/bias, head/kernel"]
     np.testing.assert_array_equal(filled["head"]["bias"], params["head"]["bias"])
 
 
@@ -165,7 +165,7 @@ BAD = {
     ("x.safetensors", r"w \(2684354560,\) wants 10,737,418,240 bytes"): claiming,
     ("x.safetensors", "its header claims"): bare_pickle,
     ("x.pt", "no array is called weight_hh_l0; .* there are: lstm.weight"): other_keys,
-    ("x.safetensors", "none of its parameters .block/w. fits"): own_other_keys,
+    ("x.safetensors", "no parameter .block/w. matches"): own_other_keys,
     ("x.pt", r"missing: bias_hh_l0 \(32,\)"): without,
     (
         "x.pt",
@@ -174,7 +174,7 @@ BAD = {
     ("x.pt", "missing: layer_0_backward/w_x|layer_0_backward/b"): one_way,
     ("x.weights.h5", "not a readable .weights.h5 file"): bare_pickle,
     ("x.weights.h5", "of one kind and one Dense; there are: layers/conv2d"): of_keras,
-    ("x.npz", "weights are read from .pt, .pth, .safetensors, .h5"): bare_pickle,
+    ("x.npz", "with the suffix .pt, .pth, .safetensors, .h5"): bare_pickle,
     ("x.pt", "no such file"): lambda path, made, state: None,
 }
 QUICK = zipped_pickle, claiming, own_other_keys, without, wider, one_way

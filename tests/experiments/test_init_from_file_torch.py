@@ -71,7 +71,7 @@ def answers_alike(config, path, theirs):
     fresh = Experiment(config, theirs.about).init(jax.random.key(0))
     params, lines = weights_from(str(path), theirs.about, fresh)
     count = len(jax.tree.leaves(fresh))
-    assert lines == [f"{path}: {count} of {count} parameters begin as they are there"]
+    assert lines == [f"{path}: loaded {count} of {count} parameters"]
     forward = jax.jit(Experiment(config, theirs.about).outputs)
     images = theirs.test.inputs
     ours = np.concatenate(

@@ -61,16 +61,16 @@ OURS = {
 
 
 def test_training_wants_its_network_and_takes_its_weights(file, options, tmp_path):
-    with pytest.raises(UsageError, match="its network is") as caught:
+    with pytest.raises(UsageError, match="use its network") as caught:
         train("text-lines", run_dir=tmp_path / "no", **options)
-    told = str(caught.value).split("its network is ")[1]
+    told = str(caught.value).split("use its network, ")[1]
     assert f"--model.spec='{load_kraken(file).spec}'" in told
     assert told.endswith(" --model.pad=16 --data.normalize=inverted")
     config = override(preset("text-lines"), options | OURS)
     loaded = load_data(config, known_labels(config, tmp_path / "none"))
     about = Experiment(config, dataset=loaded).spec
     filled, lines = weights_from(str(file), about, blank_params(config, about))
-    assert "begin as they are there" in lines[0] and "for 3 classes" in " ".join(lines)
+    assert "loaded " in lines[0] and "for 3 classes" in " ".join(lines)
     theirs = flatten_params(load_kraken(file).params)
     same = [
         np.array_equal(leaf, theirs[path])
@@ -85,7 +85,7 @@ def test_training_goes_on_from_it(options, tmp_path, capsys):
     run = train("text-lines", run_dir=tmp_path / "run", **options | OURS)
     assert run.report["test"]["examples"]
     shown = capsys.readouterr().out
-    assert "begin as they are there" in shown and "for 3 classes" in shown
+    assert "loaded " in shown and "for 3 classes" in shown
     assert (run.directory / "worst_lines.png").exists()
 
 

@@ -129,7 +129,7 @@ def test_mistakes_of_a_prediction(command, photos_run, photos, own_folder, tmp_p
         ([photos, picture], ["holds no run"]),
         ([run, tmp_path / "gone.png"], ["gone.png: no such file or folder"]),
         ([run, tmp_path], ["no image in this folder"]),
-        ([run], ["no pictures named"]),
+        ([run], ["no files given"]),
         ([run, picture, "--out=x.txt"], [".csv or .jsonl"]),
     ):
         code, out, err = command("predict", *arguments)

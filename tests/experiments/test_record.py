@@ -274,10 +274,10 @@ def show(stream, clock):
 
 
 LINES = [
-    "step 50/500  loss 0.4321  accuracy 0.8812  3,214 images/s",
-    "step 100/500  loss 0.4321  accuracy 0.8812  3,214 images/s  0:12 left",
+    "step 50/500  loss 0.4321  accuracy 88.1 %  3,214 images/s",
+    "step 100/500  loss 0.4321  accuracy 88.1 %  3,214 images/s  0:12 left",
     "step 100/500  validation  loss 0.5000  mae 12.3400",
-    "step 200/500  loss 0.4321  accuracy 0.8812  3,214 images/s  2:13:23 left",
+    "step 200/500  loss 0.4321  accuracy 88.1 %  3,214 images/s  2:13:23 left",
     "saved [/bold] é日",
     "step 500/500  loss 1e-05  0:00 left",
 ]
@@ -364,10 +364,10 @@ def test_summary_of_a_classification():
     text = rendered(report)
     assert "Test set: 1,234 examples" in text
     line = next(line for line in text.splitlines() if line.strip().startswith("acc"))
-    assert line.split() == ["accuracy", "0.7500", "0.5000"]
+    assert line.split() == ["accuracy", "75.0", "%", "50.0", "%"]
     assert "top-5 accuracy" in text and "F1, macro" in text and "ROC" not in text
-    assert "hardest: [b]cat (F1 0.500)" in text and "dog (F1" not in text
-    assert "most often: [b]cat taken for dog, once" in text
+    assert "lowest F1: [b]cat (0.500)" in text and "dog (" not in text
+    assert "most frequent error: [b]cat predicted as dog, once" in text
 
 
 def test_summary_of_a_regression():
@@ -385,8 +385,8 @@ def test_remarks_longer_than_the_table_stay_lines():
     report = {"loss": 0.5, "classes": names, "per_class": rows}
     report |= {"confusion_matrix": [[2, 2, 0], [2, 2, 0], [0, 2, 2]]}
     text = rendered(report)
-    assert "ankle boot (F1 0.500), T-shirt/top (F1 0.500), sneaker" in text
-    assert "most often: ankle boot taken for T-shirt/top, 2 times" in text
+    assert "ankle boot (0.500), T-shirt/top (0.500), sneaker" in text
+    assert "most frequent error: ankle boot predicted as T-shirt/top, 2 times" in text
 
 
 def test_the_best_of_a_line_is_bold():

@@ -18,11 +18,18 @@ from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment, load_data
 from experiments.flags import parse
+from experiments.numbers import number
 from experiments.presets import PRESETS
 from experiments.reporting import compare
 from experiments.reporting.diagnosis import diagnosis
-from experiments.reporting.page import Code, Fold, Picture, Table, Words, number
-from experiments.reporting.sections import configuration, head, single, train_line
+from experiments.reporting.page import Code, Fold, Picture, Table, Words
+from experiments.reporting.sections import (
+    configuration,
+    head,
+    regularised,
+    single,
+    train_line,
+)
 from experiments.run import record
 from experiments.run.load_run import load_run
 from lstm_jax import metrics, training
@@ -103,11 +110,11 @@ def test_the_numbers_are_those_of_the_run(finished, digits_run):
     table = cells(finished.sections)
     accuracy = found["test"]["accuracy"]
     assert table["accuracy"][:2] == (
-        number(accuracy),
-        f"{number(low)} to {number(high)}",
+        number(accuracy, "accuracy"),
+        f"{number(low, 'accuracy')} to {number(high, 'accuracy')}",
     )
     svc = stored["baselines"]["svc"]["accuracy"]
-    assert number(svc) in table["accuracy"]
+    assert number(svc, "accuracy") in table["accuracy"]
     # rows: F = 8, D = 8, four gates, 8 steps
     assert table["layer_0"] == ("8x8", "544", f"{2 * 8 * 4 * 8 * (8 + 8):,}")
     assert table["parameters"] == ("2.5 KiB",)  # 634 of 4 bytes
@@ -118,7 +125,7 @@ def test_what_it_has_to_say_of_a_classifier(finished):
     assert titles(finished.sections) == [
         "Test metrics",
         "Curves",
-        "Mistakes",
+        "Errors",
         "Calibration",
         "Diagnosis",
         "Model",
@@ -179,7 +186,7 @@ def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
     (table,) = [
         block
         for block in blocks(finished.sections, Table)
-        if block.header[0] == "worst answers"
+        if block.header[0] == "highest losses"
     ]
     assert [row[0] for row in table.rows] == [f"test example {k}" for k in worst]
     best = p[worst[0]].argmax()
@@ -240,7 +247,7 @@ def test_pairs_of_numbers_and_of_other_test_sets_have_no_mcnemar_test(finished):
     same, *others = found["pairs"]
     assert same["difference"] == pytest.approx(0.25) and "p" not in same
     words = " ".join(block.text for block in blocks(sections, Words))
-    assert "McNemar's test is for right and wrong answers" in words
+    assert "McNemar's test applies to classification only" in words
     for pair in others:
         assert "not tested on the same examples" in pair["left_out"]
     assert words.count("not tested on the same examples") == 2
@@ -348,7 +355,7 @@ def test_a_preset_that_is_gone_is_told(finished):
     (run,) = finished.runs
     section = configuration(dataclasses.replace(run, preset="gone"))
     words = " ".join(block.text for block in blocks([section], Words))
-    assert "no preset gone any more; compared with digits" in words
+    assert "preset gone no longer exists; compared with digits" in words
 
 
 def test_what_changed_since_the_run_is_told(finished):
@@ -357,15 +364,36 @@ def test_what_changed_since_the_run_is_told(finished):
     stored = run.finished | {"test": run.finished["test"] | {"accuracy": 0.99}}
     told = head(dataclasses.replace(run, finished=stored))
     words = " ".join(block.text for block in told if isinstance(block, Words))
-    assert "accuracy was 0.9900, is" in words
+    assert "accuracy was 99.0 %, is" in words
+
+
+@pytest.mark.parametrize(
+    "flags, losses, causes",
+    [
+        ([], (0.5, 0.4), "dropout and augmentation are"),
+        (["--augment.translate=0"], (0.5, 0.4), "dropout is"),
+        (["--model.dropout=0"], (0.5, 0.4), "augmentation is"),
+        (["--augment.translate=0", "--model.dropout=0"], (0.5, 0.4), ""),
+        ([], (0.4, 0.5), ""),
+        ([], (0.4, None), ""),
+    ],
+)
+def test_a_training_loss_above_the_validation_loss_is_explained(flags, losses, causes):
+    rows = [
+        {"split": split, "step": step, "loss": loss}
+        for step in (1, 2)
+        for split, loss in zip(("train", "validation"), losses, strict=True)
+    ]
+    found = regularised(rows, parse(["digits", *flags])[1])
+    assert bool(found) == bool(causes) and causes in found
 
 
 def test_mistakes(tmp_path, command, stopped):
     code, _, err = command("report", tmp_path)
     assert code == 2 and err.count("\n") == 1 and "holds no run" in err
     code, _, err = command("report", stopped, stopped)
-    assert code == 2 and "named twice" in err
-    with pytest.raises(UsageError, match="no run named"):
+    assert code == 2 and "given twice" in err
+    with pytest.raises(UsageError, match="no run given"):
         report()
     shutil.copytree(stopped, tmp_path / "begun")
     shutil.rmtree(tmp_path / "begun" / "checkpoints")

@@ -177,21 +177,6 @@ def test_blocks_by_hand(capsys):
 
 
 @pytest.mark.parametrize(
-    "value, words",
-    [
-        (None, "–"),
-        (0.0, "0.0000"),
-        (0.97222, "0.9722"),
-        (-0.00012, "-0.00012"),
-        (12345.6, "1.23e+04"),
-        (1234567, "1,234,567"),
-    ],
-)
-def test_numbers(value, words):
-    assert page.number(value) == words
-
-
-@pytest.mark.parametrize(
     "count, words",
     [(None, "–"), (1023, "1,023 bytes"), (1536, "1.5 KiB"), (3 * 2**30, "3.0 GiB")],
 )

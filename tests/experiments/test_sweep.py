@@ -201,7 +201,7 @@ def test_told_to_stop_it_says_so_and_goes_on(name, code, fake, command, tmp_path
     result, out, err = command("sweep", *line)
     assert (result, err) == (0, "")
     assert fake.started == [(1, 20), (2, 0)]
-    assert "1 of 3 trials are there" in out and "trial 2 (3 of 3)" in out
+    assert "1 of 3 trials are done" in out and "trial 2 (3 of 3)" in out
 
 
 def test_nothing_completed_is_said_and_drawn(fake, command, tmp_path):
@@ -211,7 +211,7 @@ def test_nothing_completed_is_said_and_drawn(fake, command, tmp_path):
         *("sweep", "--trials=2", f"--steps={TOTAL}", "--model.features=8,16"),
         *("--accelerator=cpu", f"--run-dir={tmp_path / 's'}"),
     )
-    assert result == 1 and "no trial was completed; the last one: too hot" in out
+    assert result == 1 and "no trial was completed; the last error: too hot" in out
     assert json.loads((tmp_path / "s" / "sweep.json").read_text())["line"] is None
     assert (tmp_path / "s" / "sweep.png").stat().st_size > 5000
 
@@ -233,10 +233,10 @@ def test_another_sweep_or_other_files_in_the_folder_are_refused(fake, tmp_path):
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis.txt").write_text("mine")
     for overwrite in (False, True):
-        with pytest.raises(UsageError, match="holds files, but no sweep"):
+        with pytest.raises(UsageError, match="contains other files"):
             search(tmp_path / "own", overwrite=overwrite)
     (folder / "sweep.json").write_text("{}")
-    with pytest.raises(UsageError, match="is not that of a sweep"):
+    with pytest.raises(UsageError, match="does not describe a sweep"):
         search(folder, trials=1)
 
 
@@ -249,15 +249,18 @@ MISTAKES = {
     "no trials": ("--trials=0 --model.features=8,16", "trials=0", "1 or more"),
     "sampler": ("--sampler=grid --model.features=8,16", "tpe", "random"),
     "values": ("--model.features=0,16", "model.features=0", "1 or more"),
-    "many processes": ("--distributed --model.features=8,16", "one process"),
+    "many processes": (
+        "--distributed --model.features=8,16",
+        "does not support --distributed",
+    ),
     "folds": ("--folds=3 --model.features=8,16", "--folds"),
     "data": ("--data=./nowhere --model.features=8,16", "no such file or folder"),
     "range test of a range": (
         "--lr-find --model.features=8,16",
-        "--lr-find comes instead",
+        "--lr-find excludes",
         "leave out the range of model.features",
     ),
-    "seeds of a range": ("--seeds=2 --model.features=8,16", "--seeds comes instead"),
+    "seeds of a range": ("--seeds=2 --model.features=8,16", "--seeds excludes"),
     "both": ("--seeds=2 --lr-find", "leave out --seeds"),
 }
 
@@ -433,5 +436,5 @@ def test_the_function_returns_what_the_command_writes(whole, tmp_path):
     assert done.trials == saved["trials"] == trials_of(whole)
     assert (done.best, done.line) == (saved["best"], saved["line"])
     titles = [ax.get_title("left") for ax in done.figure.axes]
-    assert titles == ["In the order of trials", "Importance", SEARCH[0]]
+    assert titles == ["By trial", "Importance", SEARCH[0]]
     assert train is not sweep and callable(train)

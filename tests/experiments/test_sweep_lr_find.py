@@ -83,7 +83,7 @@ def test_the_suggestion_trains_and_what_is_beyond_does_not(command, own_folder):
     assert (code, err) == (0, "")
     folder = own_folder / "runs" / "lr_find" / "digits"
     saved = json.loads((folder / "lr_find.json").read_text())
-    assert f"--optimizer.learning-rate={saved['rate']:g}: a tenth of" in out
+    assert f"suggested: --lr={saved['rate']:g}, a tenth of" in out
     assert sorted(p.name for p in folder.iterdir()) == ["lr_find.json", "lr_find.png"]
     rates, losses = np.array(saved["rates"]), np.array(saved["losses"])
     np.testing.assert_allclose(rates, np.geomspace(1e-6, 10, 200)[: len(rates)])
@@ -126,12 +126,12 @@ def test_a_loss_that_does_not_fall_suggests_nothing():
     losses = lr_find.smooth((2.3 + 0.02 * rng.standard_normal(200)).tolist())
     found = lr_find.suggest(rates, losses)
     assert found == (None, None, None)
-    assert "falls at no learning rate" in lr_find._words(found, losses)
+    assert "decreases at no learning rate" in lr_find._words(found, losses)
 
 
 def test_it_ends_where_the_loss_leaves_for_good():
     def ends(losses):
-        return next((n for n in range(1, 201) if lr_find.lost(losses[:n])), None)
+        return next((n for n in range(1, 201) if lr_find.diverged(losses[:n])), None)
 
     assert ends([2.0] * 50 + [math.nan]) == 51
     assert ends([2.0] * 200) is None
@@ -143,12 +143,12 @@ def test_it_ends_where_the_loss_leaves_for_good():
 
 def test_what_diverges_at_once_is_not_the_rates_fault(monkeypatch, own_folder):
     monkeypatch.setattr(lr_find, "_losses", lambda *_: [2.3, 2.2])
-    with pytest.raises(training.Diverged, match="within 2 steps.*not the rate"):
+    with pytest.raises(training.Diverged, match="within 2 steps.*not the cause"):
         lr_find.lr_find("digits", **TINY)
     assert not list(own_folder.iterdir())
 
 
 def test_many_processes_are_refused(own_folder):
-    with pytest.raises(UsageError, match="one process"):
+    with pytest.raises(UsageError, match="does not support --distributed"):
         lr_find.lr_find("digits", distributed=True, **TINY)
     assert not list(own_folder.iterdir())

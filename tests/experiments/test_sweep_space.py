@@ -82,11 +82,11 @@ def test_options_of_the_function_may_be_lists():
 
 MISTAKES = {
     "optimizer.learning_rate=0..1e-2": ["log scale", ":linear"],
-    "optimizer.learning_rate=1e-2..1e-4": ["from the lower to the higher"],
+    "optimizer.learning_rate=1e-2..1e-4": ["the lower end must come first"],
     "optimizer.learning_rate=1e-4..1e-2:lgo": [":log or :linear", "mean :log?"],
     "optimizer.learning_rate=small..big": ["LOW..HIGH", "number"],
-    "optimizer.learning_rate=1e-4..inf": ["from the lower to the higher"],
-    "model.layers=1.5..3": ["whole number"],
+    "optimizer.learning_rate=1e-4..inf": ["the lower end must come first"],
+    "model.layers=1.5..3": ["each end is an integer"],
     "model.layers=0..3": ["model.layers=0", "1 or more"],
     "model.dropout=0..1": ["model.dropout=1", "[0, 1)"],
     "model.cell=lstm..gru": ["a list", "lstm,gru"],
@@ -94,8 +94,8 @@ MISTAKES = {
     "model.cell=lstm,gur": ["'gur'", "did you mean 'gru'?"],
     "model.features=64,wide": ["'wide'", "int"],
     "model.features=64,": ["''", "int"],
-    "model.features=64,64": ["nothing to choose"],
-    "baselines=True,False": ["baselines", "not of what it learns"],
+    "model.features=64,64": ["two different values"],
+    "baselines=True,False": ["baselines", "cannot be searched"],
 }
 
 

@@ -88,9 +88,13 @@ def test_the_command_line_without_a_preset_and_again(run_python, own_folder):
     done = run_python("-m", "experiments.train", *SMALL_FLAGS, "--eval-every=10")
     assert done.returncode == 0, done.stderr
     report = json.loads((own_folder / "runs/digits/report.json").read_text())
-    assert f"{report['test']['accuracy']:.4f}" in done.stdout
+    assert f"{100 * report['test']['accuracy']:.1f} %" in done.stdout
+    assert done.stdout.splitlines()[-2:] == [
+        "next: python -m experiments.report runs/digits",
+        "      python -m experiments.predict runs/digits FILES…",
+    ]
     assert "1,293 training, 144 validation and 360 test" in done.stdout
-    assert "a short run: its warm-up is cut to 10 steps" in done.stdout
+    assert "short run: warm-up is limited to 10 steps" in done.stdout
     for noise in ("Traceback", "Warning", "Event loop", "Task was destroyed"):
         assert noise not in done.stderr
 
@@ -218,7 +222,7 @@ def test_options_go_through_the_whole_run(command, own_folder):
         *"--precision=bfloat16 --task.label-smoothing=0.1 --run-dir=x/y".split(),
     )
     assert code == 0, err
-    assert "pictures of 14x10x1" in out
+    assert "images of 14x10x1" in out
     report = json.loads((own_folder / "x/y/report.json").read_text())
     assert report["train"]["checkpoint"] == 20
     layers = 8 * (14 + 8 + 1) + 8 * (8 + 8 + 1)

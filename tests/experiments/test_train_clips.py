@@ -191,7 +191,7 @@ def test_the_frames_after_a_clip_become_a_film(forecasts, tmp_path, capsys):
     rng = np.random.default_rng(1)
     write_gif(tmp_path / "clip.gif", a_dot("right", rng, 3))
     assert predict_main([str(forecasts.directory), str(tmp_path / "clip.gif")]) == 1
-    assert "3 frames, but the run reads 4" in capsys.readouterr().err
+    assert "3 frames, but the run needs 4 input frames" in capsys.readouterr().err
     write_gif(tmp_path / "clip.gif", np.concatenate([a_dot("right", rng, 3)] * 2))
     (row,) = predict(forecasts.directory, tmp_path / "clip.gif")
     assert row["frames"].shape == (2, SIDE, SIDE, 1) and len(row["seen"]) == 4
@@ -258,11 +258,11 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path, ca
     "options, said",
     [
         ({"model": "classifier"}, "forecasting has encoder_forecaster and"),
-        ({"model__patch": 5}, "does not divide"),
-        ({"task__horizon": 20}, "leaves none to read"),
+        ({"model__patch": 5}, "not multiples of --model.patch=5"),
+        ({"task__horizon": 20}, "leaves no input frames"),
         ({"task__loss": "huber"}, "huber"),
         ({"augment__mixup": 0.2}, "mixup"),
-        ({"data": "digits"}, "wants clips"),
+        ({"data": "digits"}, "needs clips"),
     ],
 )
 def test_a_forecast_that_cannot_be_is_refused(options, said, short, tmp_path):

@@ -154,7 +154,7 @@ def test_a_damaged_file_is_told_in_one_line(options, tmp_path, capsys):
         (
             "moving-motion",
             dict(model__encoder="resnet18", model__cell="conv_lstm"),
-            "gives a vector for each frame, .* use --model.cell=lstm",
+            "outputs a vector for each frame, .* use --model.cell=lstm",
         ),
     ],
 )

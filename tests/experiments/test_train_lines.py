@@ -227,7 +227,9 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
         | {"data": str(folder), "model.spec": "[1,16,0,1 Cr5,9,8,4,9 S1(1x0)1,3]"},
     )
     loaded = load_data(config)
-    (note,) = [note for note in loaded.notes if "more characters than steps" in note]
+    (note,) = [
+        note for note in loaded.notes if "more characters than time steps" in note
+    ]
     kept = loaded.splits["train"]
     assert note.startswith("skipped ") and 0 < len(kept.inputs) < 128
     spec = MODELS["vgsl"].line_spec(config, 5)
@@ -238,8 +240,8 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
     ("options", "words"),
     [
         ({"model.spec": "[1,16,0,1 Cr5,3 Lbx8]"}, "character 16"),
-        ({"model.spec": "[1,16,0,1 Lbx8 O2s5]"}, "text is read by CTC"),
-        ({"data.size": 20}, "reads lines 16 pixels high"),
+        ({"model.spec": "[1,16,0,1 Lbx8 O2s5]"}, "text recognition uses CTC"),
+        ({"data.size": 20}, "needs lines of 16 pixels"),
         ({"model": "classifier"}, "text_recognition has vgsl and crnn"),
         ({"augment.translate": 1}, "is an option of --task=classification"),
     ],
@@ -277,7 +279,7 @@ def test_one_file_of_weights_reads_and_is_fine_tuned(run, folder, tmp_path, comm
     code, out, _ = command("predict", file, paths[0])
     assert code == 0 and out == f"{paths[0]}\t{want[0]['text']}\n"
     code, _, err = command("export", run.directory, "--out=x.jaxexport")
-    assert code == 2 and "only the weights are exported" in err
+    assert code == 2 and "only the weights can be exported" in err
     config = override(preset("text-lines"), {"init_from": str(file)})
     assert known_labels(config, tmp_path / "none") == [" ", "L", "o", "x"]
     bad = tmp_path / "bad.safetensors"
@@ -299,19 +301,21 @@ def test_the_report_shows_lines_and_rates(run, monkeypatch):
 
 def test_reading_beside_tesseract_where_there_is_none(run, folder, monkeypatch, capsys):
     monkeypatch.setattr("shutil.which", lambda name: None)
-    found = tesseract.reading(
-        tesseract.Reading(run.directory, split="test", data=str(folder))
+    found = tesseract.text_recognition(
+        tesseract.TextRecognition(run.directory, split="test", data=str(folder))
     )
     want = run.report["test"]["cer"]
     assert found["ours"]["cer"] == pytest.approx(want) and "tesseract" not in found
-    loosely = (
-        tesseract._loose_cer(["à ‘b’—"], ["a 'b' -"]),
-        tesseract._loose_cer("a", "b"),
+    normalized = (
+        tesseract._normalized_cer(["à ‘b’—"], ["a 'b' -"]),
+        tesseract._normalized_cer("a", "b"),
     )
-    assert loosely == (0, 1)
-    assert "Debian's package is tesseract-ocr" in capsys.readouterr().out
+    assert normalized == (0, 1)
+    assert "apt install tesseract-ocr" in capsys.readouterr().out
     with pytest.raises(UsageError, match="no split unseen_fonts"):
-        tesseract.reading(tesseract.Reading(run.directory, data=str(folder)))
+        tesseract.text_recognition(
+            tesseract.TextRecognition(run.directory, data=str(folder))
+        )
 
 
 @pytest.mark.slow

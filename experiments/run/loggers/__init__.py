@@ -1,4 +1,4 @@
-"""Where the numbers of a run also go, if its flags say so."""
+"""The loggers of --tensorboard, --wandb and --mlflow."""
 
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ LOGGERS = {"tensorboard": TensorBoard, "wandb": WandB, "mlflow": MLflow}  # by f
 def make_loggers(
     config: Config, directory: Path, start: int, rows: list[dict[str, Any]]
 ) -> list[Logger]:
-    """The loggers that the flags of a run ask for.
+    """The loggers that the flags of a run select.
 
     Args:
       config: of the run.
       directory: of the run.
-      start: the step that it resumes at.
-      rows: those up to `start`, for a logger that was not there before.
+      start: the step from which it is resumed, or 0.
+      rows: of metrics up to `start`, for loggers that are new in a resumed run.
     """
     loggers = []
     for flag, kind in LOGGERS.items():

@@ -1,4 +1,4 @@
-"""What loggers have in common."""
+"""The base class of loggers."""
 
 from pathlib import Path
 from typing import Any
@@ -8,26 +8,26 @@ from lstm_jax import training
 
 
 class Logger(training.Callback):
-    """Takes the rows of a run and, at its end, the report and the figures.
+    """Logs the rows of metrics and, after the test, the report and the figures.
 
     Attributes:
-      is_new: whether no earlier process has logged this run.
+      is_new: whether this run has not been logged before.
     """
 
     is_new = True
 
-    def on_report(self, step: int, report: dict[str, Any], pictures: list[Path]):
-        """Takes what the test at the end says.
+    def on_report(self, step: int, report: dict[str, Any], images: list[Path]):
+        """Logs the test metrics and figures.
 
         Args:
-          step: the last.
-          report: of the task.
-          pictures: PNG files.
+          step: the last step.
+          report: the test metrics of the task.
+          images: PNG files of the figures.
         """
 
 
 def measured(values: dict[str, Any]) -> dict[str, float]:
-    """The measured numbers of a row or a report: `{"macro/f1": 0.9}`."""
+    """The floats of a row or a report, flattened: `{"macro/f1": 0.9}`."""
     return {
         name.replace(".", "/"): value
         for name, value in flat(values).items()

@@ -1,4 +1,4 @@
-"""MLflow."""
+"""The MLflow logger."""
 
 import os
 import time
@@ -9,9 +9,9 @@ from experiments.run.loggers.logger import Logger, measured
 
 
 class MLflow(Logger):
-    """Logs to MLflow; MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where.
+    """Logs to MLflow; set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME.
 
-    RUN/mlflow_id holds the run's id there, with which a resumed run continues.
+    RUN/mlflow_id contains the id of the MLflow run, so that a resumed run continues it.
     """
 
     def __init__(self, config, directory, start):
@@ -39,8 +39,8 @@ class MLflow(Logger):
         metrics = [Metric(name, value, *at) for name, value in values.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
-    def on_report(self, step, report, pictures):
+    def on_report(self, step, report, images):
         self.on_log({**report, "split": "test", "step": step})
-        for path in pictures:
+        for path in images:
             self._client.log_artifact(self._id, str(path))
         self._client.set_terminated(self._id)

@@ -1,7 +1,7 @@
-"""TensorBoard, read from files in the run's folder.
+"""The TensorBoard logger, which writes event files into the run folder.
 
-tensorboardX encodes and writes them; its SummaryWriter is not used, since it writes
-from a thread: what a killed run had logged would be lost.
+It uses tensorboardX's event files, but not its SummaryWriter, which writes from a
+thread and would lose rows when a run is killed.
 """
 
 import time
@@ -10,12 +10,12 @@ from experiments.run.loggers.logger import Logger, measured
 
 
 class TensorBoard(Logger):
-    """Writes RUN/tensorboard/, a folder for each split, so that curves lie together.
+    """Writes RUN/tensorboard/ with a folder for each split, to overlay their curves.
 
     Args:
       config: of the run.
       directory: of the run.
-      start: the step that it resumes at; what a killed run wrote after it is hidden.
+      start: the step from which it is resumed; later events of a killed run are hidden.
     """
 
     def __init__(self, config, directory, start):
@@ -23,18 +23,18 @@ class TensorBoard(Logger):
         self.is_new = not self._root.exists()
 
     def on_log(self, row):
-        """Adds one row; it is on the disk when this returns."""
+        """Writes one row and flushes it."""
         self._write(row["split"], row["step"], _scalars(row), self._start + 1)
 
-    def on_report(self, step, report, pictures):
-        """Adds the test, in place of what an earlier end left."""
+    def on_report(self, step, report, images):
+        """Writes the test metrics and figures; hides those of an earlier test."""
         from PIL import Image
         from tensorboardX.proto.summary_pb2 import Summary
 
         values = _scalars(report)
-        for path in pictures:
-            with Image.open(path) as picture:
-                image = Summary.Image(width=picture.width, height=picture.height)
+        for path in images:
+            with Image.open(path) as opened:
+                image = Summary.Image(width=opened.width, height=opened.height)
             image.encoded_image_string = path.read_bytes()
             values.append(dict(tag=path.stem, image=image))
         self._write("test", step, values, hidden_from=step)
@@ -47,7 +47,7 @@ class TensorBoard(Logger):
         if split not in self._files:
             folder = self._root / split
             folder.mkdir(parents=True, exist_ok=True)
-            # Two files of one second would have one name.
+            # Files written within one second need different names.
             number = len(list(folder.iterdir()))
             self._files[split] = EventsWriter(str(folder / "events"), f".{number}")
             session = SessionLog(status=SessionLog.START)

@@ -1,4 +1,4 @@
-"""Weights & Biases."""
+"""The Weights & Biases logger."""
 
 import os
 
@@ -8,9 +8,9 @@ from experiments.run.loggers.logger import Logger, measured
 
 
 class WandB(Logger):
-    """Logs to Weights & Biases; WANDB_MODE, WANDB_PROJECT and so on say where.
+    """Logs to Weights & Biases; set WANDB_MODE, WANDB_PROJECT and so on.
 
-    RUN/wandb_id holds the run's id there, with which a resumed run continues.
+    RUN/wandb_id contains the id of the W&B run, so that a resumed run continues it.
     """
 
     def __init__(self, config, directory, start):
@@ -35,8 +35,8 @@ class WandB(Logger):
         values = {f"{row['split']}/{name}": x for name, x in measured(row).items()}
         self._run.log(values | {"step": row["step"]})
 
-    def on_report(self, step, report, pictures):
-        images = {path.stem: self._image(str(path)) for path in pictures}
-        self._run.log(images | {"step": step})
+    def on_report(self, step, report, images):
+        logged = {path.stem: self._image(str(path)) for path in images}
+        self._run.log(logged | {"step": step})
         self._run.summary.update({f"test/{k}": v for k, v in measured(report).items()})
         self._run.finish()
