@@ -21,7 +21,7 @@ class Layer(NamedTuple):
     reverse: bool = False
 
 
-class Steps(NamedTuple):
+class LayerSteps(NamedTuple):
     """What one layer and direction did, in the order of time.
 
     Attributes:
@@ -65,7 +65,7 @@ def sequence(
 ) -> jax.Array:
     """What the first layer reads, `[T, B, *F]`, of `images [B, ...]`.
 
-    Steps that are not `valid [T, B]` are zeros to the encoder.
+    LayerSteps that are not `valid [T, B]` are zeros to the encoder.
     """
     xs = mask_inputs(model.order.to_sequence(images).swapaxes(0, 1), valid)
     if model.encoder is None:
@@ -89,7 +89,7 @@ def run_layer(
     valid: jax.Array,
     added: dict[str, jax.Array] | None = None,
     gates: bool = False,
-) -> Steps:
+) -> LayerSteps:
     """One layer over a sequence, as `unroll` runs it, with everything in sight.
 
     Args:
@@ -97,7 +97,7 @@ def run_layer(
       params: its own.
       xs: `[T, B, *F]`.
       valid: bool `[T, B]`.
-      added: numbers to add to the carry after each step, by name, as in `Steps`.
+      added: numbers to add to the carry after each step, by name, as in `LayerSteps`.
       gates: whether to return them.
     """
     cell, batch = layer.cell, xs.shape[1]
@@ -123,7 +123,7 @@ def run_layer(
     us = cell.project(params, mask_inputs(xs, valid))
     inputs = (us, valid, added or {})
     _, (ys, state, found) = lax.scan(body, carry, inputs, reverse=layer.reverse)
-    return Steps(xs, ys, state, found)
+    return LayerSteps(xs, ys, state, found)
 
 
 def run_network(
@@ -133,11 +133,11 @@ def run_network(
     valid: jax.Array,
     added: dict[str, dict[str, jax.Array]] | None = None,
     gates: bool = False,
-) -> tuple[jax.Array, dict[str, Steps]]:
-    """What `answers` returns, and the steps of all layers, by name.
+) -> tuple[jax.Array, dict[str, LayerSteps]]:
+    """What `predictions` returns, and the steps of all layers, by name.
 
-    The last answer is what the model's own `apply` gives, in float32. `added` is by the
-    layer's name, too; the rest is as in `run_layer`.
+    The last prediction is what the model's own `apply` gives, in float32. `added` is
+    by the layer's name, too; the rest is as in `run_layer`.
     """
     xs = sequence(model, params, images, valid)
     steps, directions = {}, []
@@ -149,10 +149,10 @@ def run_network(
         done = run_layer(layer, params[layer.name], xs, valid, own, gates)
         steps[layer.name] = done
         directions.append(done.ys)
-    return answers(model, params, directions, valid), steps
+    return predictions(model, params, directions, valid), steps
 
 
-def answers(
+def predictions(
     model: SequenceClassifier,
     params: Any,
     directions: list[jax.Array],

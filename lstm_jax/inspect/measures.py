@@ -73,7 +73,7 @@ class LayerMeasures(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """All layers, bottom first; `last` says that the answer comes from a last step."""
+    """All layers, bottom first; `last`: the prediction comes from a last step."""
 
     layers: tuple[LayerMeasures, ...]
     last: bool = True

@@ -36,21 +36,21 @@ class Trace(NamedTuple):
       locations: int `[T, P]`, the pixels that each step reads, as indices into the
         image laid flat, row by row; of a clip, or of features, the number of the frame.
       layers: `LayerTrace` by the name of the layer's params, bottom first.
-      answers: `[T, K]`, what the network would have said, had the image ended there.
-        Where layers run in one direction this is the head on the outputs so far,
-        pooled as ever; a bidirectional network is asked anew for each end (of T > 64
-        steps for 64 of them, and a line between). With `per_step`, the answer to each
-        step, by a network that knows the whole.
+      predictions: `[T, K]`, the prediction if the image ended after step t. Where
+        layers run in one direction, the head on the outputs so far, pooled as usual; a
+        bidirectional network runs once for each end (of T > 64 steps for 64 of them,
+        with linear interpolation between). With `per_step`, the prediction for each
+        step, by a network that sees the whole.
       target: the output that `saliency` is about.
       saliency: `[H, W]` or `[T, H, W]`, |∂ output_target / ∂ image|, the largest of
         the channels; of features `[T, F]`. None if it was not asked for.
-      decided: the first step from which on the largest answer is the last one's.
+      decided: the first step from which on the largest prediction is the last one's.
     """
 
     kind: str
     locations: np.ndarray
     layers: dict[str, LayerTrace]
-    answers: np.ndarray
+    predictions: np.ndarray
     target: int
     saliency: np.ndarray | None
     decided: int
@@ -72,9 +72,9 @@ def trace(
       model: the network.
       params: its params.
       image: `[H, W, C]`, normalised; or a clip `[T, H, W, C]`, or features `[T, F]`.
-      target: the output to explain; by default the largest of the last answer.
+      target: the output to explain; by default the largest of the last prediction.
       length: steps to read; by default all.
-      predict: makes answers of outputs `[..., K]`, such as a task's `predict`.
+      predict: makes predictions of outputs `[..., K]`, such as a task's `predict`.
       smooth: noisy copies whose gradients are averaged for the saliency (SmoothGrad,
         noise of 15 % of the image's range); 0 takes the image's own gradient, None
         leaves the saliency out.
@@ -113,9 +113,9 @@ def trace(
     outputs = outputs.reshape(-1, outputs.shape[-1])[:time]
     if model.bidirectional and not model.per_step:
         outputs = _asked_anew(model, params, images, time)
-    answers = np.asarray(predict(outputs), np.float32)
-    answers = answers.reshape(len(answers), -1)
-    best = answers.argmax(-1)
+    predictions = np.asarray(predict(outputs), np.float32)
+    predictions = predictions.reshape(len(predictions), -1)
+    best = predictions.argmax(-1)
     target = int(best[-1]) if target is None else target
     saliency = None
     if smooth is not None:
@@ -124,7 +124,7 @@ def trace(
         kind={3: "picture", 4: "clip"}.get(images.ndim - 1, "features"),
         locations=locations(model, images.shape[1:])[:time],
         layers={n: _cut(jax.device_get(held[n]), time) for n in names},
-        answers=answers,
+        predictions=predictions,
         target=target,
         saliency=saliency,
         decided=int(np.nonzero(best != best[-1])[0].max(initial=-1)) + 1,
@@ -150,7 +150,7 @@ def _cut(held: LayerTrace, time: int) -> LayerTrace:
 
 
 def _asked_anew(model, params, images, time: int) -> jax.Array:
-    """The network's answers to the first 1, 2, … T steps, `[T, K]`."""
+    """The network's predictions for the first 1, 2, … T steps, `[T, K]`."""
     count = min(time, MOST_ENDS)
     ends = np.unique(np.linspace(1, time, count).round().astype(int))
     copies = jnp.broadcast_to(images, (len(ends), *images.shape[1:]))

@@ -26,7 +26,7 @@ LABEL, CONFIDENCE, FIRST, LAST = range(4)
 SHOWN = 20  # confusions in a report
 
 
-def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Task:
+def text_recognition(alphabet: Sequence[str], *, beam_width: int | None = None) -> Task:
     """Lines of text, whose characters the network says one after another.
 
     The loss is -log p(text | image) of CTC, the mean over lines. A line that has more
@@ -38,7 +38,7 @@ def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Ta
 
     Args:
       alphabet: characters by label; that of label k is `alphabet[k - 1]`.
-      beams: predict by a prefix beam search so wide; None: by the best path.
+      beam_width: predict by a prefix beam search so wide; None: by the best path.
 
     Returns:
       A Task; targets are int [B, L], labels 1 to K - 1, zeros follow; outputs are
@@ -94,9 +94,9 @@ def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Ta
 
     def predict(outputs):
         outputs = outputs.astype(jnp.float32)
-        if beams is None:
+        if beam_width is None:
             return as_rows(greedy(outputs))
-        best = beam_search(outputs, beams).labels[:, 0]
+        best = beam_search(outputs, beam_width).labels[:, 0]
         return as_rows(forced_alignment(outputs, best))
 
     def report(predictions, targets):

@@ -169,23 +169,25 @@ def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
-def check_batch_size(batch_size: int, n_devices: int, accumulate: int = 1) -> None:
+def check_batch_size(
+    batch_size: int, n_devices: int, grad_accum_steps: int = 1
+) -> None:
     """Refuses a batch that does not split evenly over devices and parts.
 
     Args:
       batch_size: of all devices together.
       n_devices: of all processes together.
-      accumulate: parts that each device's share is computed in.
+      grad_accum_steps: parts that each device's share is computed in.
 
     Raises:
       ValueError: with the nearest sizes that do.
     """
-    shares = n_devices * accumulate
+    shares = n_devices * grad_accum_steps
     if batch_size > 0 and batch_size % shares == 0:
         return
     below = max(batch_size, 0) // shares * shares
     sizes = [str(size) for size in (below, below + shares) if size > 0]
-    parts = f" in {accumulate} parts each" if accumulate > 1 else ""
+    parts = f" in {grad_accum_steps} parts each" if grad_accum_steps > 1 else ""
     raise ValueError(
         f"batch size {batch_size} does not split evenly over {n_devices} devices"
         f"{parts}: use {' or '.join(sizes)}"

@@ -27,7 +27,7 @@ def fit(
     *,
     steps: int,
     batch_at: Callable[[int], Batch],
-    per_dispatch: int = 1,
+    steps_per_execution: int = 1,
     read: Callable[[Callable, Iterable], Iterable] = map,
     evaluate: Callable[[Any], dict | None] | None = None,
     eval_every: int | None = None,
@@ -51,9 +51,9 @@ def fit(
       steps: number of updates of the whole run.
       batch_at: step -> dict of arrays [B, ...], made anew each time; a pure function
         of the step. With many processes, the rows of this one.
-      per_dispatch: updates that the devices do in a row, K, before they hear from the
-        host again, at most; fewer where a row, an evaluation or a save is due, or
-        where they would take more than half a second.
+      steps_per_execution: updates that the devices do in a row, K, before they hear
+        from the host again, at most; fewer where a row, an evaluation or a save is
+        due, or where they would take more than half a second.
       read: like `map`, which it is by default; may work ahead in threads.
       evaluate: params -> {name: number}, on the validation split; or None, if it
         was told to stop before its end. It gets the average of the weights, where
@@ -82,7 +82,7 @@ def fit(
         eval_every=eval_every,
         log_every=log_every,
         save_every=save_every,
-        per_dispatch=per_dispatch,
+        steps_per_execution=steps_per_execution,
     ).items():
         if every is not None and every < 1:
             raise ValueError(f"{name}: got {every}, want 1 or more")
@@ -125,7 +125,7 @@ def fit(
         return state
 
     everies = (log_every, evaluate and eval_every, saves and save_every)
-    stacked = stacker(batch_at, per_dispatch)
+    stacked = stacker(batch_at, steps_per_execution)
     matrices = matrix_names(state.params, np.ndim(state.step))
     plan, arriving = deque([range(start, start + 1)]), iter(())
     state = step.put_state(state)
@@ -142,7 +142,7 @@ def fit(
         state, metrics = step.run(state, batches, len(part))
         if part[0] == start and start + 1 < steps:
             jax.block_until_ready(metrics)
-            most = _in_a_row(per_dispatch, time.perf_counter() - since)
+            most = _in_a_row(steps_per_execution, time.perf_counter() - since)
             plan.extend(_dispatches(start + 1, steps, most, everies))
             arriving = iter(read(stacked, list(plan)))
         pending.append((part, metrics))

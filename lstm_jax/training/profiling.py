@@ -17,7 +17,7 @@ def profile(
     step: TrainStep,
     *,
     batch_at: Callable[[int], Batch],
-    per_dispatch: int = 1,
+    steps_per_execution: int = 1,
     read: Callable = map,
     dispatches: int = 10,
     rounds: int = 5,
@@ -30,8 +30,8 @@ def profile(
     dispatches as in training.
 
     Args:
-      state, step, batch_at, per_dispatch, read: as in `fit`.
-      dispatches: of `per_dispatch` steps each, in one round.
+      state, step, batch_at, steps_per_execution, read: as in `fit`.
+      dispatches: of `steps_per_execution` steps each, in one round.
       rounds: of both; medians are told.
       trace: folder to write a trace of one more round of `fit` to, for XProf,
         TensorBoard or Perfetto.
@@ -42,7 +42,7 @@ def profile(
       a step, mostly while the devices work: "reading_ms", "moving_ms",
       "dispatching_ms".
     """
-    steps = dispatches * per_dispatch
+    steps = dispatches * steps_per_execution
     begin = int(state.step)
     spent = {"reading_ms": 0.0, "moving_ms": 0.0, "dispatching_ms": 0.0}
 
@@ -65,7 +65,9 @@ def profile(
         run=timed("dispatching_ms", step.run),
         put_batches=timed("moving_ms", step.put_batches),
     )
-    host = stacker(batch_at, per_dispatch)(range(begin, begin + per_dispatch))
+    host = stacker(batch_at, steps_per_execution)(
+        range(begin, begin + steps_per_execution)
+    )
     batch_size = jax.tree.leaves(host)[0].shape[1] * jax.process_count()
     batches = step.put_batches(host)
 
@@ -73,7 +75,7 @@ def profile(
         now, _ = jax.block_until_ready(step.run(step.put_state(state), batches, 0))
         since = time.perf_counter()
         for _ in range(dispatches):
-            now, _ = step.run(now, batches, per_dispatch)
+            now, _ = step.run(now, batches, steps_per_execution)
         jax.block_until_ready(now)
         return (time.perf_counter() - since) / steps
 
@@ -84,7 +86,7 @@ def profile(
             watched,
             steps=begin + steps,
             batch_at=batch_at,
-            per_dispatch=per_dispatch,
+            steps_per_execution=steps_per_execution,
             read=read_timed,
             log_every=begin + steps,
             callbacks=[LambdaCallback(on_log=rows.append)],
@@ -106,5 +108,5 @@ def profile(
         "ratio": ratio,
         "waiting": max(0.0, 1 - 1 / ratio),
         **host_ms,
-        "steps_per_dispatch": per_dispatch,
+        "steps_per_execution": steps_per_execution,
     }

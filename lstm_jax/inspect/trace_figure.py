@@ -12,12 +12,12 @@ from lstm_jax.inspect.style import bare, order_of, visible
 from lstm_jax.inspect.trace import Trace, trace
 from lstm_jax.models.classifier import SequenceClassifier
 
-NAMED = 6  # answers that get a colour and a name; the others are grey
+NAMED = 6  # predictions that get a colour and a name; the others are grey
 THUMBNAILS = 10  # frames of a clip that are shown, at most
 PAPER = 0.93  # grey of what is not read yet
 
 
-def reading(
+def trace_figure(
     model: SequenceClassifier,
     params: Any,
     image: Any,
@@ -30,11 +30,11 @@ def reading(
     smooth: int = 16,
     traced: Trace | None = None,
 ):
-    """One image as a network reads it: what it sees, holds, and would answer.
+    """One image as a network reads it: the image, the states and the predictions.
 
-    On the left the image, faint where the network had not read yet when its answer was
-    settled, and what the answer hangs on (see `Trace.saliency`). On the right, over
-    the steps: the answer to what was read so far (see `Trace.answers`), the input,
+    On the left the image, faint where the network had not read yet when its prediction
+    was settled, and the saliency of the prediction (see `Trace.saliency`). On the
+    right, over the steps: the prediction so far (see `Trace.predictions`), the input,
     and the state and the gates of the top layer, its units in the order in which they
     move.
 
@@ -66,7 +66,7 @@ def reading(
     _saliency(fig.add_subplot(left[1]), traced, picture)
     rows = right.subgridspec(len(tall), 1, height_ratios=tall, hspace=0.04)
     axes = [fig.add_subplot(row) for row in rows]
-    answer_curves(axes[0], traced, classes, target)
+    prediction_curves(axes[0], traced, classes, target)
     _input(axes[1], traced, picture)
     for ax, (name, values, style, _) in zip(axes[2:], panels, strict=True):
         drawn = ax.imshow(values.T, aspect="auto", interpolation="nearest", **style)
@@ -100,13 +100,13 @@ def count_from_one(ax, time: int) -> None:
 
 
 def settled(traced: Trace) -> bool:
-    """Whether there are several answers, of which one wins after the first step."""
-    return traced.answers.shape[-1] > 1 and traced.decided > 0
+    """Whether there are several predictions, of which one wins after the first step."""
+    return traced.predictions.shape[-1] > 1 and traced.decided > 0
 
 
 def title(traced: Trace, classes, target: int | None) -> str:
     """ "Reads 7 (98 %), settled after step 17 of 28"."""
-    last, time = traced.answers[-1], len(traced.locations)
+    last, time = traced.predictions[-1], len(traced.locations)
     if len(last) == 1:
         return f"Answers {last[0]:.4g} after {time} steps"
     best = int(last.argmax())
@@ -122,10 +122,10 @@ def title(traced: Trace, classes, target: int | None) -> str:
 
 
 def likely(traced: Trace) -> bool:
-    """Whether the answers are several and look like probabilities."""
-    answers = traced.answers
-    return answers.shape[-1] > 1 and bool(
-        answers.min() >= 0 and answers.max() <= 1 + 1e-4
+    """Whether the predictions are several and look like probabilities."""
+    predictions = traced.predictions
+    return predictions.shape[-1] > 1 and bool(
+        predictions.min() >= 0 and predictions.max() <= 1 + 1e-4
     )
 
 
@@ -164,18 +164,18 @@ def held_panels(traced: Trace) -> list[tuple[str, np.ndarray, dict, float]]:
     return styles
 
 
-def answer_curves(ax, traced: Trace, classes, target: int | None):
-    """The answers over time, the likeliest ones by name; returns the lines drawn."""
+def prediction_curves(ax, traced: Trace, classes, target: int | None):
+    """The predictions over time, the likeliest by name; returns the lines drawn."""
     tidy(ax, 9)
-    answers = traced.answers
-    time, width = answers.shape
+    predictions = traced.predictions
+    time, width = predictions.shape
     named = chosen(traced, target)
     steps = np.arange(time)
     lines = []
     for k in [k for k in range(width) if k not in named] + named[::-1]:
         color = colors_of(named).get(k, "#c9d0d6")
         wide = 2.6 if k == named[0] else 1.6 if k in named else 0.8
-        lines += ax.plot(steps, answers[:, k], color=color, linewidth=wide)
+        lines += ax.plot(steps, predictions[:, k], color=color, linewidth=wide)
     ax.set_xlim(-0.5, time - 0.5)
     count_from_one(ax, time)
     if likely(traced):
@@ -183,7 +183,7 @@ def answer_curves(ax, traced: Trace, classes, target: int | None):
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     if width > 1:
         for k, y in zip(
-            named, _apart([answers[-1, k] for k in named], ax), strict=True
+            named, _apart([predictions[-1, k] for k in named], ax), strict=True
         ):
             ax.annotate(
                 name_of(k, classes, 14) + (" (true)" if k == target else ""),
@@ -201,13 +201,13 @@ def answer_curves(ax, traced: Trace, classes, target: int | None):
 
 
 def chosen(traced: Trace, target: int | None) -> list[int]:
-    """The answers to name: the last one first, then those that once were likely."""
-    answers = traced.answers
-    rank = np.argsort(-(answers.max(0) + 2 * answers[-1]), kind="stable")
-    named = [int(traced.answers[-1].argmax())]
+    """The predictions to name: the last one first, then those that once were likely."""
+    predictions = traced.predictions
+    rank = np.argsort(-(predictions.max(0) + 2 * predictions[-1]), kind="stable")
+    named = [int(traced.predictions[-1].argmax())]
     if target is not None and target not in named:
         named.append(int(target))
-    named += [int(k) for k in rank if k not in named and answers[:, k].max() > 0.05]
+    named += [int(k) for k in rank if k not in named and predictions[:, k].max() > 0.05]
     return named[:NAMED]
 
 
@@ -253,9 +253,9 @@ def _picture(ax, traced: Trace, picture: np.ndarray) -> None:
     last = traced.decided if settled(traced) else len(traced.locations) - 1
     if traced.kind == "clip":
         words, colored = f"Frame {last + 1}", picture[last]
-        words += ", which settles the answer" if settled(traced) else ""
+        words += ", which settles the prediction" if settled(traced) else ""
     else:
-        words = "What was read when the answer settled"
+        words = "What was read when the prediction settled"
         words = words if settled(traced) else "The image"
         colored = faded(picture, read_by(traced, picture.shape[:2], last))
     ax.imshow(colored, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -265,7 +265,7 @@ def _picture(ax, traced: Trace, picture: np.ndarray) -> None:
 def _saliency(ax, traced: Trace, picture: np.ndarray) -> None:
     bare(ax)
     ax.set_anchor("NW")
-    found, words = traced.saliency, "What the answer hangs on"
+    found, words = traced.saliency, "What the prediction hangs on"
     style = dict(cmap="inferno", interpolation="nearest", vmin=0)
     if traced.kind == "features":
         ax.imshow(found.T, aspect="auto", **style)
