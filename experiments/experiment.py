@@ -98,7 +98,7 @@ class Experiment:
         return self.kind.widths(self.config, self.dataset, training=False)
 
     @property
-    def per_dispatch(self) -> int:
+    def steps_per_execution(self) -> int:
         """Maximum number of updates per dispatch."""
         return 1 if self.kind.bucketed else self.config.steps_per_execution
 
@@ -106,7 +106,7 @@ class Experiment:
         """Arguments of `training.fit`: the batches of this process, and how to read."""
         return dict(
             batch_at=self.batches((jax.process_index(), jax.process_count())),
-            per_dispatch=self.per_dispatch,
+            steps_per_execution=self.steps_per_execution,
             read=map if self.resident else data.prefetch,
         )
 
@@ -339,7 +339,7 @@ class Experiment:
             mesh,
             optimization.parallel(self.config, mesh.devices),
             data=self.resident_data(),
-            accumulate=self.config.grad_accum_steps,
+            grad_accum_steps=self.config.grad_accum_steps,
         )
 
     def state_shapes(self):

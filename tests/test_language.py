@@ -1,8 +1,9 @@
-"""README, pages and help texts use the field's terms, in lines of readable width.
+"""README, pages, help and public names use the field's terms; lines are not too wide.
 
 Code, tables, links and images are exempt.
 """
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -51,6 +52,106 @@ REFUSALS = [
     (re.compile(rf"\b({words})\b", re.IGNORECASE), instead)
     for instead, words in REFUSED.items()
 ]
+# Public names of modules, functions and classes, and what to call them instead.
+REFUSED_NAMES = {
+    # The core
+    "Form": "LoopStrategy",
+    "in_pieces": "run_chunked",
+    "products": "cpu_matmul",
+    "Steps": "ScanInputs, LayerSteps",
+    "EveryCarry": "UnrolledWithCarries",
+    "directions": "bidirectional",
+    "side_by_side": "vmapped",
+    "dense_skip": "densely_connected",
+    "glorot": "jax.nn.initializers.glorot_uniform",
+    "he": "jax.nn.initializers.he_normal",
+    "lecun": "jax.nn.initializers.lecun_normal",
+    "both_axes": "rows_and_columns",
+    # Models, tasks, inspection
+    "Reader": "VGSLNet",
+    "KrakenReader": "KrakenRecognizer",
+    "Norm": "MaskedGroupNorm",
+    "Pyramid": "ConvBackbone",
+    "Convolutions": "ConvBlock",
+    "surely_blank": "mask_to_blank",
+    "BoxEmitter": "RecurrentDetector",
+    "judging": "error_analysis",
+    "precision": "average_precision",
+    "intervals": "bootstrap",
+    "film": "video_plots",
+    "edits": "edit_distance",
+    "drawing": "visualization",
+    "recognition": "text_recognition",
+    "SURE": "SCORE_THRESHOLD",
+    "look": "style, explain",
+    "follow": "trace",
+    "Followed": "Trace",
+    "Held": "LayerTrace",
+    "findings": "diagnostics",
+    "Finding": "Diagnostic",
+    "cure": "suggestion",
+    "cures": "ablations",
+    "health": "summary_figure",
+    "reading_gif": "trace_gif",
+    # Data, training, experiments
+    "deal": "split",
+    "carve": "stratified_holdout",
+    "take_fold": "select_fold",
+    "limited": "subset",
+    "stamp": "fingerprint",
+    "lent_to_tfds": "tfds_stubs",
+    "read_ahead": "prefetch",
+    "keep_compiled": "enable_compilation_cache",
+    "wait_for_all": "barrier",
+    "leave_processes": "abort_process",
+    "observe": "callbacks",
+    "enough": "epochs_without_improvement",
+    "waited": "epochs_without_improvement",
+    "rate_factors": "lr_multipliers",
+    "by_hand": "shard_map",
+    "averaging": "ema",
+    "named": "flatten_params",
+    "per_dispatch": "steps_per_execution",
+    "finder": "dense_prediction",
+    "locating": "detection_io",
+    "warm": "init_from",
+    "restoring": "load_run",
+    "measuring": "benchmarks",
+    "searching": "tuning",
+    "Judged": "Evaluation",
+    "Facts": "DataSpec",
+    "twin": "baseline",
+    "heeded": "used",
+    "leave": "save_outputs",
+    "judged": "align_targets",
+}
+# Public parameters, and fields of public classes.
+REFUSED_PARAMETERS = REFUSED_NAMES | {
+    "apart": "split_gates",
+    "kept": "saved",
+    "partners": "fused_operand",
+    "fresh": "reset_carry",
+    "starts": "is_first",
+    "truncate": "tbptt_steps",
+    "coupled": "cifg",
+    "projection": "proj_size",
+    "gate": "gate_fn",
+    "emits": "sequential",
+    "said": "outputs",
+    "places": "locations",
+    "beams": "beam_width",
+    "on_row": "on_log",
+    "accumulate": "grad_accum_steps",
+    "together": "vmapped",
+    "feed": "data_placement",
+    "stop_after": "early_stopping_patience",
+    "select": "test_checkpoint",
+}
+for name in ("precision", "intervals", "directions", "named"):
+    del REFUSED_PARAMETERS[name]  # of numbers, of confidence, of a network, of a plot
+MODULES = [
+    path for name in ("lstm_jax", "experiments") for path in (ROOT / name).rglob("*.py")
+]
 COMMANDS = [
     *([name] for name in ("predict", "report", "sweep", "export")),
     *(
@@ -86,6 +187,54 @@ def refused(text: str) -> list[str]:
         for pattern, instead in REFUSALS
         for found in pattern.finditer(text)
     ]
+
+
+def public_names(tree: ast.Module) -> tuple[set[str], set[str]]:
+    """Names of functions and classes of a module; their parameters and fields."""
+    functions = ast.FunctionDef | ast.AsyncFunctionDef
+    names, parameters, scopes = set(), set(), [tree]
+    while scopes:
+        for node in scopes.pop().body:
+            if isinstance(node, ast.AnnAssign):
+                parameters.add(ast.unparse(node.target))
+            if not isinstance(node, functions | ast.ClassDef):
+                continue
+            if node.name.startswith("_") and node.name not in ("__init__", "__call__"):
+                continue
+            names.add(node.name)
+            if isinstance(node, ast.ClassDef):
+                scopes.append(node)
+            else:
+                every = ast.walk(node.args)
+                parameters |= {x.arg for x in every if isinstance(x, ast.arg)}
+    return names, parameters
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_public_names_are_the_fields_terms(path):
+    names, parameters = public_names(ast.parse(path.read_text()))
+    found = [
+        f"{name}: use {refused[name]}"
+        for own, refused in (
+            ({path.stem} | names, REFUSED_NAMES),
+            (parameters, REFUSED_PARAMETERS),
+        )
+        for name in sorted(own & refused.keys())
+    ]
+    assert not found
+
+
+def test_public_names_are_found():
+    source = """
+class Reader(NamedTuple):
+    kept: int
+    def follow(self, *, beams): ...
+def leave(cut, *starts, **feed): ...
+def _carve(emits): ...
+"""
+    names, parameters = public_names(ast.parse(source))
+    assert names == {"Reader", "follow", "leave"}
+    assert parameters == {"kept", "self", "beams", "cut", "starts", "feed"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

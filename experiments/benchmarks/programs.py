@@ -99,7 +99,7 @@ def step(
     experiment = Experiment(config, spec)
     tx = optimization.optimizer(config, optimization.schedule(config, 1000))
     run = training.jit_updates(
-        experiment.loss, tx, mesh, accumulate=config.grad_accum_steps
+        experiment.loss, tx, mesh, grad_accum_steps=config.grad_accum_steps
     )
 
     def images(*lead):

@@ -63,7 +63,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         tx,
         mesh,
         data=experiment.resident_data(),
-        accumulate=config.grad_accum_steps,
+        grad_accum_steps=config.grad_accum_steps,
         widths=experiment.training_widths,
     )
     evaluate_one = experiment.evaluator(mesh)

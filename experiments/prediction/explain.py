@@ -46,8 +46,8 @@ def explain(predictor: Predictor, folder: Path, found: list[dict[str, Any]]) -> 
                 module, params, pixels, length=length, predict=predict
             ),
         )
-        figure = inspect.reading(module, params, pixels, **options)
-        gif = inspect.reading_gif(module, params, pixels, **options)
+        figure = inspect.trace_figure(module, params, pixels, **options)
+        gif = inspect.trace_gif(module, params, pixels, **options)
         place = folder / path.stem
         record.save_figure(f"{place}.png", figure)
         record.write_bytes(f"{place}.gif", gif)

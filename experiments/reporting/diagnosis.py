@@ -55,7 +55,7 @@ def _reading(evaluation: Evaluation, network) -> Picture:
     place = evaluation.shown[worst]
     targets = evaluation.known[1]
     single = targets.ndim == 1  # one class each
-    figure = inspect.reading(
+    figure = inspect.trace_figure(
         network,
         evaluation.params,
         evaluation.spec.normalize(test.inputs[place]),

@@ -89,8 +89,8 @@ class TextRecognition(TaskKind):
     def objective(self, config, spec):
         from lstm_jax import tasks
 
-        beams = config.task.beam_width or None
-        return tasks.text_recognition(spec.classes, beams=beams)
+        beam_width = config.task.beam_width or None
+        return tasks.text_recognition(spec.classes, beam_width=beam_width)
 
     def widths(self, config, dataset, training: bool) -> tuple[int, ...]:
         """Quantiles of the widths of training lines, and one more if others are wider.

@@ -4,8 +4,8 @@
     for diagnostic in inspect.diagnose(measures, rows=rows):     # rows: metrics.jsonl
         print(diagnostic.words, "->", diagnostic.suggestion)
     inspect.summary_figure(measures).savefig("summary.png")
-    inspect.reading(model, params, images[0], classes=names).savefig("reading.png")
-    Path("reading.gif").write_bytes(inspect.reading_gif(model, params, images[0]))
+    inspect.trace_figure(model, params, images[0], classes=names).savefig("trace.png")
+    Path("trace.gif").write_bytes(inspect.trace_gif(model, params, images[0]))
 
 `images` are normalized network inputs, [B, H, W, C] or clips; `image` is one of them,
 without the batch axis; `shown` is the same in [0, 1] or uint8, for display. `targets`:
@@ -13,7 +13,7 @@ int [B] for the cross-entropy, float [B] or [B, K] for the squared error; or pas
 `loss`, a function of the outputs. `rows`: dicts as in metrics.jsonl.
 """
 
-from lstm_jax.inspect.animation import reading_gif
+from lstm_jax.inspect.animation import trace_gif
 from lstm_jax.inspect.diagnostics import diagnose
 from lstm_jax.inspect.figures import summary_figure
 from lstm_jax.inspect.gradients import carry_gradients, gradient_norms
@@ -25,5 +25,5 @@ from lstm_jax.inspect.measures import (
     measure,
     measure_cell,
 )
-from lstm_jax.inspect.pictures import reading
 from lstm_jax.inspect.trace import LayerTrace, Trace, trace
+from lstm_jax.inspect.trace_figure import trace_figure

@@ -8,8 +8,9 @@ import numpy as np
 
 from lstm_jax.figures.gif import encode_gif
 from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, safe
-from lstm_jax.inspect.pictures import (
-    answer_curves,
+from lstm_jax.inspect.style import bare, visible
+from lstm_jax.inspect.trace import Trace, trace
+from lstm_jax.inspect.trace_figure import (
     chosen,
     colors_of,
     count_from_one,
@@ -17,10 +18,9 @@ from lstm_jax.inspect.pictures import (
     held_panels,
     likely,
     name_of,
+    prediction_curves,
     read_by,
 )
-from lstm_jax.inspect.style import bare, visible
-from lstm_jax.inspect.trace import Trace, trace
 from lstm_jax.models.classifier import SequenceClassifier
 
 FRAMES = 56  # maximum number of frames; a frame may cover several steps
@@ -29,7 +29,7 @@ GREYS, GLOWING, COLORFUL = 48, 12, 96  # entries of the palette
 BARS = 10  # maximum number of bars of predictions
 
 
-def reading_gif(
+def trace_gif(
     model: SequenceClassifier,
     params: Any,
     image: Any,
@@ -118,7 +118,7 @@ class _Scene:
 
     def _says(self, ax, classes) -> None:
         bare(ax)
-        width = self.traced.answers.shape[-1]
+        width = self.traced.predictions.shape[-1]
         self.names = [name_of(k, classes) for k in range(width)]
         style = dict(fontsize=15, color=INK, weight="bold", ha="center", va="center")
         self.says = ax.text(0.5, 0.5, "", transform=ax.transAxes, **style)
@@ -126,16 +126,18 @@ class _Scene:
 
     def _bars(self, ax, classes, target) -> None:
         bare(ax)
-        answers = self.traced.answers
-        width = answers.shape[-1]
+        predictions = self.traced.predictions
+        width = predictions.shape[-1]
         named = chosen(self.traced, target)
-        ranked = np.argsort(-(answers.max(0) + answers[-1]), kind="stable")[:BARS]
+        ranked = np.argsort(-(predictions.max(0) + predictions[-1]), kind="stable")[
+            :BARS
+        ]
         self.bars = list(range(width)) if width <= BARS else sorted(ranked.tolist())
         colors = colors_of(named)
         places = np.arange(len(self.bars))
         shades = [colors.get(k, "#c9d0d6") for k in self.bars]
         self.rects = ax.bar(places, np.zeros(len(places)), color=shades, width=0.8)
-        low, high = float(answers.min()), float(answers.max())
+        low, high = float(predictions.min()), float(predictions.max())
         top = 1.0 if likely(self.traced) else max(high, 1e-6)
         room = max(5 - len(places), 0) / 2  # keeps few bars slim
         ax.set(
@@ -157,7 +159,7 @@ class _Scene:
         self.moving += list(self.rects)
 
     def _curves(self, ax, classes, target) -> None:
-        self.lines = answer_curves(ax, self.traced, classes, target)
+        self.lines = prediction_curves(ax, self.traced, classes, target)
         self.data = [line.get_ydata() for line in self.lines]
         self.cursor = ax.axvline(0, color=ORANGE, linewidth=1.4)
         ax.tick_params(labelbottom=False, bottom=False)
@@ -196,9 +198,9 @@ class _Scene:
                 new = new.reshape(shape)
                 colored[new] = _glowing(colored[new])
             self.image.set_data(colored)
-        self.says.set_text(self._words(traced.answers[stop]))
+        self.says.set_text(self._words(traced.predictions[stop]))
         for rect, k in zip(self.rects, self.bars, strict=True):
-            rect.set_height(traced.answers[stop, k])
+            rect.set_height(traced.predictions[stop, k])
         for line, values in zip(self.lines, self.data, strict=True):
             line.set_data(np.arange(stop + 1), values[: stop + 1])
         for cursor in (self.cursor, self.second):

@@ -46,7 +46,7 @@ def diagnose(
     """What is wrong, the gravest first; an empty list says that nothing was found.
 
     A kind of diagnostic comes once, with the layer that has it worst. Whether a network
-    answers well is not asked: the thresholds are this file's constants.
+    predicts well is not asked: the thresholds are this file's constants.
 
     Args:
       measures: from `measure` or `measure_cell`.
@@ -162,7 +162,7 @@ def _short(layers: Iterable[LayerMeasures]) -> Diagnostic | None:
         "short_memory",
         layer.memory_steps,
         f"the last {layer.memory_steps:.3g} of {layer.steps:.4g} steps hold 90 % of "
-        f"what the answer hears of the input ({layer.name})",
+        f"what the prediction hears of the input ({layer.name})",
         _remember(layer),
     )
 

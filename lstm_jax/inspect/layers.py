@@ -21,7 +21,7 @@ class Layer(NamedTuple):
     reverse: bool = False
 
 
-class Steps(NamedTuple):
+class LayerSteps(NamedTuple):
     """All steps of one layer and direction, in the order of time.
 
     Attributes:
@@ -89,7 +89,7 @@ def run_layer(
     valid: jax.Array,
     added: dict[str, jax.Array] | None = None,
     gates: bool = False,
-) -> Steps:
+) -> LayerSteps:
     """Runs one layer over a sequence, as `unroll` does, and returns everything.
 
     Args:
@@ -97,7 +97,8 @@ def run_layer(
       params: of the layer.
       xs: `[T, B, *F]`.
       valid: bool `[T, B]`.
-      added: values added to the carry after each step, by name, as in `Steps.state`.
+      added: values added to the carry after each step, by name, as in
+        `LayerSteps.state`.
       gates: whether to return the gates.
     """
     cell, batch = layer.cell, xs.shape[1]
@@ -123,7 +124,7 @@ def run_layer(
     us = cell.project(params, mask_inputs(xs, valid))
     inputs = (us, valid, added or {})
     _, (ys, state, found) = lax.scan(body, carry, inputs, reverse=layer.reverse)
-    return Steps(xs, ys, state, found)
+    return LayerSteps(xs, ys, state, found)
 
 
 def run_network(
@@ -133,8 +134,8 @@ def run_network(
     valid: jax.Array,
     added: dict[str, dict[str, jax.Array]] | None = None,
     gates: bool = False,
-) -> tuple[jax.Array, dict[str, Steps]]:
-    """Returns the outputs of `answers`, and the steps of all layers, by name.
+) -> tuple[jax.Array, dict[str, LayerSteps]]:
+    """Returns the outputs of `predictions`, and the steps of all layers, by name.
 
     The last output equals the model's `apply`, in float32. `added` has the layer's name
     as its first key; the rest is as in `run_layer`.
@@ -149,10 +150,10 @@ def run_network(
         done = run_layer(layer, params[layer.name], xs, valid, own, gates)
         steps[layer.name] = done
         directions.append(done.ys)
-    return answers(model, params, directions, valid), steps
+    return predictions(model, params, directions, valid), steps
 
 
-def answers(
+def predictions(
     model: SequenceClassifier,
     params: Any,
     directions: list[jax.Array],

@@ -36,8 +36,8 @@ class Trace(NamedTuple):
       locations: int `[T, P]`, the pixels that each step reads, as indices into the
         flattened image; for clips and features the index of the frame.
       layers: `LayerTrace` by the name of the layer's params, bottom first.
-      answers: `[T, K]`, the predictions if the sequence ended at each step. With one
-        direction this is the head applied to the outputs so far, pooled as usual; a
+      predictions: `[T, K]`, the predictions if the sequence ended at each step. With
+        one direction this is the head applied to the outputs so far, pooled as usual; a
         bidirectional network is run for each length (if T > 64, for 64 lengths, with
         linear interpolation between). With `per_step`, the prediction at each step,
         from the whole sequence.
@@ -50,7 +50,7 @@ class Trace(NamedTuple):
     kind: str
     locations: np.ndarray
     layers: dict[str, LayerTrace]
-    answers: np.ndarray
+    predictions: np.ndarray
     target: int
     saliency: np.ndarray | None
     decided: int
@@ -113,9 +113,9 @@ def trace(
     outputs = outputs.reshape(-1, outputs.shape[-1])[:time]
     if model.bidirectional and not model.per_step:
         outputs = _by_length(model, params, images, time)
-    answers = np.asarray(predict(outputs), np.float32)
-    answers = answers.reshape(len(answers), -1)
-    best = answers.argmax(-1)
+    predictions = np.asarray(predict(outputs), np.float32)
+    predictions = predictions.reshape(len(predictions), -1)
+    best = predictions.argmax(-1)
     target = int(best[-1]) if target is None else target
     saliency = None
     if smooth is not None:
@@ -124,7 +124,7 @@ def trace(
         kind={3: "image", 4: "clip"}.get(images.ndim - 1, "features"),
         locations=locations(model, images.shape[1:])[:time],
         layers={n: _cut(jax.device_get(held[n]), time) for n in names},
-        answers=answers,
+        predictions=predictions,
         target=target,
         saliency=saliency,
         decided=int(np.nonzero(best != best[-1])[0].max(initial=-1)) + 1,

@@ -186,27 +186,27 @@ def _forced_alignment(log_p, labels):  # [T, K], [L]
     return reading._replace(log_prob=end.max())
 
 
-def beam_search(logits: jax.Array, beams: int = 8) -> Beams:
+def beam_search(logits: jax.Array, beam_width: int = 8) -> Beams:
     """The most probable texts, by prefix beam search: sums over the paths of each text.
 
     Args:
       logits: [B, T, K].
-      beams: N, beam width, at least 1.
+      beam_width: N, beam width, at least 1.
 
     Returns:
       The N best texts of each line; -inf for those that do not exist.
 
     Raises:
-      ValueError: `beams` is out of range.
+      ValueError: `beam_width` is out of range.
 
     Reference: Graves 2008, section 4.4.2, prefix search; Hannun et al. 2014,
     algorithm 1, without a language model. Departs: in one step all prefixes are
     extended by all classes, as matrices of a fixed size.
     """
-    if beams < 1:
-        raise ValueError(f"beam_search: beams={beams}; expected 1 or more")
+    if beam_width < 1:
+        raise ValueError(f"beam_search: beam_width={beam_width}; expected 1 or more")
     log_p = jax.nn.log_softmax(logits)
-    return jax.vmap(lambda one: _search(one, beams))(log_p)
+    return jax.vmap(lambda one: _search(one, beam_width))(log_p)
 
 
 class _State(NamedTuple):
@@ -221,11 +221,11 @@ class _State(NamedTuple):
     label: jax.Array
 
 
-def _search(log_p, beams: int) -> Beams:  # [T, K]
-    none = jnp.full(beams, -jnp.inf, log_p.dtype)
+def _search(log_p, beam_width: int) -> Beams:  # [T, K]
+    none = jnp.full(beam_width, -jnp.inf, log_p.dtype)
     start = _State(
-        prefixes=jnp.zeros((beams, len(log_p)), jnp.int32),
-        lengths=jnp.zeros(beams, jnp.int32),
+        prefixes=jnp.zeros((beam_width, len(log_p)), jnp.int32),
+        lengths=jnp.zeros(beam_width, jnp.int32),
         blank=none.at[0].set(0.0),
         label=none,
     )

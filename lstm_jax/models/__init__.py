@@ -7,7 +7,7 @@ from lstm_jax.models.crnn import CRNN, crnn
 from lstm_jax.models.detectors import DenseDetector, RecurrentDetector
 from lstm_jax.models.encoders import FrameEncoder
 from lstm_jax.models.forecasters import EncoderForecaster, FrameForecaster
-from lstm_jax.models.kraken import KrakenReader, load_kraken
+from lstm_jax.models.kraken import KrakenRecognizer, load_kraken
 from lstm_jax.models.recurrent import Recurrent
 from lstm_jax.models.resnet import ResNet, load_resnet, resnet_params
 from lstm_jax.models.segmenters import ReNet, Segmenter

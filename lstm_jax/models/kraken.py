@@ -20,7 +20,7 @@ MARGIN = 16  # columns of background that kraken adds before and after a line
 _MIDDLE = re.compile(r"\bO(\{\w+\})?1[lsc](\d+)(?= )")
 
 
-class KrakenReader(NamedTuple):
+class KrakenRecognizer(NamedTuple):
     """A text-recognition network trained by kraken.
 
     Attributes:
@@ -86,7 +86,7 @@ def _mapping(codec: Any) -> dict[str, Any]:
     return found
 
 
-def load_kraken(path: str | Path) -> KrakenReader:
+def load_kraken(path: str | Path) -> KrakenRecognizer:
     """Loads a recognition model written by `ketos train` or `ketos convert`.
 
     Its images are grey, of the spec's height, 1 for ink and 0 for background, with 16
@@ -119,7 +119,7 @@ def load_kraken(path: str | Path) -> KrakenReader:
             params["output" if layer == spec.output else layer.name] = made
     spec = spec._replace(output=spec.output._replace(name=""))
     _check(path, spec, params)
-    return KrakenReader(spec, params, alphabet)
+    return KrakenRecognizer(spec, params, alphabet)
 
 
 def _as_run(path: str | Path, layer: Any) -> Any:

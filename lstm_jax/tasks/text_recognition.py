@@ -26,7 +26,7 @@ LABEL, CONFIDENCE, FIRST, LAST = range(4)
 SHOWN = 20  # number of confusions in a report
 
 
-def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Task:
+def text_recognition(alphabet: Sequence[str], *, beam_width: int | None = None) -> Task:
     """Recognizes text lines with CTC.
 
     The loss is -log p(text | image), the mean over lines. A line whose text needs more
@@ -38,7 +38,7 @@ def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Ta
 
     Args:
       alphabet: characters; label k is `alphabet[k - 1]`.
-      beams: beam width of a prefix beam search; None: best path decoding.
+      beam_width: beam width of a prefix beam search; None: best path decoding.
 
     Returns:
       A Task; targets are int [B, L], labels 1 to K - 1, padded with 0; outputs are
@@ -94,9 +94,9 @@ def text_recognition(alphabet: Sequence[str], *, beams: int | None = None) -> Ta
 
     def predict(outputs):
         outputs = outputs.astype(jnp.float32)
-        if beams is None:
+        if beam_width is None:
             return as_rows(greedy(outputs))
-        best = beam_search(outputs, beams).labels[:, 0]
+        best = beam_search(outputs, beam_width).labels[:, 0]
         return as_rows(forced_alignment(outputs, best))
 
     def report(predictions, targets):

@@ -170,23 +170,25 @@ def data_mesh(devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
-def check_batch_size(batch_size: int, n_devices: int, accumulate: int = 1) -> None:
+def check_batch_size(
+    batch_size: int, n_devices: int, grad_accum_steps: int = 1
+) -> None:
     """Checks that a batch splits evenly over devices and accumulation steps.
 
     Args:
       batch_size: global batch size.
       n_devices: devices of all processes.
-      accumulate: gradient accumulation steps.
+      grad_accum_steps: gradient accumulation steps.
 
     Raises:
       ValueError: it does not; the message names the nearest valid sizes.
     """
-    shares = n_devices * accumulate
+    shares = n_devices * grad_accum_steps
     if batch_size > 0 and batch_size % shares == 0:
         return
     below = max(batch_size, 0) // shares * shares
     sizes = [str(size) for size in (below, below + shares) if size > 0]
-    parts = f" in {accumulate} accumulation steps" if accumulate > 1 else ""
+    parts = f" in {grad_accum_steps} accumulation steps" if grad_accum_steps > 1 else ""
     raise ValueError(
         f"batch size {batch_size} does not split evenly over {n_devices} devices"
         f"{parts}: use {' or '.join(sizes)}"

@@ -27,7 +27,7 @@ def fit(
     *,
     steps: int,
     batch_at: Callable[[int], Batch],
-    per_dispatch: int = 1,
+    steps_per_execution: int = 1,
     read: Callable[[Callable, Iterable], Iterable] = map,
     evaluate: Callable[[Any], dict | None] | None = None,
     eval_every: int | None = None,
@@ -53,9 +53,9 @@ def fit(
       steps: total number of updates of the run.
       batch_at: step -> dict of new arrays [B, ...]; a pure function of the step. With
         several processes, it returns the rows of this one.
-      per_dispatch: K, maximum number of updates per dispatch to the devices; fewer
-        before a row, an evaluation or a save, or if they would take more than half a
-        second.
+      steps_per_execution: K, maximum number of updates per dispatch to the devices;
+        fewer before a row, an evaluation or a save, or if they would take more than
+        half a second.
       read: like `map`, the default; may prefetch in threads.
       evaluate: params -> {name: number}, on the validation split; None if it was
         interrupted. It gets the averaged weights if the optimizer keeps an average.
@@ -84,7 +84,7 @@ def fit(
         eval_every=eval_every,
         log_every=log_every,
         save_every=save_every,
-        per_dispatch=per_dispatch,
+        steps_per_execution=steps_per_execution,
     ).items():
         if every is not None and every < 1:
             raise ValueError(f"{name}: got {every}, want 1 or more")
@@ -127,7 +127,7 @@ def fit(
         return state
 
     everies = (log_every, evaluate and eval_every, saves and save_every)
-    stacked = stacker(batch_at, per_dispatch)
+    stacked = stacker(batch_at, steps_per_execution)
     matrices = matrix_names(state.params, np.ndim(state.step))
     plan, arriving = deque([range(start, start + 1)]), iter(())
     state = step.put_state(state)
@@ -144,7 +144,7 @@ def fit(
         state, metrics = step.run(state, batches, len(part))
         if part[0] == start and start + 1 < steps:
             jax.block_until_ready(metrics)
-            most = _in_a_row(per_dispatch, time.perf_counter() - since)
+            most = _in_a_row(steps_per_execution, time.perf_counter() - since)
             plan.extend(_dispatches(start + 1, steps, most, everies))
             arriving = iter(read(stacked, list(plan)))
         pending.append((part, metrics))

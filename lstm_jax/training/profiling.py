@@ -17,7 +17,7 @@ def profile(
     step: TrainStep,
     *,
     batch_at: Callable[[int], Batch],
-    per_dispatch: int = 1,
+    steps_per_execution: int = 1,
     read: Callable = map,
     dispatches: int = 10,
     rounds: int = 5,
@@ -29,8 +29,8 @@ def profile(
     already on the devices; and `fit`, which reads, transfers and dispatches.
 
     Args:
-      state, step, batch_at, per_dispatch, read: as in `fit`.
-      dispatches: number of dispatches per round, of `per_dispatch` steps each.
+      state, step, batch_at, steps_per_execution, read: as in `fit`.
+      dispatches: number of dispatches per round, of `steps_per_execution` steps each.
       rounds: number of rounds of both; medians are reported.
       trace: folder for a trace of one more round of `fit`, for XProf, TensorBoard or
         Perfetto.
@@ -41,7 +41,7 @@ def profile(
       step, mostly overlapped with the devices: "reading_ms", "moving_ms",
       "dispatching_ms".
     """
-    steps = dispatches * per_dispatch
+    steps = dispatches * steps_per_execution
     begin = int(state.step)
     spent = {"reading_ms": 0.0, "moving_ms": 0.0, "dispatching_ms": 0.0}
 
@@ -64,7 +64,9 @@ def profile(
         run=timed("dispatching_ms", step.run),
         put_batches=timed("moving_ms", step.put_batches),
     )
-    host = stacker(batch_at, per_dispatch)(range(begin, begin + per_dispatch))
+    host = stacker(batch_at, steps_per_execution)(
+        range(begin, begin + steps_per_execution)
+    )
     batch_size = jax.tree.leaves(host)[0].shape[1] * jax.process_count()
     batches = step.put_batches(host)
 
@@ -72,7 +74,7 @@ def profile(
         now, _ = jax.block_until_ready(step.run(step.put_state(state), batches, 0))
         since = time.perf_counter()
         for _ in range(dispatches):
-            now, _ = step.run(now, batches, per_dispatch)
+            now, _ = step.run(now, batches, steps_per_execution)
         jax.block_until_ready(now)
         return (time.perf_counter() - since) / steps
 
@@ -83,7 +85,7 @@ def profile(
             watched,
             steps=begin + steps,
             batch_at=batch_at,
-            per_dispatch=per_dispatch,
+            steps_per_execution=steps_per_execution,
             read=read_timed,
             log_every=begin + steps,
             callbacks=[LambdaCallback(on_log=rows.append)],
@@ -105,5 +107,5 @@ def profile(
         "ratio": ratio,
         "waiting": max(0.0, 1 - 1 / ratio),
         **host_ms,
-        "steps_per_dispatch": per_dispatch,
+        "steps_per_execution": steps_per_execution,
     }

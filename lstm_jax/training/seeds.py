@@ -43,8 +43,8 @@ def make_seeds_step(
     mesh: Mesh,
     *,
     data: Batch | None = None,
-    accumulate: int = 1,
-    together: bool | None = None,
+    grad_accum_steps: int = 1,
+    vmapped: bool | None = None,
     widths: Sequence[int] = (),
 ) -> TrainStep:
     """Compiles updates of S seeds at once, each as in `make_train_step`.
@@ -53,7 +53,7 @@ def make_seeds_step(
     of its seeds, without communication.
 
     Args:
-      loss_fn, tx, data, accumulate: as for `make_train_step`.
+      loss_fn, tx, data, grad_accum_steps: as for `make_train_step`.
       mesh: axis "data" over the devices, whose number divides S.
       together: whether a device computes its seeds as one batch (`vmap`), or one after
         another, all updates of a dispatch each. None: one after another on CPU, whose
@@ -71,19 +71,19 @@ def make_seeds_step(
       ValueError: `together` with `widths`.
     """
     if widths:
-        if together:
+        if vmapped:
             raise ValueError(
                 f"together: seeds whose batches have widths {tuple(widths)} cannot be "
                 "one batch; omit it"
             )
-        together = False
+        vmapped = False
     apart, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-    update = Update(loss_fn, tx, accumulate, tuple(widths)).many
-    if together is None:
-        together = mesh.devices.flat[0].platform != "cpu"
+    update = Update(loss_fn, tx, grad_accum_steps, tuple(widths)).many
+    if vmapped is None:
+        vmapped = mesh.devices.flat[0].platform != "cpu"
 
     def of_device(states, data, batches, count):
-        if together:
+        if vmapped:
             many = jax.vmap(update, in_axes=(0, None, 0, None))
             return many(states, data, batches, count)
         return lax.map(

@@ -78,7 +78,7 @@ def make_train_step(
     parallel: str = "jit",
     *,
     data: Batch | None = None,
-    accumulate: int = 1,
+    grad_accum_steps: int = 1,
 ) -> TrainStep:
     """Compiles a training update: loss, gradient, gradient norm, new weights.
 
@@ -96,8 +96,8 @@ def make_train_step(
         the same; one process only); the results are the same.
       data: examples `[N, ...]` to keep on every device; a batch then holds "rows",
         int32 indices `[B]` of its examples.
-      accumulate: gradient accumulation steps: the batch is computed in that many parts,
-        one after another, to save memory.
+      grad_accum_steps: the batch is computed in that many parts, one after another, to
+        save memory.
 
     Returns:
       A TrainStep; its metrics are those of `loss_fn`, and "loss", "gradient_norm"
@@ -115,9 +115,9 @@ def make_train_step(
         )
     if parallel == "pmap" and jax.process_count() > 1:
         raise ValueError("parallel='pmap' runs in one process only; use 'jit'")
-    if accumulate < 1:
-        raise ValueError(f"accumulate: got {accumulate}, want 1 or more")
-    update = Update(loss_fn, tx, accumulate)
+    if grad_accum_steps < 1:
+        raise ValueError(f"grad_accum_steps: got {grad_accum_steps}, want 1 or more")
+    update = Update(loss_fn, tx, grad_accum_steps)
     if parallel == "pmap":
         return _pmap_step(update, mesh, data)
     return _jit_step(update, mesh, data, shard_map=parallel == "shard_map")
@@ -128,7 +128,7 @@ class Update(NamedTuple):
 
     loss_fn: LossFn
     tx: optax.GradientTransformation
-    accumulate: int
+    grad_accum_steps: int
     # Widths of batches from `data.pad_to_widest`; "bucket" indexes them.
     widths: tuple[int, ...] = ()
 
@@ -198,11 +198,11 @@ class Update(NamedTuple):
             return total, (count, metrics)
 
         grad_fn = jax.value_and_grad(loss_sum, has_aux=True)
-        if self.accumulate == 1:
+        if self.grad_accum_steps == 1:
             return grad_fn(params, batch, keys)
 
         def part(x):  # every n-th example, so that no example changes its device
-            x = x.reshape(-1, self.accumulate, *x.shape[1:])
+            x = x.reshape(-1, self.grad_accum_steps, *x.shape[1:])
             return jnp.moveaxis(x, 1, 0)
 
         def add(sums, part):
@@ -220,21 +220,21 @@ def jit_updates(
     tx: optax.GradientTransformation,
     mesh: Mesh,
     *,
-    accumulate: int = 1,
+    grad_accum_steps: int = 1,
     shard_map: bool = False,
 ) -> Callable:
     """The function that `make_train_step` compiles for "jit" or "shard_map".
 
     Args:
-      loss_fn, tx, mesh, accumulate: as in `make_train_step`; the mesh may consist of
-        devices that are not attached, as from `jax.experimental.topologies`.
+      loss_fn, tx, mesh, grad_accum_steps: as in `make_train_step`; the mesh may consist
+        of devices that are not attached, as from `jax.experimental.topologies`.
       shard_map: whether to return the version for "shard_map".
 
     Returns:
       `(state, data or None, batches [K, B, ...], count) -> (state, metrics)`, jitted.
     """
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
-    update = Update(loss_fn, tx, accumulate)
+    update = Update(loss_fn, tx, grad_accum_steps)
     run = update.many
     if shard_map:
         run = jax.shard_map(
@@ -254,7 +254,7 @@ def jit_updates(
 
 def _jit_step(update, mesh, data, shard_map):
     everywhere, split = NamedSharding(mesh, P()), NamedSharding(mesh, P(None, "data"))
-    parts = dict(accumulate=update.accumulate, shard_map=shard_map)
+    parts = dict(grad_accum_steps=update.grad_accum_steps, shard_map=shard_map)
     compiled = jit_updates(update.loss_fn, update.tx, mesh, **parts)
     copy = jax.jit(
         lambda state: jax.tree.map(jnp.copy, state), out_shardings=everywhere
@@ -268,7 +268,7 @@ def _jit_step(update, mesh, data, shard_map):
         return copy(_place(state, everywhere))
 
     def put_batches(batches):
-        _check_split(batches, 1, mesh, update.accumulate)
+        _check_split(batches, 1, mesh, update.grad_accum_steps)
         return _put(batches, split)
 
     return TrainStep(run, put_state, lambda state: state, put_batches)
@@ -304,7 +304,7 @@ def _pmap_step(update, mesh, data):
         return compiled(state, data, batches, np.int32(count))
 
     def put_batches(batches):
-        _check_split(batches, 1, mesh, update.accumulate)
+        _check_split(batches, 1, mesh, update.grad_accum_steps)
 
         def share(x):  # [K, B, ...] -> [devices, K, B / devices, ...]
             x = x.reshape(len(x), mesh.size, -1, *x.shape[2:])
@@ -371,9 +371,9 @@ def _size(tree, axis: int = 0) -> int:
     return jax.tree.leaves(tree)[0].shape[axis]
 
 
-def _check_split(tree, axis: int, mesh: Mesh, accumulate: int = 1) -> None:
+def _check_split(tree, axis: int, mesh: Mesh, grad_accum_steps: int = 1) -> None:
     size = _size(tree, axis) * jax.process_count()
-    check_batch_size(size, mesh.size, accumulate)
+    check_batch_size(size, mesh.size, grad_accum_steps)
 
 
 def _place(tree: Any, everywhere: NamedSharding) -> Any:

@@ -70,7 +70,7 @@ def trained(rate, cell="lstm", pictures=900, batch=BATCH, every=10, spoiled=None
         step,
         steps=ROWS * every,
         batch_at=batch_at,
-        per_dispatch=every,
+        steps_per_execution=every,
         evaluate=lambda params: {"loss": validate(params)},
         eval_every=every,
         log_every=every,

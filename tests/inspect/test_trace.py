@@ -1,4 +1,4 @@
-"""What a network says as it reads, and what its answer hangs on."""
+"""What a network says as it reads, and what its prediction hangs on."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ def made(cell, shape, **options):
     model = SequenceClassifier(order, (cell,), K, engine="scan", **options)
     image = jax.random.normal(jax.random.key(1), shape)
     params = jax.jit(model.init)(jax.random.key(0), image[None])["params"]
-    params["head"]["kernel"] *= 4  # so that answers change as it reads
+    params["head"]["kernel"] *= 4  # so that predictions change as it reads
     return model, params, image
 
 
@@ -36,7 +36,7 @@ def test_answers_and_saliency_of_a_bidirectional_network():
     ends = jnp.arange(1, H + 1)
     outputs = apply(jnp.stack([image] * H), ends)
     want = np.asarray(jax.nn.softmax(outputs))
-    np.testing.assert_allclose(found.answers, want, atol=2e-6)  # float32 sums
+    np.testing.assert_allclose(found.predictions, want, atol=2e-6)  # float32 sums
     best = want.argmax(-1)
     assert (best[found.decided :] == best[-1]).all()
     assert found.decided == 0 or best[found.decided - 1] != best[-1]
@@ -59,7 +59,7 @@ def test_length_and_the_parts_of_a_gru():
     found = trace(model, params, image, length=4, smooth=None)
     whole = trace(model, params, image, smooth=None)
     assert found.saliency is None and found.kind == "image"
-    np.testing.assert_allclose(found.answers, whole.answers[:4], atol=1e-6)
+    np.testing.assert_allclose(found.predictions, whole.predictions[:4], atol=1e-6)
     held, more = found.layers["layer_0"], whole.layers["layer_0"]
     assert set(held.gates) == {"r", "z"} and set(held.state) == {"h"}
     np.testing.assert_allclose(held.state["h"], more.state["h"][:4], atol=1e-6)

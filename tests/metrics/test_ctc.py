@@ -137,7 +137,7 @@ def test_a_text_is_placed_along_its_best_path():
 
 def test_a_wide_beam_search_is_the_exhaustive_search():
     logits = random_logits(6)
-    search = compiled(partial(beam_search, beams=40))
+    search = compiled(partial(beam_search, beam_width=40))
     for more in (0, 2):
         found = search(jnp.asarray(padded(logits, more), jnp.float32))
         for row, line in enumerate(logits):
@@ -150,7 +150,7 @@ def test_a_wide_beam_search_is_the_exhaustive_search():
             np.testing.assert_allclose(found.log_prob[row][alive], wanted, atol=1e-5)
 
 
-def beams_of(logits, beams):
+def beams_of(logits, beam_width):
     """A prefix beam search with a dictionary."""
     p = np.exp(np.float64(logits))
     p /= p.sum(-1, keepdims=True)
@@ -167,19 +167,19 @@ def beams_of(logits, beams):
             for c in range(1, len(row)):
                 again = text and text[-1] == c
                 add((*text, c), 0.0, (blank if again else blank + label) * row[c])
-        best = sorted(after, key=lambda text: -sum(after[text]))[:beams]
+        best = sorted(after, key=lambda text: -sum(after[text]))[:beam_width]
         kept = {text: after[text] for text in best}
     return kept
 
 
-@pytest.mark.parametrize("beams", [1, 2, 5])
-def test_a_narrow_beam_search_is_that_with_a_dictionary(beams):
+@pytest.mark.parametrize("beam_width", [1, 2, 5])
+def test_a_narrow_beam_search_is_that_with_a_dictionary(beam_width):
     logits = random_logits(5, seed=1, time=7, classes=4)
-    found = compiled(partial(beam_search, beams=beams))(
+    found = compiled(partial(beam_search, beam_width=beam_width))(
         jnp.asarray(logits, jnp.float32)
     )
     for row, line in enumerate(logits):
-        wanted = beams_of(line, beams)
+        wanted = beams_of(line, beam_width)
         got = [read_off(labels) for labels in found.labels[row]]
         assert got == list(wanted)
         sums = [sum(pair) for pair in wanted.values()]
@@ -187,7 +187,7 @@ def test_a_narrow_beam_search_is_that_with_a_dictionary(beams):
 
 
 def test_no_beam_is_refused():
-    with pytest.raises(ValueError, match="beams=0; expected 1 or more"):
+    with pytest.raises(ValueError, match="beam_width=0; expected 1 or more"):
         beam_search(jnp.zeros((1, 2, K)), 0)
 
 

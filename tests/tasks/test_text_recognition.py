@@ -151,9 +151,9 @@ def test_lines_with_more_to_say_than_steps_do_not_count():
     assert jnp.isfinite(grads).all() and (grads[1] == 0).all() and (grads[0] != 0).any()
 
 
-@pytest.mark.parametrize("beams", [None, 4])
-def test_a_prediction_has_characters_with_places(beams):
-    task = text_recognition(ALPHABET, beams=beams)
+@pytest.mark.parametrize("beam_width", [None, 4])
+def test_a_prediction_has_characters_with_places(beam_width):
+    task = text_recognition(ALPHABET, beam_width=beam_width)
     found = np.asarray(task.predict(logits_of(["ab", "éaa"], 8)))
     assert found.shape == (2, 8, 4) and found.dtype == np.float32
     assert [text_of(row[:, LABEL], ALPHABET) for row in found] == ["ab", "éaa"]

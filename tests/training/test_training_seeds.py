@@ -33,14 +33,14 @@ def batch_at(seed, at):
     return linear.batch_at(100 * seed + at)
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_each_seed_is_its_single_run(together):
+@pytest.mark.parametrize("vmapped", [True, False])
+def test_each_seed_is_its_single_run(vmapped):
     tx = make_optimizer("adam", 0.05, clip=0.5, ema=0.9)
     mesh = data_mesh(jax.devices())
     keys = jax.vmap(jax.random.key)(np.arange(SEEDS))
     params = [linear.params(seed) for seed in range(SEEDS)]
 
-    step = make_seeds_step(linear.loss_fn, tx, mesh, together=together)
+    step = make_seeds_step(linear.loss_fn, tx, mesh, vmapped=vmapped)
     first = init_seeds(params, tx, keys)
     parts = [
         stacker(lambda at, s=s: batch_at(s, at), 8)(range(STEPS)) for s in range(SEEDS)
@@ -77,7 +77,7 @@ def test_fit_trains_them_side_by_side():
     tx, mesh = make_optimizer("adam", 0.05), data_mesh(jax.devices()[:1])
     keys = jax.vmap(jax.random.key)(np.arange(2))
     params = [linear.params(seed) for seed in range(2)]
-    options = dict(steps=STEPS, per_dispatch=4, log_every=3, eval_every=3)
+    options = dict(steps=STEPS, steps_per_execution=4, log_every=3, eval_every=3)
 
     def rows_of(state, step, **more):
         rows = []
@@ -161,7 +161,7 @@ def test_each_seed_is_its_single_run_at_the_widths_of_its_batches():
         np.testing.assert_allclose(states.params["w"][seed], state.params["w"], 1e-5)
 
     with pytest.raises(ValueError, match="widths \\(3, 5\\) cannot be one batch"):
-        make_seeds_step(loss_fn, tx, mesh, together=True, widths=WIDTHS)
+        make_seeds_step(loss_fn, tx, mesh, vmapped=True, widths=WIDTHS)
 
 
 def test_cores_become_devices_that_share_work_evenly():

@@ -78,7 +78,9 @@ def test_step_equals_the_reference(parallel):
 
 def test_parts_of_a_batch_add_up():
     tx = make_optimizer("sgd", make_schedule("constant", RATE, 9), momentum=0.0)
-    step = make_train_step(linear.loss_fn, tx, data_mesh(jax.devices()), accumulate=2)
+    step = make_train_step(
+        linear.loss_fn, tx, data_mesh(jax.devices()), grad_accum_steps=2
+    )
     key, batch, before = jax.random.key(7), linear.batch_at(0), linear.params()
     state = init_state(before, tx, key, data_mesh(jax.devices()))
     state, metrics = step(step.put_state(state), batch)

@@ -17,7 +17,7 @@ THUMBNAILS = 10  # maximum number of frames of a clip that are shown
 PAPER = 0.93  # grey value of pixels that are not processed yet
 
 
-def reading(
+def trace_figure(
     model: SequenceClassifier,
     params: Any,
     image: Any,
@@ -34,8 +34,8 @@ def reading(
 
     Left: the image, faint where it had not been processed when the prediction became
     final, and the saliency map (see `Trace.saliency`). Right, over the steps: the
-    prediction so far (see `Trace.answers`), the input, and the state and gates of the
-    top layer, with units sorted by when they change.
+    prediction so far (see `Trace.predictions`), the input, and the state and gates of
+    the top layer, with units sorted by when they change.
 
     Args:
       model, params, image, length, predict, smooth: as in `trace`.
@@ -65,7 +65,7 @@ def reading(
     _saliency(fig.add_subplot(left[1]), traced, picture)
     rows = right.subgridspec(len(tall), 1, height_ratios=tall, hspace=0.04)
     axes = [fig.add_subplot(row) for row in rows]
-    answer_curves(axes[0], traced, classes, target)
+    prediction_curves(axes[0], traced, classes, target)
     _input(axes[1], traced, picture)
     for ax, (name, values, style, _) in zip(axes[2:], panels, strict=True):
         drawn = ax.imshow(values.T, aspect="auto", interpolation="nearest", **style)
@@ -100,12 +100,12 @@ def count_from_one(ax, time: int) -> None:
 
 def settled(traced: Trace) -> bool:
     """Whether the largest of several outputs changed after the first step."""
-    return traced.answers.shape[-1] > 1 and traced.decided > 0
+    return traced.predictions.shape[-1] > 1 and traced.decided > 0
 
 
 def title(traced: Trace, classes, target: int | None) -> str:
     """ "Predicts 7 (98 %), final from step 17 of 28 on"."""
-    last, time = traced.answers[-1], len(traced.locations)
+    last, time = traced.predictions[-1], len(traced.locations)
     if len(last) == 1:
         return f"Predicts {last[0]:.4g} after {time} steps"
     best = int(last.argmax())
@@ -122,9 +122,9 @@ def title(traced: Trace, classes, target: int | None) -> str:
 
 def likely(traced: Trace) -> bool:
     """Whether there are several outputs, and they look like probabilities."""
-    answers = traced.answers
-    return answers.shape[-1] > 1 and bool(
-        answers.min() >= 0 and answers.max() <= 1 + 1e-4
+    predictions = traced.predictions
+    return predictions.shape[-1] > 1 and bool(
+        predictions.min() >= 0 and predictions.max() <= 1 + 1e-4
     )
 
 
@@ -163,18 +163,18 @@ def held_panels(traced: Trace) -> list[tuple[str, np.ndarray, dict, float]]:
     return styles
 
 
-def answer_curves(ax, traced: Trace, classes, target: int | None):
+def prediction_curves(ax, traced: Trace, classes, target: int | None):
     """Predictions over time, the most likely ones labelled; returns the lines."""
     tidy(ax, 9)
-    answers = traced.answers
-    time, width = answers.shape
+    predictions = traced.predictions
+    time, width = predictions.shape
     named = chosen(traced, target)
     steps = np.arange(time)
     lines = []
     for k in [k for k in range(width) if k not in named] + named[::-1]:
         color = colors_of(named).get(k, "#c9d0d6")
         wide = 2.6 if k == named[0] else 1.6 if k in named else 0.8
-        lines += ax.plot(steps, answers[:, k], color=color, linewidth=wide)
+        lines += ax.plot(steps, predictions[:, k], color=color, linewidth=wide)
     ax.set_xlim(-0.5, time - 0.5)
     count_from_one(ax, time)
     if likely(traced):
@@ -182,7 +182,7 @@ def answer_curves(ax, traced: Trace, classes, target: int | None):
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     if width > 1:
         for k, y in zip(
-            named, _apart([answers[-1, k] for k in named], ax), strict=True
+            named, _apart([predictions[-1, k] for k in named], ax), strict=True
         ):
             ax.annotate(
                 name_of(k, classes, 14) + (" (true)" if k == target else ""),
@@ -201,12 +201,12 @@ def answer_curves(ax, traced: Trace, classes, target: int | None):
 
 def chosen(traced: Trace, target: int | None) -> list[int]:
     """Outputs to label: the final prediction, then those that were likely at a step."""
-    answers = traced.answers
-    rank = np.argsort(-(answers.max(0) + 2 * answers[-1]), kind="stable")
-    named = [int(traced.answers[-1].argmax())]
+    predictions = traced.predictions
+    rank = np.argsort(-(predictions.max(0) + 2 * predictions[-1]), kind="stable")
+    named = [int(traced.predictions[-1].argmax())]
     if target is not None and target not in named:
         named.append(int(target))
-    named += [int(k) for k in rank if k not in named and answers[:, k].max() > 0.05]
+    named += [int(k) for k in rank if k not in named and predictions[:, k].max() > 0.05]
     return named[:NAMED]
 
 

@@ -12,13 +12,13 @@ from lstm_jax import lstm
 from lstm_jax.inspect import (
     diagnose,
     measure_cell,
-    reading,
-    reading_gif,
     summary_figure,
+    trace_figure,
+    trace_gif,
 )
-from lstm_jax.inspect.pictures import faded, read_by
 from lstm_jax.inspect.style import order_of, visible
 from lstm_jax.inspect.trace import LayerTrace, Trace
+from lstm_jax.inspect.trace_figure import faded, read_by
 
 T, D, K = 6, 8, 3
 
@@ -26,9 +26,9 @@ T, D, K = 6, 8, 3
 def traced(kind="image", width=K, backward=False) -> Trace:
     """A made-up reading of six rows of six, settled on class 1 with the fourth."""
     rng = np.random.default_rng(0)
-    answers = np.full((T, width), 0.5 / max(width - 1, 1))
+    predictions = np.full((T, width), 0.5 / max(width - 1, 1))
     if width > 1:
-        answers[:3, 0] = answers[3:, 1] = 0.5
+        predictions[:3, 0] = predictions[3:, 1] = 0.5
     locations = np.arange(36).reshape(T, 6)
     saliency = rng.random({"image": (6, 6), "clip": (T, 6, 6)}.get(kind, (T, 6)))
 
@@ -41,7 +41,7 @@ def traced(kind="image", width=K, backward=False) -> Trace:
         kind=kind,
         locations=locations if kind == "image" else np.arange(T)[:, None],
         layers={name: held() for name in names},
-        answers=answers,
+        predictions=predictions,
         target=1 if width > 1 else 0,
         saliency=saliency,
         decided=3 if width > 1 else 0,
@@ -67,7 +67,7 @@ def test_figure_and_animation(kind, width, backward):
     options = dict(traced=done, target=0)
     if width == K:
         options["classes"] = ["one $", "two", "three"]
-    fig = reading(None, None, image_of(kind), **options)
+    fig = trace_figure(None, None, image_of(kind), **options)
     fig.canvas.draw()
     words = fig.get_suptitle()
     if width == 1:
@@ -81,9 +81,7 @@ def test_figure_and_animation(kind, width, backward):
     assert {"c", "gate i", "gate f", "gate o"} <= labels
     assert ("h ←" in labels) == backward
 
-    animation = Image.open(
-        io.BytesIO(reading_gif(None, None, image_of(kind), **options))
-    )
+    animation = Image.open(io.BytesIO(trace_gif(None, None, image_of(kind), **options)))
     assert (animation.size, animation.n_frames) == ((900, 520), T)
     pages = []
     for k in range(T):
