@@ -141,8 +141,15 @@ pre { background: var(--panel); padding: 0.7rem 0.9rem; border-radius: 6px;
 .tiles b { display: block; font-size: 1.55rem; line-height: 1.25;
   font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .tiles span { color: var(--quiet); font-size: 0.88rem; display: block; }
-figure { margin: 1rem 0 1.4rem; }
+figure { margin: 1rem 0 1.4rem; position: relative; }
+figure label { display: block; }
+figure input { position: absolute; opacity: 0; }
 figure img { display: block; height: auto; max-width: 100%; border-radius: 6px; }
+figure input:checked + img { max-width: none; }
+figure input:focus-visible + img { outline: 2px solid var(--accent); }
+figcaption i { display: none; }
+@media (max-width: 60rem) { figcaption i { display: inline; }
+  figure img { cursor: zoom-in; } figure input:checked + img { cursor: zoom-out; } }
 figure img.photo { background: #ffffff; }
 details { margin: 0.8rem 0; }
 summary { cursor: pointer; color: var(--accent); padding: 0.3rem 0; }
@@ -225,16 +232,23 @@ def _table(block: Table) -> str:
 
 
 def _picture(block: Picture) -> str:
+    """An image as wide as the window at most; a tap shows it in full, with scrolling.
+
+    A checkbox does that, since the page has no script.
+    """
+    from lstm_jax.figures.fonts import missing_note
+
     buffer = io.BytesIO()
     block.figure.savefig(buffer, format="png", dpi=DPI)
     content = base64.b64encode(buffer.getvalue()).decode()
-    width = block.figure.get_figwidth()  # inches; text of 10 points stays legible
-    shape = f"width: {width * 92:.0f}px; min-width: {min(width * 60, 900):.0f}px"
+    shape = f"width: {block.figure.get_figwidth() * 92:.0f}px"
     kind = "photo" if block.photo else "chart"
+    caption = " ".join(filter(None, (block.words, missing_note(block.figure))))
     return (
-        f'<figure><div class="scroll"><img class="{kind}" style="{shape}" '
-        f'alt="{_safe(block.words)}" src="data:image/png;base64,{content}"></div>'
-        f"<figcaption>{_safe(block.words)}</figcaption></figure>\n"
+        '<figure><label class="scroll"><input type="checkbox" aria-label="enlarge">'
+        f'<img class="{kind}" style="{shape}" alt="{_safe(block.words)}" '
+        f'src="data:image/png;base64,{content}"></label>'
+        f"<figcaption>{_safe(caption)} <i>Tap to enlarge.</i></figcaption></figure>\n"
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import errno
+import functools
 import importlib.metadata
 import io
 import json
@@ -102,11 +103,23 @@ def write_table(path, rows: list[dict]):
 
 
 def save_figure(path, fig):
-    """Saves a Matplotlib figure, whole or not at all; the suffix names the format."""
+    """Saves a Matplotlib figure, whole or not at all; the suffix names the format.
+
+    Tells, once for the same characters, which of them no installed font has.
+    """
+    from lstm_jax.figures.fonts import missing_note
+
     path = Path(path)
     buffer = io.BytesIO()
     fig.savefig(buffer, format=path.suffix.lstrip(".") or "png", dpi="figure")
     _write_atomic(path, buffer.getvalue())
+    if note := missing_note(fig):
+        _print_once(note)
+
+
+@functools.cache
+def _print_once(note: str) -> None:
+    print(note, flush=True)
 
 
 def _plain(value, where: str, nan_is_none: bool = False):

@@ -10,6 +10,7 @@ from lstm_jax.figures.style import (
     ORANGE,
     QUIET,
     figure,
+    legend_below,
     log_axis,
     safe,
     tidy,
@@ -66,10 +67,13 @@ def curves(history: list[dict]):
             ax = fig.add_subplot(bottom[column])
             tidy(ax)
             steps, values = _series(history, name, "train")
-            ax.plot(steps, values, color=QUIET, linewidth=1.2)
+            few = dict(marker="o", markersize=3) if len(values) < 3 else {}
+            ax.plot(steps, values, color=QUIET, linewidth=1.2, **few)
             ax.set_title(_words(name), fontsize=10, loc="left")
             ax.set_xlabel("step", fontsize=9)
             ax.tick_params(labelsize=9)
+            ax.yaxis.set_major_formatter(lambda value, _: f"{value:.3g}")
+            _whole_steps(ax)
             if name == "gradient_norm":
                 _log_if_wide(ax, values)
     return fig
@@ -112,6 +116,7 @@ def overlay(histories: dict[str, list[dict]], metrics: tuple[str, ...]):
             )
         ax.set_title(_words(metric), loc="left")
         ax.set_xlabel("step")
+        _whole_steps(ax)
         if "accuracy" not in metric:
             _log_if_wide(ax, everything)
         if not everything:
@@ -168,10 +173,10 @@ def _metric_panel(ax, history, name, best):
             )
     ax.set_title(_words(name), loc="left")
     ax.set_xlabel("step")
-    ax.set_ylabel(_words(name))
+    _whole_steps(ax)
     if "accuracy" not in name:
         _log_if_wide(ax, everything)
-    ax.legend(frameon=False)
+    legend_below(ax, ncols=3, columnspacing=1.2, handlelength=1.6)
 
 
 def _columns(history):
@@ -218,6 +223,16 @@ def _smooth(values):
         window = values[k - reach : k + reach + 1]
         smoothed.append(sum(window) / len(window))
     return smoothed
+
+
+def _whole_steps(ax):
+    from matplotlib.ticker import MaxNLocator
+
+    low, high = ax.get_xlim()
+    if high - low < 2:  # around a single step
+        middle = round((low + high) / 2)
+        ax.set_xlim(middle - 1, middle + 1)
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
 def _log_if_wide(ax, values):

@@ -14,7 +14,7 @@ def reliability_figure(found):
     Returns:
       A Figure.
     """
-    fig = figure(6.4, 6.4)
+    fig = figure(6.4, 6.7)
     top, below = fig.add_gridspec(2, 1, height_ratios=(3, 1)).subplots(sharex=True)
     tidy(top)
     tidy(below)
@@ -35,7 +35,7 @@ def reliability_figure(found):
     top.set(xlim=(0, 1), ylim=(0, 1))
     top.set_ylabel("share of right answers")
     top.set_title(f"Reliability: expected calibration error {found.ece:.4f}")
-    top.legend(loc="upper left", framealpha=0.9, edgecolor="none")
+    fig.legend(loc="outside lower center", ncols=3, frameon=False)
     below.bar(left, found.count[full], color=LINE, **options)
     below.set_xlabel("confidence: the highest probability")
     below.set_ylabel("examples")

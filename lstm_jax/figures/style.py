@@ -24,17 +24,18 @@ COLORS = (
 
 
 def figure(width: float, height: float, pad: float = 0.12):
-    """An empty figure at 100 dots per inch.
+    """An empty figure at 100 dots per inch, with a fallback for missing glyphs.
 
     Args:
       width, height: in inches.
       pad: padding around each axes, in inches.
     """
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    from lstm_jax.figures.fonts import FallbackFigure
+
     layout = ConstrainedLayoutEngine(w_pad=pad, h_pad=pad)
-    return Figure(figsize=(width, height), dpi=100, layout=layout)
+    return FallbackFigure(figsize=(width, height), dpi=100, layout=layout)
 
 
 def tidy(ax, size: float = 10):
@@ -56,6 +57,38 @@ def log_axis(ax):
     ax.yaxis.set_major_locator(LogLocator(subs=subs, numticks=8))
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(ax, **options: Any):
+    """A legend under a pair of axes and its label, off the data."""
+    style = dict(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+    return ax.legend(**style | options)
+
+
+def text_color(background: Any) -> str:
+    """INK or white, whichever has more contrast with a colour (WCAG 2.2 §1.4.3).
+
+    >>> text_color("#ffffff") == INK, text_color("#08306b")
+    (True, 'white')
+    """
+    ink = contrast(INK, background)
+    return INK if ink >= contrast("white", background) else "white"
+
+
+def contrast(one: Any, other: Any) -> float:
+    """The contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
+    low, high = sorted((_luminance(one), _luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(color: Any) -> float:
+    from matplotlib.colors import to_rgb
+
+    linear = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4
+        for c in to_rgb(color)
+    )
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def legend_beside(ax, title: str, **options: Any):

@@ -101,9 +101,12 @@ def _written(ax, pairs, centres, y: float) -> None:
 
 
 def _shown(character: str) -> str:
-    """A visible form of a character, in the default font."""
+    """A visible form of a character, in an installed font."""
+    from lstm_jax.figures.fonts import font_families
+
     names = {"": "(none)", " ": "(space)"}
     if character in names:
         return names[character]
-    seen = character.strip() and character.isprintable() and ord(character[0]) < 0x2000
+    printable = character.strip() and character.isprintable()
+    seen = printable and not font_families(character)[1]
     return safe(character) if seen else f"U+{ord(character[0]):04X}"

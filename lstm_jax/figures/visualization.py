@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from lstm_jax.figures.style import BLUE, INK, QUIET, figure, safe, tidy
+from lstm_jax.figures.style import BLUE, INK, QUIET, figure, safe, text_color, tidy
 from lstm_jax.targets import CLASS
 
 PALETTE = np.array(
@@ -16,6 +16,7 @@ PALETTE = np.array(
     np.uint8,
 )
 TRUE = (255, 255, 255)
+LETTERS = 12  # pixels of a label's letters
 
 
 def class_color(label: int) -> tuple[int, int, int]:
@@ -76,7 +77,7 @@ def overlay_mask(image: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndar
 def overlay_boxes(
     image: np.ndarray, boxes, classes, *, truth=None, scale: int = 4
 ) -> np.ndarray:
-    """Draws boxes with class names on an image, or on each frame of a clip.
+    """Draws boxes with class names and scores on an image, or on each frame of a clip.
 
     Args:
       image: uint8 [H, W, C] or [T, H, W, C].
@@ -105,15 +106,35 @@ def overlay_boxes(
     for row in () if truth is None else truth:
         if row[CLASS] >= 0:
             pen.rectangle([*_edges(row[:4], scale)], outline=TRUE, width=1)
-    for row in boxes:
-        if row[4] >= SCORE_THRESHOLD:
-            label = int(row[5])
-            x0, y0, x1, y1 = _edges(row[:4], scale)
-            pen.rectangle([x0, y0, x1, y1], outline=class_color(label + 1), width=2)
-            name = str(classes[label])
-            y = y0 - 11 if y0 >= 11 else y0 + 2
-            pen.text((x0 + 2, y), name, fill=class_color(label + 1))
+    drawn = [row for row in boxes if row[4] >= SCORE_THRESHOLD]
+    for row in drawn:
+        color = class_color(int(row[5]) + 1)
+        pen.rectangle([*_edges(row[:4], scale)], outline=color, width=2)
+    for row in drawn:  # above all boxes
+        if name := str(classes[int(row[5])]):
+            x0, y0, *_ = _edges(row[:4], scale)
+            color = class_color(int(row[5]) + 1)
+            _label(pen, f"{name} {row[4]:.2f}", x0, y0, color, image.size)
     return np.asarray(image)
+
+
+def _label(pen, text: str, x: float, y: float, color, size: tuple[int, int]) -> None:
+    """Text on a plate of a colour above a corner, or below it at the image's edge."""
+    from PIL import ImageFont
+
+    from lstm_jax.figures.fonts import font_runs
+
+    runs = [(ImageFont.truetype(path, LETTERS), part) for path, part in font_runs(text)]
+    wide = round(sum(font.getlength(part) for font, part in runs)) + 4
+    tall = LETTERS + 4
+    x = max(min(round(x), size[0] - wide), 0)
+    y = round(y - tall if y >= tall else max(y, 0))
+    pen.rectangle([x, y, x + wide - 1, y + tall - 1], fill=color)
+    ink = text_color([c / 255 for c in color])
+    x += 2
+    for font, part in runs:
+        pen.text((x, y + LETTERS), part, fill=ink, font=font, anchor="ls")
+        x += font.getlength(part)
 
 
 def _edges(corners, scale):

@@ -8,12 +8,13 @@ import numpy as np
 
 from lstm_jax.figures.gif import encode_gif
 from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, safe
-from lstm_jax.inspect.style import bare, visible
+from lstm_jax.inspect.style import bare
 from lstm_jax.inspect.trace import Trace, trace
 from lstm_jax.inspect.trace_figure import (
     chosen,
     colors_of,
     count_from_one,
+    drawable,
     faded,
     held_panels,
     likely,
@@ -60,8 +61,7 @@ def trace_gif(
             model, params, image, length=length, predict=predict, smooth=None
         )
     time = len(traced.locations)
-    features = traced.kind == "features"
-    picture = np.asarray(image) if features else visible(image, shown)
+    picture = drawable(traced, image, shown)
     stops = np.unique(np.linspace(0, time - 1, min(time, FRAMES)).round().astype(int))
     scene = _Scene(traced, picture, classes, target)
     pages = [
@@ -181,6 +181,8 @@ class _Scene:
         self.moving += [self.heat, self.second]
 
     def _show(self, stop: int, since: int) -> None:
+        from lstm_jax.figures.fonts import use_fallback
+
         traced, picture = self.traced, self.picture
         if traced.kind == "clip":
             frame = picture[stop]
@@ -199,6 +201,7 @@ class _Scene:
                 colored[new] = _glowing(colored[new])
             self.image.set_data(colored)
         self.says.set_text(self._words(traced.predictions[stop]))
+        use_fallback(self.says, self.says.figure)
         for rect, k in zip(self.rects, self.bars, strict=True):
             rect.set_height(traced.predictions[stop, k])
         for line, values in zip(self.lines, self.data, strict=True):

@@ -9,6 +9,7 @@ from lstm_jax.figures.style import (
     ORANGE,
     QUIET,
     figure,
+    legend_below,
     log_axis,
     safe,
     tidy,
@@ -41,7 +42,8 @@ def summary_figure(measures: Measures, updates: dict[str, float] | None = None):
     gated = [layer for layer in layers if layer.gates]
     updates = dict(sorted((updates or {}).items(), key=lambda item: -item[1])[:_LEAVES])
     found = diagnose(measures, updates=updates)
-    heights = [3.6]
+    curves = sum(len(layer.gradients) for layer in layers)
+    heights = [3.6 + 0.2 * -(-max(curves, len(layers) + 2) // 2)]
     if gated:
         heights.append(1.25 * len(gated) + 0.3)
     if updates:
@@ -84,7 +86,7 @@ def _gradients(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
     ax.set_title("Gradient through time", loc="left", fontsize=11, color=INK)
     ax.set_ylabel("norm of ∂loss/∂carry, one example", fontsize=9)
     ax.set_xlabel("step, in processing order", fontsize=9)
-    ax.legend(frameon=False, fontsize=8, ncols=1 + (len(layers) > 3))
+    legend_below(ax, fontsize=9, ncols=2)
 
 
 def _memory(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
@@ -99,10 +101,10 @@ def _memory(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
     ax.set_title("Influence of each input", loc="left", fontsize=11, color=INK)
     ax.set_ylabel("norm of ∂(last output)/∂input", fontsize=9)
     ax.set_xlabel("step, in processing order", fontsize=9)
-    legend = ax.legend(
-        frameon=False, fontsize=8, title=f"last steps with {KEPT:.0%} of it"
+    legend = legend_below(
+        ax, fontsize=9, ncols=2, title=f"last steps with {KEPT:.0%} of it"
     )
-    legend.get_title().set(fontsize=8, color=QUIET)
+    legend.get_title().set(fontsize=9, color=QUIET)
 
 
 def _line(ax, values, *, color, dashes, label) -> None:
@@ -153,6 +155,6 @@ def _updates(ax, updates: dict[str, float]) -> None:
     ax.scatter(drawn, places, c=[ORANGE if w else COLORS[2] for w in wrong], zorder=3)
     ax.set_xscale("log")
     ax.set_xlim(tiny, 2 * max(LARGE_UPDATE, drawn.max()))
-    ax.set_yticks(places, [safe(name, 34) for name in names], fontsize=8)
+    ax.set_yticks(places, [safe(name, 34) for name in names], fontsize=9)
     ax.set_title("Update per step", loc="left", fontsize=11, color=INK)
     ax.set_xlabel("norm of the update / norm of the weights; usual: green", fontsize=9)

@@ -51,6 +51,7 @@ def trace_figure(
         traced = trace(
             model, params, image, length=length, predict=predict, smooth=smooth
         )
+    picture = drawable(traced, image, shown)
     time = len(traced.locations)
     panels = held_panels(traced)
     tall = [2.3, 0.9, *(panel[3] for panel in panels)]
@@ -60,7 +61,6 @@ def trace_figure(
     )
     left, right = fig.add_gridspec(1, 2, width_ratios=(1, 2.5))
     left = left.subgridspec(2, 1)
-    picture = np.asarray(image) if traced.kind == "features" else visible(image, shown)
     _picture(fig.add_subplot(left[0]), traced, picture)
     _saliency(fig.add_subplot(left[1]), traced, picture)
     rows = right.subgridspec(len(tall), 1, height_ratios=tall, hspace=0.04)
@@ -73,7 +73,7 @@ def trace_figure(
         ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
         bar = fig.colorbar(drawn, cax=ax.inset_axes([1.012, 0.04, 0.012, 0.92]))
         bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=7, length=2, colors=QUIET)
+        bar.ax.tick_params(labelsize=9, length=2, colors=QUIET)
     for ax in axes:
         ax.set_xlim(-0.5, time - 0.5)
         if settled(traced):
@@ -86,6 +86,11 @@ def trace_figure(
     count_from_one(axes[-1], time)
     axes[-1].set_xlabel("step", color=INK)
     return fig
+
+
+def drawable(traced: Trace, image: Any, shown: Any = None) -> np.ndarray:
+    """Features `[T, F]` as they are, images and clips as `visible` draws them."""
+    return np.asarray(image) if traced.kind == "features" else visible(image, shown)
 
 
 def count_from_one(ax, time: int) -> None:

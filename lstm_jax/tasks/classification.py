@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from lstm_jax.figures.roc_pr import roc_figure
-from lstm_jax.figures.style import INK, figure, safe
+from lstm_jax.figures.style import figure, safe, text_color
 from lstm_jax.metrics.bootstrap import Scores, weighted_means
 from lstm_jax.metrics.ranking import LARGEST_RANKING, areas, macro_areas
 from lstm_jax.tasks.task import (
@@ -249,7 +249,10 @@ def _auc(predictions, targets, k):
 
 
 def _confusion_figure(predictions, targets, classes):
-    """Rows are the true classes; colour is the share of the row, numbers are counts."""
+    """Rows are the true classes; colour is the share of the row, numbers are counts.
+
+    Counts of 0 are left out; above 40 classes colours alone are legible.
+    """
     from matplotlib.colors import PowerNorm
     from sklearn.metrics import confusion_matrix
 
@@ -285,25 +288,17 @@ def _confusion_figure(predictions, targets, classes):
     )
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    if width <= 20:
+    if width <= 40:
         ax.set_xticks(np.arange(1, width) - 0.5, minor=True)
         ax.set_yticks(np.arange(1, width) - 0.5, minor=True)
-        ax.grid(which="minor", color="white", linewidth=1.2)
+        ax.grid(which="minor", color="white", linewidth=1.2 if width <= 20 else 0.5)
         ax.tick_params(which="minor", length=0)
-        digits = len(str(counts.max()))
-        size = 11 if width <= 12 and digits <= 4 else 9 if digits <= 4 else 7
-        for (row, column), count in np.ndenumerate(counts):
-            dark = shares[row, column] > 0.3
-            color = "white" if dark else INK if count else "#b5bcc4"
-            ax.text(
-                column,
-                row,
-                str(count),
-                ha="center",
-                va="center",
-                color=color,
-                fontsize=size,
-            )
+        cell = 72 * side / (width + 2)  # points, less where names are long
+        size = float(np.clip(1.1 * cell / max(len(str(counts.max())), 2), 5, 11))
+        for row, column in np.argwhere(counts):
+            color = text_color(image.cmap(image.norm(shares[row, column])))
+            style = dict(ha="center", va="center", color=color, fontsize=size)
+            ax.text(column, row, str(counts[row, column]), **style)
     bar = fig.colorbar(image, ax=ax, fraction=0.045, pad=0.03)
     bar.set_ticks([0, 0.05, 0.25, 0.5, 1], labels=["0", "5 %", "25 %", "50 %", "100 %"])
     bar.set_label("share of the true class")

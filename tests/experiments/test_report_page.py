@@ -12,6 +12,7 @@ from small_runs import ODD_NAMES
 
 from experiments.reporting import page
 from experiments.reporting.page import Code, Fold, Section, Table, Tiles, Words
+from lstm_jax.figures.style import figure
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 CHROMIUM = next(
@@ -110,12 +111,18 @@ def test_it_is_made_for_phones_and_for_the_dark(read):
     metas = {a.get("name"): a.get("content") for t, a in read.elements if t == "meta"}
     assert "width=device-width" in metas["viewport"]
     assert "prefers-color-scheme: dark" in read.style
-    # what may be wider than a phone scrolls by itself
-    for tag in ("table", "img"):
-        wide = [k for k, (name, _) in enumerate(read.elements) if name == tag]
-        for k in wide:
-            parent = read.elements[k - 1]
-            assert parent == ("div", {"class": "scroll"}), (tag, parent)
+    # what may be wider than a phone scrolls by itself, an image fits and is enlarged
+    assert ".scroll { overflow-x: auto; max-width: 100%; }" in read.style
+    assert re.search(r"figure img \{[^}]*max-width: 100%;", read.style)
+    wide = [k for k, (name, _) in enumerate(read.elements) if name == "table"]
+    for k in wide:
+        assert read.elements[k - 1] == ("div", {"class": "scroll"})
+    images = [k for k, (name, _) in enumerate(read.elements) if name == "img"]
+    for k in images:
+        label, box, (_, image) = read.elements[k - 2 : k + 1]
+        assert label == ("label", {"class": "scroll"})
+        assert box[0] == "input" and box[1]["type"] == "checkbox"
+        assert re.fullmatch(r"width: \d+px", image["style"])
     light, dark = (
         set(re.findall(r"(--[a-z-]+):", part))
         for part in read.style.split("prefers-color-scheme: dark")[:2]
@@ -124,26 +131,59 @@ def test_it_is_made_for_phones_and_for_the_dark(read):
     assert dark >= light
 
 
+MEASURE = """<script>
+const root = document.documentElement;
+const shown = e => !e.closest("label.scroll, div.scroll") || e.matches(".scroll, img");
+const wide = [...document.body.querySelectorAll("*")].filter(e => shown(e)
+  && e.getBoundingClientRect().right > root.clientWidth + 0.5);
+document.title = [innerWidth, root.scrollWidth - root.clientWidth,
+  ...wide.map(e => e.tagName + "." + e.className)].join(" ");
+</script></body>"""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
-def test_a_browser_shows_all_of_it(odd_report, tmp_path):
+def test_nothing_is_wider_than_a_phone(text, tmp_path):
+    frame = '<iframe width="390" height="844" src="page.html"></iframe>'
+    measured = re.sub(r"<meta http-equiv[^>]*>", "", text)
+    measured = measured.replace("<details>", "<details open>")
+    script = MEASURE.replace("document.title", "parent.document.title")
+    (tmp_path / "page.html").write_text(measured.replace("</body>", script))
+    (tmp_path / "phone.html").write_text(f"<html><body>{frame}</body></html>")
+    done = _chromium(
+        tmp_path, "--allow-file-access-from-files", "--disable-web-security"
+    )
+    width, past, *wide = re.search("<title>(.*)</title>", done.stdout)[1].split()
+    assert (width, past, wide) == ("390", "0", [])
+
+
+def _chromium(folder, *options, page=None):
+    """The document that chromium makes of a page, and what it logs."""
     done = subprocess.run(
         [
             CHROMIUM,
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
-            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--user-data-dir={folder / 'profile'}",
             "--enable-logging=stderr",
             "--virtual-time-budget=2000",
+            *options,
             "--dump-dom",
-            odd_report.path.resolve().as_uri(),
+            (page or folder / "phone.html").resolve().as_uri(),
         ],
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine")
+def test_a_browser_shows_all_of_it(odd_report, tmp_path):
+    done = _chromium(tmp_path, page=odd_report.path)
     shown = Reader(done.stdout)
     assert "CONSOLE" not in done.stderr  # a refused request would be told there
     written = Reader(odd_report.path.read_text(encoding="utf-8"))
@@ -174,6 +214,13 @@ def test_blocks_by_hand(capsys):
     for words in ("T & t", "accuracy  0.5  0.4 to 0.6", "One two", "a < b & c", "<i>"):
         assert words in out
     assert "inside" not in out  # what is folded stays on the page
+
+
+def test_a_caption_names_the_characters_that_no_font_has():
+    fig = figure(3, 2)
+    fig.text(0.1, 0.5, "\u0378")
+    made = page.html("t", (page.Picture(fig, "Words."),), [])
+    assert "<figcaption>Words. No installed font has U+0378: install" in made
 
 
 @pytest.mark.parametrize(

@@ -106,9 +106,22 @@ def test_a_name_is_written_at_its_box(y0):
     rows, columns = np.nonzero((plain != named).any(-1))
     assert len(rows) > 10 and columns.min() >= 16
     if y0 == 8:  # above, where there is room
-        assert 20 <= rows.min() and rows.max() < 32
+        assert 12 <= rows.min() and rows.max() == 31
     else:
-        assert 4 < rows.min() and rows.max() < 20
+        assert 4 <= rows.min() and rows.max() < 24
+
+
+def test_a_label_has_name_and_score_within_the_picture_and_above_other_boxes():
+    image = picture(shape=(20, 24))
+    boxes = [box(20, 8, 24, 19, 0.75), box(15, 2, 23, 7, 0.9, label=1)]
+    got = overlay_boxes(image, boxes[:1], ("cup",), scale=SCALE)
+    other = overlay_boxes(image, [[*boxes[0][:4], 0.76, 0]], ("cup",), scale=SCALE)
+    rows, columns = np.nonzero((got != other).any(-1))  # the score's last digit
+    assert 0 < np.ptp(columns) < 10 and rows.max() < 32 and columns.max() < 96
+    both = overlay_boxes(image, boxes, ("cup", ""), scale=SCALE)
+    plate = (got != overlay_boxes(image, boxes[:1], ("",), scale=SCALE)).any(-1)
+    assert plate.sum() > 400
+    np.testing.assert_array_equal(both[plate], got[plate])
 
 
 def test_a_box_without_a_side_or_beyond_the_picture_can_be_drawn():
@@ -132,12 +145,13 @@ def test_masks_are_drawn_frame_by_frame():
 
 
 def test_boxes_are_drawn_frame_by_frame():
-    clip, names = np.stack([picture(k) for k in range(3)]), ("a", "b", "c")
+    clip = np.stack([picture(k, shape=(16, 24)) for k in range(3)])
+    names = ("a", "b", "c")
     boxes = np.array([[box(k, 1, k + 4, 5)] for k in range(3)], float)
-    truth = np.array([[[1, k, 5, k + 2, 0, 0, 0]] for k in range(3)], float)
+    truth = np.array([[[1, k + 8, 5, k + 12, 0, 0, 0]] for k in range(3)], float)
     got = overlay_boxes(clip, boxes, names, truth=truth)
     unknown = overlay_boxes(clip, boxes, names)
-    assert got.shape == unknown.shape == (3, 24, 36, 3)
+    assert got.shape == unknown.shape == (3, 64, 96, 3)
     for t in range(3):
         one = overlay_boxes(clip[t], boxes[t], names, truth=truth[t])
         np.testing.assert_array_equal(got[t], one)
