@@ -189,8 +189,7 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
     """Refuses a folder with another sweep, or with anything else, in it."""
     try:
         old = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-        # What an older version did not know of had the default of today.
-        old["config"] = to_dict(from_dict(old["config"]))
+        from_dict(old["config"], directory / SUMMARY)
         was, now = (
             flat({key: values[key] for key in made_of}) for values in (old, made_of)
         )
@@ -200,7 +199,9 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
                 f"{directory} holds files, but no sweep; give another --run-dir"
             ) from None
         return
-    except (ValueError, KeyError, TypeError) as error:
+    except UsageError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{directory / SUMMARY} is not that of a sweep; give another --run-dir"
         ) from error

@@ -1,7 +1,6 @@
 """k-fold cross-validation: every fold a run of its own, their answers put together."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from experiments.choices import flat
 from experiments.config import Config, read_run
 from experiments.run.folder import Run, begin, directory_of, spread
+from experiments.run.sealed import read_sealed
 
 _COLUMNS = {  # of the table the first four that there are, as `flat` names them
     "accuracy": "accuracy",
@@ -113,13 +113,14 @@ def _finished(config: Config) -> bool:
 
 def _read(config: Config) -> Run:
     """The finished run of a fold, its pictures still to be drawn."""
-    from experiments.run import record
-    from experiments.run.load_run import load_run
+    from experiments.run.load_run import checkpoints_of, load_run, rows_of
 
     directory = Path(config.run_dir)
-    report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-    rows = record.MetricsLog(directory).rows()
-    return Run(directory, config, report, rows, {}, load_run(directory)[1])
+    report = read_sealed(directory / "report.json")
+    experiment, params = load_run(directory)
+    with checkpoints_of(directory, experiment.task) as checkpoints:
+        rows = rows_of(directory, checkpoints)
+    return Run(directory, config, report, rows, {}, params)
 
 
 def _judge(run: Run, mesh):

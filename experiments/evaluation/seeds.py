@@ -21,9 +21,10 @@ from experiments.options import Plateau
 from experiments.run import record, setup
 from experiments.run.display import Display
 from experiments.run.finish import make_report, tested_splits
-from experiments.run.folder import begin, empty, place_of, spread
+from experiments.run.folder import begin, empty, place_of, run_files, spread
 from experiments.run.load_run import checkpoints_of
 from experiments.run.loggers import LOGGERS
+from experiments.run.sealed import write_sealed
 from lstm_jax import data, training
 
 SUMMARY = "seeds.json"
@@ -99,17 +100,19 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[number]
             begin(folder, name, one, experiment.spec)
             log = record.MetricsLog(folder)
+            content = b""  # of metrics.jsonl, up to the step that is kept
             for row in kept.rows[number]:
                 log.append(row)
+                content = log.content() if row["step"] <= state.step else content
             log.write_csv()
             with checkpoints_of(folder, experiment.task) as checkpoints:
-                checkpoints.save(
-                    int(state.step), state, to_dict(one), metrics, force=True
-                )
+                files = run_files(folder) | {log.path.name: content}
+                save = int(state.step), state, to_dict(one), metrics
+                checkpoints.save(*save, force=True, files=files)
             final = training.weights(state)
             predictions = {n: evaluate_one(final, split)[1] for n, split in tested}
             report = make_report(experiment, state, predictions, experiment.steps)
-            record.write_json(folder / "report.json", report)
+            write_sealed(folder / "report.json", report)
             reports.append(flat(report["test"]))
         summary = {"preset": name, "seeds": each, "test": spread(reports)}
         record.write_json(directory / SUMMARY, summary)
