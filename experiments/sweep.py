@@ -24,6 +24,7 @@ from experiments.choices import flat, to_dict
 from experiments.config import Config, from_dict, override, preset, train_line
 from experiments.errors import STOPPED, UsageError, exit_code
 from experiments.run.folder import FREE, empty, place_of
+from experiments.run.lock import locked
 from experiments.search import study as studies
 from experiments.search.space import Space, read, split, split_flags, with_values
 from experiments.search.study import Search
@@ -115,13 +116,8 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
         found = {"monitor": goal.monitor, "mode": goal.mode, "trials": tried}
         record.write_json(directory / SUMMARY, made_of | found | more)
 
-    if config.overwrite:
-        empty(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / studies.FILE).exists():
-        write([])
-    display = Display()
-    with display, studies.opened(directory, goal.mode, search) as study:
+    display, begun = Display(), _begun(directory, config.overwrite, write)
+    with begun, display, studies.opened(directory, goal.mode, search) as study:
         tried = studies.finished(study, space)
         if tried:
             display.note(f"{len(tried)} of {search.trials} trials are there")
@@ -215,6 +211,17 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
             f"{directory} holds another sweep ({'; '.join(changed)}). Start anew with "
             "--overwrite, or give another --run-dir"
         )
+
+
+@contextlib.contextmanager
+def _begun(directory: Path, overwrite: bool, write):
+    """Holds the lock of a sweep's folder, emptied if asked, with a first summary."""
+    with locked(directory):
+        if overwrite:
+            empty(directory)
+        if not (directory / studies.FILE).exists():
+            write([])
+        yield
 
 
 def _goal(config: Config):

@@ -8,6 +8,7 @@ from typing import Any
 from experiments.choices import flat
 from experiments.config import Config, read_run
 from experiments.run.folder import Run, begin, directory_of, spread
+from experiments.run.lock import locked
 from experiments.run.sealed import read_sealed
 
 _COLUMNS = {  # of the table the first four that there are, as `flat` names them
@@ -56,8 +57,6 @@ def train_folds(
       out_of_fold.csv and the pictures.
     """
     from experiments.experiment import Experiment
-    from experiments.run import record
-    from experiments.run.display import Display
     from lstm_jax import data, training
 
     directory = directory_of(name, config)
@@ -74,8 +73,17 @@ def train_folds(
     ]
     for own in () if config.overwrite else each:
         directory_of(name, own)  # another run in the way is told before hours of work
-    begin(directory, name, config, whole.spec)
+    with locked(directory):
+        begin(directory, name, config, whole.spec)
+        return _train_each(name, each, train_one, whole, mesh, dealt)
 
+
+def _train_each(name, each, train_one, whole, mesh, dealt) -> Folds:
+    """Trains the runs of `each` that are not finished, and judges all together."""
+    from experiments.run import record
+    from experiments.run.display import Display
+
+    config, directory = whole.config, Path(each[0].run_dir).parent
     display, runs, known = Display(), [], []
     for own in each:
         if _finished(own):

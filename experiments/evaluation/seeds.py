@@ -23,6 +23,7 @@ from experiments.run.display import Display
 from experiments.run.finish import make_report, tested_splits
 from experiments.run.folder import begin, empty, place_of, run_files, spread
 from experiments.run.load_run import checkpoints_of
+from experiments.run.lock import locked
 from experiments.run.loggers import LOGGERS
 from experiments.run.sealed import write_sealed
 from lstm_jax import data, training
@@ -76,9 +77,9 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         return {name: [each[name] for each in means] for name in means[0]}
 
     # From here on something is written.
-    if config.overwrite:
-        empty(directory)
-    with Display() as display:
+    with locked(directory), Display() as display:
+        if config.overwrite:
+            empty(directory)
         display.notes(dataset.notes)
         display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} side by side")
         display.start(experiment.steps)

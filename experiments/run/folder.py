@@ -10,6 +10,7 @@ from typing import Any
 from experiments.choices import flat, to_dict
 from experiments.config import Config, preset, read_run
 from experiments.errors import UsageError
+from experiments.run import lock
 from experiments.run.sealed import copy_of, write_sealed
 
 # What a resumed run may change: it changes no number beyond its rounding.
@@ -94,7 +95,7 @@ def directory_of(name: str, config: Config) -> Path:
     except UsageError as error:
         raise UsageError(f"{error}. Give another --run-dir") from error
     if config.overwrite:
-        if old is None and directory.exists() and any(directory.iterdir()):
+        if old is None and _content(directory):
             raise UsageError(
                 f"{directory} holds files, but no run; --overwrite would delete them. "
                 "Give another --run-dir"
@@ -154,6 +155,12 @@ def begin(directory: Path, name: str, config: Config, spec: Any) -> None:
     write_sealed(directory / "config.json", values)
 
 
+def _content(directory: Path) -> list[Path]:
+    """What is in a folder, besides its lock."""
+    found = directory.iterdir() if directory.exists() else ()
+    return [path for path in found if path.name != lock.NAME]
+
+
 def run_files(directory: Path) -> dict[str, bytes]:
     """The files of a run that a checkpoint keeps a copy of."""
     paths = (directory / name for name in ("config.json", "metrics.jsonl"))
@@ -162,7 +169,7 @@ def run_files(directory: Path) -> dict[str, bytes]:
 
 def empty(directory: Path) -> None:
     """Deletes what is in a folder, but not the folder, which may be a link."""
-    for path in directory.iterdir() if directory.exists() else ():
+    for path in _content(directory):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
