@@ -14,7 +14,16 @@ class UsageError(ValueError):
 
 
 def explain(error: BaseException) -> str:
-    """One line for a mistake that our own code found; a traceback for any other."""
+    """One line for a mistake that our own code found, and where memory does not do.
+
+    Any other error gets its traceback.
+    """
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+        cause = str(error).splitlines()[0].partition(": ")[2]
+        return (
+            f"error: out of memory ({cause}): give a smaller --batch-size, more "
+            "--grad-accum-steps, or a smaller network"
+        )
     frames = traceback.extract_tb(error.__traceback__)
     root = Path(__file__).parents[1]
     found_by_us = frames and any(

@@ -14,8 +14,10 @@ from experiments.choices import (
     Fraction,
     Positive,
     Probability,
+    Seed,
     Share,
     Size,
+    Steps,
 )
 
 # Data, by what a task learns from
@@ -35,7 +37,7 @@ class Data:
     """Resize images to a square of this side, in pixels."""
     validation: Fraction = 0.1
     """Fraction of the training examples held out for validation."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of the splits that a data set does not give."""
     limit: Count | None = None
     """Training examples to use at most, stratified by class."""
@@ -306,11 +308,11 @@ class RecurrentOptions(ModelOptions):
 class Training:
     """Length, batches and first weights."""
 
-    seed: Size = 0
+    seed: Seed = 0
     """Of the first weights, the order of examples and all noise."""
     epochs: Positive | None = 20
     """Length of the run in passes over the training examples; or give steps."""
-    steps: Count | None = None
+    steps: Steps | None = None
     """Length of the run in updates; overrides epochs."""
     batch_size: Count = 64
     """Over all devices together."""

@@ -206,6 +206,10 @@ def _check(config: Config, seeds: int) -> None:
                 f"{option} lets seeds go ways of their own, which --seeds cannot; "
                 "train them one by one"
             )
+    if config.seed + seeds > 2**32:
+        raise UsageError(
+            f"--seeds={seeds} from seed={config.seed} on: seeds must be below 2**32"
+        )
     for option in ("distributed", "folds", *LOGGERS, "profile"):
         if getattr(config, option):
             raise UsageError(f"{option} is of a single run; leave it out with --seeds")
