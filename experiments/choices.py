@@ -55,8 +55,18 @@ _FROM_0 = Limits(lambda value: value >= 0, "it cannot be negative")
 _FRACTION = Limits(lambda value: 0 <= value < 1, "it must be in [0, 1)")
 _PROBABILITY = Limits(lambda value: 0 <= value <= 1, "it must be in [0, 1]")
 _SHARE = Limits(lambda value: 0 < value <= 1, "it must be above 0, and at most 1")
+_SEED = Limits(
+    lambda value: 0 <= value < 2**32,
+    "it must be in [0, 2**32): larger ones would repeat the random keys of smaller",
+)
+MOST_STEPS = 2**31 - 1  # what the int32 that counts them holds
+_STEPS = Limits(
+    lambda value: 1 <= value <= MOST_STEPS, f"it must be 1 to {MOST_STEPS:,}"
+)
 Count = Annotated[int, _FROM_1]
 Size = Annotated[int, _FROM_0]
+Seed = Annotated[int, _SEED]
+Steps = Annotated[int, _STEPS]
 Positive = Annotated[float, _POSITIVE]
 Amount = Annotated[float, _FROM_0]
 Fraction = Annotated[float, _FRACTION]

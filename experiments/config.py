@@ -6,7 +6,6 @@ This file imports nothing heavy, so that `--help` is instant.
 import dataclasses
 import difflib
 import importlib.util
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterator
@@ -18,6 +17,8 @@ from experiments.errors import UsageError
 from experiments.models import MODELS
 from experiments.options import Config, Plateau
 from experiments.presets import PRESETS
+from experiments.run.sealed import FORMAT, read_sealed
+from experiments.spec import read_spec
 from experiments.tasks import TASKS
 
 # What a logger needs.
@@ -275,30 +276,65 @@ def negated(flag: str) -> str:
     return f"--{head}{dot}no-{last}"
 
 
-def from_dict(values: dict[str, Any]) -> Config:
-    """The configuration that `to_dict` turned into `values`."""
+def from_dict(values: Any, where: Any, strict: bool = True) -> Config:
+    """The configuration that `to_dict` turned into `values`.
+
+    Args:
+      values: the nested dict.
+      where: the file that it comes from, for messages.
+      strict: every option has to be there; else only those of the task and the model,
+        on which predictions depend.
+
+    Raises:
+      UsageError: an option is missing, unknown or out of range.
+    """
     try:
         base = blank(values["task"]["name"], values["model"]["name"])
-    except (KeyError, TypeError):
+        config = override(base, values)
+        for option in options(config):
+            option.check()
+    except UsageError as error:
+        raise UsageError(f"{where} (format {FORMAT}): {error}") from None
+    except (KeyError, TypeError, AttributeError):
         raise UsageError(
-            "the configuration is of another version of lstm_jax; train again"
+            f"{where} (format {FORMAT}) does not name its task and its model: it is of "
+            "another version of lstm_jax; train again"
         ) from None
-    return override(base, values)
+    missing = flat(to_dict(config)).keys() - flat(values).keys()
+    if not strict:
+        missing = {key for key in missing if key.startswith(("model.", "task."))}
+    if missing:
+        raise UsageError(
+            f"{where} (format {FORMAT}) has no {', '.join(sorted(missing))}, which "
+            "this version of lstm_jax needs: use the one that wrote it, or train again"
+        )
+    return config
 
 
 def read_run(directory: Path) -> dict[str, Any] | None:
     """What `config.json` of a run holds: "preset", "config", "data"; None without it.
 
     Raises:
-      UsageError: the file is damaged, or not that of a run.
+      UsageError: the file is damaged, of another version, or not that of a run.
     """
     path = Path(directory, "config.json")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except ValueError as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict) or {"preset", "config", "data"} - values.keys():
-        raise UsageError(f"{path} is not that of a run")
+    values = read_sealed(path)
+    return values if values is None else check_run(values, path)
+
+
+def check_run(values: Any, where: Any, strict: bool = True) -> dict[str, Any]:
+    """What a run was, if it can be made again of it.
+
+    Args:
+      values: "preset", "config" and "data".
+      where: the file that it comes from, for messages.
+      strict: as of `from_dict`.
+
+    Raises:
+      UsageError: a key is missing, unknown, or has a value of another kind.
+    """
+    if not isinstance(values, dict) or {"config", "data"} - values.keys():
+        raise UsageError(f"{where} is not that of a run")
+    from_dict(values["config"], where, strict)
+    read_spec(values["data"], f"{where} (format {FORMAT})")
     return values

@@ -16,8 +16,15 @@ class UsageError(ValueError):
 def explain(error: BaseException) -> str:
     """The message for standard error.
 
-    One line for errors raised by this project and for OSError; else the traceback.
+    One line for errors raised by this project, for OSError and for lack of memory;
+    else the traceback.
     """
+    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+        cause = str(error).splitlines()[0].partition(": ")[2]
+        return (
+            f"error: out of memory ({cause}): give a smaller --batch-size, more "
+            "--grad-accum-steps, or a smaller network"
+        )
     frames = traceback.extract_tb(error.__traceback__)
     root = Path(__file__).parents[1]
     ours = frames and any(

@@ -15,6 +15,7 @@ import optax
 from jax.sharding import Mesh
 
 from experiments import augmentation, optimization
+from experiments.choices import MOST_STEPS
 from experiments.errors import UsageError
 from experiments.models import MODELS
 from experiments.options import Config
@@ -364,6 +365,11 @@ def length(config: Config, examples: int) -> tuple[int, int]:
     """`(steps, steps between validations)` of a run on `examples` examples."""
     per_epoch = data.steps_per_epoch(examples, config.batch_size)
     steps = config.steps or max(1, round(config.epochs * per_epoch))
+    if steps > MOST_STEPS:
+        raise UsageError(
+            f"epochs={config.epochs:g} are {steps:,} steps, but a run has at most "
+            f"{MOST_STEPS:,}"
+        )
     return steps, config.eval_every or max(per_epoch, -(-steps // 20))
 
 

@@ -13,8 +13,10 @@ from experiments.choices import (
     Fraction,
     Positive,
     Probability,
+    Seed,
     Share,
     Size,
+    Steps,
 )
 
 # Data
@@ -34,7 +36,7 @@ class Data:
     """Resize images to a square of this side, in pixels."""
     validation: Fraction = 0.1
     """Fraction of the training examples held out for validation."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of the random splits, for data sets without their own."""
     limit: Count | None = None
     """Maximum number of training examples, a subset stratified by class."""
@@ -306,11 +308,11 @@ class RecurrentOptions(ModelOptions):
 class Training:
     """Length of training, batches and initial weights."""
 
-    seed: Size = 0
+    seed: Seed = 0
     """Random seed of initial weights, order of examples and noise."""
     epochs: Positive | None = 20
     """Number of passes over the training examples."""
-    steps: Count | None = None
+    steps: Steps | None = None
     """Number of updates; overrides epochs."""
     batch_size: Count = 64
     """Global batch size, over all devices."""

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from experiments.errors import UsageError
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSpec:
@@ -62,3 +64,46 @@ class DataSpec:
     def features(self) -> bool:
         """Whether examples are sequences of feature vectors, not of images."""
         return len(self.image_shape) == 2
+
+
+_KINDS = {  # of the fields of `DataSpec`, as JSON has them
+    "dataset": str,
+    "classes": [str],
+    "image_shape": [int],
+    "outputs": int,
+    "pixel_offset": [float],
+    "pixel_scale": [float],
+    "per_line": bool,
+    "per_step": bool,
+    "target_offset": float,
+    "target_scale": float,
+}
+
+
+def read_spec(values: Any, where: str) -> DataSpec:
+    """The `DataSpec` of what a file holds as "data".
+
+    Raises:
+      UsageError: a key is missing, unknown, or has a value of another kind.
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f'{where}: "data" is {values!r}, but it must be an object')
+    wrong = [f"no data.{name}" for name in _KINDS.keys() - values.keys()]
+    wrong += [f"an unknown data.{name}" for name in values.keys() - _KINDS.keys()]
+    wrong = wrong or [
+        f"data.{name} of another kind"
+        for name, kind in _KINDS.items()
+        if not _is(values[name], kind)
+    ]
+    if wrong:
+        raise UsageError(
+            f"{where} has {', '.join(sorted(wrong))}: use the version of lstm_jax that "
+            "wrote it, or train again"
+        )
+    return DataSpec(**values)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_is(item, kind[0]) for item in value)
+    return type(value) is kind or (kind is float and type(value) is int)

@@ -25,6 +25,7 @@ from experiments.config import Config, from_dict, override, preset, train_line
 from experiments.errors import STOPPED, UsageError, exit_code
 from experiments.numbers import number
 from experiments.run.folder import FREE, empty, place_of
+from experiments.run.lock import locked
 from experiments.search import study as studies
 from experiments.search.space import Space, read, split, split_flags, with_values
 from experiments.search.study import Search
@@ -116,13 +117,8 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
         found = {"monitor": goal.monitor, "mode": goal.mode, "trials": tried}
         record.write_json(directory / SUMMARY, made_of | found | more)
 
-    if config.overwrite:
-        empty(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    if not (directory / studies.FILE).exists():
-        write([])
-    display = Display()
-    with display, studies.opened(directory, goal.mode, search) as study:
+    display, begun = Display(), _begun(directory, config.overwrite, write)
+    with begun, display, studies.opened(directory, goal.mode, search) as study:
         tried = studies.finished(study, space)
         if tried:
             display.note(f"resuming: {len(tried)} of {search.trials} trials are done")
@@ -194,8 +190,7 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
     """
     try:
         old = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-        # Options that an older version did not have get today's defaults.
-        old["config"] = to_dict(from_dict(old["config"]))
+        from_dict(old["config"], directory / SUMMARY)
         was, now = (
             flat({key: values[key] for key in made_of}) for values in (old, made_of)
         )
@@ -205,7 +200,9 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
                 f"{directory} contains other files; give another --run-dir"
             ) from None
         return
-    except (ValueError, KeyError, TypeError) as error:
+    except UsageError:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{directory / SUMMARY} does not describe a sweep; give another --run-dir"
         ) from error
@@ -219,6 +216,17 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
             f"{directory} contains another sweep ({'; '.join(changed)}); start again "
             "with --overwrite, or give another --run-dir"
         )
+
+
+@contextlib.contextmanager
+def _begun(directory: Path, overwrite: bool, write):
+    """Holds the lock of a sweep's folder, emptied if asked, with a first summary."""
+    with locked(directory):
+        if overwrite:
+            empty(directory)
+        if not (directory / studies.FILE).exists():
+            write([])
+        yield
 
 
 def _goal(config: Config):

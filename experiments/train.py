@@ -47,6 +47,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     from experiments.run.callbacks import resume, run_callbacks
     from experiments.run.display import Display, closing, profile_line
     from experiments.run.load_run import checkpoints_of
+    from experiments.run.lock import locked
     from experiments.run.record import MetricsLog
     from lstm_jax import training
 
@@ -60,16 +61,17 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     state = training.init_state(params, experiment.optimizer, key, mesh)
 
     # Nothing has been written so far; from here on, only process 0 writes.
-    writes = jax.process_index() == 0
-    if writes:
-        begin(directory, name, config, experiment.spec)
-    training.barrier("run folder created")
-    log = MetricsLog(directory)
+    writes, log = jax.process_index() == 0, MetricsLog(directory)
     with (
+        locked(directory if writes else None),
         checkpoints_of(directory, experiment.task) as checkpoints,
         Display(None if writes else open(os.devnull, "w")) as display,
         stop,
     ):
+        if writes:
+            directory_of(name, config)  # another process may have been there since
+            begin(directory, name, config, experiment.spec)
+        training.barrier("the run's folder is there")
         display.notes(setup.opening(experiment, mesh, params))
         resumed = resume(experiment, checkpoints, log, state)
         display.notes(resumed.notes if resumed.step else resumed.notes + sources)

@@ -269,7 +269,7 @@ def _train(
 
 def _gradients(run_dir: Path) -> np.ndarray:
     """‖∂loss/∂h_t‖ `[T - 1]` of the untrained network, for 32 test images."""
-    experiment = Experiment(from_dict(read_run(run_dir)["config"]))
+    experiment = Experiment(from_dict(read_run(run_dir)["config"], run_dir))
     test = experiment.dataset.splits["test"]
     images = experiment.spec.normalize(test.inputs[:32])
     key = jax.random.split(jax.random.key(experiment.config.seed))[0]

@@ -1,7 +1,6 @@
 """k-fold cross-validation: a run for each fold, and pooled out-of-fold predictions."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from experiments.choices import flat
 from experiments.config import Config, read_run
 from experiments.numbers import mean_and_sd
 from experiments.run.folder import Run, begin, directory_of, spread
+from experiments.run.lock import locked
+from experiments.run.sealed import read_sealed
 
 _COLUMNS = {  # the table shows the first four that exist; keys as in `flat`
     "accuracy": "accuracy",
@@ -57,8 +58,6 @@ def train_folds(
       out_of_fold.csv and figures of all folds.
     """
     from experiments.experiment import Experiment
-    from experiments.run import record
-    from experiments.run.display import Display
     from lstm_jax import data, training
 
     directory = directory_of(name, config)
@@ -75,8 +74,17 @@ def train_folds(
     ]
     for own in () if config.overwrite else each:
         directory_of(name, own)  # raises now if a fold's folder has another run
-    begin(directory, name, config, whole.spec)
+    with locked(directory):
+        begin(directory, name, config, whole.spec)
+        return _train_each(name, each, train_one, whole, mesh, folds)
 
+
+def _train_each(name, each, train_one, whole, mesh, folds) -> Folds:
+    """Trains the runs of `each` that are not finished, and evaluates all of them."""
+    from experiments.run import record
+    from experiments.run.display import Display
+
+    config, directory = whole.config, Path(each[0].run_dir).parent
     display, runs, known = Display(), [], []
     for own in each:
         if _finished(own):
@@ -114,13 +122,14 @@ def _finished(config: Config) -> bool:
 
 def _read(config: Config) -> Run:
     """The finished run of a fold, without figures."""
-    from experiments.run import record
-    from experiments.run.load_run import load_run
+    from experiments.run.load_run import checkpoints_of, load_run, rows_of
 
     directory = Path(config.run_dir)
-    report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
-    rows = record.MetricsLog(directory).rows()
-    return Run(directory, config, report, rows, {}, load_run(directory)[1])
+    report = read_sealed(directory / "report.json")
+    experiment, params = load_run(directory)
+    with checkpoints_of(directory, experiment.task) as checkpoints:
+        rows = rows_of(directory, checkpoints)
+    return Run(directory, config, report, rows, {}, params)
 
 
 def _evaluate(run: Run, mesh):

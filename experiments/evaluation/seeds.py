@@ -22,9 +22,11 @@ from experiments.options import Plateau
 from experiments.run import record, setup
 from experiments.run.display import Display
 from experiments.run.finish import make_report, tested_splits
-from experiments.run.folder import begin, empty, place_of, spread
+from experiments.run.folder import begin, empty, place_of, run_files, spread
 from experiments.run.load_run import checkpoints_of
+from experiments.run.lock import locked
 from experiments.run.loggers import LOGGERS
+from experiments.run.sealed import write_sealed
 from lstm_jax import data, training
 
 SUMMARY = "seeds.json"
@@ -76,9 +78,9 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
         return {name: [each[name] for each in means] for name in means[0]}
 
     # Nothing has been written so far.
-    if config.overwrite:
-        empty(directory)
-    with Display() as display:
+    with locked(directory), Display() as display:
+        if config.overwrite:
+            empty(directory)
         display.notes(dataset.notes)
         display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} in parallel")
         display.start(experiment.steps)
@@ -100,17 +102,19 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[index]
             begin(folder, name, one, experiment.spec)
             log = record.MetricsLog(folder)
+            content = b""  # of metrics.jsonl, up to the step that is kept
             for row in kept.rows[index]:
                 log.append(row)
+                content = log.content() if row["step"] <= state.step else content
             log.write_csv()
             with checkpoints_of(folder, experiment.task) as checkpoints:
-                checkpoints.save(
-                    int(state.step), state, to_dict(one), metrics, force=True
-                )
+                files = run_files(folder) | {log.path.name: content}
+                save = int(state.step), state, to_dict(one), metrics
+                checkpoints.save(*save, force=True, files=files)
             final = training.weights(state)
             predictions = {n: evaluate_one(final, split)[1] for n, split in tested}
             report = make_report(experiment, state, predictions, experiment.steps)
-            record.write_json(folder / "report.json", report)
+            write_sealed(folder / "report.json", report)
             reports.append(flat(report["test"]))
         summary = {"preset": name, "seeds": each, "test": spread(reports)}
         record.write_json(directory / SUMMARY, summary)
@@ -202,6 +206,10 @@ def _check(config: Config, seeds: int) -> None:
                 f"--seeds does not support {option}, which differs between seeds; "
                 "train them one by one"
             )
+    if config.seed + seeds > 2**32:
+        raise UsageError(
+            f"--seeds={seeds} from seed={config.seed} on: seeds must be below 2**32"
+        )
     for option in ("distributed", "folds", *LOGGERS, "profile"):
         if getattr(config, option):
             raise UsageError(f"--seeds does not support {option}; leave it out")

@@ -1,7 +1,6 @@
 """`Evaluation`: a run evaluated on its test split, for reports."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from experiments import optimization
 from experiments.config import read_run
 from experiments.experiment import Experiment, arrays
-from experiments.run import record
-from experiments.run.load_run import checkpoints_of, load_run
+from experiments.run.load_run import checkpoints_of, load_run, rows_of
+from experiments.run.sealed import read_sealed
 from lstm_jax import metrics
 from lstm_jax.inspect.summary import (
     flops,
@@ -101,6 +100,7 @@ def evaluate(run: Path) -> Evaluation:
     with checkpoints_of(run, task) as checkpoints:
         last = checkpoints.latest_step()
         step = checkpoints.best_step() if config.tests_best else last
+        rows = rows_of(run, checkpoints)
     test = experiment.dataset.splits["test"]
     batch = batch_shapes(test, experiment.eval_size())
     jitted = jax.jit(experiment.evaluate)
@@ -110,7 +110,6 @@ def evaluate(run: Path) -> Evaluation:
     known = experiment.aligned(test, predictions)
     count = len(known[1])
     shown = np.arange(len(test.inputs))
-    path = run / "report.json"
     found = Evaluation(
         run=run,
         preset=read_run(run)["preset"],
@@ -118,8 +117,8 @@ def evaluate(run: Path) -> Evaluation:
         params=params,
         step=int(step),
         last_step=int(last),
-        finished=json.loads(path.read_text("utf-8")) if path.exists() else None,
-        rows=record.MetricsLog(run).rows(),
+        finished=read_sealed(run / "report.json"),
+        rows=rows,
         known=known,
         shown=shown if count == len(shown) else np.flatnonzero(test.targets >= 0),
         losses=task.example_losses(*known) if count else np.zeros(0),

@@ -6,10 +6,12 @@ import jax
 
 from experiments import optimization
 from experiments.choices import to_dict
+from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.run.display import Display
+from experiments.run.folder import check_same, run_files
 from experiments.run.loggers import make_loggers
-from experiments.run.record import MetricsLog
+from experiments.run.record import MetricsLog, parse_rows
 from lstm_jax import training
 
 
@@ -34,18 +36,39 @@ class Resumed(NamedTuple):
 def resume(
     experiment: Experiment, checkpoints: Any, log: MetricsLog, state: Any
 ) -> Resumed:
-    """Restores the latest checkpoint; `state` is the initial state."""
+    """Restores the latest checkpoint; `state` is the initial state.
+
+    Raises:
+      UsageError: the best checkpoint is damaged or missing, or the latest one was
+        saved with another configuration.
+    """
     restored, step, notes = checkpoints.restore_latest(state)
-    owed = False
+    owed, content = False, b""
     if step:
+        check_same(checkpoints.config(step), experiment.config, checkpoints.directory)
+        content = checkpoints.file(log.path.name, step)
+    rows = list(parse_rows(content, log.path))
+    if step:
+        _check_best(experiment, checkpoints, rows)
         due = step == experiment.steps or step % experiment.eval_every == 0
         state, owed = restored, due and not checkpoints.evaluated(step)
         notes.append(f"resuming at step {step:,} of {experiment.steps:,}")
-    step = step or 0
-    if jax.process_index() == 0:
-        log.truncate_after(step)
-    rows = [row for row in log.rows() if row["step"] <= step]
-    return Resumed(state, step, owed, rows, notes)
+    if jax.process_index() == 0 and (damage := log.restore(content)):
+        notes.insert(0, damage)
+    return Resumed(state, step or 0, owed, rows, notes)
+
+
+def _check_best(experiment: Experiment, checkpoints: Any, rows: list[dict]) -> None:
+    """Refuses to go on without the checkpoint that would be tested at the end."""
+    validated = [row for row in rows if row["split"] == "validation"]
+    best = checkpoints.best_of(validated)
+    if not experiment.config.tests_best or best in (None, checkpoints.best_step()):
+        return
+    raise UsageError(
+        f"checkpoint {best} in {checkpoints.directory}, the best on validation, is "
+        "damaged or missing: the run would end with another one. Test the last one "
+        "with --test-checkpoint=last, or start anew with --overwrite"
+    )
 
 
 def run_callbacks(
@@ -60,7 +83,8 @@ def run_callbacks(
     writes, start = jax.process_index() == 0, resumed.step
 
     def save(step, state, metrics):
-        checkpoints.save(step, state, to_dict(config), metrics, force=step == start)
+        again, files = step == start, run_files(log.path.parent)
+        checkpoints.save(step, state, to_dict(config), metrics, again, files)
 
     on_log = [log.append] * writes + [lambda row: display.update(row["step"], row)]
     return [

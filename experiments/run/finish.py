@@ -13,6 +13,7 @@ from experiments.run import record
 from experiments.run.display import Display
 from experiments.run.folder import steady_rate
 from experiments.run.loggers import Logger
+from experiments.run.sealed import write_sealed
 from lstm_jax import data, training
 from lstm_jax.figures import curves
 from lstm_jax.inspect.summary import parameters
@@ -94,7 +95,7 @@ def write(
     known = experiment.aligned(experiment.dataset.splits["test"], predictions["test"])
     figures = experiment.task.figures(*known) if len(known[1]) else {}
     figures["curves"] = curves(log.rows())
-    record.write_json(directory / "report.json", report)
+    write_sealed(directory / "report.json", report)
     for title, figure in figures.items():
         record.save_figure(directory / f"{title}.png", figure)
     experiment.kind.save_outputs(experiment, predictions["test"], directory)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.choices import flat, to_dict
-from experiments.config import Config, from_dict, preset, read_run
+from experiments.config import Config, preset, read_run
 from experiments.errors import UsageError
-from experiments.run import record
+from experiments.run import lock
+from experiments.run.sealed import copy_of, write_sealed
 
 # What a resumed run may change: it changes no number beyond its rounding.
 FREE = {
@@ -94,27 +95,40 @@ def directory_of(name: str, config: Config) -> Path:
     except UsageError as error:
         raise UsageError(f"{error}. Give another --run-dir") from error
     if config.overwrite:
-        if old is None and directory.exists() and any(directory.iterdir()):
+        if old is None and _content(directory):
             raise UsageError(
                 f"{directory} holds files, but no run; --overwrite would delete them. "
                 "Give another --run-dir"
             )
     elif old is not None:
-        # What an older version did not know of had the default of today.
-        was = flat(to_dict(from_dict(old["config"])))
-        now = flat(to_dict(config))
-        changed = [
-            f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
-            for key in now | was
-            if key not in FREE and was.get(key) != now.get(key)
-        ]
-        if changed:
-            raise UsageError(
-                f"{directory} holds a run with another configuration "
-                f"({'; '.join(changed)}). Start anew with --overwrite, or give "
-                "another --run-dir"
-            )
+        check_same(old["config"], config, directory)
+    elif copy := copy_of(directory / "config.json"):
+        raise UsageError(
+            f"{directory / 'config.json'} is missing, but there are checkpoints. Copy "
+            f"{copy} to its place, or give another --run-dir"
+        )
     return directory
+
+
+def check_same(saved: dict[str, Any], config: Config, where: Path) -> None:
+    """Refuses a configuration that is not the one that a run was begun with.
+
+    Args:
+      saved: of the run, as `to_dict` made it.
+      config: of the command.
+      where: the folder that holds the run, for the message.
+    """
+    was, now = flat(saved), flat(to_dict(config))
+    changed = [
+        f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
+        for key in now | was
+        if key not in FREE and was.get(key) != now.get(key)
+    ]
+    if changed:
+        raise UsageError(
+            f"{where} holds a run with another configuration ({'; '.join(changed)}). "
+            "Start anew with --overwrite, or give another --run-dir"
+        )
 
 
 def underway(directory: Path, config: Config) -> bool:
@@ -136,13 +150,26 @@ def begin(directory: Path, name: str, config: Config, spec: Any) -> None:
     if config.overwrite:
         empty(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    values = dict(config=to_dict(config), data=dataclasses.asdict(spec))
-    record.write_json(directory / "config.json", {"preset": name, **values})
+    values = dict(preset=name, config=to_dict(config), data=dataclasses.asdict(spec))
+    (directory / "report.json").unlink(missing_ok=True)  # of the run as it was
+    write_sealed(directory / "config.json", values)
+
+
+def _content(directory: Path) -> list[Path]:
+    """What is in a folder, besides its lock."""
+    found = directory.iterdir() if directory.exists() else ()
+    return [path for path in found if path.name != lock.NAME]
+
+
+def run_files(directory: Path) -> dict[str, bytes]:
+    """The files of a run that a checkpoint keeps a copy of."""
+    paths = (directory / name for name in ("config.json", "metrics.jsonl"))
+    return {path.name: path.read_bytes() for path in paths if path.exists()}
 
 
 def empty(directory: Path) -> None:
     """Deletes what is in a folder, but not the folder, which may be a link."""
-    for path in directory.iterdir() if directory.exists() else ():
+    for path in _content(directory):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.choices import to_dict
-from experiments.config import from_dict, read_run
+from experiments.config import Config, check_run, from_dict, read_run
 from experiments.errors import UsageError
+from experiments.run.sealed import read_sealed
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 
@@ -42,7 +43,7 @@ def load_run(run: str | Path):
             f"{run} holds no run (no config.json); train one first with "
             "`python -m experiments.train`, then give its folder"
         )
-    config = from_dict(saved["config"])
+    config = from_dict(saved["config"], run, strict=run.is_dir())
     if config.folds and config.fold is None:
         raise UsageError(
             f"{run} holds {config.folds} folds, each a run; give one of them, such as "
@@ -52,9 +53,43 @@ def load_run(run: str | Path):
     if run.is_file():
         return experiment, _weights(run, experiment)
     with checkpoints_of(run, experiment.task) as checkpoints:
-        step = checkpoints.best_step() if config.tests_best else None
+        step = chosen_step(run, checkpoints, config)
         state = checkpoints.restore(experiment.state_shapes(), step)
     return experiment, training.weights(state)
+
+
+def chosen_step(run: Path, checkpoints: Any, config: Config) -> int | None:
+    """The checkpoint of a run that is used: the best one, or the latest.
+
+    Raises:
+      UsageError: it is not the one that the run ended with.
+    """
+    step = checkpoints.best_step() if config.tests_best else checkpoints.latest_step()
+    report = read_sealed(run / "report.json")
+    ended = step if report is None else report["train"]["checkpoint"]
+    if step != ended:
+        raise UsageError(
+            f"{run} ended with checkpoint {ended}, which is missing or damaged; rerun "
+            "the training command, which says whether it can be made again"
+        )
+    return step
+
+
+def rows_of(run: Path, checkpoints: Any) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl, compared with the copy in its checkpoint.
+
+    Raises:
+      UsageError: they differ up to the step of the checkpoint.
+    """
+    from experiments.run.record import MetricsLog
+
+    log = MetricsLog(run)
+    if not log.content().startswith(checkpoints.file(log.path.name)):
+        raise UsageError(
+            f"{log.path} is damaged or missing; rerun the training command, which "
+            "restores it from the latest checkpoint"
+        )
+    return log.rows()
 
 
 def checkpoints_of(run: Path, task: Any):
@@ -89,7 +124,7 @@ def saved_run(run: str | Path) -> dict[str, Any] | None:
             f"{path} does not tell of which network it holds the weights; export it "
             "again, by `python -m experiments.export RUN --format=safetensors`"
         )
-    return saved
+    return check_run(saved, path, strict=False)
 
 
 def _of_kraken(path: Path) -> dict[str, Any]:

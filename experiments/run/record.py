@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def write_json(path, obj):
       ValueError: NaN or infinity, which JSON cannot hold; names the entry.
       TypeError: a thing that JSON cannot hold; names the entry.
     """
-    text = json.dumps(_plain(obj, Path(path).name), indent=2, ensure_ascii=False)
+    text = json.dumps(plain(obj, Path(path).name), indent=2, ensure_ascii=False)
     _write_atomic(path, (text + "\n").encode("utf-8", "backslashreplace"))
 
 
@@ -122,18 +123,28 @@ def _print_once(note: str) -> None:
     print(note, flush=True)
 
 
-def _plain(value, where: str, nan_is_none: bool = False):
-    """`value` out of dicts, lists, strings and Python's numbers only."""
+def plain(value, where: str, nan_is_none: bool = False):
+    """`value` out of dicts, lists, strings and Python's numbers only.
+
+    Args:
+      value: what `write_json` takes.
+      where: the name of the file, for messages.
+      nan_is_none: NaN and infinity become None.
+
+    Raises:
+      ValueError: NaN or infinity; names the entry.
+      TypeError: a thing that JSON cannot hold; names the entry.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {
-            str(key): _plain(item, f"{where}: {key}", nan_is_none)
+            str(key): plain(item, f"{where}: {key}", nan_is_none)
             for key, item in value.items()
         }
     if isinstance(value, list | tuple):
         return [
-            _plain(item, f"{where}[{k}]", nan_is_none) for k, item in enumerate(value)
+            plain(item, f"{where}[{k}]", nan_is_none) for k, item in enumerate(value)
         ]
     if isinstance(value, float) and not math.isfinite(value):
         if nan_is_none:
@@ -144,7 +155,7 @@ def _plain(value, where: str, nan_is_none: bool = False):
     if isinstance(value, os.PathLike):
         return str(value)
     if hasattr(value, "tolist"):  # NumPy and JAX, arrays and scalars
-        return _plain(value.tolist(), where, nan_is_none)
+        return plain(value.tolist(), where, nan_is_none)
     if isinstance(value, str | int | float):  # subclasses, enums among them
         kind = next(kind for kind in (str, int, float) if isinstance(value, kind))
         return kind(value.value if hasattr(value, "value") else value)
@@ -168,7 +179,7 @@ class MetricsLog:
             raise ValueError(
                 f'{self.path.name}: a row wants "step" and "split", got {sorted(row)}'
             )
-        row = _plain(row, self.path.name, nan_is_none=True)
+        row = plain(row, self.path.name, nan_is_none=True)
         line = (json.dumps(row, ensure_ascii=False) + "\n").encode(
             "utf-8", "backslashreplace"
         )
@@ -190,30 +201,34 @@ class MetricsLog:
 
     def rows(self) -> list[dict]:
         """All rows, without a torn last line; [] before the first."""
-        content = self._content()
-        rows = []
-        for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                row["step"]
-            except (ValueError, KeyError, TypeError):
-                raise RunError(
-                    f"{self.path}: line {number} is not a row of metrics; delete that "
-                    "line and start again"
-                ) from None
-            rows.append(row)
-        return rows
+        return list(parse_rows(self.content(), self.path))
 
-    def truncate_after(self, step: int):
-        """Drops rows past `step`, which a run resumed from there will write anew."""
-        self._drop_torn_line()
-        rows = self.rows()
-        kept = [row for row in rows if row["step"] <= step]
-        if len(kept) < len(rows):
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in kept]
-            _write_atomic(self.path, "".join(lines).encode())
+    def content(self) -> bytes:
+        """The file as it is; empty before the first row."""
+        try:
+            return self.path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def restore(self, content: bytes) -> str | None:
+        """Makes the file what it was when a checkpoint was saved.
+
+        Later rows are dropped: a run resumed from there writes them anew.
+
+        Args:
+          content: of the file, at that time.
+
+        Returns:
+          A line that says what was wrong, if it was not only later rows.
+        """
+        found = self.content()
+        if found == content:
+            return None
+        _write_atomic(self.path, content)
+        if found.startswith(content):
+            return None
+        what = "damaged" if found else "missing or empty"
+        return f"{self.path} was {what}: restored from the checkpoint"
 
     def write_csv(self) -> Path:
         """Writes metrics.csv, with every column that any row has; returns its path."""
@@ -227,18 +242,34 @@ class MetricsLog:
         _write_atomic(path, text.getvalue().encode())
         return path
 
-    def _content(self) -> bytes:
-        try:
-            return self.path.read_bytes()
-        except FileNotFoundError:
-            return b""
-
     def _drop_torn_line(self):
         """Cuts the file after its last line break."""
-        content = self._content()
+        content = self.content()
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.truncate(self.path, whole)
+
+
+def parse_rows(content: bytes, path: Path) -> Iterator[dict]:
+    """The rows of a metrics.jsonl, without a torn last line.
+
+    Raises:
+      RunError: a line is no row.
+    """
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            sound = isinstance(row["step"], int) and isinstance(row["split"], str)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            sound = False
+        if not sound:
+            raise RunError(
+                f"{path}: line {number} is not a row of metrics; rerun the training "
+                "command, which restores the file from the checkpoint"
+            )
+        yield row
 
 
 # --- where it ran -------------------------------------------------------------------

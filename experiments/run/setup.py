@@ -1,16 +1,18 @@
 """The start of a training: processes, devices, data, and initial weights."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.options import Config
 from experiments.run.init_from import known_labels, weights_from
 from lstm_jax import data, training
-from lstm_jax.inspect.summary import parameters
+from lstm_jax.inspect.summary import parameters, tree_bytes
 
 
 def start(config: Config, directory: Path, seeds: int | None = None):
@@ -35,7 +37,41 @@ def start(config: Config, directory: Path, seeds: int | None = None):
     mesh = training.data_mesh(_devices(experiment, seeds))
     if config.compilation_cache:
         training.enable_compilation_cache(data.default_root() / "compiled")
+    check_memory(experiment, mesh, -(-(seeds or 1) // mesh.size))
     return experiment, mesh
+
+
+def check_memory(experiment: Experiment, mesh: Mesh, states: int = 1) -> None:
+    """Refuses a network that the devices cannot hold, before anything is allocated.
+
+    What is counted is certain: parameters, optimizer state and gradients. Activations
+    come on top, and are told by the device when they do not fit.
+
+    Args:
+      experiment: of the run.
+      mesh: of its devices.
+      states: training states that a device holds.
+
+    Raises:
+      UsageError: with the sum.
+    """
+    with warnings.catch_warnings():  # JAX's, of sizes that no index can count
+        warnings.simplefilter("ignore")
+        shapes = experiment.state_shapes()
+    weights, state = tree_bytes(shapes.params), tree_bytes(shapes)
+    device, needed = mesh.local_devices[0], states * (state + weights)
+    if device.platform == "cpu":  # its devices share one memory
+        needed *= len(mesh.local_devices)
+    memory = training.device_memory(device)
+    if memory is None or needed <= memory:
+        return
+    kind = "this machine" if device.platform == "cpu" else device.device_kind
+    raise UsageError(
+        f"the network has {parameters(shapes.params):,} parameters: with optimizer "
+        f"state and gradients they take {needed / 2**30:,.1f} GiB, but {kind} has "
+        f"{memory / 2**30:,.1f} GiB. Give a smaller network, such as fewer "
+        "--model.features"
+    )
 
 
 def _devices(experiment: Experiment, seeds: int | None) -> list[jax.Device]:

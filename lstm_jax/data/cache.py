@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -91,6 +92,36 @@ def written_beside(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file of zeros, mapped to be filled; its space is reserved first.
+
+    The file would be sparse otherwise, and a disk that is full when its pages are
+    written ends the process with SIGBUS.
+
+    Raises:
+      DataError: the disk has no room for it.
+    """
+    needed, folder = math.prod(shape) * np.dtype(dtype).itemsize, path.parent
+    free = shutil.disk_usage(folder).free
+    try:
+        if needed > free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"no space left in {folder.parent}: the arrays take "
+            f"{needed / 2**30:,.2f} GiB more, {free / 2**30:,.2f} GiB are free; make "
+            "room, give a smaller --data.size (or fewer --data.frames), or another "
+            "folder as --data.dir=DIR"
+        ) from error
+    return array
 
 
 def _identity(folder: Path) -> int | None:

@@ -25,6 +25,7 @@ from lstm_jax.training.devices import (
     barrier,
     check_batch_size,
     data_mesh,
+    device_memory,
     enable_compilation_cache,
     enough_cores,
     lost_process,

@@ -1,34 +1,36 @@
 """Checkpoints of a run: the latest ones and the best one, written in the background."""
 
-import asyncio
 import contextlib
 import errno
+import json
 import math
 import pathlib
 import shutil
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from lstm_jax.training import manifest
+from lstm_jax.training.checkpoint_reader import (
+    CheckpointError,
+    keys_as_data,
+    read_state,
+)
 from lstm_jax.training.devices import barrier
-from lstm_jax.training.warm_start import flatten_params
 
 State = Any  # a tree of arrays; typed PRNG keys are leaves too
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be written or read; the message is complete."""
+_DELETED = ".deleted"  # renamed to be deleted: a kill leaves no part of a checkpoint
 
 
 class Checkpoints:
     """The checkpoints in one directory; use it in a `with` statement.
 
     The latest `keep` checkpoints stay, and the one that is best on `monitor`: the
-    best is for prediction, the latest for going on.
+    best is for prediction, the latest for going on. Each holds a manifest with the
+    checksums of its files, which is verified before anything is restored.
 
     Args:
       directory: made by the first save.
@@ -51,6 +53,7 @@ class Checkpoints:
         self._keep = keep
         self._open_manager = None
         self._swept = False
+        self._saving: Any = None  # step, manifest and files of the save under way
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -76,6 +79,7 @@ class Checkpoints:
             manager, self._open_manager = self._open_manager, None
             with contextlib.suppress(Exception):  # what failed was told by _wait
                 manager.close()
+        self._remove_deleted()
 
     def save(
         self,
@@ -84,6 +88,7 @@ class Checkpoints:
         config: dict,
         metrics: dict | None = None,
         force: bool = False,
+        files: dict[str, bytes] | None = None,
     ) -> bool:
         """Starts to write a checkpoint; the state may be donated at once.
 
@@ -93,6 +98,7 @@ class Checkpoints:
           config: what JSON can hold; `config()` gives it back.
           metrics: those of this very state, or None if it was not evaluated.
           force: replace a checkpoint of the same step, which else stays as it is.
+          files: more files to keep with it, by name; `file()` gives them back.
 
         Returns:
           Whether a checkpoint is being written.
@@ -113,15 +119,18 @@ class Checkpoints:
                 self._swept = True
             manager = self._manager()
             manager.wait_until_finished()
+            self._remove_deleted()
             if step in manager.all_steps():
                 if not force:
                     return False
                 manager.delete(step)
+                self._remove_deleted()
+            kept = json.loads(json.dumps({"config": config, "metrics": metrics}))
+            self._saving = step, kept, files or {}
             return manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(jax.tree.map(_key_to_data, state)),
-                    config=ocp.args.JsonSave(config),
+                    state=ocp.args.StandardSave(keys_as_data(state))
                 ),
                 metrics={**metrics, "step": step},  # the step breaks ties
                 force=True,
@@ -135,27 +144,51 @@ class Checkpoints:
         """The step of the best checkpoint, of equals the first.
 
         If none was evaluated it is the latest; None if there is none at all.
+
+        Raises:
+          CheckpointError: the metrics of a checkpoint are damaged.
         """
-        return self._manager().best_step() if self._steps() else None
+        rows = [self.metrics(step) | {"step": step} for step in self._steps()]
+        return self.best_of(rows)
+
+    def best_of(self, rows: Iterable[dict[str, Any]]) -> int | None:
+        """The step of the best of some metrics, as `best_step` chooses.
+
+        Args:
+          rows: metrics and their "step"; of null ones NaN is taken.
+        """
+        nan = float("nan")
+        rows = [{k: nan if v is None else v for k, v in row.items()} for row in rows]
+        return max(rows, key=self._rank)["step"] if rows else None
+
+    def metrics(self, step: int) -> dict[str, float]:
+        """The metrics saved with `step`; {} if it was not evaluated."""
+        return self._manifest(self._existing(step))["metrics"]
 
     def evaluated(self, step: int) -> bool:
         """Whether `step` was saved with metrics."""
-        self._existing(step)
-        return self.monitor in (self._manager().metrics(step) or {})
+        return self.monitor in self.metrics(step)
 
     def config(self, step: int | None = None) -> dict:
         """The config saved with `step`, by default the latest.
 
         Raises:
-          CheckpointError: there is no such checkpoint, or it cannot be read.
+          CheckpointError: there is no such checkpoint, or it is damaged.
+        """
+        return self._manifest(self._existing(step))["config"]
+
+    def file(self, name: str, step: int | None = None) -> bytes:
+        """A file saved with `step`, by default the latest; empty if there is none.
+
+        Raises:
+          CheckpointError: there is no such checkpoint, or it is damaged.
         """
         step = self._existing(step)
         with self._reading(step):
-            args = ocp.args.Composite(config=ocp.args.JsonRestore())
-            return self._manager().restore(step, args=args).config
+            return manifest.read_file(self.directory / str(step), step, name)
 
     def restore(self, template: State, step: int | None = None) -> State:
-        """Reads the state of one checkpoint.
+        """Reads the state of one checkpoint, after a look at its checksums.
 
         Args:
           template: the tree to fill; of its leaves only shape and dtype matter, so
@@ -167,34 +200,21 @@ class Checkpoints:
           from: put it on devices with `TrainStep.put_state`.
 
         Raises:
-          CheckpointError: there is no such checkpoint, it cannot be read, or it does
-            not fit the template (names the leaf and both shapes).
+          CheckpointError: there is no such checkpoint, it is damaged, or it does not
+            fit the template (names the leaf and both shapes).
         """
         step = self._existing(step)
-        directory, reader = self._manager().directory / str(step) / "state", _reader()
-        with self._reading(step), contextlib.closing(reader):
-            metadata = reader.metadata(directory)
-            saved = flatten_params(getattr(metadata, "tree", metadata))
-            if not saved:
-                raise FileNotFoundError("files are missing")
-        blank = jax.tree.map(_numpy_blank, template)
-        _check_fit(step, saved, flatten_params(blank))
-        as_numpy = jax.tree.map(
-            lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), blank
-        )
-        reader = _reader()
-        with self._reading(step), contextlib.closing(reader):
-            args = ocp.args.PyTreeRestore(item=blank, restore_args=as_numpy)
-            state = reader.restore(directory, args=args)
-        return jax.tree.map(_data_to_key, template, state)
+        with self._reading(step):
+            manifest.verify(self.directory / str(step), step)
+        return self._restore(template, step)
 
     def restore_latest(
         self, template: State
     ) -> tuple[State | None, int | None, list[str]]:
-        """Reads the latest checkpoint that can be read.
+        """Reads the latest checkpoint that is not damaged, and verifies all of them.
 
-        A corrupt one is moved aside to `corrupt-STEP`, so that its step can be saved
-        again, and the one before it is read.
+        Damaged ones are moved aside to `corrupt-STEP`, so that their steps can be
+        saved again.
 
         Args:
           template: as in `restore`.
@@ -204,26 +224,52 @@ class Checkpoints:
           line for each checkpoint that was passed over.
 
         Raises:
-          CheckpointError: all are corrupt, or one does not fit the template.
+          CheckpointError: all are damaged, or one does not fit the template.
         """
-        notes = []
-        for step in sorted(self._steps(), reverse=True):
+        damage, sound = self._verify_all()
+        state, step = None, None
+        for step in sorted(sound, reverse=True):
             try:
-                return self.restore(template, step), step, notes
+                state = self._restore(template, step)
+                break
             except _Corrupt as error:
-                aside = self._move_aside(step)
-                notes.append(f"{error}; moved to {aside}, went back to the one before")
-        if notes:
+                damage[step] = str(error)
+        if damage and state is None:
             raise CheckpointError(
                 f"no checkpoint in {self.directory} can be read: "
-                f"{'; '.join(notes)}. Start again in a new directory."
+                f"{'; '.join(damage.values())}. Start again in a new directory"
             )
-        return None, None, notes
+        notes = []
+        for number in sorted(damage, reverse=True):
+            aside = self._move_aside(number)
+            back = f", went back to step {step}" if number > step else ""
+            notes.append(f"{damage[number]}; moved to {aside}{back}")
+        return state, step, notes
+
+    def _restore(self, template: State, step: int) -> State:
+        with self._reading(step):
+            return read_state(self.directory / str(step) / "state", template, step)
+
+    def _verify_all(self) -> tuple[dict[int, str], list[int]]:
+        """What is wrong with each damaged checkpoint, and the steps of the others."""
+        damage, sound = {}, []
+        for step in self._steps():
+            try:
+                with self._reading(step):
+                    manifest.verify(self.directory / str(step), step)
+                sound.append(step)
+            except _Corrupt as error:
+                damage[step] = str(error)
+        return damage, sound
+
+    def _manifest(self, step: int) -> dict[str, Any]:
+        with self._reading(step):
+            return manifest.read(self.directory / str(step), step)
 
     def _manager(self) -> ocp.CheckpointManager:
         if self._open_manager is None:
             policy = preservation_policy
-            # The policies decide what stays; best_fn makes best_step() right.
+            # The policies decide what stays; best_fn says what is best.
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policy.AnyPreservationPolicy(
                     [
@@ -233,17 +279,26 @@ class Checkpoints:
                 ),
                 best_fn=self._rank,
                 best_mode="max",
+                todelete_subdir=_DELETED,
+                async_options=ocp.AsyncOptions(
+                    post_finalization_callback=self._write_manifest
+                ),
             )
             self.directory.mkdir(parents=True, exist_ok=True)
             self._open_manager = ocp.CheckpointManager(
                 self.directory,
                 options=options,
-                item_handlers={
-                    "state": ocp.StandardCheckpointHandler(),
-                    "config": ocp.JsonCheckpointHandler(),
-                },
+                item_handlers={"state": ocp.StandardCheckpointHandler()},
             )
         return self._open_manager
+
+    def _write_manifest(self) -> None:
+        """Called by the process that is about to give a finished save its name."""
+        step, values, files = self._saving
+        (folder,) = self.directory.glob(f"{step}.orbax-checkpoint-tmp*")
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        manifest.write(folder, step, values)
 
     def _rank(self, metrics: dict) -> tuple[float, int]:
         """Greater is better: the first of equals, the latest of those not evaluated."""
@@ -257,11 +312,12 @@ class Checkpoints:
             self._open_manager.wait_until_finished()
 
     def _steps(self) -> list[int]:
+        if self._open_manager is not None:
+            self._wait()
         if not self.directory.is_dir():  # reading makes no directory
             return []
-        self._manager()
-        self._wait()
-        return list(self._open_manager.all_steps())
+        folders = (path for path in self.directory.iterdir() if path.is_dir())
+        return sorted(int(path.name) for path in folders if _is_step(path.name))
 
     def _existing(self, step: int | None) -> int:
         steps = self._steps()
@@ -278,11 +334,13 @@ class Checkpoints:
 
     def _move_aside(self, step: int) -> str:
         aside = self.directory / f"corrupt-{step}"
+        barrier(f"checkpoint {step} was read")
         if jax.process_index() == 0:
             shutil.rmtree(aside, ignore_errors=True)
             (self.directory / str(step)).rename(aside)
         barrier(f"checkpoint {step} is moved aside")
-        self._open_manager.reload()
+        if self._open_manager is not None:
+            self._open_manager.reload()
         return aside.name
 
     def _remove_unfinished(self) -> None:
@@ -290,6 +348,11 @@ class Checkpoints:
             return
         for path in self.directory.glob("*.orbax-checkpoint-tmp*"):
             shutil.rmtree(path, ignore_errors=True)
+        self._remove_deleted()
+
+    def _remove_deleted(self) -> None:
+        if jax.process_index() == 0:
+            shutil.rmtree(self.directory / _DELETED, ignore_errors=True)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -313,6 +376,8 @@ class Checkpoints:
     def _reading(self, step: int) -> Iterator[None]:
         try:
             yield
+        except CheckpointError:  # it does not fit
+            raise
         except Exception as error:  # orbax and tensorstore raise many kinds
             text = str(error).strip().splitlines() or [type(error).__name__]
             raise _Corrupt(
@@ -320,106 +385,13 @@ class Checkpoints:
             ) from error
 
 
-class _Reads:
-    """Part of a handler of arrays: reads that fail wait for those in flight.
-
-    Orbax's own handlers raise with the first error, upon which it closes the event
-    loop under the other reads. Their threads then find it closed, and each prints
-    "RuntimeError: Event loop is closed" to stderr.
-    """
-
-    def __init__(self, in_flight: set[asyncio.Task]):
-        super().__init__()
-        self._in_flight = in_flight  # by all handlers of a reader
-
-    async def metadata(self, infos):
-        own = super().metadata
-        return await self._each(own([info]) for info in infos)
-
-    async def deserialize(self, infos, args=None):
-        own, args = super().deserialize, args or [ocp.RestoreArgs()] * len(infos)
-        pairs = zip(infos, args, strict=True)
-        return await self._each(own([info], [arg]) for info, arg in pairs)
-
-    async def _each(self, reads: Iterable[Coroutine]) -> list:
-        tasks = [asyncio.ensure_future(read) for read in reads]
-        self._in_flight.update(tasks)
-        while waiting := {task for task in self._in_flight if not task.done()}:
-            await asyncio.wait(waiting)
-        self._in_flight.difference_update(tasks)
-        for error in [task.exception() for task in tasks]:  # asks all: none is logged
-            if error is not None:
-                raise error
-        return [array for task in tasks for array in task.result()]
-
-
-class _NumpyHandler(_Reads, ocp.type_handlers.NumpyHandler):
-    pass
-
-
-class _ArrayHandler(_Reads, ocp.type_handlers.ArrayHandler):
-    pass
-
-
-def _reader() -> ocp.PyTreeCheckpointHandler:
-    """Reads a saved state into NumPy arrays."""
-    in_flight = set()
-    registry = ocp.type_handlers.create_type_handler_registry(
-        (np.ndarray, _NumpyHandler(in_flight)), (jax.Array, _ArrayHandler(in_flight))
-    )
-    return ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
-
-
 class _Corrupt(CheckpointError):
     """The files of a checkpoint are damaged or missing."""
 
 
-def _is_key(leaf) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _key_to_data(leaf):
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _numpy_blank(leaf) -> np.ndarray:
-    if _is_key(leaf):
-        leaf = jax.eval_shape(jax.random.key_data, leaf)
-    return np.empty(leaf.shape, leaf.dtype)
-
-
-def _data_to_key(leaf, data):
-    if not _is_key(leaf):
-        return data
-    return jax.random.wrap_key_data(data, impl=_key_impl(leaf.dtype))
-
-
-def _key_impl(dtype) -> str:
-    """The name of the generator of a typed key."""
-    for name in ("threefry2x32", "rbg", "unsafe_rbg"):
-        if (
-            jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype
-            == dtype
-        ):
-            return name
-    raise CheckpointError(f"checkpoint: keys of type {dtype} cannot be restored")
-
-
-def _check_fit(step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    def refuse(what: str) -> None:
-        raise CheckpointError(
-            f"checkpoint {step} does not fit: {what}; use the model and optimizer that "
-            "it was saved with"
-        )
-
-    for name, leaf in wanted.items():
-        shape = tuple(leaf.shape)
-        if name not in saved:
-            refuse(f"it has no {name}, which this model wants with shape {shape}")
-        if (found := tuple(saved[name].shape)) != shape:
-            refuse(f"{name} has shape {found}, but this model wants {shape}")
-    for name in sorted(saved.keys() - wanted.keys()):
-        refuse(f"this model has no {name} (shape {tuple(saved[name].shape)})")
+def _is_step(name: str) -> bool:
+    """Whether a folder's name is a step as it is written: no sign, no leading zero."""
+    return name.isascii() and name.isdecimal() and str(int(name)) == name
 
 
 def _disk_full(error: BaseException | None) -> bool:

@@ -139,6 +139,21 @@ def split_cpu() -> None:
         jax.config.update("jax_num_cpu_devices", cores)
 
 
+def device_memory(device: jax.Device) -> int | None:
+    """Bytes that a device can hold, of a CPU those of the machine; None if unknown."""
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    try:
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:  # of a container
+        limit = pathlib.Path("/sys/fs/cgroup/memory.max").read_text()
+        return min(found, int(limit))
+    except (OSError, ValueError):
+        return found
+
+
 def are_cores(devices: Sequence[jax.Device]) -> bool:
     """Whether the devices are cores of one CPU, as made by `split_cpu`."""
     several = len(devices) > 1 and devices[0].platform == "cpu"

@@ -1,7 +1,6 @@
 """Small runs, each test in a folder of its own; prepared data is shared."""
 
 import importlib
-import json
 import os
 import shutil
 import subprocess
@@ -25,6 +24,7 @@ from experiments import report, train
 from experiments.config import preset
 from experiments.experiment import load_data
 from experiments.run import record
+from experiments.run.sealed import read_sealed, write_sealed
 
 jax.devices()  # started, so that no command gives this process other devices
 
@@ -148,9 +148,9 @@ def odd_report(digits_run, tmp_path_factory):
     directory = tmp_path_factory.mktemp("reports") / '<b>&"digits'
     shutil.copytree(digits_run.directory, directory)
     path = directory / "config.json"
-    saved = json.loads(path.read_text())
+    saved = read_sealed(path)
     saved["data"]["classes"] = odd
-    path.write_text(json.dumps(saved))
+    write_sealed(path, saved)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("experiments.reporting.page.DPI", 40)
         return report(directory)

@@ -11,8 +11,8 @@ from experiments import optimization
 from experiments.choices import to_dict
 from experiments.config import override, preset
 from experiments.experiment import Experiment
-from experiments.run import record
 from experiments.run.load_run import load_run
+from experiments.run.sealed import write_sealed
 from experiments.spec import DataSpec
 from lstm_jax import training
 
@@ -25,7 +25,7 @@ def test_the_chosen_checkpoint_answers(select, wanted, tmp_path):
     about = DataSpec("digits", list("ab"), [8, 8, 1], 2, [0.0], [1 / 255])
     values = to_dict(config)
     saved = dict(preset="digits", config=values, data=dataclasses.asdict(about))
-    record.write_json(tmp_path / "config.json", saved)
+    write_sealed(tmp_path / "config.json", saved)
 
     def blank():
         key = jax.random.key(0)

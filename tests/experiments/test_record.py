@@ -127,19 +127,25 @@ def test_a_row_without_step_is_refused(tmp_path):
         MetricsLog(tmp_path).append({"loss": 1.0})
 
 
-def test_truncate_after_drops_later_rows_and_a_torn_line(tmp_path):
+def test_restore_drops_later_rows_and_names_damage(tmp_path):
     log = MetricsLog(tmp_path)
-    for step in (10, 20, 30):
+    for step in (10, 20):
         log.append(row(step, loss=1.0))
+    saved = log.content()
+    log.append(row(30, loss=1.0))
     with open(log.path, "a") as file:
         file.write('{"step": 40, "spl')
     assert [r["step"] for r in log.rows()] == [10, 20, 30]
-    log.truncate_after(20)
+    assert log.restore(saved) is None
+    assert log.content() == saved
+    assert log.restore(saved) is None
+    log.path.write_bytes(saved[:20] + saved[25:])
+    assert "metrics.jsonl was damaged: restored" in log.restore(saved)
+    assert log.content() == saved
+    log.path.unlink()
+    assert "missing or empty: restored" in log.restore(saved)
     assert [r["step"] for r in log.rows()] == [10, 20]
-    assert log.path.read_bytes().endswith(b"\n")
-    log.truncate_after(20)
-    assert [r["step"] for r in log.rows()] == [10, 20]
-    MetricsLog(tmp_path / "none").truncate_after(5)
+    assert MetricsLog(tmp_path / "none").restore(b"") is None
 
 
 @pytest.mark.parametrize(

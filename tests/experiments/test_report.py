@@ -30,8 +30,8 @@ from experiments.reporting.sections import (
     single,
     train_line,
 )
-from experiments.run import record
 from experiments.run.load_run import load_run
+from experiments.run.sealed import write_sealed
 from lstm_jax import metrics, training
 
 
@@ -45,7 +45,7 @@ def untrained(directory, name, **options):
     tx = optimization.optimizer(config, optimization.schedule(config, 1))
     state = training.TrainState(np.int32(0), params, tx.init(params), jax.random.key(0))
     values = {"preset": name, "config": to_dict(config), "data": about}
-    record.write_json(directory / "config.json", values)
+    write_sealed(directory / "config.json", values)
     with training.Checkpoints(
         directory / "checkpoints", monitor=task.monitor, mode=task.mode
     ) as checkpoints:

@@ -22,15 +22,15 @@ def test_there_are_some():
 @pytest.mark.parametrize("name", NAMES)
 def test_they_tell_of_a_network_of_today(name):
     saved = saved_run(name)
-    config, spec = check(from_dict(saved["config"])), DataSpec(**saved["data"])
+    config, spec = check(from_dict(saved["config"], name)), DataSpec(**saved["data"])
     assert (config.data.normalize == "line") == spec.per_line
 
 
 def test_a_configuration_of_another_version_is_told():
     saved = saved_run("text-lines")["config"]
     del saved["model"]["name"]
-    with pytest.raises(UsageError, match="of another version of lstm_jax; train again"):
-        from_dict(saved)
+    with pytest.raises(UsageError, match="a.json .format 1. .* another version"):
+        from_dict(saved, "a.json")
 
 
 def test_a_folder_of_that_name_comes_first(own_folder):

@@ -16,6 +16,7 @@ import pytest
 from lstm_jax.training import (
     CheckpointError,
     Checkpoints,
+    checkpoint,
     data_mesh,
     init_state,
     make_optimizer,
@@ -314,3 +315,96 @@ def test_saved_on_eight_devices_restored_on_any(tmp_path):
     assert run.returncode == 0, run.stderr
     with Checkpoints(tmp_path) as checkpoints:
         assert_same(checkpoints.restore(some_state()), some_state(10, 10))
+
+
+def flip(path):
+    """One bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def files_of(directory, step):
+    folder = directory / str(step)
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+def test_a_flipped_bit_in_any_file_is_named(tmp_path):
+    save_all(tmp_path / "whole", [0.1, 0.3])
+    names = [
+        p.relative_to(tmp_path / "whole") for p in files_of(tmp_path / "whole", 20)
+    ]
+    assert any(name.parts[1:3] == ("state", "d") for name in names)
+    for name in names:
+        if name.name == "commit_success.txt" and len(name.parts) == 2:
+            continue  # of no use on a local disk
+        directory = tmp_path / "copy"
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", directory)
+        flip(directory / name)
+        file = "/".join(name.parts[1:])
+        with Checkpoints(directory) as checkpoints:
+            with pytest.raises(CheckpointError, match=f"20 in .* corrupt .*{file}"):
+                checkpoints.restore(some_state())
+            state, step, (note,) = checkpoints.restore_latest(some_state())
+        assert step == 10 and file in note and "went back to step 10" in note
+        assert_same(state, some_state(10, 10))
+
+
+def test_a_renamed_checkpoint_is_refused(tmp_path):
+    save_all(tmp_path, [0.1, 0.3])
+    (tmp_path / "20").rename(tmp_path / "999")
+    with Checkpoints(tmp_path) as checkpoints:
+        state, step, (note,) = checkpoints.restore_latest(some_state())
+    assert step == 10
+    assert "checkpoint 999" in note and "saved at step 20" in note
+
+
+@pytest.mark.parametrize("content", ["{{{", "[]", "null", "[" * 200_000, "\0"])
+@pytest.mark.parametrize("name", ["manifest.json", "metrics/metrics"])
+def test_damaged_metadata_is_one_line(tmp_path, name, content):
+    save_all(tmp_path, [0.1, 0.3, 0.2])
+    (tmp_path / "20" / name).write_text(content)
+    with Checkpoints(tmp_path) as checkpoints:
+        state, step, (note,) = checkpoints.restore_latest(some_state())
+        assert step == 30 and f"checkpoint 20 in {tmp_path} is corrupt ({name}" in note
+        assert "went back" not in note and "\n" not in note
+        checkpoints.save(40, some_state(40), {}, {"accuracy": 0.5})
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.best_step() == 40
+
+
+def test_all_damaged_stays_refused(tmp_path):
+    save_all(tmp_path, [0.1, 0.3])
+    for step in (10, 20):
+        (tmp_path / str(step) / "manifest.json").unlink()
+    for _ in range(2):
+        with Checkpoints(tmp_path) as checkpoints:
+            with pytest.raises(CheckpointError, match="no checkpoint .*10.*; .*20"):
+                checkpoints.restore_latest(some_state())
+
+
+def test_a_kill_while_a_checkpoint_is_deleted_leaves_no_part_of_it(
+    tmp_path, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: None)
+        save_all(tmp_path, [0.1, 0.3, 0.2, 0.1])
+    left = files_of(tmp_path / ".deleted", 10)
+    assert left  # it was renamed before a file of it is deleted
+    left[0].unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        state, step, notes = checkpoints.restore_latest(some_state())
+        assert (step, notes) == (40, [])
+        checkpoints.save(50, some_state(50), {}, {"accuracy": 0.1})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["20", "40", "50"]
+
+
+def test_files_are_kept_with_a_checkpoint(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(10, some_state(), {}, files={"a.jsonl": b"1\n"})
+        assert checkpoints.file("a.jsonl") == b"1\n"
+    (tmp_path / "10" / "a.jsonl").write_bytes(b"2\n")
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(CheckpointError, match="a.jsonl does not match"):
+            checkpoints.file("a.jsonl")

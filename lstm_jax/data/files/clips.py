@@ -3,8 +3,6 @@
 import concurrent.futures
 import functools
 import hashlib
-import math
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_jax.data.cache import cached
+from lstm_jax.data.cache import cached, new_array
 from lstm_jax.data.dataset import DataError, Dataset, Split, common_size
 from lstm_jax.data.files.clip_files import (
     FEATURES,
@@ -146,10 +144,7 @@ def _decode_all(
         ends = dict(zip(picked, np.cumsum([*map(len, picked.values())]), strict=True))
         total = sum(map(len, picked.values()))
         dtype = np.dtype(np.float32 if features else np.uint8)
-        _check_room(folder, total * frames * math.prod(shape) * dtype.itemsize)
-        inputs = np.lib.format.open_memmap(
-            folder / "inputs.npy", "w+", dtype, (total, frames, *shape)
-        )
+        inputs = new_array(folder / "inputs.npy", dtype, (total, frames, *shape))
 
         def fill(k: int) -> tuple[list[list[int]], list[str]]:
             out = inputs[ends[k] - len(picked[k]) : ends[k]]
@@ -221,17 +216,6 @@ def _shape(
     return (height, width, 1 if all(clip.grey for clip in clips) else 3), notes
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    """Raises if the disk is too full: writing a memory map would kill the process."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"the decoded clips take {needed / 2**30:.1f} GiB, but {folder.parent} has "
-            f"{free / 2**30:.1f} GiB free; give a smaller size or fewer frames, or "
-            "set another folder with --data.dir=DIR"
-        )
-
-
 def _none_usable(source: Path, paths: list[Path], failed: dict[int, str]) -> str:
     return (
         f"{source}: none of its {len(paths)} clips can be used; the first: "
@@ -293,11 +277,10 @@ def _by_split(
         return {name: inputs[rows[i]] for name, i in chosen.items()}
 
     def build(folder: Path) -> dict:
-        _check_room(folder, inputs.nbytes)
         for name, i in chosen.items():
             shape = (len(i), *inputs.shape[1:])
             file = folder / f"{name}.npy"
-            out = np.lib.format.open_memmap(file, "w+", inputs.dtype, shape)
+            out = new_array(file, inputs.dtype, shape)
             for place, row in enumerate(rows[i]):
                 out[place] = inputs[row]
             out.flush()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_jax.data.cache import cached
+from lstm_jax.data.cache import cached, new_array
 from lstm_jax.data.dataset import DataError, Dataset, Split, check_size, common_size
 from lstm_jax.data.files.images import find_images, probe, read_image
 from lstm_jax.data.files.tables import (
@@ -145,9 +145,7 @@ def decode_each(
             what = f"images at {height}x{width}"
             total = len(paths) * height * width * channels
             check_size(source, total, what, largest, "give a smaller --data.size")
-        images = np.lib.format.open_memmap(
-            folder / "images.npy", "w+", np.uint8, (len(paths), *shape)
-        )
+        images = new_array(folder / "images.npy", np.uint8, (len(paths), *shape))
         other = beside(shape) if beside else None
         kept, failed, found = [], [], []
 

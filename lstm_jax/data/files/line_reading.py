@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from lstm_jax.data.cache import new_array
 from lstm_jax.data.dataset import LARGEST, DataError, check_size
 from lstm_jax.data.files.images import fit, image_size, read_image
 from lstm_jax.data.files.tables import first_few
@@ -106,7 +107,7 @@ def decode_lines(
         remedy = "give a smaller --data.size, or cut the longest lines"
         check_size(source, total, f"lines at {height}x{widest}", LARGEST, remedy)
         shape = (max(sum(map(len, places)), 1), height, widest, 1)
-        images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, shape)
+        images = new_array(folder / "images.npy", np.uint8, shape)
         read = pool.map(lambda p, q: _read(*p, q, height), pages.items(), places)
         for found, faults in read:
             failed += faults

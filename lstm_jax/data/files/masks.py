@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from lstm_jax.data.cache import cached
+from lstm_jax.data.cache import cached, new_array
 from lstm_jax.data.dataset import (
     LARGEST,
     SCENE_SIZE,
@@ -205,9 +205,7 @@ def _decode_all(
     """Decodes images.npy and masks.npy; masks are indexed like `pairs`."""
 
     def beside(shape: tuple[int, int, int]) -> Callable:
-        masks = np.lib.format.open_memmap(
-            folder / "masks.npy", "w+", np.uint8, (len(pairs), *shape[:2])
-        )
+        masks = new_array(folder / "masks.npy", np.uint8, (len(pairs), *shape[:2]))
 
         def read(number: int, found: tuple[int, int]) -> list[int]:
             mask = _read_mask(pairs[number].mask, found)

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from lstm_jax.data.cache import new_array
 from lstm_jax.data.catalog import OWN
 from lstm_jax.data.files.images import decode
 from lstm_jax.data.files.line_reading import PAPER
@@ -96,7 +97,7 @@ def decode_lines(builder: Any, label: str, size: int | None, folder: Path) -> di
     for split, images in lines.items():
         shape = (len(images), images[0].shape[0], widest, 1)
         path = folder / f"{split}_inputs.npy"
-        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        inputs = new_array(path, np.uint8, shape)
         for row, image in zip(inputs, images, strict=True):
             row[:, : image.shape[1]], row[:, image.shape[1] :] = image, PAPER
         inputs.flush()

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lstm_jax.data.boxes import table
+from lstm_jax.data.cache import new_array
 from lstm_jax.data.catalog import OWN
 from lstm_jax.data.dataset import (
     LARGEST,
@@ -175,7 +176,7 @@ def _decoded(
 
     def examples(split: str, n: int) -> Iterator[tuple[str, dict]]:
         path, whole = folder / f"{split}_inputs.npy", (n, *steps, *shape)
-        inputs = np.lib.format.open_memmap(path, "w+", np.uint8, whole)
+        inputs = new_array(path, np.uint8, whole)
         for i, example in read_blocks(builder.as_data_source(split, decoders=skip)):
             where = f"{label} {split} {i}"
             if clips:

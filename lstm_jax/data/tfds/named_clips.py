@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from lstm_jax.data.cache import new_array
 from lstm_jax.data.dataset import DataError, check_size, common_size
 from lstm_jax.data.files.clip_files import pick_steps
 from lstm_jax.data.files.images import decode
@@ -161,9 +162,7 @@ def decode_clips(
             for name in ("targets", "lengths", "owners")
         }
         path = folder / f"{split}_inputs.npy"
-        out = np.lib.format.open_memmap(
-            path, "w+", np.uint8, (rows[split], steps, *shape)
-        )
+        out = new_array(path, np.uint8, (rows[split], steps, *shape))
         row = 0
         for number, files, target in _read(label, found, split, source):
             for picked in pick_steps(len(files), steps, sampling):

@@ -523,10 +523,10 @@ def test_a_large_set_is_never_held_whole(tmp_path, cache, monkeypatch):
         assert isinstance(split.inputs, np.memmap)
         np.testing.assert_array_equal(split.inputs, small.splits[name].inputs)
     monkeypatch.setattr(
-        "lstm_jax.data.files.clips.shutil.disk_usage",
+        "lstm_jax.data.cache.shutil.disk_usage",
         lambda _: SimpleNamespace(free=10),
     )
-    with pytest.raises(DataError, match="has 0.0 GiB free; give a smaller size"):
+    with pytest.raises(DataError, match="0.00 GiB are free; make room, give a smaller"):
         load(tmp_path / "p", data_dir=cache, frames=2)
 
 

@@ -1,0 +1,72 @@
+"""JSON files with a format number and a checksum: config.json and report.json.
+
+This file imports nothing heavy, so that `--help` is instant.
+"""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UsageError
+from experiments.run import record
+
+FORMAT = 1  # one more whenever a file of an older version would be misunderstood
+
+
+def write_sealed(path: Path, values: dict[str, Any]) -> None:
+    """Writes values as JSON, whole or not at all; errors as those of `write_json`."""
+    values = record.plain(values, path.name)
+    seal = {"format": FORMAT, "checksum": _checksum(values)}
+    record.write_json(path, seal | values)
+
+
+def read_sealed(path: Path) -> dict[str, Any] | None:
+    """What `write_sealed` wrote, without its seal; None where there is no file.
+
+    Raises:
+      UsageError: the file is damaged, changed, of another format, or something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, OSError, RecursionError) as error:
+        cause = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise UsageError(f"{path} cannot be read: {cause}{_remedy(path)}") from error
+    if not isinstance(values, dict) or "format" not in values:
+        raise UsageError(
+            f"{path} is not that of a run, or of another version of lstm_jax: it has "
+            f"no format, and this version reads format {FORMAT}"
+        )
+    if values["format"] != FORMAT:
+        raise UsageError(
+            f"{path} has format {values['format']!r}, and this version reads format "
+            f"{FORMAT}: use the version of lstm_jax that wrote it, or train again"
+        )
+    del values["format"]
+    if values.pop("checksum", None) != _checksum(values):
+        raise UsageError(
+            f"{path} is not as it was written: its checksum does not match"
+            f"{_remedy(path)}"
+        )
+    return values
+
+
+def copy_of(path: Path) -> Path | None:
+    """The copy of a run's file in its latest checkpoint, if there is one."""
+    copies = path.parent.glob(f"checkpoints/*/{path.name}")
+    steps = (copy for copy in copies if copy.parent.name.isdecimal())
+    return max(steps, key=lambda copy: int(copy.parent.name), default=None)
+
+
+def _remedy(path: Path) -> str:
+    copy = copy_of(path)
+    if copy:
+        return f". Copy {copy} over it"
+    return ". Delete it and rerun the training command, which writes it again"
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True)
+    return f"{zlib.crc32(text.encode()):08x}"

@@ -1,0 +1,138 @@
+"""The manifest of a checkpoint: its step, metrics, and a checksum of each of its files.
+
+It is written last, before the checkpoint gets its name: a folder without one, or with
+one that does not match, is no checkpoint.
+"""
+
+import json
+import os
+import pathlib
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+NAME = "manifest.json"
+FORMAT = 1
+_CHUNK = 1 << 22  # bytes that are read at once
+_TIMES = "_CHECKPOINT_METADATA"  # Orbax's, to which it adds the time at the very end
+
+
+class Damaged(ValueError):
+    """Files of a checkpoint are missing, or not as they were written."""
+
+
+def encode(values: dict[str, Any]) -> str:
+    """JSON in one spelling, of which a checksum can be taken."""
+    return json.dumps(values, sort_keys=True, ensure_ascii=False)
+
+
+def write(folder: pathlib.Path, step: int, values: dict[str, Any]) -> None:
+    """Adds the manifest to a folder that is otherwise complete.
+
+    Args:
+      folder: of the checkpoint, perhaps under a temporary name.
+      step: of the checkpoint.
+      values: more to keep in it, what JSON can hold.
+    """
+    inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    paths = [path for path in inside if path.name != _TIMES]
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    files = dict(zip(names, map(list, _checksums(paths)), strict=True))
+    values = values | {"format": FORMAT, "step": step, "files": files}
+    values["orbax"] = _untimed(folder)
+    whole = {"checksum": _of_text(encode(values)), "manifest": values}
+    with open(folder / NAME, "w", encoding="utf-8") as file:
+        file.write(encode(whole))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(folder: pathlib.Path, step: int) -> dict[str, Any]:
+    """What `write` kept, with "metrics" and the like; the files are not looked at.
+
+    Raises:
+      Damaged: there is no manifest, it is damaged, or it is of another step.
+    """
+    try:
+        whole = json.loads((folder / NAME).read_bytes())
+        values = whole["manifest"]
+        sound = whole["checksum"] == _of_text(encode(values))
+    except FileNotFoundError:
+        raise Damaged(f"{NAME} is missing") from None
+    except (ValueError, KeyError, TypeError, RecursionError, OSError):
+        raise Damaged(f"{NAME} is damaged") from None
+    if not sound:
+        raise Damaged(f"{NAME} does not match its checksum")
+    if values["format"] != FORMAT:
+        raise Damaged(f"format {values['format']}, but this version reads {FORMAT}")
+    if values["step"] != step:
+        raise Damaged(f"it was saved at step {values['step']}: the folder was renamed")
+    return values
+
+
+def verify(folder: pathlib.Path, step: int) -> dict[str, Any]:
+    """As `read`, after a look at every byte of the checkpoint.
+
+    Raises:
+      Damaged: names the first file that is missing or not as it was written.
+    """
+    values = read(folder, step)
+    names = list(values["files"])
+    found = _checksums([folder / name for name in names])
+    for name, now in zip(names, found, strict=True):
+        if now is None:
+            raise Damaged(f"{name} is missing or cannot be read")
+        if list(now) != values["files"][name]:
+            raise Damaged(f"{name} does not match its checksum")
+    if _untimed(folder) != values["orbax"]:
+        raise Damaged(f"{_TIMES} is damaged or missing")
+    return values
+
+
+def read_file(folder: pathlib.Path, step: int, name: str) -> bytes:
+    """One file of a checkpoint; empty if it was saved without it.
+
+    Raises:
+      Damaged: it is missing, or not as it was written.
+    """
+    wanted = read(folder, step)["files"].get(name)
+    if wanted is None:
+        return b""
+    try:
+        content = (folder / name).read_bytes()
+    except OSError:
+        raise Damaged(f"{name} is missing or cannot be read") from None
+    if wanted != [len(content), f"{zlib.crc32(content):08x}"]:
+        raise Damaged(f"{name} does not match its checksum")
+    return content
+
+
+def _untimed(folder: pathlib.Path) -> dict[str, Any] | None:
+    """Orbax's own record but for the time that it adds; None where it is damaged."""
+    try:
+        values = json.loads((folder / _TIMES).read_bytes())
+        whole = isinstance(values.pop("commit_timestamp_nsecs", None), int | None)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return None
+    return values if whole else None
+
+
+def _of_text(text: str) -> str:
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
+
+
+def _checksums(paths: list[pathlib.Path]) -> list[tuple[int, str] | None]:
+    """Size and CRC-32 of each file, None where it cannot be read."""
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(_checksum, paths))
+
+
+def _checksum(path: pathlib.Path) -> tuple[int, str] | None:
+    size = crc = 0
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                size, crc = size + len(chunk), zlib.crc32(chunk, crc)
+    except OSError:
+        return None
+    return size, f"{crc:08x}"
