@@ -65,6 +65,11 @@ class Experiment:
         self.kind.check_data(self.config, self.dataset)
         return self.kind.spec(self.config, self.dataset)
 
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the data set, as `data.fingerprint` has it."""
+        return data.fingerprint(self.dataset)
+
     @property
     def split(self) -> data.Split:
         """The training examples."""

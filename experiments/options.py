@@ -39,6 +39,8 @@ class Data:
     """Seed of the splits that a data set does not give."""
     limit: Count | None = None
     """Training examples to use at most, stratified by class."""
+    allow_changed: bool = False
+    """Resume a run although its data changed since it began."""
 
     # Of pictures, which have no other way; see the subclasses.
     normalize: ClassVar[str] = "unit"

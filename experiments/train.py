@@ -39,7 +39,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     # Imported here so that `--help` is instant.
     import jax
 
-    from experiments.run import finish, setup
+    from experiments.run import data_check, finish, setup
     from experiments.run.callbacks import resume, run_callbacks
     from experiments.run.display import Display, closing, profile_line
     from experiments.run.load_run import checkpoints_of
@@ -48,6 +48,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
 
     directory = directory_of(name, config)
     experiment, mesh = setup.start(config, directory)
+    experiment, changes = data_check.compare(directory, experiment)
     dataset, steps = experiment.dataset, experiment.steps
     step, stop = experiment.train_step(mesh), training.StopSignals()
     feed, evaluate = experiment.feed(), experiment.evaluator(mesh, stop)
@@ -59,6 +60,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     writes = jax.process_index() == 0
     if writes:
         begin(directory, name, config, experiment.spec)
+        data_check.write(directory, experiment, changes)
     training.barrier("the run's folder is there")
     log = MetricsLog(directory)
     with (
@@ -66,7 +68,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         Display(None if writes else open(os.devnull, "w")) as display,
         stop,
     ):
-        display.notes(setup.opening(experiment, mesh, params))
+        display.notes(setup.opening(experiment, mesh, params) + changes)
         resumed = resume(experiment, checkpoints, log, state)
         display.notes(resumed.notes if resumed.step else resumed.notes + sources)
         profile = {}

@@ -18,7 +18,7 @@ from experiments.config import Config
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.options import Plateau
-from experiments.run import record, setup
+from experiments.run import data_check, record, setup
 from experiments.run.display import Display
 from experiments.run.finish import make_report, tested_splits
 from experiments.run.folder import begin, empty, place_of, spread
@@ -98,6 +98,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             one = dataclasses.replace(config, seed=seed, run_dir=None, overwrite=False)
             folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[number]
             begin(folder, name, one, experiment.spec)
+            data_check.write(folder, experiment)
             log = record.MetricsLog(folder)
             for row in kept.rows[number]:
                 log.append(row)

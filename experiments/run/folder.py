@@ -35,6 +35,7 @@ FREE = {
     "baselines",
     "data.dir",
     "data.manual_dir",
+    "data.allow_changed",
 }
 
 
