@@ -70,6 +70,11 @@ class Experiment:
         """Of the data set, as `data.fingerprint` has it."""
         return data.fingerprint(self.dataset)
 
+    @cached_property
+    def duplicates(self) -> data.Duplicates:
+        """Copies among the examples, within splits and across them."""
+        return data.find_duplicates(self.dataset)
+
     @property
     def split(self) -> data.Split:
         """The training examples."""

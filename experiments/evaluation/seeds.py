@@ -78,7 +78,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     if config.overwrite:
         empty(directory)
     with Display() as display:
-        display.notes(dataset.notes)
+        display.notes([*dataset.notes, *experiment.duplicates.lines()])
         display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} side by side")
         display.start(experiment.steps)
         kept = _Kept(experiment, keys, display)

@@ -5,6 +5,7 @@ from typing import Any
 from experiments.choices import flat, to_dict
 from experiments.config import preset, train_line
 from experiments.presets import PRESETS
+from experiments.reporting.data_section import data_section
 from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.evaluation import Evaluation
 from experiments.reporting.page import (
@@ -34,7 +35,7 @@ def single(evaluation: Evaluation):
     Sections that say nothing of it are left out; numbers are as JSON can hold them.
     """
     makers = (metrics, curves, mistakes, calibration, diagnosis)
-    makers += (model, configuration, environment)
+    makers += (data_section, model, configuration, environment)
     sections = [part for make in makers if (part := make(evaluation)) is not None]
     found, kept = evaluation.model, ("layers", "flops")
     numbers = {
@@ -42,6 +43,7 @@ def single(evaluation: Evaluation):
         "step": evaluation.step,
         "finished": evaluation.finished is not None,
         "test": evaluation.test,
+        "duplicates": evaluation.experiment.duplicates.counts(),
         "intervals": {k: list(pair) for k, pair in evaluation.intervals.items()},
         "model": {k: v for k, v in found.items() if k not in kept}
         | {"flops": found["flops"].total},

@@ -79,7 +79,7 @@ def opening(experiment: Experiment, mesh: Mesh, params: Any) -> list[str]:
       params: of its network.
     """
     dataset, shortest = experiment.dataset, experiment.steps // 2
-    lines = list(dataset.notes)
+    lines = [*dataset.notes, *experiment.duplicates.lines()]
     if experiment.config.optimizer.schedule.warmup_steps > shortest:
         lines.append(f"a short run: its warm-up is cut to {shortest} steps")
     kind = "pictures" if experiment.spec.pictures else "clips"

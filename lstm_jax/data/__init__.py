@@ -15,6 +15,7 @@ from lstm_jax.data.batches import (
 from lstm_jax.data.buckets import bucket_of, bucket_widths
 from lstm_jax.data.cache import default_root
 from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.duplicates import Duplicates, find_duplicates
 from lstm_jax.data.files.bidi import logical, visual
 from lstm_jax.data.files.clip_reading import (
     clip_paths,

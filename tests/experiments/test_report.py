@@ -121,6 +121,7 @@ def test_what_it_has_to_say_of_a_classifier(finished):
         "Mistakes",
         "Calibration",
         "Diagnosis",
+        "Data",
         "Model",
         "Configuration",
         "Environment",
