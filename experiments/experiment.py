@@ -66,6 +66,16 @@ class Experiment:
         self.kind.check_data(self.config, self.dataset)
         return self.kind.spec(self.config, self.dataset)
 
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Of the data set, as `data.fingerprint` has it."""
+        return data.fingerprint(self.dataset)
+
+    @cached_property
+    def duplicates(self) -> data.Duplicates:
+        """Copies among the examples, within splits and across them."""
+        return data.find_duplicates(self.dataset)
+
     @property
     def split(self) -> data.Split:
         """The training examples."""

@@ -43,7 +43,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     # Imported here so that `--help` is instant.
     import jax
 
-    from experiments.run import finish, setup
+    from experiments.run import data_check, finish, setup
     from experiments.run.callbacks import resume, run_callbacks
     from experiments.run.display import Display, closing, profile_line
     from experiments.run.load_run import checkpoints_of
@@ -53,6 +53,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
 
     directory = directory_of(name, config)
     experiment, mesh = setup.start(config, directory)
+    experiment, changes = data_check.compare(directory, experiment)
     dataset, steps = experiment.dataset, experiment.steps
     step, stop = experiment.train_step(mesh), training.StopSignals()
     feed, evaluate = experiment.feed(), experiment.evaluator(mesh, stop)
@@ -71,8 +72,9 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         if writes:
             directory_of(name, config)  # another process may have been there since
             begin(directory, name, config, experiment.spec)
-        training.barrier("the run's folder is there")
-        display.notes(setup.opening(experiment, mesh, params))
+            data_check.write(directory, experiment, changes)
+        training.barrier("run folder created")
+        display.notes(setup.opening(experiment, mesh, params) + changes)
         resumed = resume(experiment, checkpoints, log, state)
         display.notes(resumed.notes if resumed.step else resumed.notes + sources)
         profile = {}

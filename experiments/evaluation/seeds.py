@@ -19,7 +19,7 @@ from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.numbers import mean_and_sd, number
 from experiments.options import Plateau
-from experiments.run import record, setup
+from experiments.run import data_check, record, setup
 from experiments.run.display import Display
 from experiments.run.finish import make_report, tested_splits
 from experiments.run.folder import begin, empty, place_of, run_files, spread
@@ -81,7 +81,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
     with locked(directory), Display() as display:
         if config.overwrite:
             empty(directory)
-        display.notes(dataset.notes)
+        display.notes([*dataset.notes, *experiment.duplicates.lines()])
         display.note(f"{dataset.name}: seeds {each[0]} to {each[-1]} in parallel")
         display.start(experiment.steps)
         kept = _Kept(experiment, keys, display)
@@ -101,6 +101,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             one = dataclasses.replace(config, seed=seed, run_dir=None, overwrite=False)
             folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[index]
             begin(folder, name, one, experiment.spec)
+            data_check.write(folder, experiment)
             log = record.MetricsLog(folder)
             content = b""  # of metrics.jsonl, up to the step that is kept
             for row in kept.rows[index]:

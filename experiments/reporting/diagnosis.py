@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.experiment import arrays
+from experiments.reporting.data_section import data_findings
 from experiments.reporting.evaluation import Evaluation
 from experiments.reporting.page import Picture, Section, Table, Words, plural
 from lstm_jax import inspect
@@ -32,7 +33,10 @@ def diagnosis(evaluation: Evaluation) -> Section | None:
     )
     updates = inspect.logged_updates(evaluation.rows)
     diagnostics = inspect.diagnose(measures, rows=evaluation.rows, updates=updates)
-    rows = tuple((each.words, each.suggestion) for each in diagnostics)
+    rows = (
+        *data_findings(evaluation),
+        *((each.words, each.suggestion) for each in diagnostics),
+    )
     words = f"Measured on {plural(len(some), 'training example')}."
     blocks: list[Any] = [
         Words(words if rows else f"No problems found. {words}", "quiet")

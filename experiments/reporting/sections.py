@@ -8,6 +8,7 @@ from experiments.choices import flat, to_dict
 from experiments.config import preset, train_line
 from experiments.numbers import number, percent
 from experiments.presets import PRESETS
+from experiments.reporting.data_section import data_section
 from experiments.reporting.diagnosis import diagnosis
 from experiments.reporting.evaluation import Evaluation
 from experiments.reporting.page import (
@@ -33,7 +34,7 @@ LONG = 12  # tables with more rows are collapsed
 def single(evaluation: Evaluation):
     """`(title, lead, sections, numbers)` of one run; the numbers are plain values."""
     makers = (metrics, curves, errors, calibration, diagnosis)
-    makers += (model, configuration, environment)
+    makers += (data_section, model, configuration, environment)
     sections = [part for make in makers if (part := make(evaluation)) is not None]
     found, kept = evaluation.model, ("layers", "flops")
     numbers = {
@@ -41,6 +42,7 @@ def single(evaluation: Evaluation):
         "step": evaluation.step,
         "finished": evaluation.finished is not None,
         "test": evaluation.test,
+        "duplicates": evaluation.experiment.duplicates.counts(),
         "intervals": {k: list(pair) for k, pair in evaluation.intervals.items()},
         "model": {k: v for k, v in found.items() if k not in kept}
         | {"flops": found["flops"].total},

@@ -66,7 +66,11 @@ def make_report(
     sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
     return {
         **scores,
-        "data": {"examples": sizes, "notes": list(dataset.notes)},
+        "data": {
+            "examples": sizes,
+            "notes": list(dataset.notes),
+            "duplicates": experiment.duplicates.counts(),
+        },
         "train": {
             "steps": steps,
             "checkpoint": int(state.step),

@@ -36,6 +36,7 @@ FREE = {
     "baselines",
     "data.dir",
     "data.manual_dir",
+    "data.allow_changed",
 }
 
 

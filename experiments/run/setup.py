@@ -115,7 +115,7 @@ def opening(experiment: Experiment, mesh: Mesh, params: Any) -> list[str]:
       params: of its network.
     """
     dataset, shortest = experiment.dataset, experiment.steps // 2
-    lines = list(dataset.notes)
+    lines = [*dataset.notes, *experiment.duplicates.lines()]
     if experiment.config.optimizer.schedule.warmup_steps > shortest:
         lines.append(f"short run: warm-up is limited to {shortest} steps")
     kind = "images" if experiment.spec.is_image else "clips"

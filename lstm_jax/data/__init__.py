@@ -15,6 +15,7 @@ from lstm_jax.data.batches import (
 from lstm_jax.data.buckets import bucket_of, bucket_widths
 from lstm_jax.data.cache import default_root
 from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.duplicates import Duplicates, find_duplicates
 from lstm_jax.data.files.bidi import logical, visual
 from lstm_jax.data.files.clip_reading import (
     clip_paths,
@@ -24,5 +25,7 @@ from lstm_jax.data.files.clip_reading import (
 )
 from lstm_jax.data.files.images import image_paths, image_size, read_image
 from lstm_jax.data.files.line_reading import WIDEST, read_line
+from lstm_jax.data.fingerprints import FORMAT as FINGERPRINT_FORMAT
+from lstm_jax.data.fingerprints import differences, fingerprint
 from lstm_jax.data.load import load
 from lstm_jax.data.splits import select_fold, split_folds, subset

@@ -128,6 +128,7 @@ def test_what_it_has_to_say_of_a_classifier(finished):
         "Errors",
         "Calibration",
         "Diagnosis",
+        "Data",
         "Model",
         "Configuration",
         "Environment",

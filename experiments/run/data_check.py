@@ -1,0 +1,133 @@
+"""Whether a resumed run has the data that it began with: data_fingerprint.json."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.config import read_run
+from experiments.errors import UsageError
+from experiments.experiment import Experiment
+from experiments.run import record
+from experiments.run.folder import underway
+from experiments.spec import DataSpec
+from lstm_jax import data
+
+FILE = "data_fingerprint.json"
+_ALLOW = "--data.allow-changed"
+
+
+def write(directory: Path, experiment: Experiment, changes: Sequence[str] = ()) -> None:
+    """Keeps the fingerprint of the data with a run, and what changed on the way.
+
+    Args:
+      directory: of the run.
+      experiment: of the run.
+      changes: lines of `compare`, added to those that the file holds.
+    """
+    path = directory / FILE
+    before = _read(path) if path.exists() else None
+    told = [*(before or {}).get("changes", ()), *changes]
+    found = experiment.fingerprint | {"changes": told}
+    if before != found:
+        record.write_json(path, found)
+
+
+def compare(directory: Path, experiment: Experiment) -> tuple[Experiment, list[str]]:
+    """Compares the data of a run that resumes with those that it began with.
+
+    Args:
+      directory: of the run.
+      experiment: that the run is to resume with.
+
+    Returns:
+      `(experiment, lines that say what changed)`. Where the data changed, which
+      `--data.allow-changed` accepts, inputs are normalised as they were.
+
+    Raises:
+      UsageError: the data changed, or the file is damaged.
+    """
+    config = experiment.config
+    if not underway(directory, config):
+        return experiment, []
+    changed = changes_of(directory, experiment)
+    if changed is None:
+        return experiment, [f"{directory / FILE} is missing: the data was not compared"]
+    if not changed:
+        return experiment, []
+    what = f"the data of {directory} changed since it began: {'; '.join(changed)}"
+    saved = read_run(directory)
+    old, new = DataSpec(**saved["data"]), experiment.spec
+    if not _same_sizes(old, new, experiment.kind.bucketed):
+        raise UsageError(
+            f"{what}. Its network has other inputs or outputs; restore the data, or "
+            f"train a new run with another --run-dir and --init-from={directory}"
+        )
+    if not config.data.allow_changed:
+        raise UsageError(
+            f"{what}. Restore the data, resume on the changed data with {_ALLOW}, or "
+            "train anew with --overwrite"
+        )
+    measured = {
+        name: getattr(old, name)
+        for name in ("pixel_offset", "pixel_scale", "target_offset", "target_scale")
+    }
+    spec = dataclasses.replace(new, **measured)
+    kept = Experiment(config, spec, dataset=experiment.dataset)
+    return kept, [f"{what}; resuming on the changed data ({_ALLOW})"]
+
+
+def changes_of(directory: Path, experiment: Experiment) -> list[str] | None:
+    """What changed in the data since a run began; None where it kept no fingerprint.
+
+    Raises:
+      UsageError: the file is damaged.
+    """
+    path = directory / FILE
+    if not path.exists():
+        return None
+    old = _read(path)
+    try:
+        return data.differences(old, experiment.fingerprint)
+    except (KeyError, TypeError, AttributeError):
+        raise UsageError(_damaged(path, "it holds no fingerprint")) from None
+
+
+def earlier_changes(directory: Path) -> list[str]:
+    """Changes of the data that a run went on with."""
+    path = directory / FILE
+    return list(_read(path)["changes"]) if path.exists() else []
+
+
+def _same_sizes(old: DataSpec, new: DataSpec, any_width: bool) -> bool:
+    shapes = [list(spec.image_shape) for spec in (old, new)]
+    if any_width:
+        shapes = [shape[:1] + shape[2:] for shape in shapes]
+    return shapes[0] == shapes[1] and old.outputs == new.outputs
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(_damaged(path, reason)) from error
+    changes = found.get("changes") if isinstance(found, dict) else None
+    if not isinstance(changes, list) or not all(isinstance(c, str) for c in changes):
+        raise UsageError(_damaged(path, "it holds no fingerprint"))
+    if found.get("format") != data.FINGERPRINT_FORMAT:
+        raise UsageError(
+            _damaged(
+                path,
+                f"its format is {found.get('format')!r}, not {data.FINGERPRINT_FORMAT}",
+            )
+        )
+    return found
+
+
+def _damaged(path: Path, reason: str) -> str:
+    return (
+        f"{path} cannot be read ({reason}); delete it to resume without comparing the "
+        "data"
+    )

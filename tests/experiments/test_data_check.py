@@ -1,0 +1,166 @@
+"""A run that resumes has the data that it began with, or says what changed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_runs import SMALL_FLAGS, draw
+
+from experiments.config import read_run
+from experiments.run.data_check import FILE
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """90 images of three classes, all of one size in bytes."""
+    folder = tmp_path_factory.mktemp("original") / "shapes"
+    rng = np.random.default_rng(0)
+    for label, kind in (("a", "across"), ("b", "down"), ("c", "across")):
+        for number in range(30):
+            path = folder / label / f"{number:02}.bmp"
+            draw(path, kind, rng)
+            if label == "c":
+                pixels = 255 - np.asarray(Image.open(path))
+                Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(original, tmp_path_factory, prepared_data):
+    """A finished run of 20 steps on a copy of the images: (run, images)."""
+    from experiments import train
+
+    home = tmp_path_factory.mktemp("home")
+    images, run = home / "shapes", home / "run"
+    shutil.copytree(original, images)
+    train(
+        "digits",
+        data=images,
+        run_dir=run,
+        accelerator="cpu",
+        steps=20,
+        batch_size=16,
+        baselines=False,
+        model__features=8,
+        model__layers=1,
+        model__order="rows",
+        model__bidirectional=False,
+        model__dropout=0.0,
+        augment__translate=0,
+    )
+    return run, images
+
+
+@pytest.fixture
+def resume(trained, original, tmp_path, command):
+    """The command again, after a function changed the folder of images."""
+    run, images = trained
+
+    def again(change, *flags, spoil=None):
+        copy = tmp_path / "run"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(run, copy)
+        shutil.rmtree(images)
+        shutil.copytree(original, images)
+        change(images)
+        if spoil:
+            spoil(copy / FILE)
+        flags = [*SMALL_FLAGS, f"--data={images}", f"--run-dir={copy}", *flags]
+        return copy, *command("train", *flags)
+
+    return again
+
+
+def thirty_gone(folder):
+    for path in sorted(folder.glob("*/0?.bmp")):
+        path.unlink()
+
+
+def renamed(folder):
+    (folder / "a").rename(folder / "d")
+
+
+def swapped(folder):
+    (folder / "a").rename(folder / "x")
+    (folder / "b").rename(folder / "a")
+    (folder / "x").rename(folder / "b")
+
+
+def edited(folder):
+    pixels = np.asarray(Image.open(folder / "c" / "07.bmp")).copy()
+    pixels[3, 3] = 77
+    Image.fromarray(pixels).save(folder / "c" / "07.bmp")
+
+
+def nothing(folder):
+    pass
+
+
+def test_unchanged_data_resume_without_a_word(resume, trained):
+    before = (trained[0] / FILE).read_text()
+    run, code, out, err = resume(nothing)
+    assert code == 0 and "the data" not in out + err
+    assert (run / FILE).read_text() == before
+    assert len(before) < 4000
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (thirty_gone, "60 examples, were 90"),
+        (renamed, "class 'a' is now called 'd'"),
+        (swapped, "'a' holds what was in 'b', 'b' holds what was in 'a'"),
+        (edited, "the content of 'c' differs"),
+    ],
+)
+def test_changed_data_are_refused_in_one_line(change, words, resume, trained):
+    run, code, out, err = resume(change)
+    assert code == 2 and words in err and "--data.allow-changed" in err
+    assert "Traceback" not in err and len(err.strip().splitlines()) == 1
+    for name in (FILE, "config.json", "metrics.jsonl", "report.json"):
+        assert (run / name).read_bytes() == (trained[0] / name).read_bytes()
+
+
+def test_allowed_changes_are_told_and_kept(resume, trained):
+    run, code, out, err = resume(thirty_gone, "--data.allow-changed")
+    assert code == 0, err
+    told = " ".join(out.split())
+    assert "60 examples, were 90" in told and "resuming on the changed data" in told
+    kept = json.loads((run / FILE).read_text())
+    assert kept["splits"]["test"]["examples"] == 12
+    assert len(kept["changes"]) == 1 and "were 90" in kept["changes"][0]
+    old, new = read_run(trained[0])["data"], read_run(run)["data"]
+    assert old["pixel_offset"] == new["pixel_offset"]  # as the network was trained
+
+
+def test_a_network_with_other_outputs_does_not_resume(resume):
+    def one_more(folder):
+        shutil.copytree(folder / "a", folder / "e")
+
+    run, code, out, err = resume(one_more, "--data.allow-changed")
+    assert code == 2 and "class 'e' is new" in err and "--init-from" in err
+
+
+@pytest.mark.parametrize(
+    "text", ["{{{", "[]", "null", '{"format": 1}', '{"x": ' * 9999]
+)
+def test_a_damaged_fingerprint_is_named(text, resume):
+    _, code, out, err = resume(nothing, spoil=lambda path: path.write_text(text))
+    assert code == 2 and FILE in err and "delete it" in err
+    assert "Traceback" not in err and len(err.strip().splitlines()) == 1
+
+
+def test_values_of_wrong_types_are_named(resume):
+    def spoil(path):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"splits": 3}))
+
+    _, code, out, err = resume(nothing, spoil=spoil)
+    assert code == 2 and FILE in err and "Traceback" not in err
+
+
+def test_a_missing_fingerprint_is_told(resume):
+    run, code, out, err = resume(nothing, spoil=lambda path: path.unlink())
+    assert code == 0 and f"{FILE} is missing" in " ".join(out.split())
+    assert (run / FILE).exists()
