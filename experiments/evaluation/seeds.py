@@ -25,6 +25,7 @@ from experiments.run.folder import begin, empty, place_of, spread
 from experiments.run.load_run import checkpoints_of
 from experiments.run.loggers import LOGGERS
 from lstm_jax import data, training
+from lstm_jax.training.checkpoint import rank
 
 SUMMARY = "seeds.json"
 
@@ -158,10 +159,11 @@ class _Kept(training.Callback):
         states = _apart(jax.device_get(state._replace(key=None)), len(self._keys))
         monitor, sign = self._task.monitor, 1 if self._task.mode == "max" else -1
         for number, own in enumerate(states):
-            mine, before = _map_lists(lambda x, n=number: x[n], metrics), None
+            mine, best = _map_lists(lambda x, n=number: x[n], metrics), True
             if self._config.tests_best and self.chosen[number]:
-                before = self.chosen[number][1]
-            if before is None or sign * mine[monitor] > sign * before[monitor]:
+                before = rank(self.chosen[number][1], monitor, sign)
+                best = rank(mine, monitor, sign) >= before
+            if best:
                 self.chosen[number] = own._replace(key=self._keys[number]), mine
 
 

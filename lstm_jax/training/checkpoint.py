@@ -132,7 +132,7 @@ class Checkpoints:
         return max(self._steps(), default=None)
 
     def best_step(self) -> int | None:
-        """The step of the best checkpoint, of equals the first.
+        """The step of the best checkpoint; see `rank` for ties.
 
         If none was evaluated it is the latest; None if there is none at all.
         """
@@ -245,12 +245,8 @@ class Checkpoints:
             )
         return self._open_manager
 
-    def _rank(self, metrics: dict) -> tuple[float, int]:
-        """Greater is better: the first of equals, the latest of those not evaluated."""
-        if self.monitor not in metrics:
-            return -math.inf, metrics["step"]
-        value = self._sign * metrics[self.monitor]
-        return -math.inf if math.isnan(value) else value, -metrics["step"]
+    def _rank(self, metrics: dict) -> tuple[float, float, int]:
+        return (*rank(metrics, self.monitor, self._sign), metrics["step"])
 
     def _wait(self) -> None:
         with self._writing():
@@ -318,6 +314,28 @@ class Checkpoints:
             raise _Corrupt(
                 f"checkpoint {step} in {self.directory} is corrupt ({text[0][:200]})"
             ) from error
+
+
+def rank(metrics: dict, monitor: str, sign: float) -> tuple[float, float]:
+    """By which checkpoints are ordered, the best last; of equals the later is best.
+
+    An accuracy on few examples has ties in plenty, of which the first is the least
+    trained: a lower loss breaks them, then the later step.
+
+    Args:
+      metrics: of a checkpoint; empty if it was not evaluated.
+      monitor: the metric that is compared.
+      sign: 1 where more of it is better, -1 where less is.
+
+    Returns:
+      `(sign * monitored metric, -loss)`, -inf for what is missing or NaN.
+    """
+
+    def finite(value: float) -> float:
+        return -math.inf if math.isnan(value) else value
+
+    value = sign * metrics.get(monitor, math.nan)
+    return finite(value), finite(-metrics.get("loss", math.nan))
 
 
 class _Reads:
