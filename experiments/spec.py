@@ -18,6 +18,8 @@ class DataSpec:
       per_line: each line of text is normalised by its own columns instead.
       per_step: every step of a sequence has targets of its own.
       target_offset, target_scale: of a regression's targets, likewise.
+      class_weights: of the loss, one a class; of labels of yes or no one of each: [no,
+        yes]. [] weighs all alike.
     """
 
     dataset: str
@@ -30,6 +32,7 @@ class DataSpec:
     per_step: bool = False
     target_offset: float = 0.0
     target_scale: float = 1.0
+    class_weights: list[Any] = dataclasses.field(default_factory=list)
 
     def normalize(self, inputs: Any, lengths: Any = None) -> Any:
         """What a network reads, float32, of inputs as they come, `[..., C]`.

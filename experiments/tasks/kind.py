@@ -119,6 +119,10 @@ class TaskKind(ABC):
     def objective(self, config, spec: DataSpec):
         """The loss, metrics and figures of a run, a `lstm_jax.tasks.Task`."""
 
+    def sampler(self, config, split, seed: int) -> dict[str, Any]:
+        """Options of `lstm_jax.data.train_batch` that tell the order of examples."""
+        return {}
+
     def with_targets(self, batch: dict) -> dict:
         """A batch with its targets, inside a compiled step."""
         return batch

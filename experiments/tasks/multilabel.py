@@ -1,11 +1,12 @@
 """Several labels of yes or no for each clip, or for each of its steps."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from experiments.choices import Amount
 from experiments.options import TaskOptions
 from experiments.tasks.kind import past_the_end
-from experiments.tasks.labels import LabelTask
+from experiments.tasks.labels import LabelTask, focal_gamma
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,12 @@ class Options(TaskOptions):
     """Several labels of yes or no."""
 
     name = "multilabel"
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """Cross-entropy, or the focal loss, in which easy entries count less."""
+    gamma: Amount = 2.0
+    """Of the focal loss: how much less."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the loss; balanced: yes and no of each label count alike."""
 
 
 class Multilabel(LabelTask):
@@ -38,7 +45,17 @@ class Multilabel(LabelTask):
     def objective(self, config, spec):
         from lstm_jax import tasks
 
-        return tasks.multilabel(spec.classes)
+        return tasks.multilabel(
+            spec.classes,
+            class_weights=spec.class_weights,
+            gamma=focal_gamma(config.task),
+        )
+
+    def balanced_weights(self, dataset):
+        from lstm_jax.tasks.multilabel import balanced_label_weights
+
+        targets = dataset.splits["train"].targets
+        return balanced_label_weights(targets, len(dataset.classes))
 
     def align_targets(self, split, predictions):
         import numpy as np
