@@ -338,8 +338,9 @@ class Validation:
     """Cross-validation with this many folds, over all but the test examples."""
     fold: int | None = None
     """Train this fold only, from 0; default: all, one after another."""
-    baselines: bool = False
-    """Also fit scikit-learn's SVC and 1-nearest-neighbour on the same split."""
+    baselines: bool = True
+    """Also fit a nearest neighbour and, for classes, a support-vector machine, in
+    seconds: on 3,000 examples at most, photographs by HOG."""
 
 
 @dataclass(frozen=True)

@@ -188,7 +188,9 @@ def _learnt(dataset: Dataset) -> Split:
     own = rows[rows < first], rows[rows >= first] - first
     parts = [_part(split, some) for split, some in zip(splits, own, strict=True)]
     known = [
-        part if part.targets.ndim > 1 else _part(part, np.flatnonzero(part.targets >= 0))
+        part
+        if part.targets.ndim > 1
+        else _part(part, np.flatnonzero(part.targets >= 0))
         for part in parts
     ]
     inputs = np.concatenate([part.inputs for part in known])

@@ -53,7 +53,7 @@ def make_report(
       predictions: of each of `tested_splits`.
       steps: that were trained.
       rows: of metrics.jsonl.
-      baselines: whether those that the configuration asks for are fitted here.
+      baselines: whether they are made here.
     """
     dataset, scores = experiment.dataset, {}
     for name, split in tested_splits(dataset).items():
@@ -71,7 +71,7 @@ def make_report(
             "images_per_second": steady_rate(rows),
         },
         "model": {"parameters": parameters(state.params)},
-        "baselines": fit(dataset) if baselines and experiment.config.baselines else {},
+        "baselines": fit(experiment, predictions["test"]) if baselines else {},
         "environment": record.environment(),
     }
 

@@ -74,6 +74,21 @@ class Classification(LabelTask):
             return predictions, split.targets
         return predictions[known], split.targets[known]
 
+    score = "accuracy"
+    baseline_metrics = ("accuracy", "balanced_accuracy", "macro.f1")
+
+    def baselines(self, config):
+        from experiments.evaluation import baselines as made
+
+        return {
+            "majority": made.Baseline(made.majority, trivial=True),
+            "nearest_neighbour": made.Baseline(made.nearest_neighbour, trivial=False),
+            "svc": made.Baseline(made.support_vector_machine, trivial=False),
+        }
+
+    def example_scores(self, predictions, targets):
+        return predictions.argmax(-1) == targets
+
     def describe(self, spec, seen, output, path) -> dict[str, Any]:
         return best_of(spec.classes, output.tolist())
 

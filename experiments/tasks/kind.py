@@ -35,6 +35,10 @@ class TaskKind(ABC):
       answers_right_or_wrong: whether an answer is one of the classes.
       metrics: of its report, keys, labels, and which is better, "max", "min" or "".
       headlines: keys of those that come first.
+      score: the metric whose differences to baselines are told, the mean of
+        `example_scores`; "" has no baselines.
+      baseline_metrics: keys of those that baselines have, which may be sure of a wrong
+        class.
       by_class: of the table by class, the title of its first column and the keys of
         the others.
     """
@@ -53,6 +57,8 @@ class TaskKind(ABC):
     metrics: tuple[tuple[str, str, str], ...] = ()
     headlines: tuple[str, ...] = ()
     by_class: tuple[str, tuple[str, ...]] | None = None
+    score = ""
+    baseline_metrics: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -147,6 +153,15 @@ class TaskKind(ABC):
     def save_outputs(self, experiment, predictions, directory: Path) -> None:
         """Writes what a run leaves besides its report."""
         save_table(experiment.dataset, predictions, directory)
+
+    def baselines(self, config) -> dict[str, Any]:
+        """What needs no network: `experiments.evaluation.baselines.Baseline`s by
+        name."""
+        return {}
+
+    def example_scores(self, predictions, targets):
+        """Of each example `[N]`, of what `align_targets` returns: see `score`."""
+        raise NotImplementedError(f"{self.name} has no baselines")
 
     # Prediction
 

@@ -65,6 +65,26 @@ class Multilabel(LabelTask):
             return predictions, split.targets
         return predictions, np.where(past[..., None], np.nan, split.targets)
 
+    score = "accuracy"
+    baseline_metrics = ("accuracy", "macro.f1")
+
+    def baselines(self, config):
+        from experiments.evaluation import baselines as made
+
+        return {
+            "share of each label": made.Baseline(made.mean_target, trivial=True),
+            "nearest_neighbour": made.Baseline(made.nearest_neighbour, trivial=False),
+        }
+
+    def example_scores(self, predictions, targets):
+        import numpy as np
+
+        known = ~np.isnan(targets)
+        right = ((predictions >= 0.5) == (targets >= 0.5)) & known
+        axes = tuple(range(1, targets.ndim))
+        count = known.sum(axes)  # of an example without a known label nothing is wrong
+        return np.where(count, right.sum(axes) / np.maximum(count, 1), 1.0)
+
     def describe(self, spec, seen, output, path) -> dict[str, Any]:
         columns = output[: len(seen)] if output.ndim == 2 else output
         return {
