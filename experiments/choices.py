@@ -170,12 +170,26 @@ def _option(name: str, value: Any, hint: Any) -> Option:
 
 
 def converted(options: Any, kind: type) -> Any:
-    """Options of another kind, with the values of the fields that both have."""
+    """Options of another kind, with the values of the fields that both have.
+
+    A choice that the other kind does not offer, such as the loss of another task, is
+    left out.
+    """
     if type(options) is kind:
         return options
+    words = {option.name: option.words for option in options_of(kind())}
     names = {field.name for field in dataclasses.fields(kind)}
-    shared = [f.name for f in dataclasses.fields(options) if f.name in names]
-    return kind(**{name: getattr(options, name) for name in shared})
+    shared = {
+        field.name: value
+        for field in dataclasses.fields(options)
+        if field.name in names
+        and not (
+            isinstance(value := getattr(options, field.name), str)
+            and words.get(field.name)
+            and value not in words[field.name]
+        )
+    }
+    return kind(**shared)
 
 
 def to_dict(options: Any) -> dict[str, Any]:

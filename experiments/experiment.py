@@ -134,7 +134,8 @@ class Experiment:
         """
         config, split = self.config, self.split
         size = config.batch_size
-        options = dict(seed=config.seed if seed is None else seed, share=share)
+        seed = config.seed if seed is None else seed
+        options = dict(seed=seed, share=share, **self.kind.sampler(config, split, seed))
         if self.kind.bucketed:
             options["widths"] = self.widths
 

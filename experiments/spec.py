@@ -22,6 +22,8 @@ class DataSpec:
       per_step: every step of a sequence has its own target.
       target_offset: of regression targets, `(y - offset) / scale`.
       target_scale: of regression targets.
+      class_weights: of the loss, one per class, or [negative, positive] per label;
+        [] for equal weights.
     """
 
     dataset: str
@@ -34,6 +36,7 @@ class DataSpec:
     per_step: bool = False
     target_offset: float = 0.0
     target_scale: float = 1.0
+    class_weights: list[Any] = dataclasses.field(default_factory=list)
 
     def normalize(self, inputs: Any, lengths: Any = None) -> Any:
         """Normalises inputs, in training, evaluation, prediction and export alike.

@@ -1,57 +1,206 @@
-"""What scikit-learn reaches on the same split: a result means little alone."""
+"""What is reached without the network on the same split: a result means little alone.
+
+Each takes seconds: what is fitted learns from `LEARNT` examples at most, and is tested
+on `TESTED`.
+"""
 
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_jax.data import Dataset
+from experiments.choices import flat
+from experiments.evaluation.features import vectors
+from lstm_jax import metrics
+from lstm_jax.data import Dataset, Split
 
-# A support-vector machine takes time n² for n pictures, or worse.
-LARGEST = 10_000  # pictures
-LARGEST_NUMBERS = 50_000_000  # of all pictures together
+LEARNT = 3_000  # a support-vector machine takes time n² for n examples, or worse
+TESTED = 2_000
 
 
-def fit(dataset: Dataset) -> dict[str, dict[str, float]]:
-    """Test accuracy of a support-vector machine and of the nearest neighbour.
+class Made(NamedTuple):
+    """Predictions of a baseline.
 
-    Both learn from the training and the validation pictures, as neither needs the
-    latter to choose anything by: a little more than the network gets.
+    Attributes:
+      predictions: as those of the task, [n, ...].
+      rows: of which test examples, [n].
+      learnt: from how many examples.
+    """
+
+    predictions: np.ndarray
+    rows: np.ndarray
+    learnt: int
+
+
+class Baseline(NamedTuple):
+    """How predictions are made without a network.
+
+    Attributes:
+      make: of a data set; None where it cannot be.
+      trivial: whether it does not look at the example.
+    """
+
+    make: Callable[[Dataset], Made | None]
+    trivial: bool
+
+
+def fit(experiment: Any, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Scores of the baselines of a run's task, and how much better the run is.
+
+    Those that look at the examples are only fitted under `--baselines`.
+
+    Args:
+      experiment: of the run.
+      predictions: of the run, for the test examples.
 
     Returns:
-      `{"svc": {"accuracy", "seconds"}, "nearest_neighbour": …}`; empty where there
-      are too many pictures, or no classes.
+      By name: metrics as in the test report; "trivial"; "learnt" and "examples", how
+      many it learned from and was tested on; "seconds"; "difference": of the run's
+      "metric" minus its own on the same examples, with a 95 % interval.
     """
-    learnt = [dataset.splits[name] for name in ("train", "validation")]
-    test = dataset.splits["test"]
-    if (
-        not dataset.classes
-        or dataset.target_type != "labels"
-        or sum(len(split.inputs) for split in learnt) > LARGEST
-        or sum(split.inputs.size for split in learnt) > LARGEST_NUMBERS
-    ):
-        return {}
+    kind, dataset = experiment.kind, experiment.dataset
+    test, found = dataset.splits["test"], {}
+    for name, baseline in kind.baselines(experiment.config).items():
+        if not (baseline.trivial or experiment.config.baselines):
+            continue
+        start = time.perf_counter()
+        made = baseline.make(dataset)
+        if made is None:
+            continue
+        part = _part(test, made.rows)
+        theirs = kind.align_targets(part, made.predictions)
+        ours = kind.align_targets(part, predictions[made.rows])
+        if not len(theirs[1]):
+            continue
+        names = kind.baseline_metrics
+        report = flat(experiment.task.report(*theirs)) if names else {}
+        scores: dict[str, Any] = {}
+        for metric in names:
+            group, _, last = metric.rpartition(".")
+            place = scores.setdefault(group, {}) if group else scores
+            place[last] = report.get(metric)
+        difference = metrics.paired_difference(
+            kind.example_scores(*ours), kind.example_scores(*theirs)
+        )
+        found[name] = scores | {
+            "trivial": baseline.trivial,
+            "learnt": made.learnt,
+            "examples": len(theirs[1]),
+            "seconds": round(time.perf_counter() - start, 3),
+            "difference": {
+                "metric": kind.score,
+                "mean": difference[0],
+                "interval": list(difference[1:]),
+            },
+        }
+    return found
 
-    from sklearn.neighbors import KNeighborsClassifier
+
+def majority(dataset: Dataset) -> Made | None:
+    """The most frequent class of the training examples, always."""
+    targets = dataset.splits["train"].targets
+    counts = np.bincount(targets[targets >= 0], minlength=len(dataset.classes))
+    if not counts.sum():
+        return None
+    return _always(dataset, np.float32(counts / counts.sum()))
+
+
+def mean_target(dataset: Dataset) -> Made:
+    """The mean of the training targets, always; of labels their shares."""
+    targets = dataset.splits["train"].targets
+    flat_targets = targets.reshape(-1, targets.shape[-1]).astype(np.float64)
+    known = ~np.isnan(flat_targets)
+    total = np.where(known, flat_targets, 0).sum(0)
+    mean = np.float32(total / np.maximum(known.sum(0), 1))
+    shape = dataset.splits["test"].targets.shape[1:]
+    return _always(dataset, np.broadcast_to(mean, shape))
+
+
+def most_frequent_pixel(dataset: Dataset) -> Made:
+    """The most frequent class of the training pixels, everywhere."""
+    masks = dataset.splits["train"].targets
+    counts = np.bincount(masks[:LEARNT].ravel(), minlength=256)
+    most = counts[: len(dataset.classes)].argmax()
+    shape = dataset.splits["test"].targets.shape[1:]
+    return _always(dataset, np.full(shape, most, np.uint8))
+
+
+def nearest_neighbour(dataset: Dataset) -> Made | None:
+    """The target of the most similar training or validation example."""
+    from sklearn.neighbors import NearestNeighbors
+
+    learnt, rows = _learnt(dataset), _tested(dataset)
+    model = NearestNeighbors(n_neighbors=1).fit(vectors(learnt.inputs))
+    seen = vectors(dataset.splits["test"].inputs[rows])
+    nearest = model.kneighbors(seen, return_distance=False)[:, 0]
+    return Made(_as_predictions(dataset, learnt.targets[nearest]), rows, len(learnt[0]))
+
+
+def support_vector_machine(dataset: Dataset) -> Made | None:
+    """A support-vector machine with a Gaussian kernel."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import MinMaxScaler
     from sklearn.svm import SVC
 
-    inputs = np.concatenate([split.inputs for split in learnt])
-    targets = np.concatenate([split.targets for split in learnt])
-    scores = {}
-    for name, model in {
-        "svc": make_pipeline(MinMaxScaler(), SVC(C=10.0)),
-        "nearest_neighbour": KNeighborsClassifier(1),
-    }.items():
-        start = time.perf_counter()
-        model.fit(_flat(inputs), targets)
-        accuracy = float(model.score(_flat(test.inputs), test.targets))
-        scores[name] = {
-            "accuracy": accuracy,
-            "seconds": round(time.perf_counter() - start, 3),
-        }
-    return scores
+    learnt, rows = _learnt(dataset), _tested(dataset)
+    if len(np.unique(learnt.targets)) < 2:
+        return None
+    model = make_pipeline(MinMaxScaler(), SVC(C=10.0))
+    model.fit(vectors(learnt.inputs), learnt.targets)
+    chosen = model.predict(vectors(dataset.splits["test"].inputs[rows]))
+    return Made(_as_predictions(dataset, chosen), rows, len(learnt[0]))
 
 
-def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1).astype(np.float32)
+def last_frame(horizon: int) -> Callable[[Dataset], Made]:
+    """The last frame that is seen, repeated."""
+
+    def make(dataset: Dataset) -> Made:
+        rows = _tested(dataset, 200)
+        clips = dataset.splits["test"].inputs[rows]
+        frames = clips[:, -horizon - 1 : -horizon].astype(np.float32) / 255
+        shape = (len(clips), horizon, *clips.shape[2:])
+        return Made(np.broadcast_to(frames, shape), rows, 0)
+
+    return make
+
+
+def _always(dataset: Dataset, prediction: np.ndarray) -> Made:
+    count = len(dataset.splits["test"].inputs)
+    predictions = np.broadcast_to(prediction, (count, *prediction.shape))
+    return Made(predictions, np.arange(count), len(dataset.splits["train"].inputs))
+
+
+def _as_predictions(dataset: Dataset, targets: np.ndarray) -> np.ndarray:
+    """Targets as certain predictions; of an unknown label 0.5."""
+    if targets.ndim == 1:
+        return np.eye(len(dataset.classes), dtype=np.float32)[targets]
+    return np.where(np.isnan(targets), np.float32(0.5), targets)
+
+
+def _learnt(dataset: Dataset) -> Split:
+    """Training and validation examples, of which nothing is to be chosen by: a little
+    more than the network has."""
+    splits = [dataset.splits[name] for name in ("train", "validation")]
+    count = sum(len(split.inputs) for split in splits)
+    rows = np.sort(np.random.default_rng(0).permutation(count)[:LEARNT])
+    first = len(splits[0].inputs)
+    own = rows[rows < first], rows[rows >= first] - first
+    parts = [_part(split, some) for split, some in zip(splits, own, strict=True)]
+    known = [
+        part
+        if part.targets.ndim > 1
+        else _part(part, np.flatnonzero(part.targets >= 0))
+        for part in parts
+    ]
+    inputs = np.concatenate([part.inputs for part in known])
+    return Split(inputs, np.concatenate([part.targets for part in known]))
+
+
+def _tested(dataset: Dataset, most: int = TESTED) -> np.ndarray:
+    count = len(dataset.splits["test"].inputs)
+    return np.sort(np.random.default_rng(1).permutation(count)[:most])
+
+
+def _part(split: Split, rows: np.ndarray) -> Split:
+    return Split(*(None if array is None else array[rows] for array in split))

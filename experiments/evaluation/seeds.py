@@ -28,6 +28,7 @@ from experiments.run.lock import locked
 from experiments.run.loggers import LOGGERS
 from experiments.run.sealed import write_sealed
 from lstm_jax import data, training
+from lstm_jax.training.checkpoint import rank
 
 SUMMARY = "seeds.json"
 
@@ -163,11 +164,12 @@ class _Kept(training.Callback):
         states = _apart(jax.device_get(state._replace(key=None)), len(self._keys))
         monitor, sign = self._task.monitor, 1 if self._task.mode == "max" else -1
         for index, own in enumerate(states):
-            mine, before = _map_lists(lambda x, n=index: x[n], metrics), None
+            mine, best = _map_lists(lambda x, n=index: x[n], metrics), True
             if self._config.tests_best and self.chosen[index]:
-                before = self.chosen[index][1]
-            if before is None or sign * mine[monitor] > sign * before[monitor]:
-                self.chosen[index] = own._replace(key=self._keys[index]), mine
+                before = rank(self.chosen[index][1], monitor, sign)
+                best = rank(mine, monitor, sign) >= before
+            if best:
+                self.chosen[index] = own._replace(key=self._keys[number]), mine
 
 
 def _apart(tree: Any, seeds: int) -> list[Any]:

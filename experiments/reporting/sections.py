@@ -25,6 +25,7 @@ from experiments.reporting.page import (
     value,
 )
 from experiments.run import record
+from experiments.run.display import scored_baselines
 from lstm_jax import figures
 from lstm_jax.metrics import RESAMPLES, reliability
 
@@ -100,7 +101,7 @@ def metrics(evaluation: Evaluation) -> Section:
         words = "No test example has a known target, so there are no test metrics."
         return Section("Test metrics", (Words(words),))
     baselines = (evaluation.finished or {}).get("baselines", {})
-    others = test.get("references", {}) | baselines
+    others = scored_baselines(test | {"baselines": baselines})
     rows = tuple(
         (
             label,
@@ -123,8 +124,34 @@ def metrics(evaluation: Evaluation) -> Section:
             " Examples of one group or clip were resampled as if independent, so the "
             "intervals are too narrow."
         )
-    blocks = [Table(header, rows), Words(words, "quiet"), *_per_class(evaluation)]
+    blocks = [Table(header, rows), Words(words, "quiet")]
+    blocks += [*_differences(evaluation.kind, baselines), *_per_class(evaluation)]
     return Section("Test metrics", tuple(blocks))
+
+
+def _differences(kind, baselines: dict[str, Any]) -> list[Any]:
+    """How much better the run is than each baseline, with an interval."""
+    labels = {name: label for name, label, _ in kind.metrics}
+    rows = tuple(
+        (
+            name.replace("_", " "),
+            number(found["difference"]["mean"]),
+            between(found["difference"]["interval"]),
+            number(found["learnt"]) if found["learnt"] else "",
+            number(found["examples"]),
+        )
+        for name, found in baselines.items()
+        if "difference" in found
+    )
+    if not rows:
+        return []
+    header = ("this run minus", labels[kind.score], "95 % interval")
+    table = Table((*header, "learned from", "tested on"), rows)
+    words = (
+        "Differences are of the same test examples, drawn together: where 0 is inside "
+        "the interval, the test set cannot tell the two apart."
+    )
+    return [table, Words(words, "quiet")]
 
 
 def _per_class(evaluation: Evaluation) -> list[Any]:

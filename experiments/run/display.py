@@ -172,7 +172,7 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
     Returns:
       A table for `Display.note`; the best value of each row is bold.
     """
-    baselines = report.get("baselines") or report.get("references") or {}
+    baselines = scored_baselines(report)
     unit = f" ({report['unit']})" if report.get("unit") else ""
     lines = [
         (label + unit * (name in ("mae", "rmse")), name.split("."), better)
@@ -206,6 +206,15 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
         ]
         table.add_row(Text(label), *cells)
     return table
+
+
+def scored_baselines(report: dict) -> dict[str, dict]:
+    """Baselines and references of a report by name, those that have any metric."""
+    found = dict(report.get("references") or {})
+    for name, scores in (report.get("baselines") or {}).items():
+        found[name] = found.get(name, {}) | scores
+    other = {"trivial", "learnt", "examples", "seconds", "difference"}
+    return {name: scores for name, scores in found.items() if scores.keys() - other}
 
 
 def profile_line(profile: dict) -> str:

@@ -78,7 +78,7 @@ def make_report(
             "images_per_second": steady_rate(rows),
         },
         "model": {"parameters": parameters(state.params)},
-        "baselines": fit(dataset) if baselines and experiment.config.baselines else {},
+        "baselines": fit(experiment, predictions["test"]) if baselines else {},
         "environment": record.environment(),
     }
 

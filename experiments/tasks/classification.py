@@ -1,11 +1,11 @@
 """Classification: one class of several for each picture or clip."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from experiments.choices import Fraction
+from experiments.choices import Amount, Fraction
 from experiments.options import TaskOptions
-from experiments.tasks.labels import LabelTask
+from experiments.tasks.labels import LabelTask, focal_gamma
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,15 @@ class Options(TaskOptions):
     name = "classification"
     label_smoothing: Fraction = 0.0
     """Share of each target that is spread over all classes."""
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """Cross-entropy, or the focal loss, in which easy examples count less."""
+    gamma: Amount = 2.0
+    """Of the focal loss: how much less."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the loss by class; balanced: n / (K n_k), so that all classes count
+    alike."""
+    sampler: Literal["shuffle", "balanced"] = "shuffle"
+    """Each training example once an epoch, or every class equally often."""
 
 
 class Classification(LabelTask):
@@ -22,6 +31,7 @@ class Classification(LabelTask):
     answers_right_or_wrong = True
     metrics = (
         ("accuracy", "accuracy", "max"),
+        ("balanced_accuracy", "balanced accuracy", "max"),
         ("top5_accuracy", "top-5 accuracy", "max"),
         ("macro.f1", "F1, macro", "max"),
         ("macro.roc_auc", "ROC AUC, macro", "max"),
@@ -39,14 +49,45 @@ class Classification(LabelTask):
     def objective(self, config, spec):
         from lstm_jax import tasks
 
-        smoothing = config.task.label_smoothing
-        return tasks.classification(spec.classes, label_smoothing=smoothing)
+        return tasks.classification(
+            spec.classes,
+            label_smoothing=config.task.label_smoothing,
+            class_weights=spec.class_weights,
+            gamma=focal_gamma(config.task),
+        )
+
+    def balanced_weights(self, dataset):
+        from lstm_jax.tasks.classification import balanced_class_weights
+
+        targets = dataset.splits["train"].targets
+        return balanced_class_weights(targets, len(dataset.classes))
+
+    def sampler(self, config, split, seed):
+        from lstm_jax import data
+
+        balanced = config.task.sampler == "balanced"
+        return {"order": data.balanced_order(split.targets, seed)} if balanced else {}
 
     def align_targets(self, split, predictions):
         known = split.targets >= 0
         if known.all():
             return predictions, split.targets
         return predictions[known], split.targets[known]
+
+    score = "accuracy"
+    baseline_metrics = ("accuracy", "balanced_accuracy", "macro.f1")
+
+    def baselines(self, config):
+        from experiments.evaluation import baselines as made
+
+        return {
+            "majority": made.Baseline(made.majority, trivial=True),
+            "nearest_neighbour": made.Baseline(made.nearest_neighbour, trivial=False),
+            "svc": made.Baseline(made.support_vector_machine, trivial=False),
+        }
+
+    def example_scores(self, predictions, targets):
+        return predictions.argmax(-1) == targets
 
     def describe(self, spec, seen, output, path) -> dict[str, Any]:
         return best_of(spec.classes, output.tolist())

@@ -91,6 +91,20 @@ class Forecasting(PerFileTask):
     def align_targets(self, split, predictions):
         return predictions, split.inputs
 
+    score = "mse"  # the report of the task has all metrics of its references
+
+    def baselines(self, config):
+        from experiments.evaluation import baselines as made
+
+        copy = made.last_frame(config.task.horizon)
+        return {"copy last frame": made.Baseline(copy, trivial=True)}
+
+    def example_scores(self, predictions, targets):
+        import numpy as np
+
+        true = targets[:, -predictions.shape[1] :].astype(np.float32) / 255
+        return np.square(predictions - true).sum((2, 3, 4)).mean(1)
+
     def save_outputs(self, experiment, predictions, directory: Path) -> None:
         from experiments.run import record
         from lstm_jax import figures

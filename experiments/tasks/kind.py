@@ -36,6 +36,9 @@ class TaskKind(ABC):
       answers_right_or_wrong: whether a prediction is one class, right or wrong.
       metrics: of the report: key, label, and the better direction, "max", "min" or "".
       headlines: keys of the most important metrics.
+      score: the metric whose difference to the baselines is reported, the mean of
+        `example_scores`; "" if there are no baselines.
+      baseline_metrics: keys of the metrics that baselines have.
       by_class: title of the first column and keys of the others, of the per-class
         table.
     """
@@ -54,6 +57,8 @@ class TaskKind(ABC):
     metrics: tuple[tuple[str, str, str], ...] = ()
     headlines: tuple[str, ...] = ()
     by_class: tuple[str, tuple[str, ...]] | None = None
+    score = ""
+    baseline_metrics: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -124,6 +129,10 @@ class TaskKind(ABC):
     def objective(self, config, spec: DataSpec):
         """The `lstm_jax.tasks.Task` of a run: loss, metrics and figures."""
 
+    def sampler(self, config, split, seed: int) -> dict[str, Any]:
+        """Options of `lstm_jax.data.train_batch` that tell the order of examples."""
+        return {}
+
     def with_targets(self, batch: dict) -> dict:
         """Adds targets that are computed from the inputs, inside a compiled step."""
         return batch
@@ -148,6 +157,15 @@ class TaskKind(ABC):
     def save_outputs(self, experiment, predictions, directory: Path) -> None:
         """Writes the predictions on the test split into the run folder."""
         save_table(experiment.dataset, predictions, directory)
+
+    def baselines(self, config) -> dict[str, Any]:
+        """What needs no network: `experiments.evaluation.baselines.Baseline`s by
+        name."""
+        return {}
+
+    def example_scores(self, predictions, targets):
+        """Of each example `[N]`, of what `align_targets` returns: see `score`."""
+        raise NotImplementedError(f"{self.name} has no baselines")
 
     # Prediction
 

@@ -1,5 +1,6 @@
 """The common part of tasks with labels or numbers as targets."""
 
+import dataclasses
 from abc import abstractmethod
 
 from experiments.errors import UsageError
@@ -20,9 +21,25 @@ class LabelTask(PerFileTask):
 
         return worst.examples(evaluation, self)
 
+    def spec(self, config, dataset):
+        found = super().spec(config, dataset)
+        if getattr(config.task, "class_weights", "none") == "none":
+            return found
+        weights = self.balanced_weights(dataset).tolist()
+        return dataclasses.replace(found, class_weights=weights)
+
+    def balanced_weights(self, dataset):
+        """Class weights of the loss under which all classes count alike, an array."""
+        raise NotImplementedError(f"{self.name} has no classes to weigh")
+
     @abstractmethod
     def caption(self, spec, prediction, target) -> str:
         """Prediction and target of one example, in two lines."""
+
+
+def focal_gamma(options) -> float:
+    """Of a task's loss: 0 unless it is the focal loss."""
+    return options.gamma if options.loss == "focal" else 0.0
 
 
 def _check_labels(name: str, dataset) -> None:

@@ -1,12 +1,13 @@
 """Multilabel classification: binary labels for each image or clip, or for each step."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from experiments.choices import Amount
 from experiments.numbers import percent
 from experiments.options import TaskOptions
 from experiments.tasks.kind import past_the_end
-from experiments.tasks.labels import LabelTask
+from experiments.tasks.labels import LabelTask, focal_gamma
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,12 @@ class Options(TaskOptions):
     """Multilabel classification: several binary labels."""
 
     name = "multilabel"
+    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
+    """Cross-entropy, or the focal loss, in which easy entries count less."""
+    gamma: Amount = 2.0
+    """Of the focal loss: how much less."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the loss; balanced: yes and no of each label count alike."""
 
 
 class Multilabel(LabelTask):
@@ -39,7 +46,17 @@ class Multilabel(LabelTask):
     def objective(self, config, spec):
         from lstm_jax import tasks
 
-        return tasks.multilabel(spec.classes)
+        return tasks.multilabel(
+            spec.classes,
+            class_weights=spec.class_weights,
+            gamma=focal_gamma(config.task),
+        )
+
+    def balanced_weights(self, dataset):
+        from lstm_jax.tasks.multilabel import balanced_label_weights
+
+        targets = dataset.splits["train"].targets
+        return balanced_label_weights(targets, len(dataset.classes))
 
     def align_targets(self, split, predictions):
         import numpy as np
@@ -48,6 +65,26 @@ class Multilabel(LabelTask):
         if past is None:
             return predictions, split.targets
         return predictions, np.where(past[..., None], np.nan, split.targets)
+
+    score = "accuracy"
+    baseline_metrics = ("accuracy", "macro.f1")
+
+    def baselines(self, config):
+        from experiments.evaluation import baselines as made
+
+        return {
+            "share of each label": made.Baseline(made.mean_target, trivial=True),
+            "nearest_neighbour": made.Baseline(made.nearest_neighbour, trivial=False),
+        }
+
+    def example_scores(self, predictions, targets):
+        import numpy as np
+
+        known = ~np.isnan(targets)
+        right = ((predictions >= 0.5) == (targets >= 0.5)) & known
+        axes = tuple(range(1, targets.ndim))
+        count = known.sum(axes)  # of an example without a known label nothing is wrong
+        return np.where(count, right.sum(axes) / np.maximum(count, 1), 1.0)
 
     def describe(self, spec, seen, output, path) -> dict[str, Any]:
         columns = output[: len(seen)] if output.ndim == 2 else output

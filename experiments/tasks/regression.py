@@ -49,6 +49,20 @@ class Regression(LabelTask):
             scale=spec.target_scale,
         )
 
+    score = "mae"
+    baseline_metrics = ("mae", "rmse", "r2", "bias")
+
+    def baselines(self, config):
+        from experiments.evaluation import baselines as made
+
+        return {
+            "mean": made.Baseline(made.mean_target, trivial=True),
+            "nearest_neighbour": made.Baseline(made.nearest_neighbour, trivial=False),
+        }
+
+    def example_scores(self, predictions, targets):
+        return abs(predictions - targets).mean(-1)
+
     def describe(self, spec, seen, output, path) -> dict[str, Any]:
         return {"value": values_of(output.tolist())}
 

@@ -48,6 +48,23 @@ class Segmentation(DensePrediction):
         targets[past] = VOID
         return predictions, targets
 
+    score = "pixel_accuracy"
+    baseline_metrics = ("mean_iou", "dice", "pixel_accuracy", "foreground_iou")
+
+    def baselines(self, config):
+        from experiments.evaluation import baselines as made
+
+        return {"one class": made.Baseline(made.most_frequent_pixel, trivial=True)}
+
+    def example_scores(self, predictions, targets):
+        import numpy as np
+
+        from lstm_jax.targets import VOID
+
+        axes, known = tuple(range(1, targets.ndim)), targets != VOID
+        right = (predictions == targets) & known
+        return right.sum(axes) / np.maximum(known.sum(axes), 1)
+
     def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
         """`mask`, uint8 `[H, W]` in pixels of the file (of a clip: of the network's
         input), and `shares`, the fraction of pixels of each class that occurs."""

@@ -96,7 +96,14 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     return n // batch_size
 
 
-def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarray:
+def batch_indices(
+    n: int,
+    batch_size: int,
+    *,
+    seed: int,
+    step: int,
+    order: Callable[[int], np.ndarray] | None = None,
+) -> np.ndarray:
     """Indices of the examples in the batch of training step `step`.
 
     Each epoch is a new permutation, drawn from (seed, epoch); the last, incomplete
@@ -107,10 +114,10 @@ def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarra
       batch_size: B, in 1..n.
       seed: at least 0.
       step: at least 0, counted over the whole run.
+      order: epoch -> int64 [n], in place of the permutation, as `balanced_order`.
 
     Returns:
       int64 [B], indices in 0..n-1.
-      int64 [B].
 
     Raises:
       DataError: a batch size that does not fit, a negative seed or step.
@@ -118,7 +125,8 @@ def batch_indices(n: int, batch_size: int, *, seed: int, step: int) -> np.ndarra
     if seed < 0 or step < 0:
         raise DataError(f"seed and step are at least 0; got seed {seed}, step {step}")
     epoch, k = divmod(step, steps_per_epoch(n, batch_size))
-    return _permutation(n, seed, epoch)[k * batch_size : (k + 1) * batch_size].copy()
+    rows = order(epoch) if order else _permutation(n, seed, epoch)
+    return rows[k * batch_size : (k + 1) * batch_size].copy()
 
 
 def train_rows(
@@ -128,17 +136,19 @@ def train_rows(
     seed: int,
     step: int,
     share: tuple[int, int] = (0, 1),
+    order: Callable[[int], np.ndarray] | None = None,
 ) -> dict:
     """Row indices and mask of one training step; see `batch_indices`.
 
     Args:
-      n, batch_size, seed, step: as in `batch_indices`; B is the global batch size.
+      n, batch_size, seed, step, order: as in `batch_indices`; B is the global batch
+        size.
       share: (process index, number of processes); selects this process's part.
 
     Returns:
       dict: "rows", int32 [B / processes]; "mask", float32 ones of the same shape.
     """
-    rows = batch_indices(n, batch_size, seed=seed, step=step)
+    rows = batch_indices(n, batch_size, seed=seed, step=step, order=order)
     rows = _part(rows, share).astype(np.int32)
     return dict(rows=rows, mask=np.ones(len(rows), np.float32))
 
@@ -150,6 +160,7 @@ def train_batch(
     seed: int,
     step: int,
     share: tuple[int, int] = (0, 1),
+    order: Callable[[int], np.ndarray] | None = None,
 ) -> dict:
     """The batch of one training step; arguments as in `train_rows`.
 
@@ -157,7 +168,8 @@ def train_batch(
       dict: "inputs" and "targets" [B, ...] as in `Split`; "mask", float32 ones [B];
       "lengths", int32 [B], if the split has them.
     """
-    batch = train_rows(len(split.inputs), batch_size, seed=seed, step=step, share=share)
+    options = dict(seed=seed, step=step, share=share, order=order)
+    batch = train_rows(len(split.inputs), batch_size, **options)
     return gather(split, batch.pop("rows")) | batch
 
 

@@ -9,29 +9,39 @@ import optax
 
 from lstm_jax.figures.roc_pr import roc_figure
 from lstm_jax.figures.style import figure, safe, text_color
-from lstm_jax.metrics.bootstrap import Scores, weighted_means
+from lstm_jax.metrics.bootstrap import Scores, mean_known, weighted_means
 from lstm_jax.metrics.ranking import LARGEST_RANKING, areas, macro_areas
 from lstm_jax.tasks.task import (
     Task,
     check_outputs,
     check_predictions,
     checked_names,
+    checked_weights,
     masked,
 )
 
 
 def classification(
-    classes: Sequence[str], *, label_smoothing: float = 0.0, top_k: int = 5
+    classes: Sequence[str],
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] = (),
+    gamma: float = 0.0,
+    top_k: int = 5,
 ) -> Task:
     """One class out of K, from logits.
 
-    loss = -sum_k q_k log softmax(outputs)_k, with q = (1 - a) one_hot(target) + a / K
-    and a = `label_smoothing`. The metric "loss" has a = 0, so that runs with different
-    smoothing, and training and validation, compare.
+    loss = -sum_k q_k (1 - p_k)^gamma log p_k, with p = softmax(outputs),
+    q = (1 - a) one_hot(target) + a / K and a = `label_smoothing`: the cross-entropy, or
+    with gamma > 0 the focal loss; its mean is weighted by the target's class weight.
+    The metric "loss" has none of this, so that runs with different losses, and training
+    and validation, compare.
 
     Args:
       classes: the K names, in the order of the class indices.
       label_smoothing: a, in [0, 1).
+      class_weights: [K], positive, such as `balanced_class_weights`; () for equal ones.
+      gamma: 0 or more; 2 is usual for a focal loss.
       top_k: with K > top_k, the metric "top{top_k}_accuracy" is reported as well.
 
     Returns:
@@ -40,7 +50,8 @@ def classification(
     Raises:
       ValueError: fewer than two classes, a name twice, a number out of its range.
 
-    Reference: Szegedy et al. 2016, Rethinking the Inception Architecture, section 7.
+    Reference: Szegedy et al. 2016, Rethinking the Inception Architecture, section 7;
+    Lin et al. 2017, Focal Loss for Dense Object Detection, equation 4.
     """
     classes = checked_names("classification", "classes", classes, 2)
     width = len(classes)
@@ -49,6 +60,9 @@ def classification(
             f"classification: label_smoothing={label_smoothing} is not in [0, 1); "
             "0.1 is usual, 0 turns it off"
         )
+    if gamma < 0:
+        raise ValueError(f"classification: gamma={gamma}, wanted 0 or more")
+    weights = checked_weights("classification", class_weights, (width,))
     if top_k < 1:
         raise ValueError(f"classification: top_k={top_k}, wanted 1 or more")
     top_name = f"top{top_k}_accuracy" if width > top_k else None
@@ -59,11 +73,18 @@ def classification(
 
     def loss(outputs, batch):
         logits = check(outputs, batch)
-        if not label_smoothing:
-            return metrics(outputs, batch)["loss"]
-        labels = jax.nn.one_hot(batch["targets"], width, dtype=jnp.float32)
-        labels = optax.smooth_labels(labels, label_smoothing)
-        return masked(optax.softmax_cross_entropy(logits, labels), batch["mask"])
+        targets, mask = batch["targets"], batch["mask"]
+        if weights is not None:
+            mask = mask * jnp.asarray(weights)[targets]
+        labels = jax.nn.one_hot(targets, width, dtype=jnp.float32)
+        if label_smoothing:
+            labels = optax.smooth_labels(labels, label_smoothing)
+        if gamma:
+            return masked(_focal_losses(logits, labels, gamma), mask)
+        if label_smoothing:
+            return masked(optax.softmax_cross_entropy(logits, labels), mask)
+        values = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        return masked(values, mask)
 
     def metrics(outputs, batch):
         logits = check(outputs, batch)
@@ -111,6 +132,29 @@ def classification(
     )
 
 
+def balanced_class_weights(targets, width: int) -> np.ndarray:
+    """Weights [K] under which all classes count alike: n / (K n_k).
+
+    K are the classes that occur; one that does not has weight 1.
+
+    Args:
+      targets: class indices [N]; negative ones are unknown and do not count.
+      width: of the result.
+    """
+    targets = np.asarray(targets)
+    counts = np.bincount(targets[targets >= 0], minlength=width)
+    occur = np.count_nonzero(counts)
+    weights = counts.sum() / (occur * np.maximum(counts, 1))
+    return np.where(counts, weights, 1.0)
+
+
+def _focal_losses(logits, labels, gamma):
+    """Of each example; labels [B, K] are a distribution."""
+    log_p = jax.nn.log_softmax(logits, -1)
+    wrong = jnp.maximum(-jnp.expm1(log_p), np.finfo(np.float32).tiny)
+    return -(labels * wrong**gamma * log_p).sum(-1)
+
+
 def _check(predictions, targets, classes):
     """Probabilities [N, K] and class indices [N], or a ValueError."""
     width = len(classes)
@@ -152,6 +196,7 @@ def _report(predictions, targets, classes, top_k, top_name):
         "task": "classification",
         "examples": len(targets),
         "accuracy": float(np.mean(chosen == targets)),
+        "balanced_accuracy": float(np.mean(scores[1][scores[3] > 0])),
         # a probability that underflowed counts as the smallest float32, about 87 nats
         "loss": float(-xlogy(1.0, p_true.clip(np.finfo(np.float32).tiny)).mean()),
     }
@@ -220,7 +265,10 @@ def _weighted_scores(predictions, targets, top_k, top_name) -> Scores:
     def scores(weights):
         result = weighted_means(columns, weights)
         hits = (weights * right) @ truth  # [R, K]
-        both = weights @ truth + weights @ answers
+        support = weights @ truth
+        both = support + weights @ answers
+        recall = np.where(support > 0, hits / np.maximum(support, 1), np.nan)
+        result["balanced_accuracy"] = mean_known(recall.T)
         result["macro.f1"] = (2 * hits / np.maximum(both, 1)).mean(-1)
         if len(targets) * width <= LARGEST_RANKING:
             pairs = one_against_rest(predictions, targets)

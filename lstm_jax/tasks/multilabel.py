@@ -11,20 +11,30 @@ from lstm_jax.figures.roc_pr import roc_figure
 from lstm_jax.metrics.bootstrap import Scores, mean_known
 from lstm_jax.metrics.checks import check_finite
 from lstm_jax.metrics.ranking import LARGEST_RANKING, areas_of_steps, macro_areas
-from lstm_jax.tasks.task import Task, checked_names, masked
+from lstm_jax.tasks.task import Task, checked_names, checked_weights, masked
 
 SCORES = ("roc_auc", "average_precision", "f1", "precision", "recall")
 
 
-def multilabel(labels: Sequence[str]) -> Task:
+def multilabel(
+    labels: Sequence[str],
+    *,
+    class_weights: Sequence[Sequence[float]] = (),
+    gamma: float = 0.0,
+) -> Task:
     """K independent binary labels per clip, or per step of a clip, from logits.
 
-    loss = -(q log p + (1 - q) log(1 - p)) with p = sigmoid(output) and q the target.
+    loss = -(q (1 - p)^gamma log p + (1 - q) p^gamma log(1 - p)) with p =
+    sigmoid(output) and q the target; its mean is weighted by the class weights of q.
+    The metric "loss" has gamma = 0 and equal weights.
     Loss and accuracy (at p >= 0.5) are means over all known entries: NaN targets are
     unknown and ignored, and so are steps after the end of the clip.
 
     Args:
       labels: the K names, in the order of the outputs.
+      class_weights: [K, 2], positive: of no and of yes, such as
+        `balanced_label_weights`; () for equal ones.
+      gamma: 0 or more; 2 is usual for a focal loss.
 
     Returns:
       A Task; targets are 0, 1 or NaN, [B, K] or [B, T, K]; a batch may have "lengths"
@@ -34,10 +44,14 @@ def multilabel(labels: Sequence[str]) -> Task:
     Raises:
       ValueError: no labels, or a repeated name.
 
-    Reference: Bishop 2006, Pattern Recognition and Machine Learning, equation 4.90.
+    Reference: Bishop 2006, Pattern Recognition and Machine Learning, equation 4.90;
+    Lin et al. 2017, Focal Loss for Dense Object Detection, equation 4.
     """
     labels = checked_names("multilabel", "labels", labels, 1)
     width = len(labels)
+    if gamma < 0:
+        raise ValueError(f"multilabel: gamma={gamma}, wanted 0 or more")
+    of_class = checked_weights("multilabel", class_weights, (width, 2))
 
     def check(outputs, batch):
         """Logits, targets with NaN replaced, and the weight of each entry."""
@@ -69,13 +83,19 @@ def multilabel(labels: Sequence[str]) -> Task:
 
     def loss(outputs, batch):
         logits, targets, weights = check(outputs, batch)
-        values = optax.sigmoid_binary_cross_entropy(logits, targets)
+        if of_class is not None:
+            no, yes = of_class.T
+            weights = weights * jnp.where(targets == 1, yes, no)
+        if not gamma:
+            return masked(optax.sigmoid_binary_cross_entropy(logits, targets), weights)
+        values = optax.sigmoid_focal_loss(logits, targets, gamma=gamma)
         return masked(values, weights)
 
     def metrics(outputs, batch):
         logits, targets, weights = check(outputs, batch)
         right = (predict(logits) >= 0.5) == (targets >= 0.5)
-        return {"loss": loss(outputs, batch), "accuracy": masked(right, weights)}
+        values = optax.sigmoid_binary_cross_entropy(logits, targets)
+        return {"loss": masked(values, weights), "accuracy": masked(right, weights)}
 
     def predict(outputs):
         return jax.nn.sigmoid(outputs.astype(jnp.float32))
@@ -100,6 +120,75 @@ def multilabel(labels: Sequence[str]) -> Task:
         example_losses=_example_losses,
         weighted_scores=_weighted_scores,
     )
+
+
+def balanced_label_weights(targets, width: int) -> np.ndarray:
+    """Weights [K, 2] of no and yes under which both count alike: n / (2 n_k).
+
+    Of a label of which only one of them occurs, both weigh 1.
+
+    Args:
+      targets: 0, 1 or NaN, [N, K] or [N, T, K].
+      width: K.
+    """
+    targets = np.asarray(targets).reshape(-1, width)
+    counts = np.stack([(targets == q).sum(0) for q in (0, 1)], -1)  # [K, 2]
+    weights = counts.sum(-1, keepdims=True) / (2 * np.maximum(counts, 1))
+    return np.where(counts.all(-1, keepdims=True), weights, 1.0)
+
+
+def best_thresholds(predictions, targets, width: int) -> np.ndarray:
+    """The probability from which on each label is a yes, [K]: that of the largest F1.
+
+    Choose it on validation examples, never on those of the test. Halfway between two
+    predictions; of equals the nearest to 0.5, which is also that of a label without
+    both answers.
+
+    Args:
+      predictions, targets, width: as in `known_entries`.
+    """
+    found = []
+    for p, truth in known_entries(predictions, targets, width):
+        if truth.all() or not truth.any():
+            found.append(0.5)
+            continue
+        values, place = np.unique(p, return_inverse=True)
+        yes, both = (
+            np.bincount(place, w, minlength=len(values))[::-1].cumsum()[::-1]
+            for w in (truth.astype(float), None)
+        )
+        f1 = 2 * yes / (both + truth.sum())
+        cuts = np.r_[values[:1] / 2, (values[1:] + values[:-1]) / 2]
+        best = np.flatnonzero(np.isclose(f1, f1.max(), rtol=1e-12, atol=0))
+        low, high = np.r_[0, values[:-1]][best], values[best]
+        inside = (low < 0.5) & (high >= 0.5)  # 0.5 does as well as what is between
+        near = np.where(inside, 0.5, cuts[best])
+        found.append(float(near[np.abs(near - 0.5).argmin()]))
+    return np.asarray(found)
+
+
+def scores_at(predictions, targets, thresholds) -> list[dict[str, float] | None]:
+    """Precision, recall and F1 of each label at its threshold.
+
+    Args:
+      predictions, targets: as in `known_entries`.
+      thresholds: [K].
+
+    Returns:
+      K dicts; None of a label without both answers.
+    """
+    pairs = known_entries(predictions, targets, len(thresholds))
+    rows = []
+    for (p, truth), cut in zip(pairs, thresholds, strict=True):
+        said = p >= cut
+        hits, yes, told = (int(x.sum()) for x in (said & truth, truth, said))
+        scores = {
+            "precision": hits / max(told, 1),
+            "recall": hits / max(yes, 1),
+            "f1": 2 * hits / max(yes + told, 1),
+        }
+        rows.append(None if truth.all() or not truth.any() else scores)
+    return rows
 
 
 def known_entries(predictions, targets, width: int):

@@ -61,6 +61,19 @@ def checked_names(task: str, what: str, names: Iterable, least: int) -> tuple[st
     return names
 
 
+def checked_weights(task: str, class_weights, shape: tuple[int, ...]):
+    """Class weights as float32 of a shape; None where there are none."""
+    if not len(class_weights):
+        return None
+    weights = np.asarray(class_weights, np.float32)
+    if weights.shape != shape or not (weights > 0).all():
+        raise ValueError(
+            f"{task}: class_weights have shape {weights.shape}, wanted positive "
+            f"numbers of shape {shape}"
+        )
+    return weights
+
+
 def check_mask(task: str, mask, targets) -> None:
     """Raises ValueError unless the mask is [B] for targets [B, ...]."""
     if mask.shape != targets.shape[:1]:

@@ -141,7 +141,7 @@ class Checkpoints:
         return max(self._steps(), default=None)
 
     def best_step(self) -> int | None:
-        """The step of the best checkpoint, of equals the first.
+        """The step of the best checkpoint; see `rank` for ties.
 
         If none was evaluated it is the latest; None if there is none at all.
 
@@ -300,12 +300,8 @@ class Checkpoints:
             (folder / name).write_bytes(content)
         manifest.write(folder, step, values)
 
-    def _rank(self, metrics: dict) -> tuple[float, int]:
-        """Greater is better: the first of equals, the latest of those not evaluated."""
-        if self.monitor not in metrics:
-            return -math.inf, metrics["step"]
-        value = self._sign * metrics[self.monitor]
-        return -math.inf if math.isnan(value) else value, -metrics["step"]
+    def _rank(self, metrics: dict) -> tuple[float, float, int]:
+        return (*rank(metrics, self.monitor, self._sign), metrics["step"])
 
     def _wait(self) -> None:
         with self._writing():
@@ -383,6 +379,28 @@ class Checkpoints:
             raise _Corrupt(
                 f"checkpoint {step} in {self.directory} is corrupt ({text[0][:200]})"
             ) from error
+
+
+def rank(metrics: dict, monitor: str, sign: float) -> tuple[float, float]:
+    """Sort key of checkpoints, the best last; at a tie the later step is best.
+
+    An accuracy on few examples ties often, and the earliest of equal checkpoints is
+    the least trained one: a lower loss breaks ties, then the later step.
+
+    Args:
+      metrics: of a checkpoint; empty if it was not evaluated.
+      monitor: the compared metric.
+      sign: 1 if higher is better, -1 if lower is.
+
+    Returns:
+      `(sign * monitored metric, -loss)`, -inf for what is missing or NaN.
+    """
+
+    def finite(value: float) -> float:
+        return -math.inf if math.isnan(value) else value
+
+    value = sign * metrics.get(monitor, math.nan)
+    return finite(value), finite(-metrics.get("loss", math.nan))
 
 
 class _Corrupt(CheckpointError):

@@ -44,6 +44,7 @@ def test_classification(kind, seed):
     report = task.report(p, targets)
     assert report["accuracy"] == sk.accuracy_score(targets, chosen)
     # No true class has a probability below 2e-16, which counts as 2e-16 there.
+    assert report["balanced_accuracy"] == sk.balanced_accuracy_score(targets, chosen)
     assert report["loss"] == sk.log_loss(targets, p, labels=labels)
     # Of equal scores scikit-learn takes the later class, we the earlier one.
     top5 = sk.top_k_accuracy_score(WIDTH - 1 - targets, p[:, ::-1], k=5, labels=labels)

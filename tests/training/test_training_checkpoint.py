@@ -112,8 +112,8 @@ def test_a_state_may_be_donated_right_after_the_save(tmp_path, parallel):
         ([0.1, 0.9, 0.2, 0.3, 0.4], {}, [20, 40, 50], 20),
         ([0.1, 0.9, 0.2, 0.3, 0.4], {"keep": 1}, [20, 50], 20),
         ([5, 1, 3, 2, 4], {"mode": "min", "monitor": "mae"}, [20, 40, 50], 20),
-        ([0.1, 0.5, 0.5, 0.5, 0.2], {}, [20, 40, 50], 20),  # the first of equals
-        ([3, 1, 1, 1, 2], {"mode": "min"}, [20, 40, 50], 20),
+        ([0.1, 0.5, 0.5, 0.5, 0.2], {}, [40, 50], 40),  # the last of equals
+        ([3, 1, 1, 1, 2], {"mode": "min"}, [40, 50], 40),
         ([None, 0.7, None, None, None], {}, [20, 40, 50], 20),  # not evaluated there
         ([None, None, None, 0.1, None], {}, [40, 50], 40),
         ([None, None, None], {}, [20, 30], 30),  # none evaluated: the latest
@@ -135,6 +135,26 @@ def test_the_latest_and_the_best_are_kept(tmp_path, metrics, options, kept, best
             got = checkpoints.restore({"w": np.zeros(3, "f")}, step)
             assert got["w"].tolist() == [step] * 3
     assert sorted(int(p.name) for p in tmp_path.iterdir()) == kept
+
+
+@pytest.mark.parametrize(
+    "losses, best",
+    [
+        ([0.9, 0.5, 0.7, 0.6], 20),  # of equal accuracies the lowest loss
+        ([0.5, 0.5, 0.7, 0.5], 40),  # then the later step
+        ([float("nan"), 0.5, float("nan"), 0.6], 20),
+        ([0.5, None, 0.5, None], 30),  # a metric that is not there breaks no tie
+    ],
+)
+def test_ties_go_to_the_lower_loss_then_to_the_later_step(tmp_path, losses, best):
+    """An accuracy on few examples is often the same; the first of equals is the least
+    trained."""
+    with Checkpoints(tmp_path, keep=4) as checkpoints:
+        for i, loss in enumerate(losses, start=1):
+            metrics = {"accuracy": 0.9} | ({} if loss is None else {"loss": loss})
+            checkpoints.save(10 * i, {"w": np.zeros(3, "f")}, {}, metrics)
+        checkpoints.save(50, {"w": np.zeros(3, "f")}, {}, {"accuracy": 0.8, "loss": 0})
+        assert checkpoints.best_step() == best
 
 
 def test_a_step_is_saved_once_unless_forced(tmp_path):
