@@ -182,8 +182,8 @@ def calibration(evaluation: Evaluation) -> Section | None:
     found, test = reliability(*evaluation.known), evaluation.test
     confidence = float(evaluation.known[0].max(-1).mean())
     words = (
-        f"Its mean confidence is {confidence:.1%}, its accuracy "
-        f"{test['accuracy']:.1%}. Expected calibration error "
+        f"Its mean confidence is {100 * confidence:.1f} %, its accuracy "
+        f"{100 * test['accuracy']:.1f} %. Expected calibration error "
         f"{number(found.ece)}: the mean over examples of |accuracy - confidence| in "
         f"{len(found.count)} bins of equal width, "
         "((m - 1)/M, m/M], of the highest probability (Guo et al. 2017, On Calibration "
