@@ -176,7 +176,7 @@ def _metric_panel(ax, history, name, best):
     _whole_steps(ax)
     if "accuracy" not in name:
         _log_if_wide(ax, everything)
-    legend_below(ax, ncols=3, columnspacing=1.2, handlelength=1.6)
+    legend_below(ax, ncols=3, columnspacing=1.2, handlelength=2)
 
 
 def _columns(history):

@@ -47,6 +47,7 @@ def use_fallback(text: Text, figure: FallbackFigure) -> None:
     families, missing = font_families(words)
     if len(families) > len(rcParams["font.family"]):
         text.set_fontfamily(list(families))
+        text.set_fontweight("normal")  # few fonts of other scripts have a bold one
     if missing:
         figure.missing = "".join(sorted({*figure.missing, *missing}))
 

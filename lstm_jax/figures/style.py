@@ -62,6 +62,7 @@ def log_axis(ax):
 def legend_below(ax, **options: Any):
     """A legend under a pair of axes and its label, off the data."""
     style = dict(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False)
+    style["handlelength"] = 3  # shows dashes
     return ax.legend(**style | options)
 
 
@@ -79,6 +80,16 @@ def contrast(one: Any, other: Any) -> float:
     """The contrast ratio of two colours, 1 to 21 (WCAG 2.2)."""
     low, high = sorted((_luminance(one), _luminance(other)))
     return (high + 0.05) / (low + 0.05)
+
+
+def for_text(color: Any) -> tuple[float, float, float]:
+    """A colour darkened until it has a contrast of 4.5 with white, as RGB in [0, 1]."""
+    from matplotlib.colors import to_rgb
+
+    rgb = to_rgb(color)
+    while contrast(rgb, "white") < 4.5:
+        rgb = tuple(0.95 * c for c in rgb)
+    return rgb
 
 
 def _luminance(color: Any) -> float:

@@ -77,7 +77,7 @@ def lines_figure(
         if text != read:
             told = f"true: {safe(text, 90)}"
             below = high + 0.28 / scale
-            ax.text(0, below, told, color=QUIET, fontsize=8, va="center", clip_on=False)
+            ax.text(0, below, told, color=QUIET, fontsize=9, va="center", clip_on=False)
     return fig
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from lstm_jax.figures.gif import encode_gif
-from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, safe
+from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, for_text, safe
 from lstm_jax.inspect.style import bare
 from lstm_jax.inspect.trace import Trace, trace
 from lstm_jax.inspect.trace_figure import (
@@ -154,7 +154,7 @@ class _Scene:
         )
         for k, label in zip(self.bars, ax.get_xticklabels(), strict=True):
             if k == target:
-                label.set(weight="bold", color=colors.get(k, INK))
+                label.set(weight="bold", color=for_text(colors.get(k, INK)))
         ax.tick_params(length=0)
         self.moving += list(self.rects)
 
@@ -216,7 +216,7 @@ class _Scene:
         best = int(answer.argmax())
         if len(answer) == 1:
             return f"{answer[0]:.4g}"
-        percent = f"  {answer[best]:.0%}" if likely(self.traced) else ""
+        percent = f"  {100 * answer[best]:.0f} %" if likely(self.traced) else ""
         return self.names[best] + percent
 
 

@@ -102,7 +102,7 @@ def _memory(ax, layers: tuple[LayerMeasures, ...], colors) -> None:
     ax.set_ylabel("norm of ∂(last output)/∂input", fontsize=9)
     ax.set_xlabel("step, in processing order", fontsize=9)
     legend = legend_below(
-        ax, fontsize=9, ncols=2, title=f"last steps with {KEPT:.0%} of it"
+        ax, fontsize=9, ncols=2, title=f"last steps with {100 * KEPT:.0f} % of it"
     )
     legend.get_title().set(fontsize=9, color=QUIET)
 
@@ -137,7 +137,9 @@ def _gate(ax, layer: LayerMeasures, name: str, color: str) -> None:
     words = f"{safe(layer.name)}: {words}"
     ax.set_title(words, loc="left", fontsize=9, color=INK, pad=3)
     loud = dict(color=ORANGE, weight="bold") if share > 0.5 else dict(color=QUIET)
-    ax.set_title(f"{share:.0%} saturated", loc="right", fontsize=9, pad=3, **loud)
+    ax.set_title(
+        f"{100 * share:.0f} % saturated", loc="right", fontsize=9, pad=3, **loud
+    )
     ax.set(xlim=(0, 1), yticks=[], xticks=[0, 0.5, 1])
     ax.grid(visible=False)
     ax.spines["left"].set_visible(False)

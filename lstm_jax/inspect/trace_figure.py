@@ -6,7 +6,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from lstm_jax.figures.style import COLORS, INK, ORANGE, QUIET, figure, safe, tidy
+from lstm_jax.figures.style import (
+    COLORS,
+    INK,
+    ORANGE,
+    QUIET,
+    figure,
+    for_text,
+    safe,
+    tidy,
+)
 from lstm_jax.inspect.gates import in_order
 from lstm_jax.inspect.style import bare, order_of, visible
 from lstm_jax.inspect.trace import Trace, trace
@@ -116,7 +125,7 @@ def title(traced: Trace, classes, target: int | None) -> str:
     best = int(last.argmax())
     words = f"Predicts {name_of(best, classes)}"
     if likely(traced):
-        words += f" ({last[best]:.0%})"
+        words += f" ({100 * last[best]:.0f} %)"
     if target is not None:
         truth = name_of(int(target), classes)
         words += ", which is correct" if best == target else f"; true: {truth}"
@@ -184,7 +193,7 @@ def prediction_curves(ax, traced: Trace, classes, target: int | None):
     count_from_one(ax, time)
     if likely(traced):
         ax.set(ylim=(-0.02, 1.04), yticks=[0, 0.5, 1])
-        ax.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     if width > 1:
         for k, y in zip(
             named, _apart([predictions[-1, k] for k in named], ax), strict=True
@@ -193,7 +202,7 @@ def prediction_curves(ax, traced: Trace, classes, target: int | None):
                 name_of(k, classes, 14) + (" (true)" if k == target else ""),
                 (1.01, y),
                 xycoords=("axes fraction", "data"),
-                color=colors_of(named)[k],
+                color=for_text(colors_of(named)[k]),
                 fontsize=9,
                 weight="bold" if k == named[0] else "normal",
                 va="center",

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, safe, tidy
+from lstm_jax.figures.style import BLUE, INK, ORANGE, figure, legend_below, safe, tidy
 from lstm_jax.metrics.bootstrap import Scores, mean_known, weighted_means
 from lstm_jax.tasks.task import Task, check_outputs, check_predictions, masked
 
@@ -222,7 +222,7 @@ def _predictions_figure(predictions, targets, unit):
         ax.set_ylabel(_with_unit("predicted", unit))
         errors = _errors(predicted, true)
         ax.set_title(_panel_title(errors, k, width, unit), fontsize=10)
-        ax.legend(loc="upper left", frameon=False)
+        legend_below(ax)
     return fig
 
 
@@ -256,7 +256,7 @@ def _residuals_figure(predictions, targets, unit):
         left.set_xlabel(_with_unit("true", unit))
         name = f"output {k}: residual" if width > 1 else "residual"
         left.set_ylabel(_with_unit(name, unit))
-        left.legend(loc="upper left", frameon=False)
+        legend_below(left)
         bins = int(np.clip(np.sqrt(len(errors)), 8, 41))
         right.hist(
             errors,

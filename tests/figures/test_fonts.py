@@ -8,9 +8,10 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 
 from lstm_jax.figures import fonts, image_grid, overlay_boxes
-from lstm_jax.figures.style import INK, contrast, figure, text_color
+from lstm_jax.figures.style import COLORS, INK, contrast, figure, for_text, text_color
 from lstm_jax.tasks import classification
 
 CAT, DOG = "\u732b", "\u72ac"  # 猫, 犬
@@ -82,6 +83,19 @@ def test_a_glyph_of_another_font_leaves_ink(cat_font):
     dark = (np.asarray(draw(fig).canvas.buffer_rgba()) != empty).any(-1)
     assert dark.sum() > 40 * 40  # 36 points are 50 pixels
     assert fonts.missing_note(fig) == ""
+
+
+def test_a_bold_name_needs_no_bold_font(cat_font, caplog):
+    fig = figure(2, 1)
+    fig.text(0.1, 0.3, CAT, weight="bold")
+    draw(fig)
+    assert not caplog.records
+
+
+def test_colours_of_text_contrast_with_paper():
+    for color in COLORS:
+        assert 4.5 <= contrast(for_text(color), "white")
+    assert for_text(INK) == pytest.approx(to_rgb(INK))
 
 
 def test_names_on_boxes_and_above_images(cat_font):

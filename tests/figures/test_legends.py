@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from lstm_jax import metrics
 from lstm_jax.figures import curves, overlay, reliability_figure
 from lstm_jax.figures.video_plots import error_over_time
-from lstm_jax.tasks import classification
+from lstm_jax.tasks import classification, regression
 
 
 def history():
@@ -32,7 +32,14 @@ def roc(width):
     return task.figures(p, np.arange(200) % width)["roc"]
 
 
+def regressed(name):
+    values = np.random.default_rng(2).normal(size=(40, 2))
+    return regression(2, unit="mm").figures(values, values + 0.1)[name]
+
+
 FIGURES = {
+    "predicted": lambda: regressed("predictions"),
+    "residuals": lambda: regressed("residuals"),
     "curves": lambda: curves(history()),
     "one step": lambda: curves(history()[:1]),
     "overlay": lambda: overlay({"a": history(), "b": history()}, ("loss", "accuracy")),

@@ -5,6 +5,7 @@ import io
 import jax
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from selection import slow
 
@@ -68,14 +69,14 @@ def test_figure_and_animation(kind, width, backward):
     if width == K:
         options["classes"] = ["one $", "two", "three"]
     fig = trace_figure(None, None, image_of(kind), **options)
-    fig.canvas.draw()
+    FigureCanvasAgg(fig).draw()
     words = fig.get_suptitle()
     if width == 1:
         assert words == "Predicts 0.5 after 6 steps"
     else:
         name, truth = ("two", r"one \$") if width == K else ("output 1", "output 0")
         assert words == (
-            f"Predicts {name} (50%); true: {truth}. Final from step 4 of 6 on"
+            f"Predicts {name} (50 %); true: {truth}. Final from step 4 of 6 on"
         )
     labels = {ax.get_ylabel() for ax in fig.axes}
     assert {"c", "gate i", "gate f", "gate o"} <= labels
@@ -127,7 +128,11 @@ def test_health_says_what_was_found():
     sick = measures.layers[0]._replace(still=np.ones(D, bool))
     layers = (sick, sick._replace(name="layer_1", gates={}))
     fig = summary_figure(measures._replace(layers=layers), {"w": 1e-3, "b": np.inf})
-    fig.canvas.draw()
+    FigureCanvasAgg(fig).draw()
+    for ax in fig.axes[:2]:
+        legend = ax.get_legend().get_window_extent()
+        assert not any(legend.overlaps(each.get_window_extent()) for each in fig.axes)
+        assert not legend.overlaps(ax.xaxis.label.get_window_extent())
     words = fig.get_suptitle()
     assert "dead_units: 8 of 8" in words and "large_updates" in words
     titles = [ax.get_title(loc="left") for ax in fig.axes]
@@ -137,5 +142,7 @@ def test_health_says_what_was_found():
         for ax in fig.axes
         if "saturated" in ax.get_title(loc="right")
     ]
-    wanted = [f"{np.mean(sick.gates[n].saturated):.0%} saturated" for n in "ifo"]
+    wanted = [
+        f"{100 * np.mean(sick.gates[n].saturated):.0f} % saturated" for n in "ifo"
+    ]
     assert shares == wanted
