@@ -234,7 +234,7 @@ class _Optimizer(Optimizer):
     ema: Fraction = 0.0
     """Decay of a moving average of the weights, for evaluation; commonly 0.999."""
     freeze: str = ""
-    """Regular expression of parameter paths that are not trained: "layer_0/|head"."""
+    """Pattern of parameter paths to freeze: "layer_0/|head"."""
     lr_multipliers: str = ""
     """Learning-rate factors by path: "encoder=0.1,head=2"."""
 

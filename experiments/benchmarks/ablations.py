@@ -98,16 +98,16 @@ def _steps_to_90(network: Trained) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One failure of training; the first network has it.
+    """A typical problem of training; the first network has it, the others a remedy.
 
     Attributes:
       title: of the table and the figure.
       common: options of all networks.
-      networks: options of each, by label.
-      steps: of training.
-      measure: columns of the table beside the test accuracy.
-      panel: title and x axis of the figure's left half.
-      curves: what is drawn there: split, metric and line style; with none, the
+      networks: further options by label.
+      steps: number of training steps.
+      measure: columns of the table besides the test accuracy.
+      panel: title and x label of the left panel of the figure.
+      curves: `(split, metric, line style)` for the left panel; if empty, it shows the
         gradients before training.
     """
 

@@ -135,7 +135,7 @@ def measure(
 
 
 def _too_big(size: int | None) -> str | None:
-    """Why so many bytes are too many, or None: better told than killed."""
+    """The reason if a candidate needs more memory than is free; else None."""
     free = None
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:

@@ -59,7 +59,7 @@ def test_a_table_a_line_of_json_and_a_bar_for_each_candidate(tmp_path, capsys):
     for word in (
         f"B={B} T={T} F={F} D={D}",
         "µs/step",
-        "one allocator",
+        "allocator: ",
         "GFLOP/s",
         *names,
     ):
@@ -243,7 +243,7 @@ def test_layers_need_not_be_named(arguments, monkeypatch):
     [
         (["--shapes", "pixel"], "did you mean pixels?"),
         (["--shapes=1,2,3"], "B,T,F,D as 8,64,3,16"),
-        (["--cell=nowhere.py:f"], "wanted FILE.py:FUNCTION"),
+        (["--cell=nowhere.py:f"], "give FILE.py:FUNCTION"),
         (["--rounds=0"], "it must be 1 or more"),
         (["--grow=5"], "lengths start at T=64"),
     ],

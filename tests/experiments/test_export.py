@@ -257,7 +257,7 @@ def test_live_and_clips_by_a_file(tmp_path, command):
     assert code == 0 and "6 frames; milliseconds per frame: p50" in out
     made("convolutions", tmp_path)
     code, _, err = command("predict", file, "--live", clip)
-    assert code == 2 and "export the run with --streaming" in err
+    assert code == 2 and "export it with --streaming" in err
 
 
 def test_weights_by_the_names_of_each_library(digits_run, tmp_path, command):

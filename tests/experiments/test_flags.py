@@ -1,5 +1,8 @@
 """`train PRESET --help`: what has an effect, in groups of a screen, at once."""
 
+import ast
+import importlib
+import inspect
 import itertools
 import subprocess
 import sys
@@ -12,6 +15,7 @@ from experiments.flags import _ELSEWHERE, parse
 from experiments.presets import PRESETS
 
 SCREEN = 24  # lines of a terminal
+COMMANDS = importlib.import_module("experiments.benchmark")._COMMANDS
 HEAVY = "jax numpy flax optax orbax matplotlib rich tyro sklearn lstm_jax".split()
 
 
@@ -83,6 +87,39 @@ def test_the_help_fits_80_columns(name, capsys):
     assert [line for line in text.splitlines() if len(line) > 80] == []
     for preset_name, (description, _) in PRESETS.items():
         assert f"  {preset_name} " in text and f" {description}\n" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["predict"], ["report"], ["export"], ["benchmark"]),
+        *(["benchmark", name] for name in COMMANDS),
+    ],
+    ids=" ".join,
+)
+def test_the_help_of_other_commands_fits_80_columns(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command, *rest = words
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"experiments.{command}").main([*rest, "--help"])
+    usage, *lines = capsys.readouterr().out.splitlines()
+    assert usage.startswith("usage:")  # tyro does not wrap it
+    assert [line for line in lines if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("name", ["predict", "report", "export", "benchmarks.options"])
+def test_help_texts_that_tyro_prints_are_one_line(name):
+    """Tyro breaks a text where its source does, and again at the terminal's width."""
+    source = inspect.getsource(importlib.import_module(f"experiments.{name}"))
+    texts = [
+        string.value.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ClassDef)
+        for field, string in itertools.pairwise(node.body)
+        if isinstance(field, ast.AnnAssign) and isinstance(string, ast.Expr)
+    ]
+    assert len(texts) >= 2
+    assert [text for text in texts if "\n" in text] == []
 
 
 def test_short_flags_are_listed(capsys):

@@ -292,7 +292,7 @@ def test_a_forecast_from_the_command_line(tmp_path, command):
     assert "Diagnosis" not in out and "Calibration" not in out
     assert f"written to {tmp_path}" in out
     page = (tmp_path / "sub" / "page.html").read_text()
-    assert "<h2>Mistakes</h2>" in page and page.count("<img") == 4
+    assert "<h2>Errors</h2>" in page and page.count("<img") == 4
 
 
 @pytest.mark.slow
@@ -325,7 +325,7 @@ def test_labels_for_every_step_known_or_not(tmp_path):
     sections = single(unknown)[2]
     words = " ".join(block.text for block in blocks(sections, Words))
     assert "No test example has a known target" in words
-    assert "Mistakes" not in titles(sections)
+    assert "Errors" not in titles(sections)
 
 
 @pytest.mark.parametrize("name", PRESETS)
