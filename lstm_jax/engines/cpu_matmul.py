@@ -1,8 +1,8 @@
 """Rewrites matrix products in a function's jaxpr to the form that is fastest on CPU.
 
-XLA's CPU backend packs the second matrix of a product again in every call. If that is a
-large weight matrix multiplied by few rows, packing costs more than the product; with the
-weights first, only the rows are packed. Products contracted over rows, as in weight
+XLA's CPU backend packs the second matrix of a product again in every call. If that is
+a large weight matrix multiplied by few rows, packing costs more than the product; with
+the weights first, only the rows are packed. Products contracted over rows, as in weight
 gradients, are packed from columns, which is slow as well.
 """
 
