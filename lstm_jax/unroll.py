@@ -183,7 +183,7 @@ def unroll(
         keys = Keys.of(key_steps, time, first_step).stacked()
     about_carry = feature_shape, carry_dtype, key
     told = xs is not None or valid is not None or is_first is not None
-    batch = batch_shape if told else None  # else only the carry tells it
+    batch = batch_shape if told else None  # else only the carry determines it
     if carry is not None:
         carry = checked_carry(cell, params, carry, batch, *about_carry)
     by_step = xs, valid, is_first, keys if of_examples else None

@@ -58,7 +58,7 @@ def scan(
         return new, (y_t, new if every_carry else None)
 
     body = jax.checkpoint(body, prevent_cse=False) if remat else body
-    # A symbolic time, of a program to export, is told by the inputs themselves.
+    # With a symbolic time, in an export, the inputs determine the length.
     length = time if isinstance(time, int) else None
     run = partial(lax.scan, length=length, reverse=reverse, unroll=unroll)
     carry, (ys, carries) = run(body, carry, inputs)

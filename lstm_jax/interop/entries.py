@@ -61,7 +61,9 @@ def arrays(caller: str, tree: Mapping[str, Any], prefix: str = "") -> dict[str, 
                 leaf = np.asarray(leaf)
             except (TypeError, RuntimeError) as error:
                 reason = " ".join(str(error).split())
-                raise ValueError(f"{caller}: {path} is no array: {reason}") from error
+                raise ValueError(
+                    f"{caller}: {path} is not an array: {reason}"
+                ) from error
         found[path[len(prefix) :]] = leaf
     if not found:
         under = f" under {prefix!r}" if prefix else ""

@@ -92,7 +92,7 @@ def _bad(path: Path, reason: str) -> ValueError:
 
 def _claimed(path: Path, where: str, entry: Any, size: int) -> int:
     if not hasattr(entry, "shape") or entry.shape is None:
-        raise _bad(path, f"{where} is no array")
+        raise _bad(path, f"{where} is not an array")
     if entry.dtype.kind not in "fiub":
         raise _bad(path, f"{where} has dtype {entry.dtype}")
     if entry.external or entry.is_virtual:

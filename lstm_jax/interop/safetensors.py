@@ -62,7 +62,7 @@ def read_safetensors_metadata(path: str | Path) -> dict[str, str]:
         words = _header(path, file)[0].get("__metadata__", {})
     texts = isinstance(words, dict) and all(isinstance(w, str) for w in words.values())
     if not texts:
-        raise _bad(path, "its metadata is no table of words")
+        raise _bad(path, "its metadata is not a JSON object of strings")
     return words
 
 
@@ -120,7 +120,7 @@ def _header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int, int]:
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _bad(path, "its header is not JSON") from error
     if not isinstance(header, dict):
-        raise _bad(path, "its header is no table of names")
+        raise _bad(path, "its header is not a JSON object")
     return header, 8 + length, size - 8 - length
 
 

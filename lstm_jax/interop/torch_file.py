@@ -266,7 +266,7 @@ def _storage(reference: Any) -> _Storage:
 
 def _built(maker: Any, arguments: tuple) -> Any:
     if not isinstance(maker, _Name):
-        raise _Refused("it calls something that is no name")
+        raise _Refused("it calls something that is not a name")
     if maker.name == _TABLE and not arguments:
         return {}
     if maker.name == _PARAMETER and isinstance(arguments[0], _Tensor):

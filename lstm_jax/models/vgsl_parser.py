@@ -158,7 +158,7 @@ def read_layers(scan: Scanner, shape: Shape, close: str) -> tuple[list, Shape]:
         except ValueError as error:
             scan.fail(str(error), start)
         if any(n is not None and n < 1 for n in after):
-            scan.fail(f"nothing is left of a map of {_told(first)}", start)
+            scan.fail(f"nothing is left of a map of {_described(first)}", start)
         layers.append(layer)
         if close == "]":
             first = after
@@ -299,5 +299,5 @@ READERS = {  # by the letters that a word begins with, longer ones first
 }
 
 
-def _told(shape: Shape) -> str:
+def _described(shape: Shape) -> str:
     return "x".join(str(n or "any") for n in shape[1:3])
