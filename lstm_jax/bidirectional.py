@@ -1,4 +1,4 @@
-"""A cell in both directions, for a sequence known whole: `bidirectional`."""
+"""`bidirectional`: runs a cell over a sequence in both directions."""
 
 from typing import Any
 
@@ -22,30 +22,30 @@ def bidirectional(
     key: jax.Array | None = None,
     **options: Any,
 ) -> Unrolled | UnrolledWithCarries:
-    """Runs one cell forward and another backward, and joins their outputs.
+    """Runs one cell forward and another backward, and concatenates their outputs.
 
-    Two of the same cell run in one loop where that is faster: on GPU and TPU, for
-    sequences without resets and cells that draw nothing.
+    If both are the same cell, they run in one loop where that is faster: on GPU and
+    TPU, for sequences without resets and cells without randomness.
 
     Args:
-      cells: the forward and the backward cell; the same one twice is fine.
+      cells: the forward and the backward cell; may be the same.
       params: params of each.
-      xs: inputs, `[T, *B, F]`; None for a run without, over `length` steps.
+      xs: inputs, `[T, *B, F]`; None to run without inputs over `length` steps.
       carry: initial carry of each, or None.
-      key: for cells with randomness, one or one for each example, as in `unroll`;
-        None means evaluation.
-      **options: of `unroll`, all but `reverse`.
+      key: for cells with randomness, one key or one per example, as in `unroll`; None:
+        evaluation.
+      **options: of `unroll`, except `reverse`.
 
     Returns:
-      `Unrolled`: outputs `[T, *B, 2D]`, forward features first, both aligned with
-      their inputs; and the pair of final carries.
+      `Unrolled`: outputs `[T, *B, 2D]`, forward features first, aligned with the
+      inputs; and the pair of final carries.
 
     Reference: Schuster & Paliwal 1997.
     """
     if "reverse" in options:
         raise ValueError(
-            "bidirectional: reverse is no option here, both directions are run; "
-            "use unroll(..., reverse=True) for the backward one alone"
+            "bidirectional: reverse is not supported, both directions are run; "
+            "use unroll(..., reverse=True) for the backward direction alone"
         )
     traced = xs if options.get("consts") is None else None  # as in `unroll`
     key = key_for(cells, params, traced, key)
@@ -64,9 +64,9 @@ def bidirectional(
 
 
 def _beside(cells, params, xs, options: dict[str, Any]) -> bool:
-    """Whether two directions run in one loop: half the steps, each of twice the work.
+    """Whether both directions run in one loop: half the steps, twice the work each.
 
-    On a CPU, that is no faster.
+    On CPU that is not faster.
     """
     forward, backward = (jax.tree.map(jax.typeof, p) for p in params)
     return (
@@ -77,7 +77,7 @@ def _beside(cells, params, xs, options: dict[str, Any]) -> bool:
         and options.get("resets") is None
         and options.get("consts") is None
         and xs is not None
-        and isinstance(xs.shape[0], int)  # no dimension of a program to export
+        and isinstance(xs.shape[0], int)  # not a symbolic dimension of an export
         and xs.shape[0] > 1
     )
 

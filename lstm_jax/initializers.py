@@ -1,9 +1,9 @@
-"""Initialisers of weights that `jax.nn.initializers` lacks, one gate at a time.
+"""Initializers that `jax.nn.initializers` lacks, applied per gate.
 
-An initialiser is `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, whose
-own serve any cell. A cell draws each gate's block on its own.
+An initializer is `(key, shape, dtype) -> array`, as in `jax.nn.initializers`, all of
+which also work with any cell. Each gate's block is drawn separately.
 
-`chrono` and `uniform_gate` draw the bias of a forget gate, for `forget_bias` of a cell.
+`chrono` and `uniform_gate` are for the `forget_bias` of a cell.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Initializer = Callable[..., jax.Array]
 
 
 def orthogonal(scale: float = 1.0) -> Initializer:
-    """Orthogonal columns (or rows), drawn in float32 at least, then cast.
+    """Orthogonal columns (or rows), drawn in at least float32, then cast.
 
     Reference: Saxe et al. 2014.
     """
@@ -31,7 +31,7 @@ def orthogonal(scale: float = 1.0) -> Initializer:
 
 
 def identity(scale: float = 1.0) -> Initializer:
-    """`scale` on the diagonal of a square matrix, so that a state is kept at first.
+    """`scale` times the identity, so that a state is initially preserved.
 
     With ReLU it makes an IRNN:
 
@@ -41,7 +41,7 @@ def identity(scale: float = 1.0) -> Initializer:
     >>> cell = rnn(128, activation=jax.nn.relu, recurrent_init=start)
 
     Raises:
-      ValueError: when it draws, if the matrix is not square.
+      ValueError: when called, if the matrix is not square.
 
     Reference: Le, Jaitly & Hinton 2015.
     """
@@ -60,14 +60,14 @@ def identity(scale: float = 1.0) -> Initializer:
 def chrono(longest: int) -> Initializer:
     """Forget biases `log U(1, T - 1)`: time constants spread up to `longest`.
 
-    With the input bias at its negative, which the cell sees to:
+    The cell sets the input bias to the negative:
 
     >>> from lstm_jax import initializers, lstm
     >>> cell = lstm(128, forget_bias=initializers.chrono(784))
 
     Args:
-      longest: T, the longest dependency to remember, in steps, >= 2; often the length
-        of a sequence.
+      longest: T, the longest dependency in steps, >= 2; often the length of a
+        sequence.
 
     Raises:
       ValueError: if `longest` < 2.
@@ -88,10 +88,10 @@ def chrono(longest: int) -> Initializer:
 
 
 def uniform_gate() -> Initializer:
-    """Forget biases that spread the gate itself evenly: σ(b) ~ U(1/D, 1 - 1/D).
+    """Forget biases that make the gate uniform: σ(b) ~ U(1/D, 1 - 1/D).
 
-    With the input bias at its negative, which the cell sees to; used as `chrono`, but
-    it knows no time.
+    The cell sets the input bias to the negative; used like `chrono`, but independent of
+    the sequence length.
 
     Reference: Gu et al. 2020, "Improving the Gating Mechanism of Recurrent Neural
     Networks".
@@ -107,15 +107,15 @@ def uniform_gate() -> Initializer:
 
 
 def pytorch_defaults(features: int) -> dict[str, Initializer]:
-    """What PyTorch draws by default, uniform in `±1 / sqrt(D)` for every tensor.
+    """PyTorch's default initializers, uniform in `±1 / sqrt(D)` for every tensor.
 
-    PyTorch adds nothing to the forget gate, and has two biases; here is one.
+    PyTorch has no extra forget bias, and two biases where we have one.
 
     >>> from lstm_jax import initializers, lstm
     >>> cell = lstm(128, forget_bias=0.0, **initializers.pytorch_defaults(128))
 
     Args:
-      features: D, the hidden width, not the fan-in of a tensor.
+      features: D, the hidden width (not the fan-in of a tensor).
 
     Returns:
       Arguments of a cell: `kernel_init`, `recurrent_init` and `bias_init`.
@@ -129,9 +129,9 @@ def pytorch_defaults(features: int) -> dict[str, Initializer]:
 
 
 def per_gate(init: Initializer, gates: int) -> Initializer:
-    """Draws each of `gates` equal blocks of the last axis on its own.
+    """Draws each of `gates` equal blocks of the last axis separately.
 
-    Drawn as one matrix, a block would see the fan-out of all gates together, and
+    Drawn as one matrix, the fan-out of a block would be that of all gates together, and
     orthogonal blocks would not be orthogonal.
     """
 

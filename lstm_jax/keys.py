@@ -1,4 +1,4 @@
-"""Keys of a run over a sequence: of its examples, and of its steps."""
+"""Random keys of a run over a sequence: per example and per step."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,14 +9,14 @@ import numpy as np
 
 
 class Keys(NamedTuple):
-    """Randomness of one run over a sequence, made by `Keys.of`.
+    """Random keys of one run over a sequence, made by `Keys.of`.
 
     Attributes:
-      per_sequence: a typed key, `()`, for what stays the same through all steps.
-      per_step: typed keys, `[T]`, one for each step; `()` where one step is meant.
+      per_sequence: a typed key, `()`, for randomness that is constant over the steps.
+      per_step: typed keys, `[T]`, one per step; `()` for a single step.
 
-    Made from one key for each example, `[*B]`, both have these axes last; what a cell
-    is given, by `randomness.per_example`, is then still the keys of one example.
+    Made from one key per example, `[*B]`, both have these as additional last axes;
+    `randomness.per_example` then passes a cell the keys of one example.
     """
 
     per_sequence: jax.Array
@@ -24,9 +24,9 @@ class Keys(NamedTuple):
 
     @classmethod
     def of(cls, key: jax.Array, time: int, first_step: Any = 0) -> "Keys":
-        """Keys for `time` steps from step `first_step` on, an integer.
+        """Keys for `time` steps starting at step `first_step`, an integer.
 
-        The key of step t of a sequence depends on neither of them.
+        The key of a step depends on its index alone, not on `time` or `first_step`.
 
         Raises:
           ValueError: if `first_step` is not one integer.
@@ -38,17 +38,17 @@ class Keys(NamedTuple):
         return cls(sequence, jax.vmap(fold_in, (None, 0))(seed, steps))
 
     def fold_in(self, data: int) -> "Keys":
-        """Keys of their own for one of several users, such as a layer."""
+        """Independent keys for one of several consumers, such as a layer."""
         return Keys(fold_in(self.per_sequence, data), fold_in(self.per_step, data))
 
     def stacked(self) -> "Keys":
-        """Both `[T]`, to travel through the steps as a part of `us`."""
+        """Both as `[T]`, to be part of `us` in a loop over steps."""
         sequence = jnp.broadcast_to(self.per_sequence, self.per_step.shape)
         return Keys(sequence, self.per_step)
 
 
 def check_first_step(caller: str, first_step: Any) -> None:
-    """Refuses what is not one integer, such as a boolean."""
+    """Raises ValueError unless `first_step` is one integer; booleans are not."""
     shape, dtype = np.shape(first_step), jnp.result_type(first_step)
     if shape or not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(
@@ -58,7 +58,7 @@ def check_first_step(caller: str, first_step: Any) -> None:
 
 
 def typed_key(key: jax.Array) -> jax.Array:
-    """A key, or an array of keys, with a dtype of its own; of a raw one, too."""
+    """A key, or an array of keys, as typed keys; raw keys are converted."""
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         return key
     return jax.random.wrap_key_data(key)

@@ -1,4 +1,4 @@
-"""What is random in a run: which cells draw, for which example, and in which step."""
+"""Randomness of a run: which cells are stochastic, keys per example and step."""
 
 import weakref
 from collections.abc import Callable
@@ -18,8 +18,8 @@ def is_stochastic(
 ) -> bool:
     """Whether anything that `cell` computes from an input depends on a key.
 
-    Found by tracing a step without a batch. A cell of which that cannot be told, such
-    as one with a loop in its step, counts as one that draws.
+    Found by tracing a step without a batch. If that is inconclusive, as for a cell
+    with a loop in its step, the result is True.
 
     Args:
       cell: any cell.
@@ -52,7 +52,7 @@ def _weak(part: Any) -> Any:
 def _is_stochastic(
     parts: tuple, tree: Any, leaves: tuple, feature_shape: tuple[int, ...], dtype: Any
 ) -> bool:
-    """As above, traced once; `parts` are those of a cell, by `_weak`."""
+    """`is_stochastic`, cached; `parts` are those of a cell, from `_weak`."""
     live = (part() if isinstance(part, weakref.ref) else part for part in parts)
     cell, state_dtype = Cell(*live), at_least_float32(dtype)  # as in `unroll`
 
@@ -68,7 +68,7 @@ def _is_stochastic(
 
 
 def depends_on_key(run: Callable, *args: Any) -> bool:
-    """Whether an output of `run(key, *args)` depends on the key, found by tracing."""
+    """Whether an output of `run(key, *args)` depends on the key, by tracing."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     return depends_on(run, key, *args)[0]
 
@@ -76,12 +76,12 @@ def depends_on_key(run: Callable, *args: Any) -> bool:
 def key_for(
     cells: tuple[Cell, ...], params: tuple[Any, ...], xs: jax.Array | None, key: Any
 ) -> jax.Array | None:
-    """`key`, typed; None where none of the cells draws from it.
+    """`key` as a typed key; None if no cell uses randomness.
 
-    Engines then do what they do in evaluation, which may be faster.
+    Engines then run as in evaluation, which may be faster.
 
     Raises:
-      ValueError: if `key` is neither one key nor one for each example of `xs`.
+      ValueError: `key` is neither one key nor one per example of `xs`.
     """
     if key is None:
         return None
@@ -98,7 +98,7 @@ def key_for(
 
 
 def check_key(key: jax.Array, batch_shape: tuple[int, ...]) -> None:
-    """Refuses a typed key that is neither one nor one for each example."""
+    """Raises ValueError unless a typed key is one, or one per example."""
     if key.shape not in ((), batch_shape):
         raise ValueError(
             f"unroll: key has shape {key.shape}; pass one key, (), or one for "
@@ -107,14 +107,15 @@ def check_key(key: jax.Array, batch_shape: tuple[int, ...]) -> None:
 
 
 def per_example(cell: Cell, batch_ndim: int) -> Cell:
-    """The cell, drawing for each example from a key of the example's own.
+    """The cell, with the randomness of each example from the example's own key.
 
-    What is drawn for an example then depends on neither the rest of the batch nor on
-    how the batch is split over devices.
+    An example's randomness then depends neither on the rest of the batch nor on how the
+    batch is split over devices.
 
     Args:
       cell: any cell.
-      batch_ndim: axes of the batch, and of the keys that `carry` and `project` take.
+      batch_ndim: number of batch axes, and of axes of the keys that `carry` and
+        `project` take.
     """
 
     def over_batch(run, in_axes, out_axes):
@@ -158,25 +159,25 @@ def per_example(cell: Cell, batch_ndim: int) -> Cell:
 
 
 class _NoInput(NamedTuple):
-    """Says that `u` has the axes of the batch, and none of the state's after them.
+    """Marks that `u` has batch axes only, without the state's feature axes.
 
-    Without input it may be no more than a bias. As a pytree it has no leaves.
+    Without input it may be just a bias. A pytree without leaves.
     """
 
 
 def step_dropout(
     xs: jax.Array, rate: float, key: jax.Array, first_step: Any = 0
 ) -> jax.Array:
-    """Inverted dropout of a sequence, drawn in each step from the step's own key.
+    """Inverted dropout of a sequence, with a separate key for each step.
 
-    Each 32 random bits decide over two numbers: drawing them is a good part of a small
-    network's step. The rate is rounded to a multiple of 2**-16.
+    One draw of 32 random bits is used for two numbers, because drawing is a good part
+    of a small network's step. The rate is rounded to a multiple of 2**-16.
 
     Args:
       xs: `[T, *B, ...]`.
-      rate: probability that a number becomes 0, in [0, 1).
-      key: typed; one, `()`, or one for each example, `[*B]`.
-      first_step: number in its sequence of the first step of `xs`.
+      rate: dropout rate, in [0, 1).
+      key: typed; one, `()`, or one per example, `[*B]`.
+      first_step: index in its sequence of the first step of `xs`.
     """
     if rate == 0:
         return xs
@@ -185,11 +186,11 @@ def step_dropout(
 
 
 def example_dropout(xs: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
-    """The same of any array with one key for each entry of its first axes.
+    """Inverted dropout of an array, with one key per entry of its leading axes.
 
     Args:
       xs: `[*N, ...]`.
-      rate: as above.
+      rate: as in `step_dropout`.
       keys: typed, `[*N]`.
     """
     if rate == 0:

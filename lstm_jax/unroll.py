@@ -1,4 +1,4 @@
-"""A cell over time: `unroll`."""
+"""`unroll`: runs a cell over a sequence."""
 
 import difflib
 import functools
@@ -72,10 +72,10 @@ def unroll(
 
         carry_t, y_t = gates(carry_tm1, project(x_t), recur(carry_tm1))
 
-    A step that is masked, or past its sequence's length, changes nothing: the carry
-    passes through and the output is zero. Its input may hold anything, NaN included:
-    the cell reads zeros there. In reverse, a shorter sequence is read from its own last
-    step; padding stays at the end.
+    A step that is masked, or beyond its sequence's length, has no effect: the carry is
+    unchanged and the output is zero. Its input may be anything, including NaN: it is
+    replaced by zeros. In reverse, a shorter sequence starts at its own last step;
+    padding stays at the end.
 
     >>> import jax, jax.numpy as jnp
     >>> from lstm_jax import lstm, unroll
@@ -85,7 +85,7 @@ def unroll(
     >>> ys.shape, carry.c.shape
     ((5, 2, 8), (2, 8))
 
-    Frame by frame, a carry given back equals the whole:
+    Streaming frame by frame with the returned carry gives the same result:
 
     >>> first = unroll(cell, params, jnp.ones((1, 2, 3)))
     >>> second = unroll(cell, params, jnp.ones((1, 2, 3)), first.carry)
@@ -93,60 +93,59 @@ def unroll(
     True
 
     Args:
-      cell: the cell; build it once and close over it, never pass it through jit.
-      params: what `cell.init` made.
-      xs: inputs, `[T, *B, F]`, or more feature axes for a cell that reads images;
-        None for a cell that runs without, over `length` steps.
-      carry: initial carry; by default the cell's own, zeros for most. A given one has
-        the structure and the shapes of that, `[*B, ...]`, in any floating dtype.
-      length: T, where `xs` is None; the batch is then that of `carry`.
-      lengths: int `[*B]`, valid steps of each sequence, 0 to T; more count as T, and
-        less than 0 as 0.
+      cell: the cell; build it once and close over it, do not pass it through jit.
+      params: from `cell.init`.
+      xs: inputs, `[T, *B, F]`, or more feature axes for a cell over images; None to run
+        without inputs over `length` steps.
+      carry: initial carry; None: the cell's own, usually zeros. Must have the structure
+        and shapes of the cell's own, `[*B, ...]`, in any floating dtype.
+      length: T, if `xs` is None; the batch shape is then that of `carry`.
+      lengths: int `[*B]`, valid steps of each sequence, clipped to 0..T.
       mask: bool `[T, *B]`, True where a step is valid; any pattern. With `lengths`,
         a step must be valid by both.
       resets: bool `[T, *B]`, True where a step starts a new sequence, from the cell's
-        own initial carry, not from `carry`; also where `mask` hides the step. In
-        reverse, a sequence is read from its own last step to the one that starts it.
-      reverse: from the last step to the first; outputs stay where their inputs are.
-      key: for cells with randomness: one key, `()`, or one for each example, `[*B]`,
-        from which an example draws the same in any batch, on any number of devices.
-        None means evaluation.
-      first_step: number of the first step of `xs` in its sequence. Chunks of a
-        sequence, each with the carry of the one before, the same key, and the number
-        of its own first step, then draw what the whole would, in reverse as well.
-      consts: what gates read in every step beside params, a pytree: features to attend
-        to, an encoder's map, the weight of a feedback. Differentiable, and kept once,
-        not once a step. For cells whose gates take them; not with a key for each
-        example.
-      engine: "auto", which is "vjp", and "scan" for a single step or a symbolic T (of
-        `jax.export`), which only "scan" can. "vjp": its backward pass sums each weight
-        gradient once, after the loop, and keeps less memory; its loops take the form
-        of the platform that they are lowered for. "scan": the definition, and the only
-        one with forward-mode derivatives (`jax.jvp`,
-        `jax.linearize`; a Hessian by `jax.jacfwd(jax.grad(f))` wants none). "cudnn":
-        NVIDIA's kernel for the plain `lstm` in float32 on one GPU, with `lengths` but
-        no mask, resets or vmap, in TF32 unless
-        `jax.default_matmul_precision("float32")`.
+        own initial carry instead of `carry`, even if `mask` is False there. In reverse,
+        a sequence is processed from its last step to the step that starts it.
+      reverse: processes the last step first; outputs stay aligned with inputs.
+      key: for cells with randomness: one key, `()`, or one per example, `[*B]`, so that
+        an example's randomness depends neither on its batch nor on the number of
+        devices. None: evaluation.
+      first_step: index of the first step of `xs` in its sequence. Chunks of a sequence,
+        each with the carry of the one before, the same key, and the index of its first
+        step, have the randomness of the whole sequence, also in reverse.
+      consts: a pytree that the gates get at every step, in addition to params: features
+        to attend to, the feature map of an encoder, weights of a feedback.
+        Differentiable, and stored once instead of once per step. For cells whose gates
+        take `consts`; not with one key per example.
+      engine: "auto" selects "vjp", or "scan" for a single step or a symbolic T (of
+        `jax.export`), which only "scan" supports. "vjp": its backward pass computes
+        each weight gradient once, after the loop, and saves memory; its loops are
+        adapted to the platform. "scan": the reference, and the only engine with
+        forward-mode derivatives (`jax.jvp`, `jax.linearize`; a Hessian by
+        `jax.jacfwd(jax.grad(f))` does not need them). "cudnn": NVIDIA's kernel for the
+        plain `lstm` in float32 on one GPU, with `lengths` but without mask, resets or
+        vmap, in TF32 unless `jax.default_matmul_precision("float32")`.
       remat: what the backward pass recomputes to save memory: None, nothing; "step",
-        all but the carry of each step; K, all but the carry of every K-th; "sqrt", K
-        the root of T.
-      tbptt_steps: steps that a gradient goes back, K: the carry is kept between chunks
-        of K steps, its gradient is not (truncated backpropagation through time).
-      unroll: steps in one iteration of the loop, as in `lax.scan`.
-      dtype: to compute in, such as `jnp.bfloat16`; by default params stay as they are,
-        and `dtype` is `jnp.result_type` of those that are floating.
-      carry_dtype: of the state; by default float32, or wider where `dtype` is.
-      return_carries: return the carry after each step, too.
+        all but the carry of each step; K, all but the carry of every K-th step; "sqrt",
+        the same with K about the square root of T.
+      tbptt_steps: K, truncated backpropagation through time: the carry is passed
+        between chunks of K steps, its gradient is not.
+      unroll: steps per iteration of the loop, as in `lax.scan`.
+      dtype: of the computation, such as `jnp.bfloat16`; None: params are not cast, and
+        `dtype` is `jnp.result_type` of the floating params.
+      carry_dtype: of the state; None: float32, or wider if `dtype` is.
+      return_carries: also return the carry after each step.
 
     Returns:
       `Unrolled(ys, carry)`, or with `return_carries`
-      `UnrolledWithCarries(ys, carry, carries)`; `ys` has dtype `dtype`, a carry
+      `UnrolledWithCarries(ys, carry, carries)`; `ys` has `dtype`, carries have
       `carry_dtype`.
 
     Raises:
-      ValueError: if shapes do not fit, `carry` is not like the cell's own, an output is
-        not one array, or an option has no such value; a boolean is no number of steps.
-      NotImplementedError: if the engine asked for cannot do what is asked of it.
+      ValueError: shapes that do not fit, a `carry` unlike the cell's own, an output
+        that is not one array, or an invalid option (a boolean is not a number of
+        steps).
+      NotImplementedError: the engine does not support what is requested.
       TypeError: for forward-mode derivatives of any engine but "scan".
     """
     shapes = split_shape(cell, xs, length, lengths, mask, resets)
@@ -165,7 +164,7 @@ def unroll(
     carry_dtype = carry_dtype or at_least_float32(compute)
 
     keys, of_examples = None, False
-    # consts may have the axes of a batch: a step without one cannot be traced.
+    # consts may have batch axes: a step without a batch cannot be traced.
     traced = xs if consts is None else None
     key = key_for((cell,), (params,), traced, key)
     if key is not None:
@@ -184,7 +183,7 @@ def unroll(
         keys = Keys.of(key_steps, time, first_step).stacked()
     about_carry = feature_shape, carry_dtype, key
     told = xs is not None or valid is not None or is_first is not None
-    batch = batch_shape if told else None  # else only the carry tells it
+    batch = batch_shape if told else None  # else only the carry determines it
     if carry is not None:
         carry = checked_carry(cell, params, carry, batch, *about_carry)
     by_step = xs, valid, is_first, keys if of_examples else None
@@ -254,7 +253,7 @@ def _engine(name: str, time: int):
 
 @functools.cache
 def _chosen(name: str, known: bool) -> str:
-    """Says once what "auto" chose."""
+    """Logs once which engine "auto" selected."""
     why = {"scan": "for a single step", "vjp": "for sequences"}[name]
     why = why if known else "for a symbolic number of steps"
     logging.getLogger("lstm_jax").info('engine="auto" is "%s" %s', name, why)
@@ -269,7 +268,7 @@ def _chunked(run, **options):
 
 
 def _chunks(time: int, remat, tbptt_steps) -> list[tuple[int, dict]]:
-    """Sizes of the chunks to run in, innermost first, and what each is for."""
+    """Sizes of the chunks, innermost first, and the option that each implements."""
     for name, size in (("remat", remat), ("tbptt_steps", tbptt_steps)):
         words = (None, "step", "sqrt") if name == "remat" else (None,)
         named = size is None or isinstance(size, str) and size in words
@@ -291,7 +290,7 @@ def _chunks(time: int, remat, tbptt_steps) -> list[tuple[int, dict]]:
 
 
 def _compute_dtype(params: Any, xs: Any) -> Any:
-    """That of all floating params together; without any, of the inputs, or float32."""
+    """Common dtype of the floating params; else of the inputs, or float32."""
     for tree in (params, xs):
         dtypes = [leaf.dtype for leaf in jax.tree.leaves(tree)]
         if floating := [d for d in dtypes if jnp.issubdtype(d, jnp.floating)]:
@@ -301,7 +300,7 @@ def _compute_dtype(params: Any, xs: Any) -> Any:
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
-    """Casts floating leaves, and leaves others (keys, counters) alone."""
+    """Casts floating leaves; others, such as keys and counters, stay as they are."""
 
     def cast(leaf):
         floating = jnp.issubdtype(leaf.dtype, jnp.floating)

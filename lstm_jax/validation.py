@@ -1,4 +1,4 @@
-"""Checks of what a caller passes to cells and to `unroll`."""
+"""Checks of the arguments of cells and of `unroll`."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ KINDS = (
 
 
 def is_count(value: Any, least: int = 1) -> bool:
-    """Whether `value` is an integer >= `least`; a boolean is none."""
+    """Whether `value` is an integer >= `least`; a boolean is not."""
     integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
     return integer and value >= least
 
 
 def check_count(caller: str, name: str, value: Any, what: str, least: int = 1) -> None:
-    """Refuses `value` as a number of `what` unless it is an integer >= `least`."""
+    """Raises ValueError unless `value`, a number of `what`, is a count >= `least`."""
     if not is_count(value, least):
         raise ValueError(
             f"{caller}: {name}={value!r}, but it is a number of {what}: pass an "
@@ -36,10 +36,10 @@ def check_count(caller: str, name: str, value: Any, what: str, least: int = 1) -
 def initial_carry(
     cell: Cell, params: Any, batch_shape, feature_shape, dtype: Any, key: Any
 ) -> Any:
-    """The cell's own carry, for a run with inputs or, by `feature_shape=None`, without.
+    """The cell's own carry; with `feature_shape=None` for a run without inputs.
 
     Raises:
-      ValueError: if the cell makes none without the shape of an input.
+      ValueError: the cell needs the shape of an input.
     """
     try:
         return cell.carry(params, batch_shape, feature_shape, dtype, key=key)
@@ -62,18 +62,18 @@ def checked_carry(
     dtype: Any,
     key: Any,
 ) -> Any:
-    """A given carry as arrays, if it is like the cell's own.
+    """A given carry as arrays, checked to be like the cell's own.
 
     Args:
-      cell, params: whose carry it is.
-      carry: given to `unroll`.
-      batch_shape: `*B`; None where only the carry tells it.
-      feature_shape: of the inputs; None for a run without.
-      dtype: of the cell's own carry; a given one may be in any floating dtype.
-      key: of the run. Without one, a carry that was made with a key is taken, too.
+      cell, params: of the run.
+      carry: the one given to `unroll`.
+      batch_shape: `*B`; None if only the carry determines it.
+      feature_shape: of the inputs; None for a run without inputs.
+      dtype: of the cell's own carry; a given one may have any floating dtype.
+      key: of the run. Without one, a carry made with a key is accepted, too.
 
     Raises:
-      ValueError: if structure, shapes or kinds of dtypes differ. Nothing is broadcast.
+      ValueError: structure, shapes or kinds of dtype differ. Nothing is broadcast.
     """
     carry = jax.tree.map(jnp.asarray, carry)
 
@@ -89,7 +89,7 @@ def checked_carry(
     except ValueError:
         if feature_shape is not None:
             raise
-        return carry  # of a cell whose state has the shape of its inputs, which lack
+        return carry  # the state has the shape of the inputs, which are missing
     if _alike(carry, wanted, batch_shape):
         return carry
     if key is None and _alike(carry, own(jax.random.key(0)), batch_shape):
@@ -97,7 +97,7 @@ def checked_carry(
     shape = "batch_shape" if batch_shape is None else batch_shape
     own_key = ", key=key" * (key is not None)
     remedy = f"make it with cell.carry(params, {shape}, {feature_shape}{own_key})"
-    if key is not None and key.ndim:  # of examples, which a cell alone does not take
+    if key is not None and key.ndim:  # keys per example, which a cell does not take
         remedy = "pass None, which draws it"
     raise ValueError(
         f"unroll: carry is {_described(carry)}, but this cell's is "
@@ -107,7 +107,7 @@ def checked_carry(
 
 
 def _alike(carry: Any, wanted: Any, batch_shape: tuple[int, ...] | None) -> bool:
-    """Whether shapes and kinds are those wanted, after one batch if it is not known."""
+    """Whether shapes and kinds of dtype agree, apart from an unknown batch shape."""
     if jax.tree.structure(carry) != jax.tree.structure(wanted):
         return False
     batches = set()

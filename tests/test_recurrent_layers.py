@@ -153,5 +153,5 @@ def test_mistakes_are_named():
     params = layers.init(jax.random.key(0), (F,))
     with pytest.raises(ValueError, match="carry has 1 entries, but there are 2 layers"):
         layers.apply(params, XS, (None,))
-    with pytest.raises(ValueError, match="reverse is no option"):
+    with pytest.raises(ValueError, match="reverse is not supported"):
         layers.apply(params, XS, reverse=True)

@@ -158,7 +158,7 @@ def test_bidirectional_reads_each_sequence_from_its_own_end():
         want = jnp.concatenate([there.ys, again.ys[::-1]], axis=-1)
         np.testing.assert_allclose(out.ys[:length, b], want, atol=1e-12)
         np.testing.assert_allclose(out.carry[1].h[b], again.carry.h, atol=1e-12)
-    with pytest.raises(ValueError, match="reverse is no option here"):
+    with pytest.raises(ValueError, match="reverse is not supported"):
         bidirectional((cell, cell), (params, back), xs, reverse=True)
 
 

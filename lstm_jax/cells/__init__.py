@@ -1,4 +1,4 @@
-"""The equations: one file per family of cells, and what combines them."""
+"""Cells: one file per family of equations, and combinators."""
 
 from lstm_jax.cells.autoregressive import AutoregressiveCarry, autoregressive
 from lstm_jax.cells.bottleneck import bottleneck_conv_lstm

@@ -1,4 +1,4 @@
-"""A convolutional LSTM made cheap: separable convolutions through a bottleneck."""
+"""An efficient convolutional LSTM: separable convolutions with a bottleneck."""
 
 import itertools
 from collections.abc import Callable

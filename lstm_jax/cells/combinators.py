@@ -1,4 +1,4 @@
-"""Cells made of cells. The carry of layers is the tuple of their carries."""
+"""Cells made of cells; the carry of layers is the tuple of their carries."""
 
 from operator import itemgetter
 
@@ -13,17 +13,17 @@ from lstm_jax.validation import check_count
 
 
 def stack(*cells: Cell) -> Cell:
-    """Layers as one cell: each reads the output of the one below, in one step.
+    """Stacked layers as one cell: each reads the output of the one below, per step.
 
-    For streaming, where a whole stack must advance frame by frame. Over a sequence
-    known in advance, unrolling layer by layer gives the same numbers and lets each
-    layer project all of its inputs at once.
+    For streaming, where the whole stack advances frame by frame. Over a given sequence,
+    unrolling layer by layer is equivalent, and lets each layer project all of its
+    inputs at once.
 
     Args:
       *cells: bottom layer first, at least one.
 
     Returns:
-      A `Cell` whose params and carry are tuples, one entry a layer, and whose
+      A `Cell` whose params and carry are tuples with one entry per layer, and whose
       output is that of the top layer.
 
     Raises:
@@ -33,19 +33,19 @@ def stack(*cells: Cell) -> Cell:
 
 
 def densely_connected(*cells: Cell) -> Cell:
-    """Layers that read the input and all outputs below, and show all of their own.
+    """Layers that read the input and all outputs below; outputs are concatenated.
 
         x^l = [x; y^1; ...; y^(l-1)]        y = [y^1; ...; y^L]
 
-    In one step, as in `stack`; joined along the last axis.
+    In one step, as in `stack`; concatenated along the last axis.
 
     Args:
       *cells: bottom layer first, at least one. Their outputs may differ from each
         other and from the input in the last axis only.
 
     Returns:
-      A `Cell` whose params and carry are tuples, one entry a layer, and whose
-      output has as many features as all layers together.
+      A `Cell` whose params and carry are tuples with one entry per layer, and whose
+      output has the features of all layers.
 
     Raises:
       ValueError: if no cell is given, their inputs differ in rank, what is to be
@@ -68,7 +68,7 @@ def _layers(caller: str, cells: tuple[Cell, ...], skips: bool) -> Cell:
         )
 
     def joined_shape(shapes):
-        """Of what the next layer reads, or the world sees, of `[x, y^1, ...]`."""
+        """Shape of `[x, y^1, ...]` concatenated: a layer's input, or the output."""
         if not skips or len(shapes) == 1:
             return shapes[-1]
         if len({shape[:-1] for shape in shapes}) > 1:
@@ -89,7 +89,7 @@ def _layers(caller: str, cells: tuple[Cell, ...], skips: bool) -> Cell:
             shape = joined_shape(shapes)
             params.append(cell.init(k, shape, dtype))
             shapes.append(output_shape(cell, params[-1], shape, dtype))
-        joined_shape(shapes)  # refuses outputs that do not fit
+        joined_shape(shapes)  # raises if outputs do not fit
         return tuple(params)
 
     def carry(params, batch_shape, feature_shape, dtype=jnp.float32, *, key=None):
@@ -143,12 +143,12 @@ def readout(
     use_bias: bool = True,
     kernel_init: Initializer = jax.nn.initializers.glorot_uniform(),
 ) -> Cell:
-    """A cell whose output is a linear map of the features of another's.
+    """A cell with a linear output layer.
 
         y = cell(x) W + b
 
-    Over the last axis, so that for images it is a convolution of 1x1. With it a cell
-    answers in the shape of its input, as `autoregressive` wants.
+    Applied to the last axis, that is a 1x1 convolution for images. It can give a cell
+    outputs of the shape of its inputs, as `autoregressive` requires.
 
     Args:
       cell: any cell.
@@ -190,14 +190,14 @@ def readout(
 
 
 def residual(cell: Cell) -> Cell:
-    """A cell that adds to its input.
+    """A cell with a residual connection.
 
         y = x + cell(x)
 
     Without input (`xs=None`, an input of zeros) it is the cell alone.
 
     Args:
-      cell: reads and puts out features of one shape.
+      cell: its inputs and outputs must have the same shape.
 
     Returns:
       A `Cell` with the params and the carry of `cell`.
@@ -229,13 +229,13 @@ def repeat(cell: Cell, layers: int) -> Cell:
 
         y^0 = x        y^l = cell_l(y^(l-1))        y = y^L
 
-    Equal to `stack(cell, ..., cell)`, its carry and its keys included, but a step
-    loops over layers. For many layers, whose time to compile a stack adds up; the
-    loop copies every state into place and projects each layer in its step, the
-    bottom one too, so that a stack of few layers runs faster.
+    Equal to `stack(cell, ..., cell)`, including carry and keys, but a step loops over
+    the layers. For many layers, where compiling a stack takes long. The loop copies
+    every state and projects each layer within its step, including the bottom one, so a
+    stack of few layers runs faster.
 
     Args:
-      cell: reads and puts out features of one shape.
+      cell: its inputs and outputs must have the same shape.
       layers: L, >= 1.
 
     Returns:
@@ -247,7 +247,7 @@ def repeat(cell: Cell, layers: int) -> Cell:
     """
     check_count("repeat", "layers", layers, "layers")
 
-    # A tuple outside, so that batch axes lead in every leaf; [L, ...] within a step.
+    # Batch axes lead in every leaf of the carry; within a step leaves are [L, ...].
     def stacked(trees):
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
@@ -297,11 +297,11 @@ def repeat(cell: Cell, layers: int) -> Cell:
 
 
 def learned_carry(cell: Cell) -> Cell:
-    """A cell whose state before the first step is a parameter.
+    """A cell with a learned initial state.
 
-    Params: `{"cell": params of the cell, "carry": its carry without batch axes}`, the
-    latter as the cell's own carry at init, zeros for most. All sequences share it.
-    Leaves that are not floating, such as masks, stay the cell's own.
+    Params: `{"cell": params of the cell, "carry": its carry without batch axes}`; the
+    latter is initialized with the cell's own carry, usually zeros. All sequences share
+    it. Leaves that are not floating, such as masks, are not learned.
 
     Args:
       cell: any cell.
@@ -341,16 +341,16 @@ def learned_carry(cell: Cell) -> Cell:
 
 
 def vmapped(cell: Cell, batch_ndim: int) -> Cell:
-    """N cells that differ in their params alone, as one, each on a batch of its own.
+    """N cells that differ only in their params, as one, each with its own batch.
 
-    Params, carry and batch have a first axis of N: xs `[T, N, *B, F]`.
+    Params, carry and batch have a leading axis N: xs `[T, N, *B, F]`.
 
     Args:
-      cell: any cell; a combinator goes inside, around the cell of one.
-      batch_ndim: axes of the batch of each.
+      cell: any cell; apply combinators to it before `vmapped`.
+      batch_ndim: number of batch axes of each.
 
     Returns:
-      A `Cell` without randomness and without `init`: params are stacked ones.
+      A `Cell` without randomness and without `init`: stack the params of N cells.
     """
 
     def init(key, feature_shape, dtype=jnp.float32):
@@ -380,7 +380,7 @@ def vmapped(cell: Cell, batch_ndim: int) -> Cell:
 def output_shape(cell: Cell, params, feature_shape, dtype) -> tuple[int, ...]:
     """Feature shape of one output, by tracing a step without a batch.
 
-    `feature_shape` is None for a run without input.
+    `feature_shape` is None for a run without inputs.
     """
 
     # Without a batch there is nothing that may stay sharded as params are.

@@ -1,4 +1,4 @@
-"""LSTM and GRU whose products are convolutions: for images that change over time."""
+"""Convolutional LSTM and GRU, for sequences of images."""
 
 from collections.abc import Callable
 from operator import attrgetter
@@ -16,7 +16,7 @@ from lstm_jax.cells.lstm import LSTMCarry
 from lstm_jax.initializers import Initializer, orthogonal, per_gate
 from lstm_jax.validation import is_count
 
-EPSILON = 1e-5  # added to the variances of the group norm
+EPSILON = 1e-5  # added to the variance in group norm
 
 
 def conv_lstm(

@@ -1,4 +1,4 @@
-"""A convolution whose gradient is fast within a loop, too."""
+"""A convolution whose gradient is fast in loops, too."""
 
 import contextlib
 import contextvars
@@ -21,9 +21,9 @@ _PLATFORM: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def traced_for(platform: str):
-    """Within, `convolve` is traced for "cpu", or for what is none.
+    """Context in which `convolve` is traced for "cpu", or for another platform.
 
-    Elsewhere it is traced for the default backend.
+    Otherwise it is traced for the default backend.
     """
     token = _PLATFORM.set(platform)
     try:
@@ -33,13 +33,13 @@ def traced_for(platform: str):
 
 
 def convolve(x, w, stride, padding, dilation) -> jax.Array:
-    """`[*B, *space, C]` by `[*k, C, D]`, any number of batch axes; float32 at least.
+    """`[*B, *space, C]` by `[*k, C, D]`, any number of batch axes; at least float32.
 
-    On CPU, XLA has a fast convolution for one order of axes. It brings others into
-    that order, but not within a loop; there the transposes that JAX derives take ten
-    times as long. So the tangent of `x` is the fast convolution once transposed, and
-    that of `w` a sum of matrix products, which are fast over any number of images.
-    On other platforms both are the convolutions that JAX derives.
+    On CPU, XLA has a fast convolution for one order of axes. It transposes other
+    orders, but not in loops; there the transposes that JAX derives take ten times as
+    long. Therefore the tangent of `x` is the fast convolution, transposed once, and
+    that of `w` a sum of matrix products, which are fast for any number of images. On
+    other platforms both are the convolutions that JAX derives.
     """
     cpu = (_PLATFORM.get() or jax.default_backend()) == "cpu"
     rank = w.ndim - 2
@@ -59,7 +59,7 @@ def convolve(x, w, stride, padding, dilation) -> jax.Array:
         )
 
     def shifted_products(x, w):
-        """The same as one matrix product for each position of the kernel."""
+        """The convolution as one matrix product per position of the kernel."""
         kernel, space = w.shape[:rank], x.shape[1:-1]
         reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
         pads = lax.padtype_to_pads(space, reach, stride, padding)
@@ -98,7 +98,7 @@ def convolve(x, w, stride, padding, dilation) -> jax.Array:
         if (sharded or not cpu) and not isinstance(d_w, SymbolicZero):
             d_y += product(x, d_w.astype(wide), f"N{s}C", f"{s}IO", f"N{s}C")
         elif not isinstance(d_w, SymbolicZero):
-            # Remade where it is transposed, or each position would keep its own x.
+            # Recomputed when transposed, or each position would store its own x.
             d_y += jax.checkpoint(shifted_products)(x, d_w.astype(wide))
         return run(*primals), d_y
 
@@ -109,8 +109,8 @@ def convolve(x, w, stride, padding, dilation) -> jax.Array:
 def convolve_steps(xs, w, stride, padding, dilation) -> jax.Array:
     """`convolve` for inputs whose first axis may be time.
 
-    It goes last of those that a convolution takes as one: a batch can keep its place
-    on many devices only if it is the first of them.
+    Time becomes the last batch axis that the convolution merges: a batch keeps its
+    sharding over devices only if it comes first.
     """
     last = max(xs.ndim - w.ndim, 0)  # of the batch axes
     ys = convolve(jnp.moveaxis(xs, 0, last), w, stride, padding, dilation)
@@ -118,7 +118,7 @@ def convolve_steps(xs, w, stride, padding, dilation) -> jax.Array:
 
 
 def check_kernel(caller: str, kernel_size: tuple[int, int]) -> None:
-    """Refuses a kernel that is not (height, width)."""
+    """Raises ValueError unless a kernel is (height, width)."""
     pair = isinstance(kernel_size, tuple | list) and len(kernel_size) == 2
     if not pair or not all(map(is_count, kernel_size)):
         raise ValueError(
@@ -128,7 +128,7 @@ def check_kernel(caller: str, kernel_size: tuple[int, int]) -> None:
 
 
 def check_image(caller: str, feature_shape: tuple[int, ...]) -> None:
-    """Refuses a feature shape that is no image."""
+    """Raises ValueError unless a feature shape is that of an image."""
     if len(feature_shape) != 3 or 0 in feature_shape:
         raise ValueError(
             f"{caller}: feature_shape={tuple(feature_shape)}; pass (H, W, C), each >= 1"

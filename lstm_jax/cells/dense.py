@@ -1,4 +1,4 @@
-"""What cells over vectors share: the two matrix products of a step, and a norm."""
+"""Shared parts of cells over vectors: matrix products and a norm."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lstm_jax.validation import is_count
 
 
 def check_width(caller: str, width: int, name: str = "features") -> None:
-    """Refuses a hidden width that is no positive integer."""
+    """Raises ValueError unless a hidden width is a positive integer."""
     if not is_count(width):
         raise ValueError(
             f"{caller}: {name}={width!r}, but a hidden width is an integer >= 1"
@@ -18,7 +18,7 @@ def check_width(caller: str, width: int, name: str = "features") -> None:
 
 
 def vector_width(caller: str, feature_shape: tuple[int, ...]) -> int:
-    """F of a feature shape `(F,)`, or an error that says what is wanted."""
+    """F of a feature shape `(F,)`; raises ValueError for other shapes."""
     if len(feature_shape) != 1:
         raise ValueError(
             f"{caller}: feature_shape={tuple(feature_shape)}, but this cell reads "
@@ -39,9 +39,9 @@ def input_product(
     *,
     bias: bool = True,
 ) -> jax.Array:
-    """`xs @ w_x + b`, for all steps at once: `[..., F] -> [..., G]`; `b` for None.
+    """`xs @ w_x + b` for all steps at once: `[..., F] -> [..., G]`; `b` if xs is None.
 
-    Without `bias`, and where params have no `b`, nothing is added.
+    Nothing is added without `bias`, or if params have no `b`.
     """
     w_x, b = params["w_x"], params.get("b") if bias else None
     if xs is None:
@@ -56,8 +56,8 @@ def input_product(
         return xs @ w_x
     if xs.shape[-1] == 1:
         # On CPU, XLA makes a product over one feature elementwise and fuses it with the
-        # gates: a forward pass over 784 pixels then takes 1.5 times as long. So b
-        # becomes the weight of a second feature, 1.
+        # gates: a forward pass over 784 pixels then takes 1.5 times as long. So b is
+        # the weight of a second feature, 1.
         xs = jnp.concatenate([xs, jnp.ones_like(xs)], axis=-1)
         return xs @ jnp.stack([w_x[0], b])
     return xs @ w_x + b

@@ -30,7 +30,7 @@ def gru(
     recurrent_init: Initializer = orthogonal(),
     bias_init: Initializer = jax.nn.initializers.zeros,
 ) -> Cell:
-    """GRU whose reset gate acts after the recurrent product, or before it.
+    """GRU whose reset gate is applied after or before the recurrent product.
 
         r = σ(x W_xr + h_tm1 W_hr + b_r)
         z = σ(x W_xz + h_tm1 W_hz + b_z)

@@ -1,4 +1,4 @@
-"""The LSTM, plain and with the options of the literature."""
+"""The LSTM and its variants from the literature."""
 
 from collections.abc import Callable
 from operator import attrgetter
@@ -13,7 +13,7 @@ from lstm_jax.initializers import Initializer, orthogonal, per_gate
 
 
 class LSTMCarry(NamedTuple):
-    """State of an LSTM: `c [*B, D]`, the memory, and `h [*B, D or P]`, the output."""
+    """State of an LSTM: cell state `c [*B, D]` and output `h [*B, D or P]`."""
 
     c: jax.Array
     h: jax.Array
@@ -44,7 +44,7 @@ def lstm(
 
     Args:
       features: D, the hidden width, >= 1.
-      peepholes: lets the gates see the memory: i and f add `p_i c_tm1` and
+      peepholes: gates depend on the cell state: i and f add `p_i c_tm1` and
         `p_f c_tm1` before σ, o adds `p_o c_t`. Params `p_i`, `p_f`, `p_o`, each
         `[D]`, from 0.
       layer_norm: N(z) = (z - mean) / sqrt(variance + 1e-5), over all gates together,
@@ -54,7 +54,7 @@ def lstm(
         little more of a single number than its sign.
       proj_size: P, so that `h_t = (o tanh(c_t)) W_p` has P features. Params
         `w_p [D, P]`, and then `w_h [P, 4D]`.
-      cifg: coupled input and forget gates, f = 1 - i, and one block less: 3D instead
+      cifg: coupled input and forget gates, f = 1 - i, and one block fewer: 3D instead
         of 4D, in the order i g o.
       gate_fn: σ, pointwise, into 0 to 1, such as `jax.nn.hard_sigmoid`.
       activation: in place of both tanh, pointwise.

@@ -1,4 +1,4 @@
-"""Noise that keeps a cell from leaning on single units, for training only."""
+"""Regularizers: dropout, recurrent dropout and zoneout; active in training only."""
 
 from typing import Any, NamedTuple
 
@@ -13,12 +13,12 @@ def dropout(cell: Cell, rate: float, *, variational: bool = False) -> Cell:
 
         x̃_t = m_t x_t / (1 - rate)        m_t ~ Bernoulli(1 - rate)
 
-    Drawn for each example and feature; without keys, the cell alone.
+    Drawn per example and feature; without keys this is the cell itself.
 
     Args:
       cell: any cell.
       rate: probability that a feature is zeroed, in [0, 1).
-      variational: one mask m for all steps of a sequence, not one for each.
+      variational: one mask m for all steps of a sequence, instead of one per step.
 
     Returns:
       A `Cell` with the params and the carry of `cell`.
@@ -41,8 +41,9 @@ def dropout(cell: Cell, rate: float, *, variational: bool = False) -> Cell:
         def draw(key):
             return jax.random.bernoulli(key, 1 - rate, xs.shape[1:])
 
-        # Step t's mask must follow from step t's key alone, so that frame by frame
-        # is the same as all at once.
+            # The mask of step t depends on the key of step t only, so that streaming
+            # frame by frame equals the whole sequence.
+
         keep = draw(own.per_sequence) if variational else jax.vmap(draw)(own.per_step)
         return cell.project(params, _dropped(xs, keep, rate), keys=inner)
 
@@ -50,9 +51,9 @@ def dropout(cell: Cell, rate: float, *, variational: bool = False) -> Cell:
 
 
 class RecurrentDropoutCarry(NamedTuple):
-    """The carry of the wrapped cell, and bools like it: what `recur` may read.
+    """The carry of the wrapped cell, and a mask of the same structure for `recur`.
 
-    `mask` is None in evaluation, and in place of a leaf that is not floating.
+    `mask` is None in evaluation, and None for leaves that are not floating.
     """
 
     cell: Any
@@ -60,26 +61,26 @@ class RecurrentDropoutCarry(NamedTuple):
 
 
 def recurrent_dropout(cell: Cell, rate: float) -> Cell:
-    """Dropout on the state that enters the recurrent half, one mask a sequence.
+    """Dropout on the state in the recurrent projection, one mask per sequence.
 
         a_t = recur(m carry_tm1 / (1 - rate))        m ~ Bernoulli(1 - rate)
 
-    The state itself is left whole: of an LSTM, h enters the product masked, while c
-    is remembered in full. The mask is drawn for each example with the carry, from
-    its key, and stays in it: a carry kept for the next chunk of a sequence keeps its
-    mask, and `resets` bring the same one back. Without a key there is none; a run must
-    have a key if the carry it is given was made with one, and none if not.
+    The state itself is not masked: of an LSTM, h is masked in the product, while c is
+    kept. The mask is drawn per example when the carry is made, from its key, and is
+    part of it: a carry passed to the next chunk of a sequence keeps its mask, and
+    `resets` restore the same one. Without a key there is no mask; a run needs a key if
+    and only if its carry was made with one.
 
     Args:
-      cell: a cell whose state enters through `recur`.
-      rate: probability that a unit of the state is hidden, in [0, 1).
+      cell: a cell whose `recur` reads the state.
+      rate: dropout rate, in [0, 1).
 
     Returns:
       A `Cell` with the params of `cell` and carry `RecurrentDropoutCarry`.
 
     Raises:
-      ValueError: if `rate` is outside [0, 1); at init, if `recur` returns nothing; in
-        a run, if there is a key but no mask in the carry, or a mask but no key.
+      ValueError: `rate` is outside [0, 1); at init, `recur` returns nothing; in a run,
+        there is a key but no mask in the carry, or a mask but no key.
 
     Reference: Gal & Ghahramani 2016, with one mask for all gates.
     """
@@ -136,7 +137,7 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
         if training is None and carry.mask is not None:
             raise ValueError(
                 "recurrent_dropout: the carry was made with a key and holds a mask, "
-                "but there is no key; pass key=key to go on in training, or "
+                "but there is no key; pass key=key to continue training, or "
                 "carry._replace(mask=None) to evaluate"
             )
         new, y = cell.gates(params, carry.cell, u, a)
@@ -147,18 +148,18 @@ def recurrent_dropout(cell: Cell, rate: float) -> Cell:
 
 
 class _Training(NamedTuple):
-    """Says in `u` that there are keys; as a pytree it has no leaves."""
+    """Marks in `u` that there are keys; a pytree without leaves."""
 
 
 def zoneout(cell: Cell, rate: Any) -> Cell:
-    """Units of the state that keep their old value, at random.
+    """Zoneout: units of the state randomly keep their old value.
 
         carry_t = m_t carry_tm1 + (1 - m_t) new_t        m_t ~ Bernoulli(rate)
 
-    Drawn for each example, unit and step; without keys, the mean, `rate` for m_t. An
-    output that is a part of the new carry by the cell's own word, `Cell.output` (h of
-    an LSTM or a GRU), comes out zoned out as well; any other is left as the cell made
-    it. Leaves that are not floating are always new.
+    Drawn per example, unit and step; without keys the expectation is used, `rate` for
+    m_t. An output that is part of the new carry according to `Cell.output` (h of an
+    LSTM or a GRU) is zoned out, too; any other is unchanged. Leaves that are not
+    floating are always updated.
 
     Args:
       cell: any cell.
@@ -211,7 +212,7 @@ def zoneout(cell: Cell, rate: Any) -> Cell:
         if key is None:
             return rate * old + (1 - rate) * new
         keep = jax.random.bernoulli(key, rate, old.shape)
-        # Placed as the state is, which a choice wants on a mesh with explicit axes.
+        # Sharded like the state, as `where` requires on a mesh with explicit axes.
         keep |= old > jnp.inf  # nowhere
         return jnp.where(keep, old, new)
 

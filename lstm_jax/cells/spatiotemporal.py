@@ -1,4 +1,4 @@
-"""The spatiotemporal LSTM: a memory that climbs through the layers of each step."""
+"""The spatiotemporal LSTM: a memory passed through the layers within each step."""
 
 from typing import Any, NamedTuple
 
@@ -23,8 +23,8 @@ class STLSTMCarry(NamedTuple):
       c: L arrays `[*B, H, W, D]`, the memory of each layer.
       h: L arrays `[*B, H, W, D]`, the output of each layer.
       m: `[*B, H, W, D]`, the memory that all layers share.
-      overlap: `[*B]`, the sum of the decoupling loss over steps and layers; () if it
-        is not asked for.
+      overlap: `[*B]`, the sum of the decoupling loss over steps and layers; () if not
+        requested.
     """
 
     c: tuple[jax.Array, ...]
@@ -54,8 +54,8 @@ def st_lstm(
         o = σ(W_xo * x + W_ho * h_tm1 + W_o * [c_t; m^l])
         h_t = o tanh(W_1 * [c_t; m^l])         W_1 is 1x1
 
-    With `decouple`, the carry sums up mean_d |cos(A * (i g), A * (i' g'))|, over space
-    and for each channel d; added to a loss, it keeps the two memories apart.
+    With `decouple`, the carry accumulates mean_d |cos(A * (i g), A * (i' g'))|, over
+    space and per channel d; added to the loss, it decorrelates the two memories.
 
     Params: {"layers": L dicts of `w_x [*k, C or D, 7D]` (blocks i f g i' f' g' o),
     `w_h [*k, D, 4D]` (i f g o), `w_m [*k, D, 3D]`, `w_o [*k, 2D, D]`, `w_1 [1, 1, 2D,
@@ -65,7 +65,7 @@ def st_lstm(
       features: D, the channels of every layer.
       kernel_size: (height, width) of all convolutions; they pad with zeros.
       layers: L.
-      decouple: sums up the decoupling loss.
+      decouple: accumulates the decoupling loss.
       kernel_init: draws `w_x`, `w_o`, `w_1`, A, a block at a time.
       recurrent_init: draws `w_h` and `w_m`, a block at a time.
 

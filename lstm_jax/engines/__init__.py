@@ -1,1 +1,1 @@
-"""Ways to run a cell over time. `scan` is the definition; all others equal it."""
+"""Engines that run a cell over time; `scan` is the reference implementation."""

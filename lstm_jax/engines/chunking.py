@@ -1,4 +1,4 @@
-"""A sequence in chunks: to keep less of it, or to cut its gradient."""
+"""Runs a sequence in chunks, to save memory or to truncate the gradient."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,10 +28,10 @@ def run_chunked(
     Args:
       run: `(params, inputs, carry, time) -> (ys, carry, carries)`, an engine.
       params, inputs, carry, time: as an engine takes them.
-      size: steps of a chunk, >= 1; the last one to be read may be shorter.
+      size: steps per chunk, >= 1; the last chunk that is processed may be shorter.
       reverse: from the last step to the first.
-      remat: the backward pass keeps the carry before each chunk, and runs it again.
-      stop_gradient: no gradient goes from a chunk to the one before.
+      remat: the backward pass stores the carry before each chunk, and recomputes it.
+      stop_gradient: stops the gradient between chunks.
 
     Returns:
       As `run`, for all steps.

@@ -1,4 +1,4 @@
-"""What a cell's functions close over, and must not where a gradient is asked for."""
+"""Checks that a cell's functions close over no traced values."""
 
 import functools
 import types
@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 
 def refuse_tracers(gates: Callable, consts: list) -> None:
-    """Refuses values under a transformation among what `gates` closes over.
+    """Raises ValueError if `gates` closes over values under a transformation.
 
     Args:
       gates: of a cell.

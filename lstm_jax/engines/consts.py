@@ -1,4 +1,4 @@
-"""Loop constants: what the gates of every step read, beside params."""
+"""Loop constants: inputs of the gates at every step, in addition to params."""
 
 import inspect
 
@@ -6,10 +6,10 @@ from lstm_jax.cell import Cell
 
 
 def bind_consts(cell: Cell) -> Cell:
-    """`cell` with params `(params, consts)`, of which its gates read both.
+    """`cell` with params `(params, consts)`, both passed to its gates.
 
     Raises:
-      ValueError: if they take no `consts`.
+      ValueError: its gates take no `consts`.
     """
     taken = inspect.signature(cell.gates).parameters.values()
     if not any(p.name == "consts" or p.kind == p.VAR_KEYWORD for p in taken):

@@ -1,4 +1,4 @@
-"""Gradients of trees: of what has none, and of some of their leaves."""
+"""Cotangents of pytrees: leaves without gradients, and selected leaves."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lstm_jax.cell import at_least_float32
 
 
 def pull_back(fun, *args):
-    """`jax.vjp`, where what has no gradient, as keys, has zeros of float32 for one."""
+    """`jax.vjp` with float32 zeros as gradients of leaves such as keys."""
     out, pull = jax.vjp(fun, *args)
 
     def pull_instantiated(gradients):
@@ -21,7 +21,7 @@ def pull_back(fun, *args):
 
 
 def instantiate_float0(leaf, gradient):
-    # On a mesh where the leaf is, as a loop over such gradients wants.
+    # On the leaf's mesh, as a loop over such gradients requires.
     none = gradient.dtype == jax.dtypes.float0
     return jnp.zeros_like(leaf, jnp.float32) if none else gradient
 
@@ -45,7 +45,7 @@ def select(tree: Any, flags: list[bool]) -> list:
 
 
 def replace(tree: Any, flags: list[bool], leaves: list) -> Any:
-    """`tree` with others in the place of the leaves where a flag is set."""
+    """`tree` with the leaves where a flag is set replaced."""
     old, treedef = jax.tree.flatten(tree)
     new = iter(leaves)
     both = [next(new) if flag else x for x, flag in zip(old, flags, strict=True)]
@@ -53,7 +53,7 @@ def replace(tree: Any, flags: list[bool], leaves: list) -> Any:
 
 
 def add_leaves(tree: Any, flags: list[bool], leaves: list) -> Any:
-    """`tree` with something added to the leaves where a flag is set."""
+    """`tree` with values added to the leaves where a flag is set."""
     pairs = zip(select(tree, flags), leaves, strict=True)
     return replace(tree, flags, [x + y.astype(x.dtype) for x, y in pairs])
 
@@ -63,7 +63,7 @@ def add(a: Any, b: Any) -> Any:
 
 
 def accumulators(tree: Any) -> Any:
-    """Zeros to sum up gradients in: of float32 or wider, on a mesh where `tree` is."""
+    """Zeros to accumulate gradients, in at least float32, on the mesh of `tree`."""
 
     def zeros(leaf):
         floating = jnp.issubdtype(leaf.dtype, jnp.inexact)

@@ -1,7 +1,7 @@
-"""The plain LSTM on NVIDIA's cuDNN: one call for all steps, by `jax.experimental.rnn`.
+"""The plain LSTM by NVIDIA's cuDNN: one call for all steps, by `jax.experimental.rnn`.
 
-cuDNN knows one set of equations, in float32, over sequences that end early but have no
-holes. What it cannot is refused by name; nothing falls back in silence.
+cuDNN supports one set of equations, in float32, for sequences padded at the end.
+Unsupported requests raise an error that names them; there is no silent fallback.
 """
 
 import math
@@ -50,10 +50,10 @@ def cudnn(
     lengths in every call, so a call cannot be a part of a CUDA graph.
 
     Raises:
-      NotImplementedError: for anything but what cuDNN can: `equations="lstm"`, params,
-        inputs and state in float32, `lengths` but no `mask` and no `resets`, no
-        `jax.vmap`, one device, an NVIDIA GPU; no carries, no `remat="step"` and no
-        `unroll`, for there is no loop. From JAX, for second derivatives.
+      NotImplementedError: for anything that cuDNN does not support. Supported are
+        `equations="lstm"`; params, inputs and state in float32; `lengths`, but neither
+        `mask` nor `resets` nor `jax.vmap`; one device, an NVIDIA GPU; no carries, no
+        `remat="step"`, no `unroll`. From JAX, for second derivatives.
       TypeError: from JAX, for forward-mode derivatives; use the engine "scan".
     """
     _check_backend()

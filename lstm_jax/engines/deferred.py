@@ -1,4 +1,4 @@
-"""Functions that are traced when a program is lowered, if they are in it at all."""
+"""Functions that are traced only when a program that contains them is lowered."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What a function reads: found in its jaxpr, for cells that nobody has seen before."""
+"""Dependence analysis of functions by their jaxprs, for arbitrary cells."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What the backward pass keeps of a step, and how both passes go about it."""
+"""Decides what the forward pass saves and how both passes run."""
 
 import math
 from functools import partial
@@ -34,7 +34,7 @@ class PreActivations(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What is asked of the engine: its static arguments.
+    """Static arguments of an engine's run.
 
     Attributes:
       cell: the cell.
@@ -57,7 +57,7 @@ class Run(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Decisions about a cell, found by looking at its functions.
+    """Decisions about a cell, from analysing its functions.
 
     Attributes:
       run: what is asked.

@@ -1,4 +1,4 @@
-"""How each platform computes the same sums: chosen when a program is lowered."""
+"""Platform-specific strategies for the same computation, chosen at lowering."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ from lstm_jax.engines.deferred import defer
 
 
 class LoopStrategy(NamedTuple):
-    """What an engine does so on one platform, and otherwise on another.
+    """Choices of an engine for one platform.
 
     Attributes:
       hoist_projection: all inputs are projected before the loop, else each in its

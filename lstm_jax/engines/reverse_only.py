@@ -1,4 +1,4 @@
-"""What has no forward-mode derivatives says so, and what to use instead.
+"""Raises a helpful error for forward-mode derivatives where they are unsupported.
 
 JAX refuses to push a tangent through a `jax.custom_vjp`, but cannot know what would
 take one. So what goes into it passes two primitives, both the identity: the derivative

@@ -1,4 +1,4 @@
-"""The definition of unrolling: a `lax.scan` of the cell's step."""
+"""The reference engine: a `lax.scan` of the cell's step."""
 
 from functools import partial
 from typing import Any
@@ -58,7 +58,7 @@ def scan(
         return new, (y_t, new if every_carry else None)
 
     body = jax.checkpoint(body, prevent_cse=False) if remat else body
-    # A symbolic time, of a program to export, is told by the inputs themselves.
+    # With a symbolic time, in an export, the inputs determine the length.
     length = time if isinstance(time, int) else None
     run = partial(lax.scan, length=length, reverse=reverse, unroll=unroll)
     carry, (ys, carries) = run(body, carry, inputs)
@@ -109,13 +109,13 @@ def gates(cell: Cell, params: Any, carry: Any, u_t: Any, a_t: Any) -> tuple[Any,
 
 
 def keep_masked(mask, new: Any, carry: Any, y_t: Any) -> tuple[Any, Any]:
-    """Where the step is masked: the old carry, and an output of zeros."""
+    """At masked steps, keeps the old carry and outputs zeros."""
     zeros = jax.tree.map(jnp.zeros_like, y_t)
     return where(mask, (new, y_t), (carry, zeros), otherwise=(new, y_t))
 
 
 def where(flags: jax.Array | None, a: Any, b: Any, *, otherwise: Any = None) -> Any:
-    """`a` where `flags [*B]`, else `b`; `otherwise` if there are no flags."""
+    """`a` where `flags [*B]`, else `b`; `otherwise` if `flags` is None."""
     if flags is None:
         return otherwise
 

@@ -1,4 +1,4 @@
-"""What an engine reads step by step, made of what a person gives."""
+"""The inputs of each step of an engine, made from the arguments of `unroll`."""
 
 from typing import Any, NamedTuple
 
@@ -15,15 +15,15 @@ MOST = 2**31 - 1  # of an int32
 
 
 class Padding(NamedTuple):
-    """Says of a mask that it hides only the end of each sequence.
+    """Marks a mask that is False only at the end of each sequence.
 
-    As a pytree it has no leaves: static, though what it speaks of may be traced, and
-    still true of any chunk of the steps.
+    A pytree without leaves: static, even if the mask is traced, and valid for any chunk
+    of the steps.
     """
 
 
 class ScanInputs(NamedTuple):
-    """What an engine reads step by step, each `[T, ...]` or None.
+    """Inputs of each step of an engine, `[T, ...]` or None each.
 
     Attributes:
       xs: inputs, `[T, *B, ...]`, zero where masked; None for a run without.

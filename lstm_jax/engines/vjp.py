@@ -1,16 +1,16 @@
 """One backward pass for every cell, with the weight gradients out of the loop.
 
-Differentiating `lax.scan` adds to every weight gradient in every step: T passes over
-the weights, and T roundings in their dtype. The contract of a cell allows better.
-Only the carry's gradient is sequential; in reverse it pulls back the gates, which are
-recomputed from what the forward pass kept, and the recurrent half. What the weights
-receive is a product over all T x B at once, after the loop.
+Differentiating `lax.scan` adds to every weight gradient at every step: T passes over
+the weights, and T roundings in their dtype. The interface of a cell allows better.
+Only the carry's gradient is sequential; in reverse it is pulled back through the gates,
+which are recomputed from what the forward pass saved, and the recurrent projection.
+Weight gradients are products over all T x B at once, after the loop.
 
-Memory is what long sequences cost, so little is kept and little is added:
+Memory limits long sequences, so little is saved:
 
-- where gates use only the sum u + a, the sum is kept, else both;
-- a leaf of the carry that the backward step does not read (h of an LSTM, which enters
-  only the linear half) is not kept: the step before returns it once more;
+- if gates use only the sum u + a, the sum is saved, else both;
+- a leaf of the carry that the backward step does not read (h of an LSTM, which is only
+  an input of the linear projection) is not saved: the step before recomputes it;
 - the gradient of each pre-activation overwrites it, and such a leaf of the carry the
   gradient of the outputs: XLA updates a loop's carry in place.
 

@@ -24,7 +24,7 @@ from lstm_jax.engines.vjp_weights import weight_gradients
 
 
 class Residuals(NamedTuple):
-    """What the forward pass leaves to the backward pass.
+    """Residuals of the forward pass, for the backward pass.
 
     Attributes:
       params, inputs, carry, reset_carry: the arguments of the run.
@@ -43,7 +43,7 @@ class Residuals(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Steps that the backward pass treats at once, leaves `[K, ...]`."""
+    """Steps that the backward pass processes at once, leaves `[K, ...]`."""
 
     inputs: ScanInputs
     ys: jax.Array
@@ -73,7 +73,7 @@ def backward(
         d_carry, d_reset, d_params, d_xs = _in_chunks(
             plan, decisions, run, at, whole, d_last
         )
-    # A leaf that is no float, such as a counter, has a gradient of dtype float0.
+    # Leaves that are not floating, such as counters, have gradients of dtype float0.
     d_params = jax.tree.map(
         lambda p, d: d.astype(p.dtype) if jnp.issubdtype(p.dtype, jnp.inexact) else d,
         at.params,

@@ -1,4 +1,4 @@
-"""The forward pass of the engine "vjp": outputs, and what the backward pass reads."""
+"""The forward pass of the engine "vjp": outputs and residuals."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def forward(
       strategy: of the platform.
       params, carry, reset_carry: as in `scan`.
       xs: of the inputs; `others` are the rest of them.
-      differentiated: whether what is saved will be read.
+      differentiated: whether the residuals will be used.
 
     Returns:
       `((ys, final carry, carries or None), (states, pre))`: states before each step,

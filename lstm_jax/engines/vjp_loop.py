@@ -21,7 +21,7 @@ from lstm_jax.engines.stacks import delay, read, read_isolated, read_pieces, wri
 
 
 class Found(NamedTuple):
-    """What the loop leaves to the products after it.
+    """Results of the loop, for the products after it.
 
     Attributes:
       d_carry: gradient of the carry before the first step.

@@ -1,6 +1,6 @@
-"""A network as one file that needs neither its run nor, to be called, Flax.
+"""Exports a network to a file that can be called without Flax or the run.
 
 `jaxexport` writes and reads compiled functions, `onnx` writes models for other
-runtimes, `weights` writes params by the names of a library. Each is imported by itself,
-so that what calls an exported file imports JAX alone.
+runtimes, `weights` writes params with the names of another library. Import them
+individually, so that running an exported file imports JAX only.
 """

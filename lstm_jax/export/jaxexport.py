@@ -1,8 +1,8 @@
-"""Compiled functions in a .jaxexport file, which JAX alone runs.
+"""Compiled functions in a .jaxexport file, which needs only JAX to run.
 
-Such a file is a zip, stored, of a table in JSON and of functions by `jax.export`;
-`docs/interop.md` says how to call them with JAX alone. Nothing here needs Flax, our
-models, or a checkpoint; nothing is unpickled.
+The file is an uncompressed zip of a JSON table and functions by `jax.export`;
+`docs/interop.md` describes how to call them with JAX alone. This module needs neither
+Flax, nor our models, nor a checkpoint; nothing is unpickled.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ PLATFORMS = "cpu", "cuda", "tpu"
 FORMAT = 1
 TABLE = "about.json"
 FUNCTIONS = "answer.bin", "start.bin", "step.bin"
-_LONGEST = 4 * 2**20  # bytes of the table
-_LARGEST = 2**30  # numbers of one image or clip
-_CALLS = {"shape_assertion"}  # custom calls of a program with sizes left open
+_LONGEST = 4 * 2**20  # limit on the size of the table, bytes
+_LARGEST = 2**30  # limit on the numbers in one image or clip
+_CALLS = {"shape_assertion"}  # custom calls of programs with symbolic sizes
 
 
 class ExportedFile(NamedTuple):
-    """What a file holds.
+    """Contents of a file.
 
     Attributes:
       about: "task", "classes", "inputs" (a dict: "kind" of images, clips or
@@ -46,11 +46,11 @@ class ExportedFile(NamedTuple):
 
 
 def read(path: str | Path) -> ExportedFile:
-    """Reads an exported file; nothing in it runs before one of its functions is called.
+    """Reads an exported file; no code in it runs until a function is called.
 
     Raises:
-      ValueError: the file is missing, damaged, claims what it does not hold, or calls
-        what no export of ours calls; one line.
+      ValueError: the file is missing, damaged, inconsistent, or contains custom calls
+        that our exports do not; one line.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -74,14 +74,14 @@ def read(path: str | Path) -> ExportedFile:
 def runner(path: Path, function: export.Exported) -> Callable:
     """A function of a file, compiled.
 
-    What it returns raises ValueError, one line, where JAX cannot run the program.
+    It raises ValueError, one line, if JAX cannot run the program.
     """
     compiled = jax.jit(function.call)
 
     def run(*inputs):
         try:
             return jax.block_until_ready(compiled(*inputs))
-        except Exception as error:  # of a file that was tampered with, or too large
+        except Exception as error:  # a manipulated file, or out of memory
             reason = " ".join(str(error).split())[:160]
             raise ValueError(f"{path}: cannot be run here ({reason})") from error
 
@@ -89,11 +89,12 @@ def runner(path: Path, function: export.Exported) -> Callable:
 
 
 def symbolic_inputs(inputs: Sequence[tuple[tuple, Any]]) -> list[jax.ShapeDtypeStruct]:
-    """Inputs of a function some sizes of which are open.
+    """Inputs of a function, some sizes of which are symbolic.
 
     Args:
-      inputs: shape and dtype of each; a size given as text, such as "B", is open, and
-        the same wherever that text stands.
+      inputs: shape and dtype of each; sizes given as strings, such as "B", are
+        symbolic;
+        equal strings mean equal sizes.
     """
     scope = export.SymbolicScope()
 
@@ -104,8 +105,8 @@ def symbolic_inputs(inputs: Sequence[tuple[tuple, Any]]) -> list[jax.ShapeDtypeS
 
 
 def exported(function: Callable, *inputs: Any) -> export.Exported:
-    """A function compiled for all `PLATFORMS`, of inputs given by shape and dtype."""
-    # Else the file would tell the paths of the source files on this machine.
+    """A function exported for all `PLATFORMS`, with inputs of given shape and dtype."""
+    # Otherwise the file would contain paths of source files on this machine.
     limit = jax.config.jax_traceback_in_locations_limit
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:
@@ -115,11 +116,11 @@ def exported(function: Callable, *inputs: Any) -> export.Exported:
 
 
 def pack(about: dict[str, Any], functions: dict[str, Any]) -> bytes:
-    """The bytes of a file that `read` reads.
+    """The bytes of a file for `read`.
 
     Args:
       about: as in `ExportedFile`.
-      functions: by name, as `exported` makes them.
+      functions: by name, from `exported`.
     """
     whole = io.BytesIO()
     parts = {TABLE: json.dumps(about | {"format": FORMAT}, indent=1).encode()}
@@ -136,7 +137,7 @@ def bad_file(path: Path, reason: str) -> ValueError:
 
 
 def _entries(path: Path) -> dict[str, bytes]:
-    """The file's parts; what they claim is checked before any of them is read."""
+    """The file's entries; their claimed sizes are checked before they are read."""
     size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as file:
@@ -164,7 +165,7 @@ def _entries(path: Path) -> dict[str, bytes]:
 
 
 def _known_table(about: Any) -> bool:
-    """Whether a table is one that such functions go with."""
+    """Whether a table is valid for such functions."""
     try:
         inputs, classes = about["inputs"], about["classes"]
         sizes = [*inputs["shape"], *([inputs["frames"]] if "frames" in inputs else [])]
@@ -183,7 +184,7 @@ def _known_table(about: Any) -> bool:
 
 
 def _function(path: Path, name: str, program: bytes, about: dict[str, Any]):
-    """An `Exported` of JAX, its inputs and what it calls checked."""
+    """A deserialized `Exported`; its inputs and custom calls are checked."""
     try:
         with _silent():
             function = export.deserialize(bytearray(program))
@@ -212,7 +213,7 @@ def _function(path: Path, name: str, program: bytes, about: dict[str, Any]):
 
 @contextlib.contextmanager
 def _silent():
-    """Without what MLIR writes to standard error about a file that it cannot read."""
+    """Suppresses MLIR's output to standard error for unreadable files."""
     try:
         kept = os.dup(2)
     except OSError:  # there is none

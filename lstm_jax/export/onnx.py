@@ -1,4 +1,4 @@
-"""A network as ONNX, by jax2onnx, in the environment where that is installed."""
+"""ONNX export, by jax2onnx, in the environment where it is installed."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from jax.extend import core
 
 from lstm_jax.export.jaxexport import symbolic_inputs
 
-_CALLS = "jit", "pjit"  # of functions, which are taken in here
+_CALLS = "jit", "pjit"  # calls that are inlined
 
 
 def model_bytes(
@@ -20,17 +20,17 @@ def model_bytes(
     """An ONNX model of a function.
 
     Args:
-      function: of arrays, to one array.
-      inputs: as of `jaxexport.symbolic_inputs`.
-      words: what the model's metadata says, each as JSON.
+      function: maps arrays to one array.
+      inputs: as in `jaxexport.symbolic_inputs`.
+      words: the model's metadata, each value encoded as JSON.
 
     Raises:
-      ImportError: there is no jax2onnx.
+      ImportError: jax2onnx is not installed.
       NotImplementedError: jax2onnx cannot convert the function; one line.
     """
     import jax2onnx
 
-    # It warns of shapes that it leaves out of the file, which nobody can do about.
+    # It warns about shapes that it omits from the file; users cannot change that.
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)
     try:
         model = jax2onnx.to_onnx(
@@ -39,7 +39,7 @@ def model_bytes(
             input_names=["inputs", "lengths"][: len(inputs)],
             output_names=["outputs"],
         )
-    except Exception as error:  # it raises what it meets
+    except Exception as error:  # jax2onnx raises exceptions of many types
         reason = " ".join(str(error).split())[:200]
         raise NotImplementedError(
             f"jax2onnx cannot convert this network "
@@ -52,10 +52,10 @@ def model_bytes(
 
 
 def forwards(function: Callable) -> Callable:
-    """The same function, with loops that run backwards turned round.
+    """The function with reversed loops replaced by forward loops.
 
-    jax2onnx knows loops from the first step to the last only: what a loop reads is
-    reversed before it, and what it writes after it.
+    jax2onnx supports forward loops only: inputs of a reversed loop are reversed before
+    it, and outputs after it.
     """
 
     def run(*inputs):

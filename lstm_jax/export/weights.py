@@ -1,4 +1,4 @@
-"""Params as a file, by the names of a library or by our own."""
+"""Writes params to a file, with the names of another library or our own."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +10,17 @@ from lstm_jax import interop
 def write(
     path: Path, params: Any, names: str, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes a file whole, or not at all.
+    """Writes a file atomically.
 
     Args:
-      path: of PyTorch's names .safetensors or else .pt.
-      params: of a `SequenceClassifier` without an encoder; by our own names, arrays of
-        any network by their paths.
-      names: "pytorch", "keras" or "safetensors", our own.
-      metadata: of the file by our own names.
+      path: for PyTorch's names .safetensors, or else .pt.
+      params: of a `SequenceClassifier` without an encoder; with our own names, of any
+        network.
+      names: "pytorch", "keras" or "safetensors" (our own names).
+      metadata: of the file, with our own names.
 
     Raises:
-      NotImplementedError: the library's layers cannot hold the network.
+      NotImplementedError: the library's layers cannot represent the network.
     """
     if names == "keras":
         interop.write_keras(path, interop.to_keras_classifier(params))

@@ -20,8 +20,10 @@ def confusion_figure(report: dict):
     ax.set_yticks(range(len(rows)), names)
     ax.set_xlabel("times", color=INK)
     cer = report["cer"]
-    told = "no characters" if cer is None else f"character error rate {100 * cer:.2f} %"
-    ax.set_title(f"True → read, {told}", loc="left", color=INK)
+    summary = (
+        "no characters" if cer is None else f"character error rate {100 * cer:.2f} %"
+    )
+    ax.set_title(f"True → read, {summary}", loc="left", color=INK)
     return fig
 
 
@@ -75,9 +77,11 @@ def lines_figure(
         centres = (said[:, 2] + said[:, 3]) / 2 * wide / max(int(count), 1)
         _written(ax, align(text, read).pairs, centres, high + 0.11 / scale)
         if text != read:
-            told = f"true: {safe(text, 90)}"
+            summary = f"true: {safe(text, 90)}"
             below = high + 0.28 / scale
-            ax.text(0, below, told, color=QUIET, fontsize=9, va="center", clip_on=False)
+            ax.text(
+                0, below, summary, color=QUIET, fontsize=9, va="center", clip_on=False
+            )
     return fig
 
 

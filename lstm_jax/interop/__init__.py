@@ -1,13 +1,13 @@
-"""Weights and states from and to other libraries, on plain arrays.
+"""Conversion of weights and states from and to other libraries, as plain arrays.
 
-None of the libraries is imported. What a name gives back has its arrays where ours are
-wanted; `from_*` may be differentiated, and takes tensors on the CPU, too.
+None of the libraries is imported. `from_*` functions are differentiable, and accept CPU
+tensors.
 
-In all of them `caller` is what an error begins with, such as the file, and `prefix` is
-that of the names to read or to write, such as "lstm." of a whole model. Raised are
-ValueError for arrays that are missing, unexpected or of another shape, all by name, and
-for a bias that is left out and not zero; NotImplementedError for a cell that the other
-library does not have.
+Common arguments: `caller` is the source named in errors, such as the file; `prefix` is
+that of the names to read or write, such as "lstm." in a whole model. All raise
+ValueError for missing or unexpected arrays and for wrong shapes, listed by name, and
+for a nonzero bias that the other library cannot hold; NotImplementedError for a cell
+that the other library does not have.
 """
 
 from lstm_jax.interop.classifier import (

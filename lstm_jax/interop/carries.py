@@ -1,4 +1,4 @@
-"""The state of a layer, between our carries and the orders of other libraries."""
+"""Conversion of a layer's state between our carries and other libraries' orders."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,9 +17,10 @@ def carry_class(caller: str, kind: str):
 
 
 def from_states(caller: str, kind: str, states: Any, order: str) -> Any:
-    """A carry of states in the order "hc" or "ch"; `h` alone, or in a sequence of one.
+    """A carry from states in the order "hc" or "ch"; or from `h`, alone or in a list.
 
     Raises:
+      ValueError: the number of states does not fit the kind of cell.
       ValueError: there are more or fewer states than the kind of cell has.
     """
     made = carry_class(caller, kind)
@@ -35,10 +36,10 @@ def from_states(caller: str, kind: str, states: Any, order: str) -> Any:
 
 
 def to_states(carry: Any, order: str) -> tuple[Any, ...]:
-    """States of a carry, `(h, c)` for the order "hc"; `(h,)` where there is no c."""
+    """States of a carry, `(h, c)` for the order "hc"; `(h,)` if there is no c."""
     return tuple(getattr(carry, name) for name in order if hasattr(carry, name))
 
 
 def one_or_both(states: tuple[Any, ...]) -> Any:
-    """`h` where it is alone, as libraries other than Keras have it."""
+    """`h` alone instead of `(h,)`, as in libraries other than Keras."""
     return states if len(states) > 1 else states[0]

@@ -1,9 +1,9 @@
-"""Whole classifiers of PyTorch and Keras: recurrent layers and one linear layer on top.
+"""Classifiers of PyTorch and Keras: recurrent layers with one linear layer on top.
 
-Ours are the params of `SequenceClassifier` without an encoder: `layer_0`, `layer_1` and
-so on, of two directions also `layer_0_backward`, and `head` with `kernel [D, K]`,
-`bias [K]`. Names of modules do not matter: the one recurrent module of a file is found
-by the names of its arrays, and so is the one linear layer.
+Our params are those of `SequenceClassifier` without an encoder: `layer_0`, `layer_1`
+and so on, for bidirectional layers also `layer_0_backward`, and `head` with `kernel [D,
+K]`, `bias [K]`. Names of modules are arbitrary: the only recurrent module and the only
+linear layer are found by the names of their arrays.
 """
 
 import re
@@ -26,18 +26,18 @@ _KERAS = {"lstm": "lstm", "gru": "gru", "rnn": "simple_rnn"}
 def from_pytorch_classifier(
     state: Mapping[str, Any], *, caller: str = "from_pytorch_classifier"
 ) -> dict[str, Any]:
-    """Params of a module of one `nn.LSTM`, `nn.GRU` or `nn.RNN` and one `nn.Linear`.
+    """Params from a module of one `nn.LSTM`, `nn.GRU` or `nn.RNN`, and one `nn.Linear`.
 
     Args:
-      state: its `state_dict()`, whatever its attributes are called.
+      state: its `state_dict()`, with any attribute names.
 
     Returns:
-      Params; without `head` where there is no linear layer. Without a bias in the
-      linear layer `bias` is zero.
+      Params; without `head` if there is no linear layer. If the linear layer has no
+      bias, `bias` is zero.
 
     Raises:
-      ValueError: there is no recurrent module or more than one, more than one linear
-        layer, something else, or arrays do not fit each other; all by name.
+      ValueError: not exactly one recurrent module, more than one linear layer, other
+        arrays, or shapes that do not fit; listed by name.
     """
     found = arrays(caller, state)
     ends = "weight_hh_l0"
@@ -81,13 +81,13 @@ def to_pytorch_classifier(params: Mapping[str, Any]) -> dict[str, Any]:
     """The `state_dict` of a module with `lstm`, `gru` or `rnn`, and `head`.
 
     Args:
-      params: as `from_pytorch_classifier` returns them.
+      params: as from `from_pytorch_classifier`.
 
     Returns:
       Arrays by name, such as `lstm.weight_ih_l0 [4D, F]` and `head.weight [K, D]`.
 
     Raises:
-      NotImplementedError: params are of an encoder, or of cells that PyTorch has not.
+      NotImplementedError: there is an encoder, or a cell that PyTorch does not have.
     """
     layers, head = _layers("to_pytorch_classifier", params)
     prefix = f"{_kind(layers)}."
@@ -98,18 +98,18 @@ def to_pytorch_classifier(params: Mapping[str, Any]) -> dict[str, Any]:
 def from_keras_classifier(
     weights: Mapping[str, Any], *, caller: str = "from_keras_classifier"
 ) -> dict[str, Any]:
-    """Params of a model of recurrent layers of one kind and one `Dense`.
+    """Params from a model of recurrent layers of one kind and one `Dense`.
 
     Args:
-      weights: arrays by their paths in a `.weights.h5` file, as `read_keras` gives
-        them: `layers/lstm/cell/vars/0`, `layers/lstm_1/…`, `layers/dense/vars/0`.
+      weights: arrays by their paths in a `.weights.h5` file, as from `read_keras`:
+        `layers/lstm/cell/vars/0`, `layers/lstm_1/…`, `layers/dense/vars/0`.
 
     Returns:
-      Params; without `head` where there is no `Dense`.
+      Params; without `head` if there is no `Dense`.
 
     Raises:
-      ValueError: layers of several kinds, more than one `Dense`, something else, or
-        arrays do not fit each other; all by name.
+      ValueError: several kinds of layers, more than one `Dense`, other arrays, or
+        shapes that do not fit; listed by name.
       NotImplementedError: a GRU with `reset_after=False`.
     """
     found = arrays(caller, weights)
@@ -152,10 +152,10 @@ def to_keras_classifier(params: Mapping[str, Any]) -> dict[str, Any]:
     """Arrays by their paths in the `.weights.h5` of the same network in Keras 3.
 
     Args:
-      params: as `from_keras_classifier` returns them.
+      params: as from `from_keras_classifier`.
 
     Raises:
-      NotImplementedError: params are of an encoder, or of cells that Keras has not.
+      NotImplementedError: there is an encoder, or a cell that Keras does not have.
     """
     layers, head = _layers("to_keras_classifier", params)
     kind, weights = _KERAS[_kind(layers)], {}
@@ -186,7 +186,7 @@ def _params(layers: Sequence[Any]) -> dict[str, Any]:
 
 
 def _layers(caller: str, params: Mapping[str, Any]) -> tuple[list[Any], Any]:
-    """`(layers, head)`, bottom first, of two directions a pair each."""
+    """`(layers, head)`, bottom first; a pair for each bidirectional layer."""
     layers, names = [], {"head"}
     while (name := f"layer_{len(layers)}") in params:
         back = f"{name}_backward"

@@ -1,8 +1,8 @@
-"""The flat vector of weights that cuDNN reads, and `jax.experimental.rnn` with it.
+"""cuDNN's flat vector of weights, as used by `jax.experimental.rnn`.
 
-All matrices of all layers come first, forward before backward in each, then all biases,
-two of each, which are added up. Gates are in the order i f g o. Of ROCm, which has
-another order, nothing is known here.
+The matrices of all layers come first, forward before backward in each, then all biases,
+two per layer and direction, which cuDNN adds. Gates are in the order i f g o. ROCm's
+order differs and is not supported.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ def to_cudnn(layers: Sequence[Any]) -> Any:
     """All weights of an LSTM as one vector.
 
     Args:
-      layers: one entry a layer, bottom first: params, `w_x [F, 4D]`, `w_h [D, 4D]`,
+      layers: one entry per layer, bottom first: params, `w_x [F, 4D]`, `w_h [D, 4D]`,
         `b [4D]`; or a pair of them, forward and backward.
 
     Returns:
@@ -26,7 +26,7 @@ def to_cudnn(layers: Sequence[Any]) -> Any:
       second bias of each is zero.
 
     Raises:
-      NotImplementedError: a cell is no plain `lstm`.
+      NotImplementedError: a cell is not a plain `lstm`.
       ValueError: layers do not fit each other.
     """
     if isinstance(layers, Mapping) or not layers:
@@ -36,7 +36,7 @@ def to_cudnn(layers: Sequence[Any]) -> Any:
     for number, params in enumerate(flat):
         own = sizes("to_cudnn", params)
         if own.kind != "lstm" or own.kernel or "w_p" in params:
-            raise NotImplementedError("to_cudnn: only the plain lstm lies flat so")
+            raise NotImplementedError("to_cudnn: only the plain lstm is supported")
         first = first or own
         reads = first.inputs if number < ways else ways * first.features
         if (own.inputs, own.features) != (reads, first.features):
@@ -55,17 +55,17 @@ def from_cudnn(
     """Params of an LSTM from the vector of its weights.
 
     Args:
-      flat: `[n]`, as `to_cudnn` returns it.
+      flat: `[n]`, as from `to_cudnn`.
       inputs: F, of the first layer.
       features: D.
-      layers: how many.
-      bidirectional: whether each has two directions.
+      layers: number of layers.
+      bidirectional: whether each layer has two directions.
 
     Returns:
-      One entry a layer: params; with `bidirectional` a pair of them.
+      One entry per layer: params; with `bidirectional` a pair of them.
 
     Raises:
-      ValueError: the vector is longer or shorter than that.
+      ValueError: the length of the vector does not fit.
     """
     ways, gates = 2 if bidirectional else 1, 4 * features
     widths = [inputs] * ways + [ways * features] * ways * (layers - 1)

@@ -1,8 +1,8 @@
-"""Named arrays: read from any array library, checked by name, cut and joined.
+"""Named arrays: conversion from any array library, checks by name, splitting.
 
-The names of these files are those of arrays in other libraries, with `/` between the
-parts of a nested one. NumPy's arrays stay NumPy's, float64 too; where one is of JAX
-the result is, so that a conversion can be differentiated.
+Names are those of arrays in other libraries, with `/` between the parts of nested ones.
+NumPy arrays stay NumPy arrays, including float64; if one is a JAX array, so is the
+result, so that conversions are differentiable.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 BLOCKS = {"lstm": 4, "gru": 3, "rnn": 1}
-MOST = 8  # names in one part of an error
-OPTIONS = {  # params that only an option of a cell has
+MOST = 8  # maximum number of names in one part of an error
+OPTIONS = {  # params that only exist with an option of a cell
     "p_i": "peepholes",
     "p_f": "peepholes",
     "p_o": "peepholes",
@@ -26,7 +26,7 @@ OPTIONS = {  # params that only an option of a cell has
 
 
 class Sizes(NamedTuple):
-    """What the params of a layer tell about its cell.
+    """Kind and sizes of a layer's cell, derived from its params.
 
     Attributes:
       kind: "lstm", "gru" or "rnn".
@@ -47,10 +47,10 @@ def arrays(caller: str, tree: Mapping[str, Any], prefix: str = "") -> dict[str, 
     """The leaves of nested mappings by their paths, as arrays.
 
     Args:
-      caller: what an error begins with.
-      tree: arrays of NumPy, JAX, or whatever `np.asarray` takes, such as tensors of
-        PyTorch on the CPU. None is left out.
-      prefix: of the paths to take, which is cut off.
+      caller: the source, for errors.
+      tree: NumPy or JAX arrays, or anything that `np.asarray` accepts, such as CPU
+        tensors of PyTorch. None is skipped.
+      prefix: of the paths to read; it is removed.
     """
     found = {}
     for path, leaf in _leaves(tree):
@@ -61,7 +61,9 @@ def arrays(caller: str, tree: Mapping[str, Any], prefix: str = "") -> dict[str, 
                 leaf = np.asarray(leaf)
             except (TypeError, RuntimeError) as error:
                 reason = " ".join(str(error).split())
-                raise ValueError(f"{caller}: {path} is no array: {reason}") from error
+                raise ValueError(
+                    f"{caller}: {path} is not an array: {reason}"
+                ) from error
         found[path[len(prefix) :]] = leaf
     if not found:
         under = f" under {prefix!r}" if prefix else ""
@@ -93,7 +95,7 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 def check(
     caller: str, found: Mapping[str, Any], wanted: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Refuses arrays that are missing, unexpected or of another shape, all by name."""
+    """Raises ValueError for missing or unexpected arrays or wrong shapes, by name."""
     missing = [f"{name} {wanted[name]}" for name in wanted if name not in found]
     unexpected = [f"{n} {tuple(found[n].shape)}" for n in found if n not in wanted]
     other = [
@@ -115,14 +117,14 @@ def check(
 
 
 def few(names: Iterable[str]) -> str:
-    """Names as one part of an error."""
+    """A shortened list of names, for an error."""
     names = list(names)
     more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     return ", ".join(names[:MOST]) + more
 
 
 def need(caller: str, found: Mapping[str, Any], name: str, ndim: int | None = 2):
-    """An array whose shape all others follow from, or an error that names it."""
+    """An array that determines the other shapes; raises ValueError if it is missing."""
     if name not in found:
         names = few(f"{n} {tuple(a.shape)}" for n, a in found.items())
         raise ValueError(f"{caller}: missing: {name}; there are: {names}")
@@ -133,7 +135,7 @@ def need(caller: str, found: Mapping[str, Any], name: str, ndim: int | None = 2)
 
 
 def kind_of(caller: str, name: str, gates: int, features: int) -> str:
-    """The kind of cell with so many gates together; `name` is that of their array."""
+    """The kind of cell, from the total width of its gates; `name` is that array's."""
     for kind, blocks in BLOCKS.items():
         if gates == blocks * features and features:
             return kind
@@ -144,11 +146,11 @@ def kind_of(caller: str, name: str, gates: int, features: int) -> str:
 
 
 def sizes(caller: str, params: Mapping[str, Any]) -> Sizes:
-    """Of the params of `lstm`, `gru`, `rnn` or a convolutional cell; checks them.
+    """Sizes from the params of `lstm`, `gru`, `rnn` or a convolutional cell.
 
     Raises:
-      NotImplementedError: the cell has an option that no other library knows.
-      ValueError: params are missing, unexpected or of another shape.
+      NotImplementedError: the cell has an option that other libraries do not support.
+      ValueError: params are missing, unexpected or have wrong shapes.
     """
     options = dict.fromkeys(OPTIONS[name] for name in params if name in OPTIONS)
     if options:
@@ -186,7 +188,7 @@ def is_numpy(found: Iterable[Any]) -> bool:
 
 
 def join(parts: Sequence[Any], axis: int = -1) -> Any:
-    """Concatenated, by JAX where one of them is of JAX."""
+    """Concatenates, with JAX if one of the arrays is a JAX array."""
     return (np if is_numpy(parts) else jnp).concatenate(parts, axis=axis)
 
 
@@ -199,7 +201,7 @@ def zeros_like(array: Any) -> Any:
 
 
 def blocks(array: Any, count: int, axis: int = -1) -> list[Any]:
-    """Cut into `count` equal blocks along an axis."""
+    """Splits into `count` equal blocks along an axis."""
     axis %= array.ndim
     size = array.shape[axis] // count
     at = (slice(None),) * axis
@@ -207,15 +209,15 @@ def blocks(array: Any, count: int, axis: int = -1) -> list[Any]:
 
 
 def reorder(array: Any, order: Sequence[int], axis: int = -1) -> Any:
-    """The blocks along an axis in another order: new block k is old `order[k]`."""
+    """Reorders the blocks along an axis: new block k is old `order[k]`."""
     cut = blocks(array, len(order), axis)
     return join([cut[k] for k in order], axis)
 
 
 def shifted(b: Any, shift: float, order: Sequence[int]) -> Any:
-    """A bias of 4 blocks i f g o, whose f is shifted, in another order.
+    """A bias of 4 blocks i f g o, with f shifted and the blocks reordered.
 
-    Where a library adds 1 to the forget gate in every step, its bias is 1 less.
+    If a library adds 1 to the forget gate at every step, its bias is smaller by 1.
     """
     i, f, g, o = blocks(b, 4)
     cut = [i, f + np.asarray(shift, f.dtype), g, o]
@@ -223,7 +225,7 @@ def shifted(b: Any, shift: float, order: Sequence[int]) -> Any:
 
 
 def bias_of(params: Mapping[str, Any]) -> Any:
-    """`b`, or zeros where a convolutional cell has none."""
+    """`b`, or zeros if a convolutional cell has none."""
     w_h, b = params["w_h"], params.get("b")
     return zeros_like(w_h.reshape(-1, w_h.shape[-1])[0]) if b is None else b
 
@@ -251,7 +253,7 @@ def conv_from_igfo(
     *,
     biased: bool = True,
 ) -> dict[str, Any]:
-    """The same of two convolutions, by the names of their arrays; input first."""
+    """As `from_igfo`, for two convolutions with given array names, input first."""
     w_x = need(caller, found, kernels[0], None)
     w_h = need(caller, found, kernels[1], w_x.ndim)
     features = w_h.shape[-2]
@@ -266,9 +268,9 @@ def conv_from_igfo(
 
 
 def without_bias(caller: str, **biases: Any) -> None:
-    """Refuses to leave out a bias that is not zero; a traced one is taken as zero."""
+    """Raises ValueError if a bias to omit is not zero; traced ones count as zero."""
     for name, bias in biases.items():
         if bias is None or isinstance(bias, jax.core.Tracer):
             continue
         if np.any(np.asarray(bias)):
-            raise ValueError(f"{caller}: {name} is not zero, but it has no place there")
+            raise ValueError(f"{caller}: {name} is not zero, and cannot be represented")

@@ -1,6 +1,7 @@
-"""Equinox's `LSTMCell` and `GRUCell`: arrays by the names of their fields, and states.
+"""Equinox's `LSTMCell` and `GRUCell`: arrays by field name, and states.
 
-Shapes and order are PyTorch's, with one bias; a GRU has the one inside the reset apart.
+Shapes and order are PyTorch's, with one bias; a GRU has a separate one inside the
+reset.
 """
 
 from collections.abc import Mapping
@@ -48,11 +49,11 @@ def from_equinox(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_equinox(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any]:
-    """Arrays by field, to put into a cell with `equinox.tree_at`.
+    """Arrays by field name, to put into a cell with `equinox.tree_at`.
 
     Args:
       params: of `lstm` or `gru`.
-      bias: False for a cell with `use_bias=False`; ours must then be zero.
+      bias: False for a cell with `use_bias=False`; our bias must then be zero.
     """
     own = sizes("to_equinox", params)
     if own.kernel or own.kind == "rnn" or "w_p" in params:
@@ -68,7 +69,7 @@ def to_equinox(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any
 
 
 def from_equinox_carry(state: Any, kind: str) -> Any:
-    """A carry of `(h, c)`, of an LSTM, or of `h`; each `[D]`, or `[B, D]` by vmap."""
+    """A carry from `(h, c)` of an LSTM, or from `h`; each `[D]` or `[B, D]`."""
     return from_states("from_equinox_carry", kind, state, "hc")
 
 

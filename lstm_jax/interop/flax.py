@@ -1,7 +1,7 @@
 """Flax's cells, Linen and NNX: trees of kernels and biases, and states.
 
-Linen's `LSTMCell` and `OptimizedLSTMCell` have one tree. `ConvLSTMCell` has another
-order of gates, i g f o, and adds 1 to the forget gate in every step. NNX's `GRUCell`
+Linen's `LSTMCell` and `OptimizedLSTMCell` have the same tree. `ConvLSTMCell` has the
+gates in the order i g f o, and adds 1 to the forget gate at every step. NNX's `GRUCell`
 has no bias inside the reset.
 """
 
@@ -28,11 +28,11 @@ _GATES = {"lstm": "ifgo", "gru": "rzn"}
 
 
 def from_linen(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Params of Linen's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `SimpleCell`
-    (without `residual`) or `ConvLSTMCell`; which one it is, is seen from the names.
+    """Params from Linen's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell`, `SimpleCell`
+    (without `residual`) or `ConvLSTMCell`, recognized by the names of the arrays.
 
     Args:
-      params: nested, as `cell.init(...)["params"]`; of a whole model with `prefix`.
+      params: nested, from `cell.init(...)["params"]`; of a whole model with `prefix`.
     """
     found = arrays("from_linen", params, prefix)
     if any(name.startswith("ih/") for name in found):
@@ -43,7 +43,7 @@ def from_linen(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]
 
 
 def to_linen(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any]:
-    """The tree of the Linen cell that has these equations.
+    """The tree of params of the Linen cell with the same equations.
 
     Args:
       params: of `lstm`, `gru`, `rnn` or `conv_lstm`.
@@ -57,7 +57,7 @@ def to_linen(params: Mapping[str, Any], *, bias: bool = True) -> dict[str, Any]:
 
 
 def from_nnx(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """Params of NNX's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
+    """Params from NNX's `LSTMCell`, `OptimizedLSTMCell`, `GRUCell` or `SimpleCell`.
 
     Args:
       params: nested arrays, as `nnx.to_pure_dict(nnx.state(cell, nnx.Param))`.
@@ -70,7 +70,7 @@ def from_nnx(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
     w_h = need("from_nnx", found, "dense_h/kernel")
     (features, gates), inputs = w_h.shape, w_x.shape[0]
     kind = kind_of("from_nnx", "dense_h/kernel", gates, features)
-    side = "h" if kind == "lstm" else "i"  # where the bias is
+    side = "h" if kind == "lstm" else "i"  # which half has the bias
     shapes = {"i/kernel": (inputs, gates), "h/kernel": (features, gates)}
     shapes[f"{side}/bias"] = (gates,)
     check("from_nnx", found, {f"dense_{name}": shape for name, shape in shapes.items()})
@@ -81,7 +81,7 @@ def from_nnx(params: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
 
 
 def to_nnx(params: Mapping[str, Any], *, optimized: bool = False) -> dict[str, Any]:
-    """The tree of the NNX cell that has these equations.
+    """The tree of params of the NNX cell with the same equations.
 
     Args:
       params: of `lstm`, `gru` (whose `b_n` must be zero) or `rnn`.
@@ -107,7 +107,7 @@ def to_nnx(params: Mapping[str, Any], *, optimized: bool = False) -> dict[str, A
 
 
 def from_flax_carry(carry: Any, kind: str) -> Any:
-    """A carry of `(c, h)`, of an LSTM in Linen or NNX, or of `h`.
+    """A carry from `(c, h)` of an LSTM in Linen or NNX, or from `h`.
 
     Args:
       carry: each `[*B, D]`, or `[*B, *space, D]`.
@@ -122,7 +122,7 @@ def to_flax_carry(carry: Any) -> Any:
 
 
 def _from_cell(caller: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a cell with a kernel for each gate: "ii", "hi", and so on; "i" and "h"."""
+    """From a cell with one kernel per gate: "ii", "hi", and so on; or "i" and "h"."""
     if "i/kernel" in found or "h/kernel" in found:
         w_h = need(caller, found, "h/kernel")
         inputs, features = need(caller, found, "i/kernel").shape[0], w_h.shape[1]

@@ -1,8 +1,8 @@
 """Haiku's `LSTM`, `Conv1DLSTM` to `Conv3DLSTM` and `VanillaRNN`: params and states.
 
-Their gates are in the order i g f o, and 1 is added to the forget gate in every step:
-Haiku's bias is ours less 1. That rounds, where the forget bias is not between 0.5 and
-2, by half an ulp of the larger number.
+Their gates are in the order i g f o, and 1 is added to the forget gate at every step:
+Haiku's bias is ours minus 1. If the forget bias is not between 0.5 and 2, that rounds
+by half an ulp of the larger number.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,12 @@ _HALVES = "input_to_hidden", "hidden_to_hidden"
 def from_haiku(
     params: Mapping[str, Any], *, prefix: str | None = None
 ) -> dict[str, Any]:
-    """Params of a recurrent core; which one it is, is seen from the names.
+    """Params from a recurrent core, recognized by the names of its arrays.
 
     Args:
-      params: as `transformed.init` gives them: `{"lstm/linear": {"w": ..., "b": ...}}`.
-      prefix: of the paths to read, such as "my_model/lstm/"; by default the module that
-        all have in common.
+      params: from `transformed.init`: `{"lstm/linear": {"w": ..., "b": ...}}`.
+      prefix: of the paths to read, such as "my_model/lstm/"; None: the module that
+        contains all arrays.
 
     Returns:
       Params of `lstm`, `conv_lstm`, or `rnn(activation=jax.nn.relu)`.
@@ -77,12 +77,12 @@ def from_haiku(
 def to_haiku(
     params: Mapping[str, Any], *, name: str | None = None, double_bias: bool = True
 ) -> dict[str, Any]:
-    """Haiku's params of the core that has these equations.
+    """Params of the Haiku core with the same equations.
 
     Args:
       params: of `lstm`, `conv_lstm`, or `rnn`, which Haiku runs with ReLU.
-      name: of the module; by default Haiku's own, such as "lstm".
-      double_bias: of a `VanillaRNN`, as there: whether the hidden half has a bias.
+      name: of the module; None: Haiku's default, such as "lstm".
+      double_bias: of a `VanillaRNN`, as in Haiku: whether the hidden half has a bias.
     """
     own = sizes("to_haiku", params)
     if own.kind == "gru" or "w_p" in params:
@@ -108,7 +108,7 @@ def to_haiku(
 
 
 def from_haiku_carry(state: Any, kind: str) -> Any:
-    """A carry of `hk.LSTMState(hidden, cell)`, or of a `VanillaRNN`'s array.
+    """A carry from `hk.LSTMState(hidden, cell)`, or from a `VanillaRNN`'s array.
 
     Args:
       state: each `[*B, D]`, or `[*B, *space, D]`.

@@ -1,7 +1,7 @@
 """Keras 3's LSTM, GRU, SimpleRNN, ConvLSTM1D to 3D, and Bidirectional of them.
 
-Kernels lie as ours; the blocks of an LSTM are in our order, those of a GRU z r h. The
-forget bias of 1 is in the bias, as it is here.
+Kernels have our layout; an LSTM has our order of blocks, a GRU z r h. As here, the
+forget bias of 1 is part of the bias.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,17 +29,17 @@ _GATES = (1, 0, 2)  # r z n from z r h, and back
 def from_keras(
     weights: Sequence[Any], *, reset_after: bool = True, caller: str = "from_keras"
 ) -> Any:
-    """Params of a layer; which one it is, is seen from the shapes.
+    """Params from a layer, recognized by the shapes of its arrays.
 
     Args:
       weights: `layer.get_weights()`: kernel `[*k, F, G]`, recurrent kernel
         `[*k, D, G]`, and with `use_bias` bias `[G]`, of a GRU `[2, G]`; of
-        `Bidirectional` those of the forward layer, then of the backward one.
-      reset_after: of a GRU. False multiplies the reset gate before the recurrent
-        product, which `gru` does not.
+        `Bidirectional` those of the forward layer, then of the backward layer.
+      reset_after: of a GRU. False applies the reset gate before the recurrent product,
+        which is not supported.
 
     Returns:
-      Params of a layer; a pair of them of `Bidirectional`, as of `bidirectional`.
+      Params of a layer; for `Bidirectional` a pair of them, as in `bidirectional`.
 
     Raises:
       NotImplementedError: a GRU resets before the product.
@@ -90,12 +90,12 @@ def _resets_after(found: Mapping[str, Any]) -> bool:
 
 
 def to_keras(params: Any, *, bias: bool = True) -> list[Any]:
-    """What `layer.set_weights` takes, of params or a pair of them.
+    """Weights for `layer.set_weights`, from params or a pair of them.
 
     Args:
       params: of `lstm`, `gru` (for `GRU(reset_after=True)`), `rnn` or `conv_lstm`; a
         pair for `Bidirectional`.
-      bias: False for a layer without; ours must then be zero.
+      bias: False for a layer without bias; ours must then be zero.
     """
     if not isinstance(params, Mapping):
         return [array for own in params for array in to_keras(own, bias=bias)]
@@ -117,10 +117,10 @@ def to_keras(params: Any, *, bias: bool = True) -> list[Any]:
 
 
 def from_keras_carry(states: Any, kind: str) -> Any:
-    """A carry of `[h, c]`, or of `[h]` or `h`; of 4 or 2 states a pair of carries.
+    """A carry from `[h, c]`, `[h]` or `h`; from 4 or 2 states a pair of carries.
 
     Args:
-      states: as `return_state=True` gives them, each `[B, D]` or `[B, *space, D]`.
+      states: as returned with `return_state=True`, each `[B, D]` or `[B, *space, D]`.
       kind: "lstm", "gru" or "rnn".
     """
     caller, each = "from_keras_carry", 2 if kind == "lstm" else 1

@@ -1,7 +1,7 @@
-"""Keras 3's `.weights.h5` files as arrays by their paths, by the package h5py.
+"""Keras 3's `.weights.h5` files as arrays by path, with the package h5py.
 
-HDF5 may point to other files, and claim arrays larger than itself: links out, storage
-outside and sizes beyond that of the file are refused before anything is read.
+HDF5 files may refer to other files, and claim arrays larger than the file: external
+links, external storage and excessive sizes are refused before anything is read.
 """
 
 import math
@@ -14,16 +14,16 @@ import numpy as np
 
 from lstm_jax.interop.safetensors import write_bytes
 
-_MOST = 10_000  # arrays and groups of a file
-_PASSED = {"optimizer", "seed_generator"}  # no part of what a network computes
+_MOST = 10_000  # maximum number of arrays and groups in a file
+_PASSED = {"optimizer", "seed_generator"}  # skipped: not part of the network
 
 
 def read_keras(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays by path, such as `layers/lstm/cell/vars/0`; an optimizer's are left out.
+    """Arrays by path, such as `layers/lstm/cell/vars/0`, without the optimizer's.
 
     Raises:
-      ValueError: there is no h5py, or the file is missing, damaged, or claims what it
-        does not hold; one line.
+      ValueError: h5py is not installed, or the file is missing, damaged or
+        inconsistent; one line.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -62,10 +62,10 @@ def read_keras(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_keras(path: str | Path, arrays: Mapping[str, Any]) -> Path:
-    """Writes what `model.load_weights` reads: beside, and then renamed.
+    """Writes a file for `model.load_weights`, atomically.
 
     Raises:
-      ValueError: there is no h5py.
+      ValueError: h5py is not installed.
     """
     path, whole = Path(path).expanduser(), BytesIO()
     with _h5py(path).File(whole, "w") as file:
@@ -92,13 +92,13 @@ def _bad(path: Path, reason: str) -> ValueError:
 
 def _claimed(path: Path, where: str, entry: Any, size: int) -> int:
     if not hasattr(entry, "shape") or entry.shape is None:
-        raise _bad(path, f"{where} is no array")
+        raise _bad(path, f"{where} is not an array")
     if entry.dtype.kind not in "fiub":
         raise _bad(path, f"{where} has dtype {entry.dtype}")
     if entry.external or entry.is_virtual:
         raise _bad(path, f"{where} lies in another file")
     claimed = math.prod(entry.shape) * entry.dtype.itemsize
-    # A compressed array would be larger than what is stored; Keras does not compress.
+    # Compressed arrays may be larger than what is stored; Keras does not compress.
     if claimed > size or entry.id.get_storage_size() < claimed:
         raise _bad(path, f"{where} claims {claimed:,} bytes that are not there")
     return claimed

@@ -1,9 +1,10 @@
 """PyTorch's `nn.LSTM`, `nn.GRU`, `nn.RNN` and their cells: `state_dict` and states.
 
-PyTorch multiplies from the left, `W x`: its matrices are ours transposed, with blocks
-in our order, i f g o and r z n. It adds two biases, of which we keep the sum; only the
-reset gate of a GRU comes between two, which stay. There and back from our params is
-exact; from PyTorch's the sum of its biases comes back in `bias_ih`.
+PyTorch multiplies from the left, `W x`: its matrices are the transposes of ours, with
+blocks in our order, i f g o and r z n. It adds two biases, of which we keep the sum;
+only in a GRU the second new-gate bias is inside the reset, and stays separate.
+Converting our params to PyTorch and back is exact; PyTorch's biases come back as a sum
+in `bias_ih`.
 """
 
 import re
@@ -30,16 +31,16 @@ _PLACE = re.compile(r"weight_hh_l(\d+)(_reverse)?$")
 def from_pytorch(
     state: Mapping[str, Any], *, prefix: str = "", caller: str = "from_pytorch"
 ) -> tuple[Any, ...]:
-    """Params of an `nn.LSTM`, `nn.GRU` or `nn.RNN`.
+    """Params from an `nn.LSTM`, `nn.GRU` or `nn.RNN`.
 
     Args:
-      state: its `state_dict()`; which of the three it is, is seen from the shapes.
+      state: its `state_dict()`; the kind is recognized by the shapes.
 
     Returns:
-      One entry a layer, bottom first: params, as of `stack(*cells)`; of a
-      bidirectional module a pair of them, as of `bidirectional`. `w_x [F, G]`,
-      `w_h [D, G]` (`[P, G]`, with `w_p [D, P]`, where there is a `proj_size`),
-      `b [G]`; of a GRU `b_n [D]`; zero where the module has no biases.
+      One entry per layer, bottom first: params, as for `stack(*cells)`; for a
+      bidirectional module a pair of them, as for `bidirectional`. `w_x [F, G]`,
+      `w_h [D, G]` (with a `proj_size` `[P, G]`, and `w_p [D, P]`), `b [G]`; of a GRU
+      `b_n [D]`; zero if the module has no biases.
     """
     found = arrays(caller, state, prefix)
     w_hh = need(caller, found, "weight_hh_l0")
@@ -75,12 +76,12 @@ def to_pytorch(
     """The `state_dict` of an `nn.LSTM`, `nn.GRU` or `nn.RNN`, as plain arrays.
 
     Args:
-      layers: as `from_pytorch` returns them.
-      bias: False for a module without; ours must then be zero.
+      layers: as from `from_pytorch`.
+      bias: False for a module without biases; ours must then be zero.
 
     Returns:
-      Arrays by name, such as `weight_ih_l0 [4D, F]`; `bias_hh` is zero but for a GRU's
-      new gate. `torch.from_numpy` makes tensors of NumPy's.
+      Arrays by name, such as `weight_ih_l0 [4D, F]`; `bias_hh` is zero except for a
+      GRU's new gate. `torch.from_numpy` converts NumPy arrays to tensors.
     """
     if isinstance(layers, Mapping) or not layers:
         raise ValueError("to_pytorch: layers is a sequence of params, one a layer")
@@ -135,15 +136,15 @@ def to_pytorch_cell(
 def from_pytorch_carry(
     states: Any, kind: str, *, bidirectional: bool = False
 ) -> tuple[Any, ...]:
-    """Carries of `(h, c)`, or of `h`, as PyTorch's modules take and return them.
+    """Carries from `(h, c)`, or from `h`, as PyTorch's modules take and return them.
 
     Args:
-      states: each `[layers * ways, B, D or P]`, whatever `batch_first` is.
+      states: each `[layers * directions, B, D or P]`, independent of `batch_first`.
       kind: "lstm", "gru" or "rnn".
-      bidirectional: whether directions take turns in the first axis.
+      bidirectional: whether directions alternate along the first axis.
 
     Returns:
-      One entry a layer: a carry; with `bidirectional` a pair of them.
+      One entry per layer: a carry; with `bidirectional` a pair of them.
     """
     made = carry_class("from_pytorch_carry", kind)
     names = "hc" if kind == "lstm" else "h"
@@ -169,7 +170,7 @@ def from_pytorch_carry(
 
 
 def to_pytorch_carry(carries: Sequence[Any]) -> Any:
-    """`(h, c)`, or `h`, of carries as `from_pytorch_carry` returns them."""
+    """`(h, c)`, or `h`, from carries as from `from_pytorch_carry`."""
     flat = []
     for entry in carries:
         flat += [entry] if hasattr(entry, "h") else entry

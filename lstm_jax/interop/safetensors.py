@@ -1,7 +1,7 @@
-"""Files of arrays by name: an eight-byte length, a header in JSON, the bytes.
+""".safetensors files: an eight-byte length, a JSON header, and the arrays' bytes.
 
-Read and written here without the package of that name. What a header claims is checked
-against the size of the file before anything is read.
+Implemented without the package of that name. The header's claims are checked against
+the size of the file before anything is read.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import jax.numpy as jnp
 import numpy as np
 
-LONGEST = 100 * 2**20  # bytes of a header, as in the format's own readers
+LONGEST = 100 * 2**20  # limit on the header, bytes, as in the reference implementation
 _DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -34,11 +34,11 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
-    """Arrays by name, of a .safetensors file.
+    """Arrays by name, from a .safetensors file.
 
     Raises:
-      ValueError: the file is missing, damaged, or claims what it does not hold; one
-        line.
+      ValueError: the file is missing, damaged, or its header claims more than it holds;
+        one line.
     """
     path = Path(path).expanduser()
     with _opened(path) as file:
@@ -52,7 +52,7 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def read_safetensors_metadata(path: str | Path) -> dict[str, str]:
-    """The words that a .safetensors file holds beside its arrays; {} without any.
+    """Metadata strings of a .safetensors file; {} if there are none.
 
     Raises:
       ValueError: as `read_safetensors`.
@@ -62,7 +62,7 @@ def read_safetensors_metadata(path: str | Path) -> dict[str, str]:
         words = _header(path, file)[0].get("__metadata__", {})
     texts = isinstance(words, dict) and all(isinstance(w, str) for w in words.values())
     if not texts:
-        raise _bad(path, "its metadata is no table of words")
+        raise _bad(path, "its metadata is not a JSON object of strings")
     return words
 
 
@@ -71,7 +71,7 @@ def write_safetensors(
     arrays: Mapping[str, Any],
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes arrays by name, and words beside them: beside, and then renamed."""
+    """Writes arrays by name, and metadata strings, atomically."""
     path, header, parts, at = Path(path).expanduser(), {}, [], 0
     if metadata:
         header["__metadata__"] = dict(metadata)
@@ -93,7 +93,7 @@ def write_safetensors(
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file beside, and then renames it: it is whole, or not there."""
+    """Writes a file atomically: to a temporary file, which is then renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -110,7 +110,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int, int]:
-    """`(header, where the arrays start, bytes from there on)`."""
+    """`(header, offset of the arrays, number of bytes from there)`."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, LONGEST):
@@ -120,7 +120,7 @@ def _header(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int, int]:
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise _bad(path, "its header is not JSON") from error
     if not isinstance(header, dict):
-        raise _bad(path, "its header is no table of names")
+        raise _bad(path, "its header is not a JSON object")
     return header, 8 + length, size - 8 - length
 
 
@@ -133,7 +133,7 @@ def _count(value: Any) -> bool:
 
 
 def _places(path: Path, header: dict[str, Any], room: int) -> dict[str, tuple]:
-    """`{name: (dtype, shape, begin, end)}`, all of them within the file."""
+    """`{name: (dtype, shape, begin, end)}`, checked to be within the file."""
     places, taken = {}, 0
     for name, about in header.items():
         if name == "__metadata__":

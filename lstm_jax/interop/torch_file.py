@@ -1,9 +1,9 @@
 """PyTorch's .pt files of tensors by name, without PyTorch and without unpickling.
 
 Such a file is a zip with a pickle, which is a program for a stack machine, and the
-tensors' bytes. Nothing here runs that program: its opcodes are listed, and those few
-that build tables, tuples and tensors are followed. A name of anything else, such as a
-function to call, ends the reading.
+tensors' bytes. The program is not run: its opcodes are listed, and only the few that
+build dicts, tuples and tensors are interpreted. Any other name, such as a function to
+call, is refused.
 """
 
 import math
@@ -20,7 +20,7 @@ import numpy as np
 
 from lstm_jax.interop.safetensors import write_bytes
 
-LONGEST = 64 * 2**20  # bytes of the pickle, which holds names and shapes
+LONGEST = 64 * 2**20  # limit on the pickle, which holds names and shapes, bytes
 _STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -40,7 +40,7 @@ _TABLE = "collections OrderedDict"
 
 
 class _Name(NamedTuple):
-    """What the pickle would import; here a name and no more."""
+    """A name that the pickle would import; it is not imported."""
 
     name: str
 
@@ -63,14 +63,14 @@ class _Refused(ValueError):
 
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
-    """Tensors by name, of a file by `torch.save(module.state_dict(), path)`.
+    """Tensors by name, from a file by `torch.save(module.state_dict(), path)`.
 
-    Nested tables, such as a checkpoint's, are joined by dots; what is no tensor is left
-    out.
+    Names in nested dicts, such as in a checkpoint, are joined by dots; entries that are
+    not tensors are skipped.
 
     Raises:
       ValueError: the file is missing, damaged, older than PyTorch 1.6's format, or
-        holds anything but tensors in tables; one line, and nothing of it was run.
+        holds anything but tensors in dicts; one line. No code in it is run.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -96,7 +96,7 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def write_torch(path: str | Path, arrays: Mapping[str, Any]) -> Path:
-    """Writes what `torch.load(path, weights_only=True)` reads as tensors by name."""
+    """Writes a file of tensors by name for `torch.load(path, weights_only=True)`."""
     path, whole = Path(path).expanduser(), BytesIO()
     program, parts = [b"\x80\x02}("], []
     for number, (name, array) in enumerate(arrays.items()):
@@ -150,7 +150,7 @@ def _global(name: str) -> bytes:
 
 
 def _entries(file: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Of the archive's one folder by their paths in it; stored, and within the file."""
+    """Entries of the archive's only folder by path, checked to be uncompressed."""
     entries, total = {}, 0
     for info in file.infolist():
         total += info.file_size
@@ -165,7 +165,7 @@ def _entries(file: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
 
 
 def _follow(program: bytes) -> Any:
-    """What the pickle describes, of tables, tuples, numbers, text and tensors."""
+    """The pickle's value, made of dicts, tuples, numbers, strings and tensors."""
     try:
         opcodes = [(op.name, arg) for op, arg, _ in pickletools.genops(program)]
         return _machine(opcodes)
@@ -266,7 +266,7 @@ def _storage(reference: Any) -> _Storage:
 
 def _built(maker: Any, arguments: tuple) -> Any:
     if not isinstance(maker, _Name):
-        raise _Refused("it calls something that is no name")
+        raise _Refused("it calls something that is not a name")
     if maker.name == _TABLE and not arguments:
         return {}
     if maker.name == _PARAMETER and isinstance(arguments[0], _Tensor):
@@ -306,7 +306,7 @@ def _array(name: str, tensor: _Tensor, file, entries) -> np.ndarray:
     if info is None or info.file_size != count * dtype.itemsize:
         raise _Refused(f"{name} claims {count:,} numbers that are not there")
     last = sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    # An array larger than what is stored would repeat it.
+    # An array larger than its storage would repeat data.
     size = math.prod(shape)
     if size > count or (size and offset + last >= count):
         raise _Refused(f"{name} {shape} reaches beyond its {count:,} numbers")

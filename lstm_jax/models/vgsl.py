@@ -1,10 +1,10 @@
-"""VGSL: a network of convolutions and LSTMs as one line of text, read and written.
+"""VGSL, a compact specification language for networks of convolutions and LSTMs.
 
     [1,48,0,1 Cr3,3,32 Mp2,2 S1(1x0)1,3 Lbx128 Do O1c37]
 
-The first four numbers are batch, height, width and channels of the input, 0 where any
-will do; each word is a layer. A spec is data: `parse` makes it, `str` writes it back,
-`Spec.steps` tells how many steps come out of so many columns, and
+The first four numbers are batch, height, width and channels of the input, 0 if
+variable; each word is a layer. `parse` makes a `Spec`, `str` writes it back,
+`Spec.steps` computes the number of output steps from the width, and
 `lstm_jax.models.vgsl_net.VGSLNet` is the network.
 """
 
@@ -17,13 +17,13 @@ __all__ = ["Spec", "SpecError", "flat", "parse"]
 
 
 class Spec(NamedTuple):
-    """A network as it was written, and what it does to sizes.
+    """A parsed specification of a network.
 
     Attributes:
-      batch: not used; VGSL has it.
-      height, width: of images, pixels; 0: any.
-      channels: of images; where the height is 1 and there are more than 3, a column of
-        grey pixels is one place with so many channels.
+      batch: part of VGSL, not used.
+      height, width: of images, pixels; 0: variable.
+      channels: of images; with height 1 and more than 3 channels, each column of a grey
+        image is one position, its pixels are the channels.
       layers: all but the last word.
       output: the last word, or None.
     """
@@ -37,12 +37,12 @@ class Spec(NamedTuple):
 
     @property
     def input(self) -> Shape:
-        """What the first layer reads."""
+        """The input shape of the first layer."""
         return Shape(1, self.height or None, self.width or None, self.channels)
 
     @property
     def final(self) -> Shape:
-        """What the last layer gives."""
+        """The output shape of the last layer."""
         return Series(self.all).out(self.input)
 
     @property
@@ -51,17 +51,17 @@ class Spec(NamedTuple):
         return self.layers + ((self.output,) if self.output else ())
 
     def steps(self, widths: Any) -> Any:
-        """Steps that come out of images of so many columns.
+        """Number of output steps of images of a given width.
 
         Args:
-          widths: columns; an int, or an integer array of any shape.
+          widths: pixels; an int, or an integer array of any shape.
 
         Returns:
-          The same; 0 where an image is too narrow for a window.
+          The same type and shape; 0 if an image is narrower than a window.
 
         Raises:
-          ValueError: a layer cuts the width or the batch, and steps are no longer
-            columns from left to right.
+          ValueError: a layer moves positions between width and batch, so that steps no
+            longer correspond to columns.
         """
         for layer in flat(self.layers):
             if isinstance(layer, Reshape) and {0, 2} & {layer.axis, *layer.to}:
@@ -72,10 +72,10 @@ class Spec(NamedTuple):
         return Series(self.layers).size(1, widths)
 
     def with_output(self, output: Output) -> "Spec":
-        """The same with another last word, such as for another alphabet.
+        """The same network with another output layer, such as for another alphabet.
 
         Raises:
-          SpecError: it does not fit what comes before it.
+          SpecError: it does not fit the layer before it.
         """
         return parse(str(self._replace(output=output)))
 
@@ -85,7 +85,7 @@ class Spec(NamedTuple):
 
 
 def parse(text: str) -> Spec:
-    """Reads a VGSL string in Tesseract's or kraken's dialect.
+    """Parses a VGSL string in Tesseract's or kraken's dialect.
 
     >>> spec = parse("[1,48,0,1 Cr3,3,32 Mp2,2 S1(1x0)1,3 Lbx128 Do O1c37]")
     >>> spec.steps(101), spec.final.channels
@@ -129,7 +129,7 @@ def parse(text: str) -> Spec:
 
 
 def flat(layers: tuple[Any, ...]) -> list[Any]:
-    """The layers that are no brackets, in order."""
+    """All layers in order, without brackets."""
     found = []
     for layer in layers:
         inside = getattr(layer, "layers", None)

@@ -1,4 +1,4 @@
-"""The layers of VGSL as data: how each is written, and what it does to sizes."""
+"""VGSL layers as data: their notation, and their output shapes."""
 
 from typing import Any, NamedTuple
 
@@ -9,11 +9,11 @@ AXES = ("batch", "height", "width", "channels")
 
 
 class Shape(NamedTuple):
-    """Of a map between two layers; None where any size will do.
+    """Shape of a map between two layers; None if variable.
 
     Attributes:
-      batch: maps that one image has become, 1 but between two reshapes of it.
-      height, width: places.
+      batch: maps per image; 1 except between two reshapes of the batch.
+      height, width: in positions.
       channels: C.
     """
 
@@ -24,7 +24,7 @@ class Shape(NamedTuple):
 
 
 class Conv(NamedTuple):
-    """`C(s|t|r|l|m|lr)y,x,d[,sy,sx][,dy,dx]`; pads k // 2, an even kernel 1 less."""
+    """`C(s|t|r|l|m|lr)y,x,d[,sy,sx][,dy,dx]`; pads k // 2, 1 less if k is even."""
 
     activation: str
     kernel: tuple[int, int]
@@ -35,7 +35,7 @@ class Conv(NamedTuple):
 
     @property
     def padding(self) -> tuple[int, int]:
-        """On either side, pixels."""
+        """Padding on either side, pixels."""
         (y, x), (dy, dx) = self.kernel, self.dilation
         return dy * (y - 1) // 2, dx * (x - 1) // 2
 
@@ -56,7 +56,7 @@ class Conv(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """`Mpy,x[,sy,sx]`: the largest of a window; the stride is the window's size."""
+    """`Mpy,x[,sy,sx]`: max-pooling; the default stride is the window's size."""
 
     window: tuple[int, int]
     stride: tuple[int, int]
@@ -74,7 +74,7 @@ class Pool(NamedTuple):
 
 
 class Rescale(NamedTuple):
-    """`Sy,x`: windows of y by x become channels."""
+    """`Sy,x`: moves windows of y by x into channels."""
 
     window: tuple[int, int]
     name: str = ""
@@ -91,11 +91,11 @@ class Rescale(NamedTuple):
 
 
 class Reshape(NamedTuple):
-    """`Sd(axb)e,f`: axis d is cut into a x b; a goes to axis e, b to axis f.
+    """`Sd(axb)e,f`: splits axis d into a x b; moves a to axis e, b to axis f.
 
-    Axes are batch, height, width, channels; 0 for a or b means what is left. A part
-    that leaves d becomes the slow half of the axis that it joins; where d = e = f, the
-    two change places.
+    Axes are batch, height, width, channels; 0 for a or b means the rest. A part that
+    leaves d becomes the slow half of the axis that it joins; if d = e = f, the two
+    parts are swapped.
     """
 
     axis: int
@@ -104,7 +104,7 @@ class Reshape(NamedTuple):
     name: str = ""
 
     def cut(self, n: int | None) -> tuple[int, int]:
-        """(a, b) of an axis of n."""
+        """(a, b) for an axis of size n."""
         a, b = self.parts
         if n is None:
             raise ValueError(
@@ -141,9 +141,9 @@ class Reshape(NamedTuple):
 
 
 class Recurrent(NamedTuple):
-    """`(L|G)(f|r|b)(x|y)[s]n`: an LSTM or a GRU along x or y, each line by itself.
+    """`(L|G)(f|r|b)(x|y)[s]n`: an LSTM or a GRU along x or y, each line separately.
 
-    Forward, reverse or both; s keeps the last step that each direction reads.
+    Forward, reverse or bidirectional; s keeps the last step of each direction.
     """
 
     cell: str
@@ -168,7 +168,7 @@ class Recurrent(NamedTuple):
 
 
 class Full(NamedTuple):
-    """`F(s|t|r|l|m)n`: fully connected, all places of a map of fixed size."""
+    """`F(s|t|r|l|m)n`: a fully connected layer on a flattened map of fixed size."""
 
     activation: str
     features: int
@@ -188,7 +188,7 @@ class Full(NamedTuple):
 
 
 class Dropout(NamedTuple):
-    """`Do[p[,1|2]]`: drops single numbers, or in 2 dimensions whole channels."""
+    """`Do[p[,1|2]]`: dropout of single numbers, or in 2 dimensions of channels."""
 
     rate: float = 0.5
     dimensions: int = 1
@@ -204,7 +204,7 @@ class Dropout(NamedTuple):
 
 
 class GroupNorm(NamedTuple):
-    """`Gngroups`: a group norm whose statistics leave padding out."""
+    """`Gngroups`: group norm whose statistics exclude padding."""
 
     groups: int
     name: str = ""
@@ -221,7 +221,7 @@ class GroupNorm(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """`I`: the input, for a branch that is nothing else."""
+    """`I`: the identity, for a branch without layers."""
 
     name: str = ""
 
@@ -233,7 +233,7 @@ class Identity(NamedTuple):
 
 
 class Series(NamedTuple):
-    """`[...]`: one after another."""
+    """`[...]`: layers in series."""
 
     layers: tuple[Any, ...]
 
@@ -252,7 +252,7 @@ class Series(NamedTuple):
 
 
 class Parallel(NamedTuple):
-    """`(...)`: each reads the same map; their channels lie side by side."""
+    """`(...)`: layers in parallel on the same map; channels are concatenated."""
 
     layers: tuple[Any, ...]
 
@@ -283,8 +283,8 @@ class Parallel(NamedTuple):
 class Output(NamedTuple):
     """`O(2|1|0)(l|s|c)n`: a map, a sequence or one vector of n numbers.
 
-    Logits of a logistic, a softmax, or CTC with the blank at index 0. The steps of a
-    sequence are columns, read over their whole height.
+    Logits for logistic, softmax, or CTC with the blank at index 0. The steps of a
+    sequence are columns, flattened over the height.
     """
 
     dimensions: int
@@ -314,12 +314,12 @@ class Output(NamedTuple):
 
 
 def size(layer: Any, axis: int, n: Any) -> Any:
-    """Places along y (axis 0) or x (1) that a layer makes of n."""
+    """Size along y (axis 0) or x (1) of a layer's output, for an input of n."""
     return layer.size(axis, n) if hasattr(layer, "size") else n
 
 
 def _windows(n: Any, reach: int, stride: int) -> Any:
-    """Windows that fit into n, 0 where none does."""
+    """Number of windows that fit into n; at least 0."""
     room = n - reach + stride
     if isinstance(room, jax.Array):  # whose // rounds down, at 5 operations for one
         return jax.lax.div(jnp.maximum(room, 0), room.dtype.type(stride))

@@ -1,4 +1,4 @@
-"""Line of text → sequence of characters: the networks of VGSL specs."""
+"""`VGSLNet`, the network of a VGSL spec."""
 
 import math
 from collections.abc import Callable
@@ -24,16 +24,16 @@ ACTIVATIONS: dict[str, Callable] = {
     "l": lambda x: x,
     "m": jax.nn.softmax,
 }
-NOISE = 5.0  # grey values: less than that is no writing
+NOISE = 5.0  # grey values; smaller variations are not text
 
 
 class VGSLNet(nn.Module):
     """The network of a VGSL spec.
 
-    Columns past an image's width change nothing: after each layer they are zero, as
-    what lies outside of an image is to a convolution, and no LSTM reads them. Params
-    are named after the words, such as `Cr_0` and, in brackets, `parallel_3_Lbx_1`, or
-    by the spec's own names.
+    Columns after an image's width have no effect: they are zero after each layer, like
+    the padding of a convolution, and LSTMs skip them. Params are named after the
+    words, such as `Cr_0` and, in brackets, `parallel_3_Lbx_1`, or by the spec's own
+    names.
 
     Attributes:
       spec: made by `vgsl.parse`.
@@ -52,22 +52,21 @@ class VGSLNet(nn.Module):
         lengths: jax.Array | None = None,
         keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Answers a batch of images.
+        """Applies the network to a batch of images.
 
         Args:
-          images: `[B, H, W, C]`, of the spec's height, width and channels; where it
-            has height 1 and more than 3 channels, also grey ones as high as it has
-            channels.
-          lengths: int `[B]`, the columns of each image that count; default all.
+          images: `[B, H, W, C]`, of the spec's height, width and channels; if the spec
+            has height 1 and C > 3 channels, also grey images of height C.
+          lengths: int `[B]`, valid columns of each image; None: all.
           keys: `[B]`, as in `SequenceClassifier`.
 
         Returns:
-          Logits `[B, T, K]` of O1, T = `spec.steps(W)`; `[B, H, W, K]` of O2, `[B, K]`
-          of O0; without an output, the last map. Steps past the image's own are
-          zero; of O1c they say blank for sure: 0, and -inf for all else.
+          Logits `[B, T, K]` for O1, T = `spec.steps(W)`; `[B, H, W, K]` for O2, `[B,
+          K]` for O0; without an output, the last map. Steps after the image's own are
+          zero; for O1c certain blanks: 0, and -inf for all other classes.
 
         Raises:
-          ValueError: images that the spec has no place for.
+          ValueError: the images do not fit the spec.
         """
         x, spec = _strips(images, self.spec), self.spec
         wanted = spec.height or "H", spec.width or "W", spec.channels
@@ -82,7 +81,7 @@ class VGSLNet(nn.Module):
             )
         if lengths is not None:
             lengths = jnp.asarray(lengths)
-            spec.steps(lengths)  # refuses a spec that has no steps
+            spec.steps(lengths)  # raises if the spec does not output steps
         x = masked(x, lengths)
         keys = example_keys(self, keys, images.shape[0])
         x, lengths = self._series("", spec.layers, x, lengths, keys, images.shape[0])
@@ -155,10 +154,10 @@ class LineRNN(nn.Module):
     """An LSTM or a GRU along the rows or the columns of a map.
 
     Attributes:
-      layer: which one, how wide, in which direction and along which axis.
+      layer: kind, width, direction and axis.
       engine, dtype: as in `unroll`.
-      two_biases: a second bias `b_h`, from 0, that is added to `b`: what PyTorch and
-        cuDNN have, and count.
+      two_biases: a second bias `b_h`, initially 0, added to `b`, as in PyTorch and
+        cuDNN.
     """
 
     layer: vgsl.Recurrent
@@ -168,7 +167,7 @@ class LineRNN(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, lengths: jax.Array | None) -> jax.Array:
-        """`[B, H, W, C] -> [B, H, W, D or 2D]`; H or W is 1 where s sums it up."""
+        """`[B, H, W, C] -> [B, H, W, D or 2D]`; H or W is 1 if s summarizes it."""
         layer = self.layer
         cell = {"L": lstm, "G": gru}[layer.cell](layer.features)
         axis = 2 if layer.axis == "x" else 1
@@ -203,7 +202,7 @@ def convolution(
 ) -> Callable:
     """The convolution of a layer, without its activation: `[B, H, W, C]` to the same.
 
-    What lies outside of an image is zero.
+    Zero padding.
     """
     gain = 2.0 if layer.activation in ("r", "lr") else 1.0
     run = conv(
@@ -224,7 +223,7 @@ def convolution(
 
 
 def _strips(images: jax.Array, spec: Spec) -> jax.Array:
-    """Columns of grey pixels as channels, where the spec reads them so."""
+    """Columns of grey pixels as channels, if the spec has height 1 and C > 3."""
     strips = spec.height == 1 and spec.channels > 3
     if strips and images.ndim == 4 and images.shape[1::2] == (spec.channels, 1):
         return images.swapaxes(1, 3)
@@ -232,16 +231,16 @@ def _strips(images: jax.Array, spec: Spec) -> jax.Array:
 
 
 def standardized(images: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-    """Each line with mean 0 and variance 1 over its own columns, zero past them.
+    """Standardizes each line over its valid columns; zero after them.
 
         y = (x - mean) / sqrt(var + 5²)
 
     Args:
       images: `[B, H, W, 1]`, 0 to 255.
-      lengths: int `[B]`, the columns that count; default all.
+      lengths: int `[B]`, valid columns; None: all.
 
     Returns:
-      Float32 of the same shape, 0 where all of a line has one colour.
+      Float32 of the same shape, 0 for lines of one colour.
     """
     x = images.astype(jnp.float32)
     inside = jnp.ones_like(x) if lengths is None else masked(jnp.ones_like(x), lengths)
@@ -253,7 +252,7 @@ def standardized(images: jax.Array, lengths: jax.Array | None = None) -> jax.Arr
 
 
 def _to_depth(x: jax.Array, window: tuple[int, int]) -> jax.Array:
-    """Windows as channels, x slowest; what is left at the rim is dropped."""
+    """Windows as channels, x slowest; incomplete windows at the border are dropped."""
     y, z = window
     b, h, w, c = x.shape
     x = x[:, : h // y * y, : w // z * z]
@@ -262,7 +261,7 @@ def _to_depth(x: jax.Array, window: tuple[int, int]) -> jax.Array:
 
 
 def _reshape(x: jax.Array, layer: vgsl.Reshape, batch: int) -> jax.Array:
-    """`[B m, H, W, C]` with one of m, H, W, C cut, and a part of it moved."""
+    """`[B m, H, W, C]` with one of m, H, W, C split, and a part of it moved."""
     x = x.reshape(batch, -1, *x.shape[1:])
     d = layer.axis + 1
     a, b = layer.cut(x.shape[d])
@@ -280,12 +279,12 @@ def _reshape(x: jax.Array, layer: vgsl.Reshape, batch: int) -> jax.Array:
 
 
 def _merged(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """The shape with an axis and the next one as one."""
+    """The shape with an axis and the next one merged."""
     return *shape[:axis], math.prod(shape[axis : axis + 2]), *shape[axis + 2 :]
 
 
 def _dropout(x: jax.Array, layer: vgsl.Dropout, keys: jax.Array | None) -> jax.Array:
-    """Inverted dropout, one key an image."""
+    """Inverted dropout, one key per image."""
     if keys is None or not layer.rate:
         return x
     shape = (1, 1, x.shape[3]) if layer.dimensions == 2 else x.shape[1:]
@@ -299,7 +298,7 @@ def _dropout(x: jax.Array, layer: vgsl.Dropout, keys: jax.Array | None) -> jax.A
 
 
 def letters(layer: Any) -> str:
-    """The letters that a layer's word begins with."""
+    """The letters with which a layer's word begins."""
     match layer:
         case vgsl.Conv():
             return f"C{layer.activation}"

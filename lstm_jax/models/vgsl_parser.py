@@ -1,4 +1,4 @@
-"""Reading the words of VGSL from left to right; errors point at the character."""
+"""Parser of VGSL strings; errors point at the character."""
 
 import re
 from typing import Any, NoReturn
@@ -22,14 +22,14 @@ from lstm_jax.models.vgsl_layers import (
 _NUMBER = re.compile(r"\d+")
 _FRACTION = re.compile(r"\d+(\.\d+)?")
 _NAME = re.compile(r"\{([A-Za-z_]\w*)\}")
-_SHOWN = 60  # characters of a long spec around the fault
+_SHOWN = 60  # characters of a long string that are shown around the error
 
 
 class SpecError(ValueError):
-    """A VGSL string that cannot be read.
+    """A VGSL string that cannot be parsed.
 
     Attributes:
-      position: index of the character at fault, from 0.
+      position: index of the character in error, from 0.
     """
 
     def __init__(self, reason: str, text: str, position: int):
@@ -43,12 +43,12 @@ class SpecError(ValueError):
 
 
 class Scanner:
-    """Reads words from left to right.
+    """Tokenizer from left to right.
 
     Attributes:
-      text: all of it.
+      text: the whole string.
       at: index of the next character.
-      depth: brackets that are open within the spec.
+      depth: number of open brackets within the spec.
       names: of the layers so far.
     """
 
@@ -60,21 +60,21 @@ class Scanner:
         raise SpecError(reason, self.text, self.at if at is None else at)
 
     def peek(self) -> str:
-        """The next character, "" at the end."""
+        """The next character; "" at the end."""
         return self.text[self.at : self.at + 1]
 
     def before(self) -> str:
         return self.text[self.at - 1 : self.at]
 
     def spaces(self) -> bool:
-        """Skips spaces; whether there were any."""
+        """Skips spaces; returns whether there were any."""
         start = self.at
         while self.peek().isspace():
             self.at += 1
         return self.at > start
 
     def maybe(self, word: str) -> bool:
-        """Takes a word if it comes."""
+        """Consumes a word if it comes next; returns whether it did."""
         if found := self.text.startswith(word, self.at):
             self.at += len(word)
         return found
@@ -139,7 +139,7 @@ class Scanner:
 
 
 def read_layers(scan: Scanner, shape: Shape, close: str) -> tuple[list, Shape]:
-    """Layers up to a closing bracket; in a parallel, all of them read `shape`."""
+    """Layers up to a closing bracket; in parallel brackets all of them get `shape`."""
     layers, first = [], shape
     while True:
         gap = scan.spaces()
@@ -158,7 +158,7 @@ def read_layers(scan: Scanner, shape: Shape, close: str) -> tuple[list, Shape]:
         except ValueError as error:
             scan.fail(str(error), start)
         if any(n is not None and n < 1 for n in after):
-            scan.fail(f"nothing is left of a map of {_told(first)}", start)
+            scan.fail(f"nothing is left of a map of {_described(first)}", start)
         layers.append(layer)
         if close == "]":
             first = after
@@ -166,7 +166,7 @@ def read_layers(scan: Scanner, shape: Shape, close: str) -> tuple[list, Shape]:
 
 
 def _layer(scan: Scanner, shape: Shape) -> tuple[Any, Shape | None]:
-    """A layer, and the shape after it where that is known already."""
+    """A layer, and its output shape if that is already known."""
     start = scan.at
     if scan.peek() in "[(":
         series = scan.peek() == "["
@@ -299,5 +299,5 @@ READERS = {  # by the letters that a word begins with, longer ones first
 }
 
 
-def _told(shape: Shape) -> str:
+def _described(shape: Shape) -> str:
     return "x".join(str(n or "any") for n in shape[1:3])

@@ -160,7 +160,7 @@ BAD_SAFETENSORS = {
     "has dtype 'O'": header(dtype="O"),
     "is not JSON": (4).to_bytes(8, "little") + b"\x80\x02}.",
     "header claims": b"",
-    "no table of names": (2).to_bytes(8, "little") + b"[]",
+    "header is not a JSON object": (2).to_bytes(8, "little") + b"[]",
 }
 
 

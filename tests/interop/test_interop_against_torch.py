@@ -170,5 +170,5 @@ def test_cells_equal_torch(kind, bias):
 
 def test_bfloat16_tensors_are_told_by_name():
     state = torch.nn.RNN(2, 2, dtype=torch.bfloat16).state_dict()
-    with pytest.raises(ValueError, match="^from_pytorch: weight_ih_l0 is no array"):
+    with pytest.raises(ValueError, match="^from_pytorch: weight_ih_l0 is not an array"):
         from_pytorch(state)

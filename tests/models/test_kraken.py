@@ -97,7 +97,10 @@ LSTM = "[1,16,0,1 S{S_0}1(1x0)1,3 Lfx{L_1}3 O{O_2}1c3]"
         ({"vgsl": LSTM.replace("x{L_1}", "xo{L_1}")}, "legacy LSTMs"),
         ({"vgsl": LSTM.replace("Lfx{L_1}3", "Lfx{L_1}4")}, "L_1/forward"),
         ({"vgsl": LSTM.replace("L_1", "L_7")}, r"no weights of Lfx\{L_7\}3"),
-        ({"vgsl": LSTM.replace("O{O_2}1c3", "O{O_2}2l3")}, "no sequence for CTC"),
+        (
+            {"vgsl": LSTM.replace("O{O_2}1c3", "O{O_2}2l3")},
+            "does not output a sequence for CTC",
+        ),
         ({"vgsl": LSTM.replace("Lfx", "Cs{C_9}1,1,16 Lfx")}, "omits the sigmoid"),
         ({"vgsl": LSTM.replace("Lfx", "Lbxs{L_9}4 Lfx")}, "end of the line"),
     ],

@@ -209,7 +209,7 @@ def test_weights_that_are_not_finite_are_not_saved():
     # The loss of the last step is finite; its update is not.
     state, step = start(schedule=lambda n: jnp.where(n == 9, jnp.nan, 0.1))
     saves = []
-    with pytest.raises(Diverged, match="weights are not finite after step 10, though"):
+    with pytest.raises(Diverged, match="weights are not finite after step 10, but"):
         fit(
             state,
             step,

@@ -268,8 +268,8 @@ def _read_file(file: Path, split: str | None, path: Path, read: _Read) -> None:
                 _Box(rows[image], category, corners, crowd, file.name, number)
             )
             continue
-        told = f"{key} {str(entry[key])[:60]}"
-        _note_fault(read, fault, file.name, number, told)
+        detail = f"{key} {str(entry[key])[:60]}"
+        _note_fault(read, fault, file.name, number, detail)
 
 
 def _id(entry: dict, key: str, where: str) -> Any:
@@ -370,8 +370,8 @@ def _tables(
         if clipped or empty:
             fault = "outside the image" if empty else ""
             x, y, right, low = (float(f"{c:g}") for c in box.corners)
-            told = f"bbox {[x, y, right - x, low - y]} in {full[1]:g}x{full[0]:g}"
-            _note_fault(read, fault, box.file, box.number, told)
+            detail = f"bbox {[x, y, right - x, low - y]} in {full[1]:g}x{full[0]:g}"
+            _note_fault(read, fault, box.file, box.number, detail)
         if empty:
             continue
         rows[row].append((x0, y0, x1, y1, numbers[box.category], box.crowd))
@@ -392,9 +392,9 @@ def _tables(
     return targets
 
 
-def _note_fault(read: _Read, fault: str, file: str, number: int, told: str) -> None:
+def _note_fault(read: _Read, fault: str, file: str, number: int, detail: str) -> None:
     read.faults[fault] += 1
-    read.first.setdefault(fault, f"annotations[{number}] of {file}, {told}")
+    read.first.setdefault(fault, f"annotations[{number}] of {file}, {detail}")
 
 
 def _faults(read: _Read) -> list[str]:

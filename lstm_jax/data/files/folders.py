@@ -138,8 +138,8 @@ def decode_each(
         channels = 1 if heads and all(grey for _, grey in heads) else 3
         notes: list[str] = []
         known = next(iter(sizes)) if len(sizes) == 1 else None
-        told = f"images of {len(sizes)} sizes"
-        height, width = common_size(known, size, fallback, told, notes)
+        what = f"images of {len(sizes)} sizes"
+        height, width = common_size(known, size, fallback, what, notes)
         shape = (height, width, channels)
         if largest:
             what = f"images at {height}x{width}"

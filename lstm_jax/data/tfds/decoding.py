@@ -165,8 +165,8 @@ def _decoded(
     features = builder.info.features
     clips = builder.name in OWN and "frames" in features
     *steps, height, width, channels = features["frames" if clips else "image"].shape
-    known, told = (height, width), "images of several sizes"
-    height, width = common_size(known, size, fallback, told, notes)
+    known, what = (height, width), "images of several sizes"
+    height, width = common_size(known, size, fallback, what, notes)
     shape = height, width, 1 if channels == 1 else 3
     numbers = numbers_of(builder, label, notes)
     total = sum(numbers.values()) * int(np.prod((*steps, *shape)))

@@ -136,8 +136,8 @@ def decode_clips(
     found = find_frames(features)
     steps, height, width, channels = found.shape
     steps = frames or steps or _FRAMES
-    known, told = (height, width), "frames of several sizes"
-    height, width = common_size(known, size, _FALLBACK_SIZE, told, notes)
+    known, what = (height, width), "frames of several sizes"
+    height, width = common_size(known, size, _FALLBACK_SIZE, what, notes)
     shape = (height, width, 1 if channels == 1 else 3)
     if found.others:
         notes.append(
