@@ -103,7 +103,7 @@ def folder(tmp_path_factory):
 
     for label in ("cat", "dog"):
         (folder / "photos" / label).mkdir(parents=True)
-        for number in range(64):
+        for number in range(24):
             image(40, 48, 3).save(folder / "photos" / label / f"{number}.png")
     image(8, 8).save(folder / "digit.png")
     image(64, 64).save(folder / "scene.png")
