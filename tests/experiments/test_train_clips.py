@@ -258,7 +258,7 @@ def test_files_of_features_train_by_one_line_and_leave_a_submission(tmp_path, ca
     "options, said",
     [
         ({"model": "classifier"}, "forecasting has encoder_forecaster and"),
-        ({"model__patch": 5}, "not divisible"),
+        ({"model__patch": 5}, "does not divide"),
         ({"task__horizon": 20}, "leaves none to read"),
         ({"task__loss": "huber"}, "huber"),
         ({"augment__mixup": 0.2}, "mixup"),

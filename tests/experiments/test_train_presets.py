@@ -153,7 +153,7 @@ def test_an_order_reads_all_of_a_picture(order):
 
 def test_patches_that_do_not_fit_are_refused():
     config = override(preset("digits"), {"model.order": "patches", "model.patch": 3})
-    with pytest.raises(UsageError, match="8x8, not divisible by --model.patch=3"):
+    with pytest.raises(UsageError, match="8x8, which --model.patch=3 does not divide"):
         order_of(config.model, (8, 8, 1))
 
 
