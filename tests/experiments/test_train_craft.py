@@ -129,7 +129,7 @@ def test_classes_of_the_same_name_keep_their_columns(tmp_path, digits_run):
     "options, words",
     [
         (dict(init_from="nowhere"), "nowhere holds no run"),
-        (dict(optimizer__freeze="nobody"), "they begin with head, layer_0"),
+        (dict(optimizer__freeze="nobody"), "paths begin with head, layer_0"),
         (
             dict(optimizer__lr_multipliers="head"),
             "is not PATTERN=FACTOR, such as encoder=0.1",

@@ -126,5 +126,5 @@ def test_mistakes(both_ways):
     model, images, params, _, _ = both_ways
     with pytest.raises(ValueError, match="neither targets nor a loss"):
         measure(model, params, images)
-    with pytest.raises(ValueError, match="EncoderForecaster is not taken apart"):
+    with pytest.raises(ValueError, match="EncoderForecaster is not supported"):
         measure(EncoderForecaster((lstm(D),), 2), params, images, [0] * B)

@@ -99,7 +99,7 @@ def test_every_weight_of_a_segmenter_counts(name):
         params
     )
     assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(found))
-    with pytest.raises(ValueError, match="6x12, which 4 does not divide"):
+    with pytest.raises(ValueError, match="6x12, not divisible by 4"):
         network.apply(params, images[:, :6])
 
 

@@ -167,7 +167,7 @@ def test_binary_and_a_certain_mistake():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(classes=["a"]), "got 1 class.*wanted 2 or more"),
+        (dict(classes=["a"]), "got 1 class.*expected 2 or more"),
         (dict(classes=["a", "b", "a"]), r"appear twice: \['a'\]"),
         (dict(classes=NAMES, label_smoothing=1.0), r"label_smoothing=1.0.*\[0, 1\)"),
         (dict(classes=NAMES, label_smoothing=float("nan")), "label_smoothing=nan"),
@@ -194,7 +194,7 @@ GOOD = np.full((2, 3), 1 / 3)
     "predictions, targets, message",
     [
         (GOOD, [0, 1, 2], r"\(2, 3\) for 3 targets"),
-        (GOOD[:0], [], r"\(0, 3\) for 0 targets; wanted .* N >= 1"),
+        (GOOD[:0], [], r"\(0, 3\) for 0 targets; expected .* N >= 1"),
         (GOOD * np.nan, [0, 1], "2 of 2 predictions hold NaN.*lower learning rate"),
         (GOOD * 9, [0, 1], "not probabilities.*task.predict"),
         (GOOD, [0.0, 1.0], "dtype float64, wanted integers"),

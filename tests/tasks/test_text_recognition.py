@@ -234,7 +234,7 @@ def test_rates_of_random_unicode_lines():
             ),
             "1 of 1 predictions hold NaN",
         ),
-        (lambda: scores(["a"], []), "1 true texts, but 0 read"),
+        (lambda: scores(["a"], []), "1 true texts, but 0 recognized"),
     ],
 )
 def test_mistakes_are_told(make, words):

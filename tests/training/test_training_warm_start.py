@@ -93,7 +93,7 @@ def test_factors_by_pattern_the_last_holds():
 @pytest.mark.parametrize(
     "pattern, words",
     [
-        ("encoder", "they begin with head, layer_0, layer_1"),
+        ("encoder", "paths begin with head, layer_0, layer_1"),
         ("(", "is not a valid regex"),
     ],
 )
