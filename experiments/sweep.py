@@ -5,8 +5,8 @@ A sweep command is a `train` command in which some values are ranges or lists:
     python -m experiments.sweep digits --trials=20 --steps=300 \\
         --optimizer.learning-rate=1e-4..1e-2 --model.features=32,64,128
 
-A trial is a run of `train` in its own folder. Its score is the best value of the task's
-metric on the validation set; the test set is not used for selection.
+A trial is a run of `train` in its own folder. Its score is the best value of
+the task's metric on the validation set; the test set is not used for selection.
 """
 
 import contextlib

@@ -92,7 +92,7 @@ def test_the_help_fits_80_columns(name, capsys):
 @pytest.mark.parametrize(
     "words",
     [
-        *(["predict"], ["report"], ["export"], ["benchmark"]),
+        *(["predict"], ["report"], ["export"], ["sweep"], ["benchmark"]),
         *(["benchmark", name] for name in COMMANDS),
     ],
     ids=" ".join,

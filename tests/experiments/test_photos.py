@@ -49,7 +49,7 @@ def test_how_a_picture_is_read_is_drawn(command, photos, photos_run, drawn):
     code, out, err = command("predict", photos_run.directory, picture, "--explain")
     assert code == 0, err
     place = photos_run.directory / "predictions" / "00"
-    assert f"how 00.png is read: {place}.png, {place}.gif" in out
+    assert f"steps for 00.png: {place}.png, {place}.gif" in out
     with Image.open(f"{place}.gif") as film:
         assert film.n_frames == 32  # a step for each row, both axes at once
     with Image.open(f"{place}.png") as figure:

@@ -11,6 +11,7 @@ from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 
 from experiments import train
 from experiments.experiment import Experiment, load_data
+from experiments.numbers import percent
 
 HEAVY = "jax jaxlib flax optax orbax tensorflow_datasets sklearn matplotlib numpy"
 
@@ -88,7 +89,7 @@ def test_the_command_line_without_a_preset_and_again(run_python, own_folder):
     done = run_python("-m", "experiments.train", *SMALL_FLAGS, "--eval-every=10")
     assert done.returncode == 0, done.stderr
     report = json.loads((own_folder / "runs/digits/report.json").read_text())
-    assert f"{100 * report['test']['accuracy']:.1f} %" in done.stdout
+    assert percent(report["test"]["accuracy"]) in done.stdout
     assert done.stdout.splitlines()[-2:] == [
         "next: python -m experiments.report runs/digits",
         "      python -m experiments.predict runs/digits FILES…",

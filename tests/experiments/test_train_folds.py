@@ -163,7 +163,7 @@ def test_a_killed_fold_goes_on_and_a_finished_one_is_left(
     capsys.readouterr()
     assert main(["digits", *flags]) == 0
     out = capsys.readouterr().out
-    assert f"{directory}/fold-0: is finished" in out
+    assert f"{directory}/fold-0: already finished" in out
     assert out.count("resuming at step") == 1 and out.count("step 20/20  val") == 2
     assert files == {p: p.stat().st_mtime_ns for p in (directory / "fold-0").rglob("*")}
     assert "mean ± sd" in out and "pooled" in out
