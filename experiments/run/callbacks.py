@@ -9,6 +9,7 @@ from experiments.choices import to_dict
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.run.display import Display
+from experiments.run.extend import extension
 from experiments.run.folder import check_same, run_files
 from experiments.run.loggers import make_loggers
 from experiments.run.record import MetricsLog, parse_rows
@@ -45,7 +46,10 @@ def resume(
     restored, step, notes = checkpoints.restore_latest(state)
     owed, content = False, b""
     if step:
-        check_same(checkpoints.config(step), experiment.config, checkpoints.directory)
+        saved, where = checkpoints.config(step), log.path.parent
+        check_same(saved, experiment.config, where)
+        if extended := extension(saved, experiment, where):
+            notes.append(extended)
         content = checkpoints.file(log.path.name, step)
     rows = list(parse_rows(content, log.path))
     if step:

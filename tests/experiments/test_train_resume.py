@@ -14,6 +14,7 @@ from selection import slow
 from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 
 from experiments import train
+from experiments.errors import UsageError
 from lstm_jax import data, training
 
 STEADY = "--accelerator=cpu --no-baselines --log-every=10 --eval-every=100000".split()
@@ -177,3 +178,48 @@ def test_kills_change_no_bit(tmp_path, run_python):
     assert_same_run(whole, killed)
     again = train("digits", run_dir=tmp_path / "killed", **options)  # from the disk
     assert_same_run(whole, again)
+
+
+PLATEAU = dict(optimizer__schedule="plateau", optimizer__schedule__warmup_steps=0)
+CONSTANT = FORTY | dict(
+    optimizer__schedule="constant", optimizer__schedule__warmup_steps=5
+)
+
+
+def test_a_run_of_constant_rate_can_be_extended(tmp_path, capsys):
+    whole = train("digits", run_dir=tmp_path / "whole", **CONSTANT)
+    half = CONSTANT | dict(run_dir=tmp_path / "half")
+    train("digits", **half | dict(steps=20))
+    capsys.readouterr()
+    longer = train("digits", **half)
+    out = capsys.readouterr().out
+    assert "extended from 20 to 40 steps: the constant schedule goes on" in out
+    assert "resuming at step 20 of 40" in out
+    assert_same_run(whole, longer)
+    with pytest.raises(UsageError, match="a run of 40 steps, more than 30"):
+        train("digits", **half | dict(steps=30))
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ({}, {}, "the cosine schedule depends on that length.*--init-from="),
+        ({"steps": None, "epochs": 1}, {"steps": None, "epochs": 2}, "cosine schedule"),
+        (
+            dict(optimizer__schedule="constant", optimizer__schedule__warmup_steps=15),
+            dict(optimizer__schedule="constant", optimizer__schedule__warmup_steps=15),
+            "the warm-up, which 20 steps cut short,",
+        ),
+        (
+            PLATEAU | dict(eval_every=None),
+            PLATEAU | dict(eval_every=None, steps=4000),
+            "give --eval-every=80",
+        ),
+    ],
+)
+def test_another_length_that_changes_steps_before_is_refused(tmp_path, old, new, words):
+    options = FORTY | dict(run_dir=tmp_path / "run", model__dropout=0.0)
+    train("digits", **options | dict(steps=20) | old)
+    with pytest.raises(UsageError, match=words) as caught:
+        train("digits", **options | new)
+    assert "\n" not in str(caught.value)
