@@ -6,10 +6,11 @@ import jax
 
 from experiments import optimization
 from experiments.choices import to_dict
-from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.run.display import Display
+from experiments.run.extend import extension
 from experiments.run.folder import check_same, run_files
+from experiments.run.load_run import check_best
 from experiments.run.loggers import make_loggers
 from experiments.run.record import MetricsLog, parse_rows
 from lstm_jax import training
@@ -45,30 +46,20 @@ def resume(
     restored, step, notes = checkpoints.restore_latest(state)
     owed, content = False, b""
     if step:
-        check_same(checkpoints.config(step), experiment.config, checkpoints.directory)
+        saved, where = checkpoints.config(step), log.path.parent
+        check_same(saved, experiment.config, where)
+        if extended := extension(saved, experiment, where):
+            notes.append(extended)
         content = checkpoints.file(log.path.name, step)
     rows = list(parse_rows(content, log.path))
     if step:
-        _check_best(experiment, checkpoints, rows)
+        check_best(checkpoints, experiment.config, rows)
         due = step == experiment.steps or step % experiment.eval_every == 0
         state, owed = restored, due and not checkpoints.evaluated(step)
         notes.append(f"resuming at step {step:,} of {experiment.steps:,}")
     if jax.process_index() == 0 and (damage := log.restore(content)):
         notes.insert(0, damage)
     return Resumed(state, step or 0, owed, rows, notes)
-
-
-def _check_best(experiment: Experiment, checkpoints: Any, rows: list[dict]) -> None:
-    """Refuses to go on without the checkpoint that would be tested at the end."""
-    validated = [row for row in rows if row["split"] == "validation"]
-    best = checkpoints.best_of(validated)
-    if not experiment.config.tests_best or best in (None, checkpoints.best_step()):
-        return
-    raise UsageError(
-        f"checkpoint {best} in {checkpoints.directory}, the best on validation, is "
-        "damaged or missing: the run would end with another one. Test the last one "
-        "with --test-checkpoint=last, or start anew with --overwrite"
-    )
 
 
 def run_callbacks(

@@ -11,6 +11,7 @@ from experiments.choices import flat, to_dict
 from experiments.config import Config, preset, read_run
 from experiments.errors import UsageError
 from experiments.run import lock
+from experiments.run.extend import LENGTH, check_extends
 from experiments.run.sealed import copy_of, write_sealed
 
 # What a resumed run may change: it changes no number beyond its rounding.
@@ -114,21 +115,26 @@ def directory_of(name: str, config: Config) -> Path:
 def check_same(saved: dict[str, Any], config: Config, where: Path) -> None:
     """Refuses a configuration that is not the one that a run was begun with.
 
+    Only its length may be another one, where `check_extends` allows it.
+
     Args:
       saved: of the run, as `to_dict` made it.
       config: of the command.
       where: the folder that holds the run, for the message.
     """
     was, now = flat(saved), flat(to_dict(config))
-    changed = [
-        f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
+    changed = {
+        key: f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
         for key in now | was
         if key not in FREE and was.get(key) != now.get(key)
-    ]
-    if changed:
+    }
+    if changed.keys() and changed.keys() <= LENGTH:
+        check_extends(was, config, where)
+    elif changed:
         raise UsageError(
-            f"{where} holds a run with another configuration ({'; '.join(changed)}). "
-            "Start anew with --overwrite, or give another --run-dir"
+            f"{where} holds a run with another configuration ("
+            f"{'; '.join(changed.values())}). Start anew with --overwrite, or give "
+            "another --run-dir"
         )
 
 

@@ -4,6 +4,7 @@ This file imports nothing heavy, so that `predict --help` is instant.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,41 @@ def chosen_step(run: Path, checkpoints: Any, config: Config) -> int | None:
     Raises:
       UsageError: it is not the one that the run ended with.
     """
+    from experiments.run.record import parse_rows
+
     step = checkpoints.best_step() if config.tests_best else checkpoints.latest_step()
     report = read_sealed(run / "report.json")
     ended = step if report is None else report["train"]["checkpoint"]
-    if step != ended:
+    if step not in (None, ended):
         raise UsageError(
             f"{run} ended with checkpoint {ended}, which is missing or damaged; rerun "
             "the training command, which says whether it can be made again"
         )
+    if step is not None:
+        content = checkpoints.file("metrics.jsonl")
+        check_best(checkpoints, config, parse_rows(content, run / "metrics.jsonl"))
     return step
+
+
+def check_best(checkpoints: Any, config: Config, rows: Iterable[dict]) -> None:
+    """Refuses to take another checkpoint for the best one, which is lost.
+
+    Args:
+      checkpoints: of the run.
+      config: of the run, which may use the best one or the latest.
+      rows: of metrics.jsonl, up to the latest checkpoint.
+
+    Raises:
+      UsageError: the best of the validations in `rows` has no checkpoint.
+    """
+    best = checkpoints.best_of(row for row in rows if row["split"] == "validation")
+    if not config.tests_best or best in (None, checkpoints.best_step()):
+        return
+    raise UsageError(
+        f"checkpoint {best} in {checkpoints.directory}, the best on validation, is "
+        "damaged or missing: another one would be taken for it. Use the last one, by "
+        "training with --test-checkpoint=last, or start anew with --overwrite"
+    )
 
 
 def rows_of(run: Path, checkpoints: Any) -> list[dict[str, Any]]:

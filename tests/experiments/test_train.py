@@ -12,6 +12,7 @@ from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 from experiments import train
 from experiments.experiment import Experiment, load_data
 from experiments.numbers import percent
+from experiments.run.sealed import read_sealed
 
 HEAVY = "jax jaxlib flax optax orbax tensorflow_datasets sklearn matplotlib numpy"
 
@@ -23,7 +24,7 @@ def test_a_run_leaves_its_whole_record(digits_run):
         "config.json metrics.jsonl metrics.csv curves.png confusion_matrix.png roc.png "
         "checkpoints report.json".split()
     )
-    report = json.loads((directory / "report.json").read_text())
+    report = read_sealed(directory / "report.json")
     assert report == json.loads(json.dumps(digits_run.report))
     test = report["test"]
     assert test["examples"] == 360 and 0 <= test["accuracy"] <= 1

@@ -14,6 +14,7 @@ from selection import slow
 from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
 
 from experiments import train
+from experiments.errors import UsageError
 from lstm_jax import data, training
 
 STEADY = "--accelerator=cpu --no-baselines --log-every=10 --eval-every=100000".split()
@@ -103,7 +104,7 @@ def test_sigterm_to_the_command_saves_and_stops(start_train, tmp_path):
 
 
 KILLS = """
-import os, random, signal, sys, time
+import itertools, os, random, shutil, signal, sys, time
 from pathlib import Path
 
 # Everything but JAX's backend, so that a child starts quickly.
@@ -111,20 +112,40 @@ import jax, matplotlib.figure, optax, orbax.checkpoint, sklearn, tensorflow_data
 from experiments import experiment, train
 from experiments.run import record
 from lstm_jax import data, tasks, training
+from lstm_jax.training import checkpoint
 
-directory, options, seed = Path(sys.argv[1]), eval(sys.argv[2]), int(sys.argv[3])
-rng = random.Random(seed)
-real = data.train_rows
+directory, options = Path(sys.argv[1]), eval(sys.argv[2])
+rng, kills = random.Random(int(sys.argv[3])), int(sys.argv[4])
+read, write, remove = data.train_rows, checkpoint.manifest.write, shutil.rmtree
 
 
-def run(at):
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(how, at, after):
     def train_rows(*arguments, step, **rest):
         if step == at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die()
         time.sleep(0.02)  # time to be killed in, and to write checkpoints
-        return real(*arguments, step=step, **rest)
+        return read(*arguments, step=step, **rest)
 
-    data.train_rows = train_rows
+    saved = itertools.count()
+
+    def write_manifest(folder, *rest):
+        if how == "save" and next(saved) == after:
+            die()  # the arrays are there, under a temporary name
+        write(folder, *rest)
+
+    def delete(path, **rest):
+        files = [found for found in Path(path).rglob("*") if found.is_file()]
+        if how == "delete" and files and next(saved) == after:
+            files[0].unlink()
+            die()
+        remove(path, **rest)
+
+    data.train_rows, checkpoint.manifest.write = train_rows, write_manifest
+    checkpoint.shutil.rmtree = delete
     train("digits", run_dir=directory, **options)
 
 
@@ -134,18 +155,19 @@ def progress():
     return max((int(name) for name in steps if name.isdecimal()), default=0)
 
 
-for kill in range(8):
+hows = "batch row save time batch row delete time".split()
+for how in itertools.islice(itertools.cycle(hows), kills):
     before, log = progress(), directory / "metrics.jsonl"
     size = log.stat().st_size if log.exists() else 0
-    outside = kill % 2
-    at = -1 if outside else min(before + rng.randint(3, 12), 118)
+    ahead, after = rng.randint(3, 12), rng.randint(0, 2)
+    at = min(before + (ahead if how == "batch" else 30), options["steps"] - 2)
     child = os.fork()
     if not child:
         sys.stdout = open(os.devnull, "w")
-        run(at)
+        run(how, at, after)
         os._exit(0)
-    if outside:  # some time after the first row, or while it starts up
-        end = time.monotonic() + (60 if kill % 4 == 1 else rng.uniform(0, 2))
+    if how in ("row", "time"):  # after the first row, or while it starts up
+        end = time.monotonic() + (60 if how == "row" else rng.uniform(0, 2))
         while time.monotonic() < end and (
             not log.exists() or log.stat().st_size <= size
         ):
@@ -154,24 +176,72 @@ for kill in range(8):
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, status
-    print(f"killed from step {before} on, now {progress()}")
+    print(f"killed by {how} from step {before} on, now {progress()}", flush=True)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
 def test_kills_change_no_bit(tmp_path, run_python):
-    options = OPTIONS | dict(steps=120, eval_every=3, log_every=3)
+    kills = int(os.environ.get("LSTM_JAX_KILLS", "8"))
+    options = OPTIONS | dict(steps=15 * kills, eval_every=3, log_every=3)
     whole = train("digits", run_dir=tmp_path / "whole", **options)
     done = run_python(
-        *("-c", KILLS, tmp_path / "killed", repr(options), "0"),
-        timeout=400,
+        *("-c", KILLS, tmp_path / "killed", repr(options), "0", kills),
+        timeout=50 * kills,
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == kills
     assert len({line.split()[-1] for line in lines}) > 2, lines  # it went on between
     killed = train("digits", run_dir=tmp_path / "killed", **options)
+    left = {path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()}
+    assert all(name.isdecimal() for name in left), left
     assert_same_run(whole, killed)
     again = train("digits", run_dir=tmp_path / "killed", **options)  # from the disk
     assert_same_run(whole, again)
+
+
+PLATEAU = dict(optimizer__schedule="plateau", optimizer__schedule__warmup_steps=0)
+CONSTANT = FORTY | dict(
+    optimizer__schedule="constant", optimizer__schedule__warmup_steps=5
+)
+
+
+def test_a_run_of_constant_rate_can_be_extended(tmp_path, capsys):
+    whole = train("digits", run_dir=tmp_path / "whole", **CONSTANT)
+    half = CONSTANT | dict(run_dir=tmp_path / "half")
+    train("digits", **half | dict(steps=20))
+    capsys.readouterr()
+    longer = train("digits", **half)
+    out = capsys.readouterr().out
+    assert "extended from 20 to 40 steps: the constant schedule goes on" in out
+    assert "resuming at step 20 of 40" in out
+    assert_same_run(whole, longer)
+    with pytest.raises(UsageError, match="a run of 40 steps, more than 30"):
+        train("digits", **half | dict(steps=30))
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ({}, {}, "the cosine schedule depends on that length.*--init-from="),
+        ({"steps": None, "epochs": 1}, {"steps": None, "epochs": 2}, "cosine schedule"),
+        (
+            dict(optimizer__schedule="constant", optimizer__schedule__warmup_steps=15),
+            dict(optimizer__schedule="constant", optimizer__schedule__warmup_steps=15),
+            "the warm-up, which 20 steps cut short,",
+        ),
+        (
+            PLATEAU | dict(eval_every=None),
+            PLATEAU | dict(eval_every=None, steps=4000),
+            "give --eval-every=80",
+        ),
+    ],
+)
+def test_another_length_that_changes_steps_before_is_refused(tmp_path, old, new, words):
+    options = FORTY | dict(run_dir=tmp_path / "run", model__dropout=0.0)
+    train("digits", **options | dict(steps=20) | old)
+    with pytest.raises(UsageError, match=words) as caught:
+        train("digits", **options | new)
+    assert "\n" not in str(caught.value)
