@@ -37,6 +37,9 @@ class Data:
     """Fraction of the training examples held out for validation."""
     split_seed: int = 0
     """Seed of the splits that a data set does not give."""
+    group: str | None = None
+    """What stays in one split, such as a patient: a column of the table, or a regular
+    expression whose parentheses match its name in a file's path."""
     limit: Count | None = None
     """Training examples to use at most, stratified by class."""
     allow_changed: bool = False

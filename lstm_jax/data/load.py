@@ -34,6 +34,7 @@ def load(
     seed: int = 0,
     target_type: str = "labels",
     alphabet: Sequence[str] | None = None,
+    group: str | None = None,
 ) -> Dataset:
     """Load a data set by name, or a person's own folder or CSV of pictures or clips.
 
@@ -69,6 +70,10 @@ def load(
         our own sets give what they have.
       alphabet: of a person's own lines of text: characters by index, where a network
         has them already; lines with others are skipped. None: all that occur.
+      group: of a person's own files: what stays in one split, such as the images of one
+        patient. A column of the table, or a regular expression, searched for in the
+        path of each file, whose first parentheses match the name of the group. None:
+        the column "group", clips, and pages of text.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -102,6 +107,13 @@ def load(
     path = _own_pictures(source, text)
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
+        if path is not None:
+            options["group"] = group
+        elif group is not None:
+            raise DataError(
+                f"--data.group={group} is for your own files; {text} is a data set by "
+                "name"
+            )
         if path is not None:
             _check_target_type(path, target_type)
         if path is not None and target_type == "text":

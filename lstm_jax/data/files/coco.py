@@ -15,7 +15,7 @@ from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError, Dataset, Split
 from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.masks import FOLDERS, split_folders
-from lstm_jax.data.files.tables import fingerprint
+from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
 
@@ -31,10 +31,7 @@ class _Picture(NamedTuple):
     name: str
     size: tuple[int, int] | None  # (H, W) as the JSON file says
     split: str | None  # None: to be dealt out
-
-    @property
-    def group(self) -> str:
-        return str(self.path)
+    group: str
 
 
 class _Box(NamedTuple):
@@ -89,7 +86,13 @@ def find_coco(path: Path) -> dict[str | None, Path]:
 
 
 def load_coco(
-    path: Path, root: Path, *, size: int | None, validation: float, seed: int
+    path: Path,
+    root: Path,
+    *,
+    size: int | None,
+    validation: float,
+    seed: int,
+    group: str | None = None,
 ) -> Dataset:
     """Load pictures and boxes that JSON files list.
 
@@ -105,7 +108,7 @@ def load_coco(
       path: a JSON file, or a folder that `find_coco` finds one in.
       root: the cache folder.
       size: as in `load`, boxes go along; where sizes differ, None is 64.
-      validation, seed: as in `load`.
+      validation, seed, group: as in `load`.
 
     Returns:
       The Dataset; targets are float32 [N, M, 7] as `Split` has boxes, M the largest
@@ -126,7 +129,7 @@ def load_coco(
         if split in files:
             _read_file(files[split], split, path, read)
     names, notes = _classes(path, read)
-    pictures = read.pictures
+    pictures = with_groups(path, read.pictures, group)
     if not pictures:
         raise DataError(f"{path}: no pictures; the list 'images' is empty")
     if not read.boxes:
@@ -153,17 +156,19 @@ def load_coco(
     kept = facts["kept"]
     targets = _tables(path, read, facts, arrays["images"].shape[1:3], list(names))
     pictures = [pictures[i] for i in kept]
-    chosen, more = assign_splits(
-        path, pictures, "picture", validation=validation, seed=seed
-    )
-    images = arrays["images"]
+    images = arrays["images"][: len(kept)]
+    draw = dict(validation=validation, seed=seed, inputs=images)
+    chosen, more = assign_splits(path, pictures, "picture", **draw)
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     if not (splits["train"].targets[..., CLASS] >= 0).any():
         raise DataError(f"{path}: no box in a picture to train on")
     named = by_split([picture.name for picture in pictures], chosen)
+    groups = by_split([p.group for p in pictures] if group else None, chosen)
     notes = (*notes, *facts["notes"], *_faults(read), *more)
     classes = tuple(names.values())
-    return Dataset(path.name, splits, classes, notes, named, target_type="boxes")
+    return Dataset(
+        path.name, splits, classes, notes, named, groups, target_type="boxes"
+    )
 
 
 def _drop_outlines(entry: dict) -> dict:
@@ -232,7 +237,8 @@ def _read_file(file: Path, split: str | None, path: Path, read: _Read) -> None:
         rows[key] = len(read.pictures)
         sides = entry.get("height"), entry.get("width")
         size = sides if all(type(s) is int and s > 0 for s in sides) else None
-        read.pictures.append(_Picture(_placed(name, folders), name, size, split))
+        place = _placed(name, folders)
+        read.pictures.append(_Picture(place, name, size, split, str(place)))
     for number, entry in enumerate(found["annotations"]):
         where = f"{file}: annotations[{number}]"
         picture, category = (_id(entry, k, where) for k in ("image_id", "category_id"))

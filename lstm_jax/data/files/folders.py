@@ -16,6 +16,7 @@ from lstm_jax.data.files.tables import (
     first_few,
     table_rows,
     targets_of,
+    with_groups,
 )
 from lstm_jax.data.splits import assign_splits, by_split
 
@@ -32,7 +33,13 @@ class _Picture(NamedTuple):
 
 
 def load_pictures(
-    path: Path, root: Path, *, size: int | None, validation: float, seed: int
+    path: Path,
+    root: Path,
+    *,
+    size: int | None,
+    validation: float,
+    seed: int,
+    group: str | None = None,
 ) -> Dataset:
     """Load a folder or CSV; unreadable files are skipped and told in the notes.
 
@@ -40,12 +47,15 @@ def load_pictures(
       path: the folder or CSV, which exists.
       root: the cache folder.
       size: as in `load`; where sizes differ, None is 32.
-      validation, seed: as in `load`.
+      validation, seed, group: as in `load`.
 
     Raises:
       DataError: no pictures, one class only, too few of a class, a malformed table.
     """
-    pictures = _from_folder(path) if path.is_dir() else _from_table(path)
+    if path.is_dir():
+        pictures = with_groups(path, _from_folder(path), group)
+    else:
+        pictures = _from_table(path, group)
     arrays, facts = cached(
         root,
         f"{path.name}-{size}" if size else path.name,
@@ -56,12 +66,12 @@ def load_pictures(
     images = arrays["images"][: len(pictures)]
     labels = [picture.label for picture in pictures]
     targets, classes = targets_of(path, labels, numbers=not path.is_dir())
-    chosen, notes = assign_splits(
-        path, pictures, "picture", targets, classes, validation=validation, seed=seed
-    )
+    draw = dict(validation=validation, seed=seed, inputs=images)
+    chosen, notes = assign_splits(path, pictures, "picture", targets, classes, **draw)
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     names = by_split([picture.name for picture in pictures], chosen)
-    groups = None if path.is_dir() else [picture.group for picture in pictures]
+    grouped = group is not None or not path.is_dir()
+    groups = [picture.group for picture in pictures] if grouped else None
     groups = by_split(groups, chosen)
     notes = (*facts["notes"], *notes)
     return Dataset(path.name, splits, classes, notes, names, groups)
@@ -88,12 +98,12 @@ def _from_folder(path: Path) -> list[_Picture]:
     return pictures
 
 
-def _from_table(path: Path) -> list[_Picture]:
+def _from_table(path: Path, by: str | None) -> list[_Picture]:
     """List the rows of a table with the columns `path,label[,group][,split]`."""
     if path.suffix.lower() != ".csv":
         raise DataError(f"{path}: a file, but no CSV; give a folder or a .csv table")
     pictures = []
-    for where, cells, file, split, group in table_rows(path, ["path", "label"]):
+    for where, cells, file, split, group in table_rows(path, ["path", "label"], by):
         if not cells["label"]:
             raise DataError(f"{where} has an empty label")
         pictures.append(_Picture(file, cells["label"], cells["path"], group, split))
