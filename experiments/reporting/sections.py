@@ -4,6 +4,7 @@ from typing import Any
 
 from experiments.choices import flat, to_dict
 from experiments.config import preset, train_line
+from experiments.evaluation.undefined import undefined_auc
 from experiments.presets import PRESETS
 from experiments.reporting.data_section import data_section
 from experiments.reporting.diagnosis import diagnosis
@@ -124,6 +125,8 @@ def metrics(evaluation: Evaluation) -> Section:
             "the intervals are too narrow."
         )
     blocks = [Table(header, rows), Words(words, "quiet"), *_per_class(evaluation)]
+    if missing := undefined_auc(test):
+        blocks.insert(1, Words(missing, "warning"))
     return Section("Test metrics", tuple(blocks))
 
 

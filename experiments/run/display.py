@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from experiments.evaluation.undefined import undefined_auc
+
 
 class _SafeStream:
     """A text stream that prints "?" for what its encoding does not have."""
@@ -229,13 +231,13 @@ def _lookup(report, keys):
 
 
 def _remarks(report):
-    """Lines in words: the hardest classes, and the mistake made most often."""
+    """Lines in words: what is undefined, the hardest classes, the commonest mistake."""
+    lines = [undefined_auc(report)] if undefined_auc(report) else []
     classes, matrix = report.get("classes"), report.get("confusion_matrix")
     if not classes or not matrix:
-        return []
+        return lines
     seen = [row for row in report.get("per_class", []) if row["support"]]
     hardest = sorted(seen, key=lambda row: row["f1"])[:3]
-    lines = []
     if hardest and hardest[0]["f1"] < 1:
         named = [f"{r['name']} (F1 {r['f1']:.3f})" for r in hardest if r["f1"] < 1]
         lines.append("hardest: " + ", ".join(named))
