@@ -401,6 +401,7 @@ def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
         frames=options.frames,
         sampling=options.sampling,
         seed=options.split_seed,
+        group=options.group,
         target_type=kind.target_type,
     )
     if config.fold is not None:

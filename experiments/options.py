@@ -38,6 +38,9 @@ class Data:
     """Fraction of the training examples held out for validation."""
     split_seed: Seed = 0
     """Seed of the random splits, for data sets without their own."""
+    group: str | None = None
+    """What stays in one split, such as a patient: a column of the table, or a regular
+    expression whose first group matches its name in a file's path."""
     limit: Count | None = None
     """Maximum number of training examples, a subset stratified by class."""
     allow_changed: bool = False

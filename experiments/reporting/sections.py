@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.choices import flat, to_dict
 from experiments.config import preset, train_line
+from experiments.evaluation.undefined import undefined_auc
 from experiments.numbers import number, percent
 from experiments.presets import PRESETS
 from experiments.reporting.data_section import data_section
@@ -125,6 +126,8 @@ def metrics(evaluation: Evaluation) -> Section:
             "intervals are too narrow."
         )
     blocks = [Table(header, rows), Words(words, "quiet")]
+    if missing := undefined_auc(test):
+        blocks.insert(1, Words(missing, "warning"))
     blocks += [*_differences(evaluation.kind, baselines), *_per_class(evaluation)]
     return Section("Test metrics", tuple(blocks))
 

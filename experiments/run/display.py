@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from experiments.evaluation.undefined import undefined_auc
 from experiments.numbers import number, percent
 
 
@@ -235,13 +236,13 @@ def _lookup(report, keys):
 
 
 def _remarks(report):
-    """Lines about the classes with the lowest F1, and the most frequent confusion."""
+    """Lines about undefined metrics, the lowest F1, and the most frequent confusion."""
+    lines = [undefined_auc(report)] if undefined_auc(report) else []
     classes, matrix = report.get("classes"), report.get("confusion_matrix")
     if not classes or not matrix:
-        return []
+        return lines
     seen = [row for row in report.get("per_class", []) if row["support"]]
     hardest = sorted(seen, key=lambda row: row["f1"])[:3]
-    lines = []
     if hardest and hardest[0]["f1"] < 1:
         named = [f"{r['name']} ({r['f1']:.3f})" for r in hardest if r["f1"] < 1]
         lines.append("lowest F1: " + ", ".join(named))

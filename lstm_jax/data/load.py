@@ -34,6 +34,7 @@ def load(
     seed: int = 0,
     target_type: str = "labels",
     alphabet: Sequence[str] | None = None,
+    group: str | None = None,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
 
@@ -71,6 +72,9 @@ def load(
       alphabet: characters in index order, for your own text lines, if a trained
         network defines them; lines with other characters are skipped. None: all
         characters that occur.
+      group: what stays in one split, such as the images of one patient: a column of
+        the table, or a regular expression, searched for in the path of each file,
+        whose first group is the name. None: the column "group", clips, and pages.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -104,6 +108,13 @@ def load(
     path = _local_path(source, text)
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
+        if path is not None:
+            options["group"] = group
+        elif group is not None:
+            raise DataError(
+                f"--data.group={group} is for your own files; {text} is a data set by "
+                "name"
+            )
         if path is not None:
             _check_target_type(path, target_type)
         if path is not None and target_type == "text":

@@ -1,17 +1,18 @@
 """Which examples are copies of others: identical, or images that are nearly so."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from lstm_jax.data.fingerprints import content_hashes
 
-# Of two images, each of mean 0 and variance 1: the largest root mean square of their
-# difference over all pixels, and over the tile that differs most. Of photographs saved
-# again as JPEG of quality 50 to 90, or scaled by 0.7, 95 % stay below both; the nearest
-# of scikit-learn's digits are 0.12 apart.
+# Root mean square of the difference of two images, over the geometric mean of their
+# standard deviations: at most, in all and in the tile that differs most. Photographs
+# saved again as JPEG of quality 75 to 90, or scaled by 0.7, mostly stay below both; the
+# two nearest of scikit-learn's digits are 0.13 apart.
 NEAR, LOCAL = 0.1, 0.25
+FORMAT = 1  # of stored groups of copies; raise it when what counts as one changes
 _TILE = 8  # pixels a side, at most
 _FLAT = 1.0  # grey levels; images of a smaller deviation are only compared exactly
 _CELLS, _AXES, _NEIGHBOURS = 8, 8, 9  # of the search
@@ -47,6 +48,32 @@ def connected(count: int, pairs: np.ndarray) -> np.ndarray:
     return csgraph.connected_components(graph, directed=False)[1]
 
 
+def joined_groups(
+    groups: Sequence[Hashable] | None, copies: np.ndarray | None, count: int
+) -> list[Hashable] | None:
+    """Groups of examples that stay together because of either.
+
+    Args:
+      groups: [N] labels, such as patients; None: all apart.
+      copies: int [N], the same number for copies; None: not known.
+      count: N.
+
+    Returns:
+      [N], the label of the first example of each group, or a number; None where all
+      are apart.
+    """
+    pairs = []
+    for known in (groups, None if copies is None else copies.tolist()):
+        places: dict[Hashable, int] = {}
+        pairs += [(places.setdefault(g, k), k) for k, g in enumerate(known or ())]
+    found = connected(count, np.asarray(pairs, np.int64).reshape(-1, 2))
+    _, first = np.unique(found, return_index=True)
+    if len(first) == count:
+        return None
+    labels = range(count) if groups is None else groups
+    return [labels[k] for k in first[found]]
+
+
 def find_copies(parts: Sequence[np.ndarray]) -> Copies | None:
     """Identical examples, and images or clips that are nearly identical.
 
@@ -69,15 +96,21 @@ def find_copies(parts: Sequence[np.ndarray]) -> Copies | None:
     return Copies(first[inverse], near_pairs(parts, np.sort(first)), True)
 
 
-def near_pairs(parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Pairs of images that differ by compression, scaling or brightness, not more.
+def copy_groups(parts: Sequence[np.ndarray]) -> np.ndarray | None:
+    """`Copies.groups` of what `find_copies` finds; None where it does not look."""
+    copies = find_copies(parts)
+    return None if copies is None else copies.groups()
 
-    With z an image of which the mean is subtracted and that is divided by its standard
-    deviation, i and j are a pair where RMS(z_i - z_j) <= 0.1 over all pixels and
-    <= 0.25 in each tile of 8x8 pixels at most: a moved object or another letter counts.
-    Candidates are neighbours by the means of 8x8 blocks and of these by their first 8
-    principal axes. Both are orthogonal projections of z, so that no pair is farther
-    apart in them than in full; of each image the 8 nearest candidates are compared.
+
+def near_pairs(parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Pairs of images that differ by compression or scaling, not more.
+
+    Images i and j are a pair where RMS(i - j) <= 0.1 sqrt(s_i s_j) over all pixels, and
+    <= 0.25 sqrt(s_i s_j) in each tile of 8x8 pixels at most, s their standard
+    deviations: a moved object or another letter counts. With z = (i - mean) / s_i,
+    RMS(z_i - z_j) is no larger. Candidates are neighbours by the means of 8x8 blocks of
+    z, and of these by their first 8 principal axes, both orthogonal projections, in
+    which no pair is farther apart; of each image the 8 nearest are compared.
 
     Args:
       parts: uint8 arrays [N_i, ..., H, W, C].
@@ -162,10 +195,8 @@ def _block_means(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _alike(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """bool [n]: whether pairs of images [n, H, W, C] are nearly identical."""
-    (left, scale), (right, other) = _centred(left), _centred(right)
-    difference = left / scale[:, None, None, None]
-    difference -= right / other[:, None, None, None]
-    square = np.square(difference).mean(-1)
+    scale = np.sqrt(_centred(left)[1] * _centred(right)[1])
+    square = np.square((left - right) / scale[:, None, None, None]).mean(-1)
     sides = square.shape[1:]
     tile = max(1, min(_TILE, min(sides) // 4))
     edges = tuple(np.arange(max(side // tile, 1)) * tile for side in sides)

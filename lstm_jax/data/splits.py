@@ -8,55 +8,10 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
+from lstm_jax.data.holdout import stratified_holdout
+from lstm_jax.data.similarity import copy_groups, joined_groups
 
 _POOL = ("train", "validation")  # what is dealt into folds, in this order
-
-
-def stratified_holdout(
-    strata: np.ndarray,
-    count: int,
-    rng: np.random.Generator,
-    groups: Sequence[Hashable] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Take `count` examples out, each stratum in proportion, groups left whole.
-
-    Shares are rounded by largest remainder. A stratum of two or more gives at least
-    one example and keeps at least one. With groups the count is met only roughly.
-
-    Args:
-      strata: int [N], the class of each example; all zeros to draw plainly.
-      count: examples to take, 0..N.
-      rng: draws which.
-      groups: [N] labels; examples of one group stay together. None: all apart.
-
-    Returns:
-      (kept, taken), two sorted int64 index arrays that together cover 0..N-1.
-    """
-    values, strata = np.unique(strata, return_inverse=True)
-    sizes = np.bincount(strata, minlength=len(values))
-    exact = sizes * (count / max(len(strata), 1))
-    need = np.floor(exact).astype(np.int64)
-    for stratum in np.argsort(need - exact, kind="stable")[: count - need.sum()]:
-        need[stratum] += 1
-    if count:
-        need = np.clip(need, np.minimum(1, sizes - 1), np.maximum(sizes - 1, 0))
-    taken = np.zeros(len(strata), bool)
-    if groups is None:
-        order = rng.permutation(len(strata))
-        for stratum, wanted in enumerate(need):
-            taken[order[strata[order] == stratum][:wanted]] = True
-        return np.flatnonzero(~taken), np.flatnonzero(taken)
-    members: dict[Hashable, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    bundles = list(members.values())
-    for number in rng.permutation(len(bundles)):
-        have = np.bincount(strata[bundles[number]], minlength=len(values))
-        # A group goes over when at least half of it is still wanted there.
-        if 2 * np.minimum(have, need).sum() >= have.sum():
-            taken[bundles[number]] = True
-            need = np.maximum(need - have, 0)
-    return np.flatnonzero(~taken), np.flatnonzero(taken)
 
 
 def split_indices(
@@ -107,17 +62,21 @@ def assign_splits(
     *,
     validation: float,
     seed: int,
+    inputs: np.ndarray | None = None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Deal examples out as a person gave them; refuses what cannot be learned from.
+
+    Identical and nearly identical inputs stay together, unless too few differ.
 
     Args:
       source: what an error names.
       items: [N], each with its `split`, None where it is to be dealt out, and its
         `group`, whose examples stay together; None among the groups: all apart.
-      what: what an example is called, such as "picture".
+      what: what an example is called, such as "image".
       targets: class indices, each dealt out in proportion; only with `classes`.
       classes: their names.
       validation, seed: as in `load`.
+      inputs: [N, ...], what copies are found among; None: copies are not looked for.
 
     Returns:
       (indices by split, notes).
@@ -149,21 +108,45 @@ def assign_splits(
                 f" {needed} or more are needed"
                 + (" (one for each split)" if needed > 1 else "")
             )
-    apart = None in groups or len(set(groups)) == len(groups)
-    chosen = split_indices(
-        strata,
-        assigned,
-        validation=validation,
-        seed=seed,
-        groups=None if apart else groups,
-    )
-    for name, rows in chosen.items():
-        if not len(rows):
+    own = None if None in groups else groups
+    copies = None if inputs is None or needed == 1 else copy_groups([inputs])
+    joined, apart = (joined_groups(own, c, len(items)) for c in (copies, None))
+
+    def deal(labels: Sequence[Hashable] | None) -> dict[str, np.ndarray]:
+        draw = dict(validation=validation, seed=seed, groups=labels)
+        found = split_indices(strata, assigned, **draw)
+        _check_splits(source, what, found, strata, classes, labels)
+        return found
+
+    try:
+        chosen = deal(joined)
+    except DataError:
+        if joined == apart:
+            raise
+        chosen = deal(apart)
+    notes = []
+    if "test" not in assigned:
+        shares = ", ".join(f"{n} {len(rows)}" for n, rows in chosen.items())
+        notes.append(f"no test split was given: dealt out by seed {seed} ({shares})")
+    return chosen, notes
+
+
+def _check_splits(
+    source: Path,
+    what: str,
+    rows: dict[str, np.ndarray],
+    strata: np.ndarray,
+    classes: tuple[str, ...],
+    groups: Sequence[Hashable] | None,
+) -> None:
+    """Refuses an empty split, and a class that is not trained on."""
+    for name, indices in rows.items():
+        if not len(indices):
             raise DataError(
-                f"{source}: its {len(set(groups))} groups cannot be dealt out, {name} "
-                "stays empty; give more and smaller groups, or a split column"
+                f"{source}: its {len(set(groups or ()))} groups cannot be dealt out, "
+                f"{name} stays empty; give more and smaller groups, or a split column"
             )
-    left = np.bincount(strata[chosen["train"]], minlength=len(classes))
+    left = np.bincount(strata[rows["train"]], minlength=len(classes))
     lacking = np.flatnonzero(left == 0)
     if len(lacking):
         raise DataError(
@@ -171,11 +154,6 @@ def assign_splits(
             "on, since its groups went to other splits; give more groups of it, or a "
             "split column"
         )
-    notes = []
-    if "test" not in assigned:
-        shares = ", ".join(f"{n} {len(rows)}" for n, rows in chosen.items())
-        notes.append(f"no test split was given: dealt out by seed {seed} ({shares})")
-    return chosen, notes
 
 
 def by_split(
@@ -242,7 +220,8 @@ def split_folds(
 
     They count the pool: the examples of "train", then those of "validation". Classes
     are stratified, and no group is in two splits: StratifiedKFold, GroupKFold,
-    StratifiedGroupKFold or KFold, shuffled by `seed`.
+    StratifiedGroupKFold or KFold, shuffled by `seed`. Copies stay together like a
+    group, unless too few examples differ.
 
     Args:
       dataset: its "test" is not looked at.
@@ -257,22 +236,34 @@ def split_folds(
       DataError: too few examples of a class, or too few groups, for so many folds.
     """
     targets = np.concatenate([dataset.splits[name].targets for name in _POOL])
-    groups = _pooled(dataset.groups)
-    if groups is not None and len(set(groups)) == len(groups):
-        groups = None
+    copies = copy_groups([dataset.splits[name].inputs for name in _POOL])
+    own = _pooled(dataset.groups)
+    joined, apart = (joined_groups(own, c, len(targets)) for c in (copies, None))
+    options = dict(validation=validation, seed=seed)
+    try:
+        return _assign_folds(dataset, targets, joined, folds, **options)
+    except DataError:
+        if joined == apart:
+            raise
+    return _assign_folds(dataset, targets, apart, folds, **options)
+
+
+def _assign_folds(
+    dataset: Dataset,
+    targets: np.ndarray,
+    groups: Sequence[Hashable] | None,
+    folds: int,
+    **options,
+) -> list[dict[str, np.ndarray]]:
     classes = dataset.classes if targets.ndim == 1 else ()
     _check(dataset.name, targets, classes, groups, folds)
-    splitter = _splitter(bool(classes), groups is not None, folds, seed)
+    splitter = _splitter(bool(classes), groups is not None, folds, options["seed"])
     strata = targets if classes else np.zeros(len(targets), np.int32)
     labels = None if groups is None else np.asarray(groups)
     dealt = []
     for rest, held in splitter.split(strata, strata, labels):
         assigned = {"train": rest, "test": held}
-        dealt.append(
-            split_indices(
-                targets, assigned, validation=validation, seed=seed, groups=groups
-            )
-        )
+        dealt.append(split_indices(targets, assigned, groups=groups, **options))
     for number, rows in enumerate(dealt):
         _check_fold(f"{dataset.name}: fold {number} of {folds}", rows, targets, classes)
     return dealt
@@ -339,7 +330,7 @@ def _check(
     name: str,
     targets: np.ndarray,
     classes: tuple[str, ...],
-    groups: tuple | None,
+    groups: Sequence[Hashable] | None,
     folds: int,
 ) -> None:
     """Refuses more folds than there are examples, of a class too, or groups."""

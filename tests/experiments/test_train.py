@@ -22,7 +22,7 @@ def test_a_run_leaves_its_whole_record(digits_run):
     names = {path.name for path in directory.iterdir()}
     assert names == set(
         "config.json metrics.jsonl metrics.csv curves.png confusion_matrix.png roc.png "
-        "checkpoints report.json".split()
+        "checkpoints report.json data_fingerprint.json".split()
     )
     report = read_sealed(directory / "report.json")
     assert report == json.loads(json.dumps(digits_run.report))

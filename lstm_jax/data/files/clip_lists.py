@@ -76,27 +76,32 @@ def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
 
 
 def list_table(
-    path: Path,
+    path: Path, group: str | None = None
 ) -> tuple[list[Entry], tuple[str, ...] | None, bool]:
     """Lists a table `path[,group][,split]` with `label`, or columns of 0 and 1.
+
+    Args:
+      path: the table.
+      group: as in `load`.
 
     Returns:
       (entries; label names, or None if a column `label` names the class; whether a
       column `step` gives labels per step).
     """
-    rows = [*table_rows(path, ["path"])]
+    rows = [*table_rows(path, ["path"], group)]
     header = rows[0].cells
     by_step = "step" in header
     single = "label" in header and not by_step
-    columns = tuple(name for name in header if name and name not in _COLUMNS)
+    other = (*_COLUMNS, group.lower()) if group else _COLUMNS
+    columns = tuple(name for name in header if name and name not in other)
     if not columns:
         raise DataError(
             f"{path}: no label column; expected the column label, or one column "
             "of 0 and 1 for each label"
         )
     entries: dict[object, Entry] = {}
-    for number, (where, cells, file, split, group) in enumerate(rows):
-        entry = Entry(file, cells["path"], split, group)
+    for number, (where, cells, file, split, own) in enumerate(rows):
+        entry = Entry(file, cells["path"], split, own)
         if single:
             if not cells["label"] and split != "test":
                 raise DataError(f"{where} has an empty label")
@@ -105,9 +110,9 @@ def list_table(
         step = _step(cells["step"], where) if by_step else -1
         key = entry.name if by_step else number
         entry = entries.setdefault(key, entry._replace(by_step={}))
-        if (cells.get("group") or entry.group) != entry.group:
+        if own not in (entry.group, str(file)):
             raise DataError(
-                f"{where}: {entry.name} is in the group {group!r} and in "
+                f"{where}: {entry.name} is in the group {own!r} and in "
                 f"{entry.group!r}; a clip belongs to one group"
             )
         if step in entry.by_step:

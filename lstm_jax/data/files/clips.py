@@ -23,7 +23,13 @@ from lstm_jax.data.files.clip_files import (
     probe_clip,
 )
 from lstm_jax.data.files.clip_lists import Entry, list_folder, list_table
-from lstm_jax.data.files.tables import fingerprint, first_few, targets_of
+from lstm_jax.data.files.tables import (
+    fingerprint,
+    first_few,
+    targets_of,
+    with_groups,
+)
+from lstm_jax.data.similarity import HASHED
 from lstm_jax.data.splits import assign_splits, by_split
 
 _FORMAT = 1  # version of the cached arrays; increase it when decoding changes
@@ -40,13 +46,14 @@ def load_clips(
     size: int | None,
     validation: float,
     seed: int,
+    group: str | None = None,
 ) -> Dataset:
     """Load a folder or CSV of clips; unreadable ones are reported in `notes`.
 
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      frames, sampling, validation, seed: as in `load`.
+      frames, sampling, validation, seed, group: as in `load`.
       size: as in `load`; None: the common size, or 64 if sizes differ.
 
     Raises:
@@ -55,8 +62,9 @@ def load_clips(
     """
     if path.is_dir():
         (entries, notes), columns, by_step = list_folder(path), None, False
+        entries = with_groups(path, entries, group)
     else:
-        (entries, columns, by_step), notes = list_table(path), []
+        (entries, columns, by_step), notes = list_table(path, group), []
     paths = [entry.path for entry in entries]
     kinds = {p.suffix.lower() == FEATURES for p in paths}
     if len(kinds) > 1:
@@ -84,9 +92,11 @@ def load_clips(
         notes += _beyond(entries, facts["totals"]) if by_step else []
     exclusive = targets.dtype == np.int32
     known = classes if exclusive else ()
-    chosen, more = assign_splits(
-        path, owned, "clip", targets, known, validation=validation, seed=seed
-    )
+    inputs = arrays["inputs"]
+    if len(inputs) != len(owned):  # rows of clips that could not be read
+        inputs = inputs[arrays["rows"]] if inputs.nbytes <= HASHED else None
+    draw = dict(validation=validation, seed=seed, inputs=inputs)
+    chosen, more = assign_splits(path, owned, "clip", targets, known, **draw)
     unknown = targets == -1 if exclusive else np.isnan(targets)
     bare = sum(unknown[i].all() for i in chosen["test"])
     if bare:

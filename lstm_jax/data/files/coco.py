@@ -15,7 +15,7 @@ from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError, Dataset, Split
 from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.masks import FOLDERS, split_folders
-from lstm_jax.data.files.tables import fingerprint
+from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
 
@@ -31,10 +31,7 @@ class _Image(NamedTuple):
     name: str
     size: tuple[int, int] | None  # (H, W) as the JSON file says
     split: str | None  # None: assigned at random
-
-    @property
-    def group(self) -> str:
-        return str(self.path)
+    group: str
 
 
 class _Box(NamedTuple):
@@ -92,7 +89,13 @@ def find_coco(path: Path) -> dict[str | None, Path]:
 
 
 def load_coco(
-    path: Path, root: Path, *, size: int | None, validation: float, seed: int
+    path: Path,
+    root: Path,
+    *,
+    size: int | None,
+    validation: float,
+    seed: int,
+    group: str | None = None,
 ) -> Dataset:
     """Load the images and boxes that COCO JSON files list.
 
@@ -109,7 +112,7 @@ def load_coco(
       root: the cache folder.
       size: as in `load`; boxes are scaled with the images. None: the common size, or
         64 if sizes differ.
-      validation, seed: as in `load`.
+      validation, seed, group: as in `load`.
 
     Returns:
       The Dataset; targets are float32 [N, M, 7], boxes as in `Split`; M is the largest
@@ -130,7 +133,7 @@ def load_coco(
         if split in files:
             _read_file(files[split], split, path, read)
     names, notes = _classes(path, read)
-    entries = read.images
+    entries = with_groups(path, read.images, group)
     if not entries:
         raise DataError(f"{path}: no images; the list 'images' is empty")
     if not read.boxes:
@@ -157,17 +160,19 @@ def load_coco(
     kept = facts["kept"]
     targets = _tables(path, read, facts, arrays["images"].shape[1:3], list(names))
     entries = [entries[i] for i in kept]
-    chosen, more = assign_splits(
-        path, entries, "image", validation=validation, seed=seed
-    )
-    images = arrays["images"]
+    images = arrays["images"][: len(kept)]
+    draw = dict(validation=validation, seed=seed, inputs=images)
+    chosen, more = assign_splits(path, entries, "image", **draw)
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     if not (splits["train"].targets[..., CLASS] >= 0).any():
         raise DataError(f"{path}: no box in a training image")
     named = by_split([entry.name for entry in entries], chosen)
+    groups = by_split([e.group for e in entries] if group else None, chosen)
     notes = (*notes, *facts["notes"], *_faults(read), *more)
     classes = tuple(names.values())
-    return Dataset(path.name, splits, classes, notes, named, target_type="boxes")
+    return Dataset(
+        path.name, splits, classes, notes, named, groups, target_type="boxes"
+    )
 
 
 def _drop_segmentation(entry: dict) -> dict:
@@ -240,7 +245,8 @@ def _read_file(file: Path, split: str | None, path: Path, read: _Read) -> None:
         rows[key] = len(read.images)
         sides = entry.get("height"), entry.get("width")
         size = sides if all(type(s) is int and s > 0 for s in sides) else None
-        read.images.append(_Image(_placed(name, folders), name, size, split))
+        place = _placed(name, folders)
+        read.images.append(_Image(place, name, size, split, str(place)))
     for number, entry in enumerate(found["annotations"]):
         where = f"{file}: annotations[{number}]"
         image, category = (_id(entry, k, where) for k in ("image_id", "category_id"))

@@ -16,6 +16,7 @@ from lstm_jax.data.files.tables import (
     first_few,
     table_rows,
     targets_of,
+    with_groups,
 )
 from lstm_jax.data.splits import assign_splits, by_split
 
@@ -32,7 +33,13 @@ class _Image(NamedTuple):
 
 
 def load_images(
-    path: Path, root: Path, *, size: int | None, validation: float, seed: int
+    path: Path,
+    root: Path,
+    *,
+    size: int | None,
+    validation: float,
+    seed: int,
+    group: str | None = None,
 ) -> Dataset:
     """Load a folder or CSV; unreadable files are skipped and reported in `notes`.
 
@@ -40,13 +47,16 @@ def load_images(
       path: the folder or CSV, which exists.
       root: the cache folder.
       size: as in `load`; None: the common size, or 32 if sizes differ.
-      validation, seed: as in `load`.
+      validation, seed, group: as in `load`.
 
     Raises:
       DataError: no images, only one class, too few images of a class, or a malformed
         table.
     """
-    entries = _from_folder(path) if path.is_dir() else _from_table(path)
+    if path.is_dir():
+        entries = with_groups(path, _from_folder(path), group)
+    else:
+        entries = _from_table(path, group)
     arrays, facts = cached(
         root,
         f"{path.name}-{size}" if size else path.name,
@@ -57,12 +67,12 @@ def load_images(
     images = arrays["images"][: len(entries)]
     labels = [entry.label for entry in entries]
     targets, classes = targets_of(path, labels, numbers=not path.is_dir())
-    chosen, notes = assign_splits(
-        path, entries, "image", targets, classes, validation=validation, seed=seed
-    )
+    draw = dict(validation=validation, seed=seed, inputs=images)
+    chosen, notes = assign_splits(path, entries, "image", targets, classes, **draw)
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     names = by_split([entry.name for entry in entries], chosen)
-    groups = None if path.is_dir() else [entry.group for entry in entries]
+    grouped = group is not None or not path.is_dir()
+    groups = [entry.group for entry in entries] if grouped else None
     groups = by_split(groups, chosen)
     notes = (*facts["notes"], *notes)
     return Dataset(path.name, splits, classes, notes, names, groups)
@@ -89,12 +99,12 @@ def _from_folder(path: Path) -> list[_Image]:
     return entries
 
 
-def _from_table(path: Path) -> list[_Image]:
+def _from_table(path: Path, by: str | None) -> list[_Image]:
     """Lists the rows of a table with the columns `path,label[,group][,split]`."""
     if path.suffix.lower() != ".csv":
         raise DataError(f"{path}: not a CSV file; give a folder or a .csv table")
     entries = []
-    for where, cells, file, split, group in table_rows(path, ["path", "label"]):
+    for where, cells, file, split, group in table_rows(path, ["path", "label"], by):
         if not cells["label"]:
             raise DataError(f"{where} has an empty label")
         entries.append(_Image(file, cells["label"], cells["path"], group, split))

@@ -13,7 +13,12 @@ from lstm_jax.data.files.images import find_images
 from lstm_jax.data.files.line_reading import HEIGHT, Line, decode_lines
 from lstm_jax.data.files.masks import split_folders
 from lstm_jax.data.files.pages import is_page, is_page_dataset, read_pages
-from lstm_jax.data.files.tables import fingerprint, first_few, table_rows
+from lstm_jax.data.files.tables import (
+    fingerprint,
+    first_few,
+    table_rows,
+    with_groups,
+)
 from lstm_jax.data.splits import assign_splits, by_split
 
 TEXT = ".gt.txt"
@@ -78,6 +83,7 @@ def load_lines(
     validation: float,
     seed: int,
     alphabet: Sequence[str] | None = None,
+    group: str | None = None,
 ) -> Dataset:
     """Load text lines from a folder (optionally train/, val/ and test/), CSV or pages.
 
@@ -96,7 +102,7 @@ def load_lines(
         file beside its image.
       root: the cache folder.
       size: height to scale to, pixels; None: 32.
-      validation, seed, alphabet: as in `load`.
+      validation, seed, group, alphabet: as in `load`.
 
     Returns:
       The Dataset: inputs uint8 [N, H, W, 1]; lengths int32 [N], the valid columns of
@@ -107,7 +113,7 @@ def load_lines(
         text without the package python-bidi.
     """
     height = size or HEIGHT
-    lines, notes = _listed(path)
+    lines, notes = _listed(path, group)
     lines, faults = _with_valid_texts(lines, alphabet)
     notes += first_few(faults, "skipped {} more lines whose text cannot be used")
     if not lines:
@@ -124,7 +130,9 @@ def load_lines(
         lambda folder: decode_lines(path, lines, height, folder),
     )
     lines = [lines[k] for k in facts["kept"]]
-    chosen, grouped, more = _assign(path, lines, validation, seed)
+    images, widths = arrays["images"][: len(lines)], arrays["widths"]
+    draw = dict(validation=validation, seed=seed, inputs=images)
+    chosen, grouped, more = _assign(path, lines, group is not None, draw)
     texts = [line.text for line in lines]
     classes = alphabet_of(texts) if alphabet is None else tuple(alphabet)
     targets = labels_of(texts, classes)
@@ -132,7 +140,6 @@ def load_lines(
     if unseen := sorted(set().union(*map(set, texts)) - trained):
         shown = ", ".join(map(repr, unseen[:8])) + (", …" if unseen[8:] else "")
         more.append(f"not in any training line: {shown}")
-    images, widths = arrays["images"], arrays["widths"]
     splits = {n: Split(images[i], targets[i], widths[i]) for n, i in chosen.items()}
     names = by_split([line.name for line in lines], chosen)
     groups = by_split([line.group for line in lines] if grouped else None, chosen)
@@ -141,17 +148,15 @@ def load_lines(
 
 
 def _assign(
-    path: Path, lines: list[Line], validation: float, seed: int
+    path: Path, lines: list[Line], by_group: bool, draw: dict
 ) -> tuple[dict[str, np.ndarray], bool, list[str]]:
-    """Indices by split, whether any group holds several lines, and notes."""
-
-    draw = dict(validation=validation, seed=seed)
+    """Indices by split, whether groups were kept whole, and notes."""
     groups = [line.group for line in lines]
     try:
         chosen, notes = assign_splits(path, lines, "line", **draw)
         return chosen, len(set(groups)) < len(groups), notes
     except DataError:
-        if not any(line.cut for line in lines):
+        if by_group or not any(line.cut for line in lines):
             raise
     apart = [line._replace(group=None) for line in lines]
     chosen, notes = assign_splits(path, apart, "line", **draw)
@@ -163,14 +168,16 @@ def _assign(
     return chosen, False, notes
 
 
-def _listed(path: Path) -> tuple[list[Line], list[str]]:
+def _listed(path: Path, group: str | None) -> tuple[list[Line], list[str]]:
     """All lines, before their texts are checked, and notes on what was skipped."""
     if path.is_dir():
-        return _from_folder(path)
+        lines, notes = _from_folder(path)
+        return with_groups(path, lines, group), notes
     if path.suffix.lower() == ".csv":
-        return _from_table(path), []
+        return _from_table(path, group), []
     if path.suffix.lower() == ".xml":
         lines, faults, _ = read_pages([path], path.parent)
+        lines = with_groups(path, lines, group)
         return lines, first_few(faults, "skipped {} more lines without a location")
     raise DataError(
         f"{path}: neither CSV nor XML; give a folder, a .csv table or a page's .xml"
@@ -225,10 +232,10 @@ def _outside(path: Path, parts: Iterable[Path]) -> list[str]:
     return [f"left out {len(left)} images outside the split folders, such as {left[0]}"]
 
 
-def _from_table(path: Path) -> list[Line]:
+def _from_table(path: Path, by: str | None) -> list[Line]:
     return [
         Line(file, cells["text"], str(file), cells["path"], split, group)
-        for _, cells, file, split, group in table_rows(path, ["path", "text"])
+        for _, cells, file, split, group in table_rows(path, ["path", "text"], by)
     ]
 
 

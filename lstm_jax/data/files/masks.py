@@ -18,7 +18,7 @@ from lstm_jax.data.dataset import (
 )
 from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.images import decode_mask, find_images
-from lstm_jax.data.files.tables import fingerprint, first_few
+from lstm_jax.data.files.tables import fingerprint, first_few, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
 
@@ -32,7 +32,7 @@ class _Pair(NamedTuple):
     mask: Path
     name: str
     split: str | None = None  # None: assigned at random
-    group: None = None
+    group: str | None = None
 
 
 def is_mask_dataset(path: Path) -> bool:
@@ -41,7 +41,13 @@ def is_mask_dataset(path: Path) -> bool:
 
 
 def load_masks(
-    path: Path, root: Path, *, size: int | None, validation: float, seed: int
+    path: Path,
+    root: Path,
+    *,
+    size: int | None,
+    validation: float,
+    seed: int,
+    group: str | None = None,
 ) -> Dataset:
     """Load images/ and masks/, or those in train/, val/ and test/.
 
@@ -59,7 +65,7 @@ def load_masks(
       root: the cache folder.
       size: as in `load`; masks are resized by nearest neighbour. None: the common
         size, or 64 if sizes differ.
-      validation, seed: as in `load`.
+      validation, seed, group: as in `load`.
 
     Returns:
       The Dataset; targets are uint8 [N, H, W], class indices or 255.
@@ -69,6 +75,7 @@ def load_masks(
         class index not in classes.txt, or mask values that are not class indices.
     """
     pairs, notes = _pairs(path)
+    pairs = with_groups(path, pairs, group)
     names = _class_names(path)
     files = [[str(f), *fingerprint(f)] for p in pairs for f in (p.image, p.mask)]
     arrays, facts = cached(
@@ -79,13 +86,17 @@ def load_masks(
     )
     kept = np.asarray(facts["kept"])
     pairs = [pairs[i] for i in kept]
-    chosen, more = assign_splits(path, pairs, "image", validation=validation, seed=seed)
-    images, masks = arrays["images"], arrays["masks"]
+    images, masks = arrays["images"][: len(pairs)], arrays["masks"]
+    draw = dict(validation=validation, seed=seed, inputs=images)
+    chosen, more = assign_splits(path, pairs, "image", **draw)
     splits = {name: Split(images[i], masks[kept[i]]) for name, i in chosen.items()}
     named = by_split([pair.name for pair in pairs], chosen)
+    groups = by_split([pair.group for pair in pairs] if group else None, chosen)
     notes = (*notes, *facts["notes"], *more)
     classes = tuple(facts["classes"])
-    return Dataset(path.name, splits, classes, notes, named, target_type="masks")
+    return Dataset(
+        path.name, splits, classes, notes, named, groups, target_type="masks"
+    )
 
 
 def split_folders(path: Path) -> dict[str, Path]:

@@ -2,9 +2,10 @@
 
 import functools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -74,18 +75,27 @@ class Row(NamedTuple):
     group: str
 
 
-def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
+def table_rows(
+    path: Path, wanted: Sequence[str], group: str | None = None
+) -> Iterator[Row]:
     """Rows of a CSV with the columns `path[,group][,split]` and others.
 
     Args:
       path: the table.
       wanted: the required columns, including "path".
+      group: as in `load`.
 
     Raises:
       DataError: the table is malformed, or a group is in two splits.
     """
     splits: dict[str, str | None] = {}
-    for number, cells in enumerate(read_table(path, wanted), start=1):
+    rows = read_table(path, wanted)
+    labels = [cells.get("group") for cells in rows]
+    if group is not None and (column := group.lower()) in rows[0]:
+        labels = [cells[column] for cells in rows]
+    elif group is not None:
+        labels = groups_of(path, group, [cells["path"] for cells in rows])
+    for number, (cells, label) in enumerate(zip(rows, labels, strict=True), start=1):
         where = f"{path}: entry {number}"
         if not cells["path"]:
             raise DataError(f"{where} has an empty path")
@@ -96,13 +106,71 @@ def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
                 "validation (or val) or test"
             )
         file = placed(path, cells["path"])
-        group = cells.get("group") or str(file)
-        if splits.setdefault(group, split) != split:
-            raise DataError(
-                f"{path}: group {group!r} is in {splits[group]} and in {split}; a "
-                "group belongs to one split"
-            )
-        yield Row(where, cells, file, split, group)
+        label = label or str(file)
+        _check_split(path, label, splits.setdefault(label, split), split)
+        yield Row(where, cells, file, split, label)
+
+
+def groups_of(path: Path, pattern: str, names: Sequence[str]) -> list[str]:
+    """What the first parentheses of a regular expression match in each file name.
+
+    Args:
+      path: the folder or the table, which errors name.
+      pattern: searched for in each name.
+      names: paths below the folder, or as the table has them.
+
+    Raises:
+      DataError: no regular expression, one without parentheses, or a name that it does
+        not match.
+    """
+    flag, reason = f"--data.group={pattern}", "it has no parentheses"
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        compiled, reason = re.compile(""), str(error)
+    if not compiled.groups:
+        table = "neither a column of the table nor" if path.is_file() else "not"
+        raise DataError(
+            f"{flag}: {table} a regular expression whose parentheses match the name of "
+            f"a group ({reason}); for names such as anna_01.png give "
+            "--data.group='([^/]+)_'"
+        )
+    found = [compiled.search(name) for name in names]
+    lost = [n for n, m in zip(names, found, strict=True) if not (m and m[1])]
+    if lost:
+        raise DataError(
+            f"{path}: {len(lost)} of {len(names)} names have no group by {flag}, the "
+            f"first is {lost[0]}; change the expression so that it matches all"
+        )
+    return [match[1] for match in found]
+
+
+def with_groups(path: Path, items: Sequence[Any], group: str | None) -> list[Any]:
+    """Items of a folder, each with a `name`, `split` and `group`, grouped by names.
+
+    Args:
+      path: the folder, which errors name.
+      items: named tuples.
+      group: as in `load`; None: as they are.
+
+    Raises:
+      DataError: as `groups_of`, or a group is in two splits.
+    """
+    if group is None:
+        return [*items]
+    labels = groups_of(path, group, [item.name for item in items])
+    splits: dict[str, str | None] = {}
+    for item, label in zip(items, labels, strict=True):
+        _check_split(path, label, splits.setdefault(label, item.split), item.split)
+    return [i._replace(group=label) for i, label in zip(items, labels, strict=True)]
+
+
+def _check_split(path: Path, group: str, one: str | None, other: str | None) -> None:
+    if one != other:
+        raise DataError(
+            f"{path}: group {group!r} is in {one} and in {other}; a group belongs to "
+            "one split"
+        )
 
 
 @functools.lru_cache(maxsize=1024)  # a table with steps lists each clip many times

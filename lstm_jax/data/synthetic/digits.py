@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from lstm_jax.data.catalog import OWN
-from lstm_jax.data.splits import stratified_holdout
+from lstm_jax.data.holdout import stratified_holdout
 from lstm_jax.data.synthetic.own import SCANS, OwnBuilder
 
 _TEST = 360

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from lstm_jax.data.catalog import OWN
 from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.images import probe, read_image
-from lstm_jax.data.splits import stratified_holdout
+from lstm_jax.data.holdout import stratified_holdout
 from lstm_jax.data.synthetic.digits import scans, split_rows
 from lstm_jax.data.synthetic.own import DIGITS, OwnBuilder
 from lstm_jax.data.synthetic.scenes import enlarged

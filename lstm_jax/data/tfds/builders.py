@@ -22,6 +22,8 @@ from lstm_jax.data.cache import cached, written_beside
 from lstm_jax.data.catalog import LINES, MORE, OWN, SCENES, STOCK, VIDEOS
 from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
 from lstm_jax.data.files.tables import fingerprint
+from lstm_jax.data.similarity import FORMAT as SIMILARITY
+from lstm_jax.data.similarity import copy_groups, joined_groups
 from lstm_jax.data.splits import split_indices
 
 _FORMAT = 1  # version of the cached arrays; increase it when decoding changes
@@ -78,7 +80,7 @@ def load_named(
             f"{label}: has no text lines; the sets that have them: {', '.join(LINES)}"
         )
     asked = _Asked(name, config, label, root, manual_dir, target_type)
-    arrays, facts, origin = _arrays(asked, size, *options)
+    arrays, facts, origin, place = _arrays(asked, size, *options)
     splits = {
         split: Split(*(arrays.get(f"{split}_{part}") for part in Split._fields))
         for split in (*SPLITS, *MORE)
@@ -86,9 +88,11 @@ def load_named(
     }
     extra = {split: splits.pop(split) for split in MORE if split in splits} or None
     notes = [*origin["notes"], *facts["notes"]]
-    splits, more = _complete(
-        label, splits, validation, seed, arrays.get("train_owners")
-    )
+    groups = None
+    if not all(split in splits for split in SPLITS):
+        owners = arrays.get("train_owners")
+        groups = _groups(root, place, splits["train"].inputs, owners)
+    splits, more = _complete(label, splits, validation, seed, groups)
     classes, notes = tuple(facts["classes"]), (*notes, *more)
     return Dataset(label, splits, classes, notes, target_type=target_type, more=extra)
 
@@ -98,8 +102,12 @@ def _arrays(
     size: int | None,
     frames: int | None = None,
     sampling: str = "uniform",
-) -> tuple[dict[str, np.ndarray], dict, dict]:
-    """(arrays, facts, origin) of a set's published splits; prepares it if necessary."""
+) -> tuple[dict[str, np.ndarray], dict, dict, tuple[str, list]]:
+    """A set's published splits; prepares it if necessary.
+
+    Returns:
+      (arrays, facts, origin, the name and key of the arrays in the cache).
+    """
     name, config, label, root, manual_dir, target_type = asked
     drawn = _font_fingerprint() if name in LINES and config == "all" else ""
     home = root / "tfds" / (label.replace("/", "@") + drawn)
@@ -127,7 +135,24 @@ def _arrays(
 
     slot = "-".join(str(part) for part in (label + drawn, size, *sampled) if part)
     key = [_FORMAT, origin, size, *sampled]
-    return *cached(root, slot, key, decode_all), origin
+    return *cached(root, slot, key, decode_all), origin, (slot, key)
+
+
+def _groups(
+    root: Path, place: tuple[str, list], inputs: np.ndarray, owners: np.ndarray | None
+) -> list | None:
+    """Examples that stay together: windows of one clip, and copies."""
+    slot, key = place
+
+    def build(folder: Path) -> dict:
+        found = copy_groups([inputs])
+        np.save(folder / "groups.npy", np.arange(0) if found is None else found)
+        return {}
+
+    stored, _ = cached(root, f"{slot}-copies", [SIMILARITY, key], build)
+    copies = stored["groups"] if len(stored["groups"]) == len(inputs) else None
+    owners = None if owners is None else owners.tolist()
+    return joined_groups(owners, copies, len(inputs))
 
 
 def _font_fingerprint() -> str:
@@ -155,7 +180,7 @@ def _stills(asked: _Asked) -> tuple[Any, dict[str, list[int]], list[str]]:
     config, manual_dir = asked.config, asked.manual_dir
     if config in STOCK:
         stock = _Asked(config, "", config, asked.root, manual_dir)
-        arrays, _, origin = _arrays(stock, None)
+        arrays, _, origin, _ = _arrays(stock, None)
         return moving.image_stills(arrays), origin["manual"], origin["notes"]
     if config != "scans":
         return moving.digit_stills(), {}, []
@@ -175,11 +200,11 @@ def _complete(
     splits: dict[str, Split],
     validation: float,
     seed: int,
-    owners: np.ndarray | None,
+    groups: list | None,
 ) -> tuple[dict[str, Split], list[str]]:
     """Splits the missing validation and test sets off "train".
 
-    Examples with the same owner, the index of their clip, stay together.
+    Examples of the same group, according to `groups`, stay together.
     """
     notes = []
     targets = splits["train"].targets
@@ -187,8 +212,6 @@ def _complete(
         notes.append(f"{label} has no labelled test split: 20 % of train is held out")
     absent = {name for name in SPLITS if name not in splits}
     assigned = {name: np.arange(len(s.inputs)) for name, s in splits.items()}
-    apart = owners is None or len(np.unique(owners)) == len(owners)
-    groups = None if apart else owners.tolist()
     dealt = split_indices(
         targets, assigned, validation=validation, seed=seed, groups=groups
     )

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lstm_jax.data import DataError, load
 from lstm_jax.data import cache as caching
-from lstm_jax.data.splits import stratified_holdout
+from lstm_jax.data.holdout import stratified_holdout
 
 
 def save(path, value, size=(6, 6), mode="L"):
