@@ -39,9 +39,10 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     # Imported here so that `--help` is instant.
     import jax
 
+    from experiments.evaluation.measured import measure
     from experiments.run import finish, setup
     from experiments.run.callbacks import resume, run_callbacks
-    from experiments.run.display import Display, closing, profile_line
+    from experiments.run.display import Display, closing, findings, profile_line
     from experiments.run.load_run import checkpoints_of
     from experiments.run.record import MetricsLog
     from lstm_jax import training
@@ -96,8 +97,8 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
             state = finish.choose(experiment, checkpoints, display, state)
 
         # Test, once, at the end.
-        final, tested = training.weights(state), finish.tested_splits(dataset)
-        predictions = {n: evaluate(final, split)[1] for n, split in tested.items()}
+        final = training.weights(state)
+        predictions, facts = measure(experiment, evaluate, final)
         if stop.signal:
             raise training.Stopped(
                 f"stopped by {stop.signal} at step {reached:,} of {steps:,}; "
@@ -106,12 +107,13 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
             )
         rows, figures = log.rows() if writes else [], {}
         report = finish.make_report(
-            experiment, state, predictions, reached, rows, baselines=writes
+            experiment, state, predictions, reached, rows, facts, compared=writes
         )
         report |= profile
         if writes:
             figures = finish.write(experiment, log, report, predictions, own)
     display.note(closing(experiment, report))
+    display.notes(findings(report))
     display.note(
         f"written to {directory}/: report.json and {', '.join(figures)} (.png)"
     )

@@ -16,11 +16,12 @@ import numpy as np
 from experiments.choices import flat, to_dict
 from experiments.config import Config
 from experiments.errors import UsageError
+from experiments.evaluation.measured import tested_splits
 from experiments.experiment import Experiment
 from experiments.options import Plateau
 from experiments.run import record, setup
 from experiments.run.display import Display
-from experiments.run.finish import make_report, tested_splits
+from experiments.run.finish import make_report
 from experiments.run.folder import begin, empty, place_of, spread
 from experiments.run.load_run import checkpoints_of
 from experiments.run.loggers import LOGGERS

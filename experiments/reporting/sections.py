@@ -129,7 +129,6 @@ def metrics(evaluation: Evaluation) -> Section:
 
 def _differences(kind, baselines: dict[str, Any]) -> list[Any]:
     """How much better the run is than each baseline, with an interval."""
-    labels = {name: label for name, label, _ in kind.metrics}
     rows = tuple(
         (
             name.replace("_", " "),
@@ -143,7 +142,8 @@ def _differences(kind, baselines: dict[str, Any]) -> list[Any]:
     )
     if not rows:
         return []
-    header = ("this run minus", labels[kind.score], "95 % interval")
+    label = next(label for name, label, _ in kind.metrics if name == kind.score)
+    header = ("this run minus", label, "95 % interval")
     table = Table((*header, "learned from", "tested on"), rows)
     words = (
         "Differences are of the same test examples, drawn together: where 0 is inside "

@@ -211,6 +211,32 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
     return table
 
 
+def findings(report: dict) -> list[str]:
+    """Lines on what the numbers of a report say, with what may help."""
+    return [
+        *_forgotten(report.get("forgotten")),
+        *(
+            f"found: {each['words']}\n  may help: {each['suggestion']}"
+            for each in report.get("diagnosis", [])
+        ),
+    ]
+
+
+def _forgotten(found: dict | None) -> list[str]:
+    if not found:
+        return []
+    if "skipped" in found:
+        return [f"{found['source']}: not tested again, {found['skipped']}"]
+    values = [
+        f"{found[when]:.2%}" if found["rate"] else _number(found[when])
+        for when in ("before", "after")
+    ]
+    return [
+        f"{found['source']}: on {found['examples']:,} of its own test examples the "
+        f"{found['label']} was {values[0]} before this training and is {values[1]} now"
+    ]
+
+
 def scored_baselines(report: dict) -> dict[str, dict]:
     """Baselines and references of a report by name, those that have any metric."""
     found = dict(report.get("references") or {})

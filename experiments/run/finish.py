@@ -6,19 +6,17 @@ from typing import Any
 import numpy as np
 
 from experiments.evaluation.baselines import fit
+from experiments.evaluation.forgetting import forgetting
+from experiments.evaluation.measured import tested_splits
 from experiments.experiment import Experiment
 from experiments.run import record
 from experiments.run.display import Display
 from experiments.run.folder import steady_rate
 from experiments.run.loggers import Logger
-from lstm_jax import data, training
+from lstm_jax import training
 from lstm_jax.figures import curves
+from lstm_jax.inspect.results import read_results
 from lstm_jax.inspect.summary import parameters
-
-
-def tested_splits(dataset: data.Dataset) -> dict[str, data.Split]:
-    """The splits that a finished run is tested on, by name."""
-    return {"test": dataset.splits["test"], **(dataset.more or {})}
 
 
 def choose(
@@ -42,8 +40,9 @@ def make_report(
     predictions: Mapping[str, np.ndarray],
     steps: int,
     rows: Sequence[dict[str, Any]] = (),
+    facts: Mapping[str, Any] | None = None,
     *,
-    baselines: bool = False,
+    compared: bool = False,
 ) -> dict[str, Any]:
     """What report.json holds.
 
@@ -53,16 +52,21 @@ def make_report(
       predictions: of each of `tested_splits`.
       steps: that were trained.
       rows: of metrics.jsonl.
-      baselines: whether they are made here.
+      facts: of all splits, from `measured.measure`.
+      compared: whether it is compared here with baselines, and with the run that it
+        began with.
     """
-    dataset, scores = experiment.dataset, {}
+    dataset, scores, facts = experiment.dataset, {}, facts or {}
     for name, split in tested_splits(dataset).items():
         known = experiment.aligned(split, predictions[name])
         judged = len(known[1]) > 0
         scores[name] = experiment.task.report(*known) if judged else {"examples": 0}
+        if judged:
+            experiment.kind.add_tuned(scores[name], known, facts.get("tuned", {}))
     sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
-    return {
+    report = {
         **scores,
+        **facts,
         "data": {"examples": sizes, "notes": list(dataset.notes)},
         "train": {
             "steps": steps,
@@ -71,9 +75,12 @@ def make_report(
             "images_per_second": steady_rate(rows),
         },
         "model": {"parameters": parameters(state.params)},
-        "baselines": fit(experiment, predictions["test"]) if baselines else {},
+        "baselines": fit(experiment, predictions["test"]) if compared else {},
+        **(forgetting(experiment, training.weights(state)) if compared else {}),
         "environment": record.environment(),
     }
+    found = [diagnostic._asdict() for diagnostic in read_results(report)]
+    return report | {"diagnosis": found}
 
 
 def write(

@@ -37,8 +37,10 @@ class TaskKind(ABC):
       headlines: keys of those that come first.
       score: the metric whose differences to baselines are told, the mean of
         `example_scores`; "" has no baselines.
+      rate: whether that metric, or what chooses a checkpoint, is between 0 and 1.
       baseline_metrics: keys of those that baselines have, which may be sure of a wrong
         class.
+      tunes: whether anything is chosen by the validation examples' predictions.
       by_class: of the table by class, the title of its first column and the keys of
         the others.
     """
@@ -58,6 +60,8 @@ class TaskKind(ABC):
     headlines: tuple[str, ...] = ()
     by_class: tuple[str, tuple[str, ...]] | None = None
     score = ""
+    rate = True
+    tunes = False
     baseline_metrics: tuple[str, ...] = ()
 
     @property
@@ -158,6 +162,22 @@ class TaskKind(ABC):
         """What needs no network: `experiments.evaluation.baselines.Baseline`s by
         name."""
         return {}
+
+    def relabelled(self, dataset, classes: Sequence[str]):
+        """A data set with targets of other classes; None where not all are known."""
+        return None
+
+    def fewest(self, split, classes: Sequence[str]) -> dict[str, Any] | None:
+        """`{"name", "examples"}` of the rarest class of a split, where it has any."""
+        return None
+
+    def tune(self, predictions, targets) -> dict[str, Any]:
+        """What is chosen by validation examples that can be compared."""
+        return {}
+
+    def add_tuned(self, test: dict[str, Any], known, tuned: dict[str, Any]) -> None:
+        """Adds to test metrics those by what `tune` chose, of what can be compared."""
+        return None
 
     def example_scores(self, predictions, targets):
         """Of each example `[N]`, of what `align_targets` returns: see `score`."""

@@ -26,4 +26,5 @@ from lstm_jax.inspect.measures import (
     measure_cell,
 )
 from lstm_jax.inspect.pictures import reading
+from lstm_jax.inspect.results import read_results
 from lstm_jax.inspect.trace import LayerTrace, Trace, trace
