@@ -22,7 +22,7 @@ from experiments.reporting.page import (
     value,
 )
 from experiments.run import record
-from experiments.run.display import scored_baselines
+from experiments.run.display import forgotten_lines, scored_baselines
 from lstm_jax import figures
 from lstm_jax.metrics import RESAMPLES, reliability
 
@@ -123,6 +123,8 @@ def metrics(evaluation: Evaluation) -> Section:
             "the intervals are too narrow."
         )
     blocks = [Table(header, rows), Words(words, "quiet")]
+    forgotten = forgotten_lines(evaluation.finished or {})
+    blocks += [Words(line) for line in forgotten]
     blocks += [*_differences(evaluation.kind, baselines), *_per_class(evaluation)]
     return Section("Test metrics", tuple(blocks))
 

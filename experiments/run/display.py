@@ -214,7 +214,7 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
 def findings(report: dict) -> list[str]:
     """Lines on what the numbers of a report say, with what may help."""
     return [
-        *_forgotten(report.get("forgotten")),
+        *forgotten_lines(report),
         *(
             f"found: {each['words']}\n  may help: {each['suggestion']}"
             for each in report.get("diagnosis", [])
@@ -222,7 +222,9 @@ def findings(report: dict) -> list[str]:
     ]
 
 
-def _forgotten(found: dict | None) -> list[str]:
+def forgotten_lines(report: dict) -> list[str]:
+    """A line on the test set of the run that this one began with, if any."""
+    found = report.get("forgotten")
     if not found:
         return []
     if "skipped" in found:
