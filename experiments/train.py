@@ -43,9 +43,10 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     # Imported here so that `--help` is instant.
     import jax
 
+    from experiments.evaluation.measured import measure
     from experiments.run import data_check, finish, setup
     from experiments.run.callbacks import resume, run_callbacks
-    from experiments.run.display import Display, closing, profile_line
+    from experiments.run.display import Display, closing, findings, profile_line
     from experiments.run.load_run import checkpoints_of
     from experiments.run.lock import locked
     from experiments.run.record import MetricsLog
@@ -104,8 +105,8 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
             state = finish.choose(experiment, checkpoints, display, state)
 
         # Test, once, at the end.
-        final, tested = training.weights(state), finish.tested_splits(dataset)
-        predictions = {n: evaluate(final, split)[1] for n, split in tested.items()}
+        final = training.weights(state)
+        predictions, facts = measure(experiment, evaluate, final)
         if stop.signal:
             raise training.Stopped(
                 f"stopped by {stop.signal} at step {reached:,} of {steps:,}; "
@@ -113,13 +114,12 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
                 stop.signal,
             )
         rows, figures = log.rows() if writes else [], {}
-        report = finish.make_report(
-            experiment, state, predictions, reached, rows, baselines=writes
-        )
-        report |= profile
+        about = experiment, state, predictions, reached, rows, facts
+        report = finish.make_report(*about, compared=writes) | profile
         if writes:
             figures = finish.write(experiment, log, report, predictions, own)
     display.note(closing(experiment, report))
+    display.notes(findings(report))
     display.note(
         f"written to {directory}/: report.json and {', '.join(figures)} (.png)"
     )

@@ -56,10 +56,11 @@ def fit(experiment: Any, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
 
     Returns:
       By name: metrics as in the test report; "trivial"; "learnt" and "examples", how
-      many it learned from and was tested on; "seconds"; "difference": of the run's
-      "metric" minus its own on the same examples, with a 95 % interval.
+      many it learned from and was tested on; "seconds"; "difference": "mean"
+      and 95 % "interval" of the run's "metric" minus its own on the same examples.
     """
     kind, dataset = experiment.kind, experiment.dataset
+    labels = {name: (label, mode) for name, label, mode in kind.metrics}
     test, found = dataset.splits["test"], {}
     for name, baseline in kind.baselines(experiment.config).items():
         if not (baseline.trivial or experiment.config.baselines):
@@ -90,6 +91,8 @@ def fit(experiment: Any, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
             "seconds": round(time.perf_counter() - start, 3),
             "difference": {
                 "metric": kind.score,
+                "label": labels[kind.score][0],
+                "mode": labels[kind.score][1],
                 "mean": difference[0],
                 "interval": list(difference[1:]),
             },

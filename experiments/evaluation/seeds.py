@@ -16,12 +16,13 @@ import numpy as np
 from experiments.choices import flat, to_dict
 from experiments.config import Config
 from experiments.errors import UsageError
+from experiments.evaluation.measured import tested_splits
 from experiments.experiment import Experiment
 from experiments.numbers import mean_and_sd, number
 from experiments.options import Plateau
 from experiments.run import data_check, record, setup
 from experiments.run.display import Display
-from experiments.run.finish import make_report, tested_splits
+from experiments.run.finish import make_report
 from experiments.run.folder import begin, empty, place_of, run_files, spread
 from experiments.run.load_run import checkpoints_of
 from experiments.run.lock import locked

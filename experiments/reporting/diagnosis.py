@@ -9,14 +9,20 @@ from experiments.reporting.data_section import data_findings
 from experiments.reporting.evaluation import Evaluation
 from experiments.reporting.page import Picture, Section, Table, Words, plural
 from lstm_jax import inspect
+from lstm_jax.inspect.results import read_results
 
 MEASURED = 32  # examples that a diagnosis looks at
 
 
 def diagnosis(evaluation: Evaluation) -> Section | None:
-    """Problems of the network, and how it reads the example with the largest loss."""
+    """Problems of results and network, and how it reads its worst test example."""
+    results = read_results((evaluation.finished or {}) | {"test": evaluation.test})
+    told = tuple((each.words, each.suggestion) for each in results)
+    header = ("found", "what may help")
     if not evaluation.experiment.model_kind.explains:
-        return None
+        if not told:
+            return None
+        return Section("Diagnosis", (Table(header, told, numbers=False),))
     network = evaluation.experiment.network.module
     train = evaluation.dataset.splits["train"]
     some = np.linspace(0, len(train.inputs) - 1, min(MEASURED, len(train.inputs)))
@@ -35,6 +41,7 @@ def diagnosis(evaluation: Evaluation) -> Section | None:
     diagnostics = inspect.diagnose(measures, rows=evaluation.rows, updates=updates)
     rows = (
         *data_findings(evaluation),
+        *told,
         *((each.words, each.suggestion) for each in diagnostics),
     )
     words = f"Measured on {plural(len(some), 'training example')}."
@@ -42,7 +49,7 @@ def diagnosis(evaluation: Evaluation) -> Section | None:
         Words(words if rows else f"No problems found. {words}", "quiet")
     ]
     if rows:
-        blocks.insert(0, Table(("found", "what may help"), rows, numbers=False))
+        blocks.insert(0, Table(header, rows, numbers=False))
     caption = (
         "How gradients, gates and memory go through the steps of a sequence, and how "
         "much of its norm a step of training changed of each matrix."

@@ -26,7 +26,7 @@ from experiments.reporting.page import (
     value,
 )
 from experiments.run import record
-from experiments.run.display import scored_baselines
+from experiments.run.display import forgotten_lines, scored_baselines
 from lstm_jax import figures
 from lstm_jax.metrics import RESAMPLES, reliability
 
@@ -128,13 +128,14 @@ def metrics(evaluation: Evaluation) -> Section:
     blocks = [Table(header, rows), Words(words, "quiet")]
     if missing := undefined_auc(test):
         blocks.insert(1, Words(missing, "warning"))
+    forgotten = forgotten_lines(evaluation.finished or {})
+    blocks += [Words(line) for line in forgotten]
     blocks += [*_differences(evaluation.kind, baselines), *_per_class(evaluation)]
     return Section("Test metrics", tuple(blocks))
 
 
 def _differences(kind, baselines: dict[str, Any]) -> list[Any]:
     """How much better the run is than each baseline, with an interval."""
-    labels = {name: label for name, label, _ in kind.metrics}
     rows = tuple(
         (
             name.replace("_", " "),
@@ -148,7 +149,8 @@ def _differences(kind, baselines: dict[str, Any]) -> list[Any]:
     )
     if not rows:
         return []
-    header = ("this run minus", labels[kind.score], "95 % interval")
+    label = next(label for name, label, _ in kind.metrics if name == kind.score)
+    header = ("this run minus", label, "95 % interval")
     table = Table((*header, "learned from", "tested on"), rows)
     words = (
         "Differences are of the same test examples, drawn together: where 0 is inside "

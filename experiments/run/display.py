@@ -209,6 +209,34 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
     return table
 
 
+def findings(report: dict) -> list[str]:
+    """Lines about forgotten test examples, and the diagnosis with its suggestions."""
+    return [
+        *forgotten_lines(report),
+        *(
+            f"found: {each['words']}\n  may help: {each['suggestion']}"
+            for each in report.get("diagnosis", [])
+        ),
+    ]
+
+
+def forgotten_lines(report: dict) -> list[str]:
+    """A line on the test set of the run that this one began with, if any."""
+    found = report.get("forgotten")
+    if not found:
+        return []
+    if "skipped" in found:
+        return [f"{found['source']}: not tested again, {found['skipped']}"]
+    values = [
+        percent(found[when]) if found["rate"] else number(found[when])
+        for when in ("before", "after")
+    ]
+    return [
+        f"{found['source']}: on {found['examples']:,} of its own test examples the "
+        f"{found['label']} was {values[0]} before this training and is {values[1]} now"
+    ]
+
+
 def scored_baselines(report: dict) -> dict[str, dict]:
     """Baselines and references of a report by name, those that have any metric."""
     found = dict(report.get("references") or {})

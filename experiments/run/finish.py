@@ -8,20 +8,18 @@ from typing import Any
 import numpy as np
 
 from experiments.evaluation.baselines import fit
+from experiments.evaluation.forgetting import forgetting
+from experiments.evaluation.measured import tested_splits
 from experiments.experiment import Experiment
 from experiments.run import record
 from experiments.run.display import Display
 from experiments.run.folder import steady_rate
 from experiments.run.loggers import Logger
 from experiments.run.sealed import write_sealed
-from lstm_jax import data, training
+from lstm_jax import training
 from lstm_jax.figures import curves
+from lstm_jax.inspect.results import read_results
 from lstm_jax.inspect.summary import parameters
-
-
-def tested_splits(dataset: data.Dataset) -> dict[str, data.Split]:
-    """The splits on which a finished run is tested, by name."""
-    return {"test": dataset.splits["test"], **(dataset.more or {})}
 
 
 def choose(
@@ -45,8 +43,9 @@ def make_report(
     predictions: Mapping[str, np.ndarray],
     steps: int,
     rows: Sequence[dict[str, Any]] = (),
+    facts: Mapping[str, Any] | None = None,
     *,
-    baselines: bool = False,
+    compared: bool = False,
 ) -> dict[str, Any]:
     """The contents of report.json.
 
@@ -56,16 +55,21 @@ def make_report(
       predictions: for each of `tested_splits`.
       steps: number of training steps.
       rows: of metrics.jsonl.
-      baselines: fit the baselines that the configuration asks for.
+      facts: of all splits, from `measured.measure`.
+      compared: whether to compare with baselines, and with the run given by
+        `--init-from`.
     """
-    dataset, scores = experiment.dataset, {}
+    dataset, scores, facts = experiment.dataset, {}, facts or {}
     for name, split in tested_splits(dataset).items():
         known = experiment.aligned(split, predictions[name])
         labelled = len(known[1]) > 0
         scores[name] = experiment.task.report(*known) if labelled else {"examples": 0}
+        if labelled:
+            experiment.kind.add_tuned(scores[name], known, facts.get("tuned", {}))
     sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
-    return {
+    report = {
         **scores,
+        **facts,
         "data": {
             "examples": sizes,
             "notes": list(dataset.notes),
@@ -78,9 +82,12 @@ def make_report(
             "images_per_second": steady_rate(rows),
         },
         "model": {"parameters": parameters(state.params)},
-        "baselines": fit(experiment, predictions["test"]) if baselines else {},
+        "baselines": fit(experiment, predictions["test"]) if compared else {},
+        **(forgetting(experiment, training.weights(state)) if compared else {}),
         "environment": record.environment(),
     }
+    found = [diagnostic._asdict() for diagnostic in read_results(report)]
+    return report | {"diagnosis": found}
 
 
 def write(

@@ -86,6 +86,27 @@ class Classification(LabelTask):
             "svc": made.Baseline(made.support_vector_machine, trivial=False),
         }
 
+    def relabelled(self, dataset, classes):
+        import numpy as np
+
+        if not set(dataset.classes) <= set(classes):
+            return None
+        # an unknown target, -1, stays one
+        table = np.int32([*(classes.index(name) for name in dataset.classes), -1])
+        splits = {
+            name: split._replace(targets=table[split.targets])
+            for name, split in dataset.splits.items()
+        }
+        return dataset._replace(splits=splits, classes=tuple(classes))
+
+    def fewest(self, split, classes):
+        import numpy as np
+
+        known = split.targets[split.targets >= 0]
+        counts = np.bincount(known, minlength=len(classes))
+        rarest = int(counts.argmin())
+        return {"name": classes[rarest], "examples": int(counts[rarest])}
+
     def example_scores(self, predictions, targets):
         return predictions.argmax(-1) == targets
 

@@ -91,7 +91,8 @@ class Forecasting(PerFileTask):
     def align_targets(self, split, predictions):
         return predictions, split.inputs
 
-    score = "mse"  # the report of the task has all metrics of its references
+    # The report of the task has all metrics of its references.
+    score, rate = "mse", False
 
     def baselines(self, config):
         from experiments.evaluation import baselines as made

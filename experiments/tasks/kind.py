@@ -38,7 +38,9 @@ class TaskKind(ABC):
       headlines: keys of the most important metrics.
       score: the metric whose difference to the baselines is reported, the mean of
         `example_scores`; "" if there are no baselines.
+      rate: whether `score`, or the metric that chooses a checkpoint, is in [0, 1].
       baseline_metrics: keys of the metrics that baselines have.
+      tunes: whether validation predictions are used to choose anything.
       by_class: title of the first column and keys of the others, of the per-class
         table.
     """
@@ -58,6 +60,8 @@ class TaskKind(ABC):
     headlines: tuple[str, ...] = ()
     by_class: tuple[str, tuple[str, ...]] | None = None
     score = ""
+    rate = True
+    tunes = False
     baseline_metrics: tuple[str, ...] = ()
 
     @property
@@ -162,6 +166,22 @@ class TaskKind(ABC):
         """What needs no network: `experiments.evaluation.baselines.Baseline`s by
         name."""
         return {}
+
+    def relabelled(self, dataset, classes: Sequence[str]):
+        """A data set with targets of other classes; None where not all are known."""
+        return None
+
+    def fewest(self, split, classes: Sequence[str]) -> dict[str, Any] | None:
+        """`{"name", "examples"}` of the rarest class of a split, where it has any."""
+        return None
+
+    def tune(self, predictions, targets) -> dict[str, Any]:
+        """What is chosen by validation examples that can be compared."""
+        return {}
+
+    def add_tuned(self, test: dict[str, Any], known, tuned: dict[str, Any]) -> None:
+        """Adds to test metrics those by what `tune` chose, of what can be compared."""
+        return None
 
     def example_scores(self, predictions, targets):
         """Of each example `[N]`, of what `align_targets` returns: see `score`."""

@@ -31,6 +31,7 @@ class Multilabel(LabelTask):
         ("macro.roc_auc", "ROC AUC, macro", "max"),
         ("macro.average_precision", "average precision, macro", "max"),
         ("macro.f1", "F1, macro", "max"),
+        ("macro.tuned_f1", "F1, macro, thresholds of validation", "max"),
         ("loss", "cross-entropy", "min"),
     )
     headlines = ("macro.roc_auc", "macro.average_precision", "accuracy")
@@ -66,7 +67,7 @@ class Multilabel(LabelTask):
             return predictions, split.targets
         return predictions, np.where(past[..., None], np.nan, split.targets)
 
-    score = "accuracy"
+    score, tunes = "accuracy", True
     baseline_metrics = ("accuracy", "macro.f1")
 
     def baselines(self, config):
@@ -76,6 +77,30 @@ class Multilabel(LabelTask):
             "share of each label": made.Baseline(made.mean_target, trivial=True),
             "nearest_neighbour": made.Baseline(made.nearest_neighbour, trivial=False),
         }
+
+    def tune(self, predictions, targets):
+        from lstm_jax.tasks.multilabel import best_thresholds
+
+        width = targets.shape[-1]
+        return {"thresholds": best_thresholds(predictions, targets, width).tolist()}
+
+    def add_tuned(self, test, known, tuned):
+        from lstm_jax.tasks.multilabel import scores_at
+
+        if "thresholds" not in tuned:
+            return
+        cuts = tuned["thresholds"]
+        found = scores_at(*known, cuts)
+        for row, cut, scores in zip(test["per_label"], cuts, found, strict=True):
+            row["threshold"] = cut
+            row["tuned_f1"] = scores and scores["f1"]
+        values = [scores["f1"] for scores in found if scores]
+        test["macro"]["tuned_f1"] = sum(values) / len(values) if values else None
+
+    def extra_metrics(self, evaluation):
+        tuned = (evaluation.finished or {}).get("tuned", {})
+        self.add_tuned(evaluation.test, evaluation.known, tuned)
+        return {}
 
     def example_scores(self, predictions, targets):
         import numpy as np

@@ -49,7 +49,7 @@ class Regression(LabelTask):
             scale=spec.target_scale,
         )
 
-    score = "mae"
+    score, rate = "mae", False
     baseline_metrics = ("mae", "rmse", "r2", "bias")
 
     def baselines(self, config):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_jax.data.cache import cache_root
+from lstm_jax.data.cache import cache_root, default_root
 from lstm_jax.data.catalog import OWN, STOCK
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.clip_files import SAMPLINGS
@@ -138,6 +138,24 @@ def load(
                 more=dataset.more and _in_memory(dataset.more),
             )
         return dataset
+
+
+def is_available(
+    source: str | os.PathLike, data_dir: str | os.PathLike | None = None
+) -> bool:
+    """Whether a data set can be loaded without a download or a long preparation.
+
+    Args:
+      source, data_dir: as in `load`.
+    """
+    try:
+        if _local_path(source, os.fspath(source).strip()) is not None:
+            return True
+    except DataError:
+        return False
+    name = os.fspath(source).strip().partition("/")[0].lower().replace("-", "_")
+    root = Path(data_dir or default_root()).expanduser().absolute()
+    return any((root / "arrays").glob(f"{name}*=*"))
 
 
 def _in_memory(splits: Mapping[str, Split]) -> dict[str, Split]:

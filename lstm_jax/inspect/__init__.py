@@ -25,5 +25,6 @@ from lstm_jax.inspect.measures import (
     measure,
     measure_cell,
 )
+from lstm_jax.inspect.results import read_results
 from lstm_jax.inspect.trace import LayerTrace, Trace, trace
 from lstm_jax.inspect.trace_figure import trace_figure
