@@ -91,7 +91,7 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     if batch_size > n:
         raise DataError(
             f"batch size {batch_size} is larger than the training split of {n} "
-            f"examples; the largest that fits is {n}"
+            f"examples; give --batch-size={n} or less"
         )
     return n // batch_size
 

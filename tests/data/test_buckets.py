@@ -88,7 +88,7 @@ def test_few_lines_of_many_widths_still_fill_batches():
     assert (
         batches(0)["inputs"].shape == (4, 4, 56, 1) or batches(0)["lengths"].max() < 50
     )
-    with pytest.raises(DataError, match="the largest that fits is 5"):
+    with pytest.raises(DataError, match="give --batch-size=5 or less"):
         line_batches(split, 6, seed=0, widths=(56,))
 
 

@@ -81,7 +81,11 @@ def test_what_is_made_of_batches_is_one_for_each_example_in_order(batch_size):
 @pytest.mark.parametrize(
     ("n", "batch_size", "words"),
     [
-        (7, 8, "batch size 8 is larger than .* 7 examples; the largest that fits is 7"),
+        (
+            7,
+            8,
+            "batch size 8 is larger than .* 7 examples; give --batch-size=7 or less",
+        ),
         (7, 0, "batch size 0 is not positive"),
         (7, -2, "batch size -2 is not positive"),
     ],
