@@ -38,12 +38,12 @@ class Data:
     split_seed: int = 0
     """Seed of the splits that a data set does not give."""
     group: str | None = None
-    """What stays in one split, such as a patient: a column of the table, or a regular
-    expression whose parentheses match its name in a file's path."""
+    """What stays in one split, by a column or by the parentheses of a regular
+    expression over file names."""
     limit: Count | None = None
     """Training examples to use at most, stratified by class."""
     allow_changed: bool = False
-    """Resume a run although its data changed since it began."""
+    """Resume a run although its data changed."""
 
     # Of pictures, which have no other way; see the subclasses.
     normalize: ClassVar[str] = "unit"
