@@ -39,12 +39,12 @@ class Data:
     split_seed: Seed = 0
     """Seed of the random splits, for data sets without their own."""
     group: str | None = None
-    """What stays in one split, such as a patient: a column of the table, or a regular
-    expression whose first group matches its name in a file's path."""
+    """What stays in one split, such as a patient: a column of the table, or the first
+    group of a regular expression over file names."""
     limit: Count | None = None
     """Maximum number of training examples, a subset stratified by class."""
     allow_changed: bool = False
-    """Resume a run although its data changed since it began."""
+    """Resume a run although its data changed."""
 
     # Constants for data without these options; subclasses make them fields.
     normalize: ClassVar[str] = "unit"

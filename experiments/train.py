@@ -46,7 +46,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     from experiments.evaluation.measured import measure
     from experiments.run import data_check, finish, setup
     from experiments.run.callbacks import resume, run_callbacks
-    from experiments.run.display import Display, closing, findings, profile_line
+    from experiments.run.display import Display, closing, diagnosis_lines, profile_line
     from experiments.run.load_run import checkpoints_of
     from experiments.run.lock import locked
     from experiments.run.record import MetricsLog
@@ -119,7 +119,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         if writes:
             figures = finish.write(experiment, log, report, predictions, own)
     display.note(closing(experiment, report))
-    display.notes(findings(report))
+    display.notes(diagnosis_lines(report))
     display.note(
         f"written to {directory}/: report.json and {', '.join(figures)} (.png)"
     )

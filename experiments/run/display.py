@@ -209,7 +209,7 @@ def summary_table(report: dict, metrics: tuple[tuple[str, str, str], ...]) -> Ta
     return table
 
 
-def findings(report: dict) -> list[str]:
+def diagnosis_lines(report: dict) -> list[str]:
     """Lines about forgotten test examples, and the diagnosis with its suggestions."""
     return [
         *forgotten_lines(report),

@@ -8,7 +8,7 @@ import numpy as np
 
 from lstm_jax.data.dataset import SPLITS, Dataset
 
-FORMAT = 1  # of a fingerprint; raise it when hashes change
+FINGERPRINT_FORMAT = 1  # of a fingerprint; raise it when hashes change
 _HASHED = 1 << 30  # bytes of inputs; of a larger set evenly spaced examples are hashed
 _LISTED = 4  # classes that a message names
 
@@ -71,7 +71,7 @@ def fingerprint(dataset: Dataset) -> dict[str, Any]:
             about["examples"] = int((whole == number).sum())
             about["digest"] = _any_order(every[some == number])
     return {
-        "format": FORMAT,
+        "format": FINGERPRINT_FORMAT,
         "dataset": dataset.name,
         "example_shape": list(dataset.image_shape),
         "classes": classes,

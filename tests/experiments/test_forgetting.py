@@ -13,7 +13,7 @@ from experiments import train
 from experiments.config import override
 from experiments.evaluation.forgetting import forgetting
 from experiments.experiment import Experiment
-from experiments.run.display import findings
+from experiments.run.display import diagnosis_lines
 from experiments.run.load_run import load_run
 from lstm_jax.inspect import read_results
 
@@ -37,7 +37,7 @@ def test_weights_that_did_not_change_forget_nothing(donor, digits_run):
     assert found["before"] == pytest.approx(digits_run.report["test"]["accuracy"])
     assert found["after"] == found["before"] and found["interval"] == [0, 0]
     assert read_results({"forgotten": found}) == []
-    (line,) = findings({"forgotten": found})
+    (line,) = diagnosis_lines({"forgotten": found})
     value = f"{found['before']:.2%}"
     assert line == (
         f"{source}: on 360 of its own test examples the accuracy was {value} before "
@@ -107,7 +107,7 @@ def test_what_cannot_be_measured_is_said(case, words, donor, digits_run, tmp_pat
     made = tuned(donor, source, spec, **options)
     found = forgetting(made, donor[1])["forgotten"]
     assert words in found["skipped"]
-    assert findings({"forgotten": found}) == [
+    assert diagnosis_lines({"forgotten": found}) == [
         f"{source}: not tested again, {found['skipped']}"
     ]
     assert read_results({"forgotten": found}) == []

@@ -13,6 +13,7 @@ import shutil
 import sys
 import uuid
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +89,7 @@ def load_named(
     }
     extra = {split: splits.pop(split) for split in MORE if split in splits} or None
     notes = [*origin["notes"], *facts["notes"]]
-    groups = None
+    groups = []
     if not all(split in splits for split in SPLITS):
         owners = arrays.get("train_owners")
         groups = _groups(root, place, splits["train"].inputs, owners)
@@ -140,8 +141,8 @@ def _arrays(
 
 def _groups(
     root: Path, place: tuple[str, list], inputs: np.ndarray, owners: np.ndarray | None
-) -> list | None:
-    """Examples that stay together: windows of one clip, and copies."""
+) -> list[list | None]:
+    """Examples that stay together: windows of a clip and copies; or windows alone."""
     slot, key = place
 
     def build(folder: Path) -> dict:
@@ -152,7 +153,7 @@ def _groups(
     stored, _ = cached(root, f"{slot}-copies", [SIMILARITY, key], build)
     copies = stored["groups"] if len(stored["groups"]) == len(inputs) else None
     owners = None if owners is None else owners.tolist()
-    return joined_groups(owners, copies, len(inputs))
+    return [joined_groups(owners, c, len(inputs)) for c in (copies, None)]
 
 
 def _font_fingerprint() -> str:
@@ -200,11 +201,12 @@ def _complete(
     splits: dict[str, Split],
     validation: float,
     seed: int,
-    groups: list | None,
+    choices: Sequence[list | None],
 ) -> tuple[dict[str, Split], list[str]]:
     """Splits the missing validation and test sets off "train".
 
-    Examples of the same group, according to `groups`, stay together.
+    `choices` are groupings of examples that stay together; the first one that leaves no
+    split empty, and every class in "train", is used.
     """
     notes = []
     targets = splits["train"].targets
@@ -212,9 +214,14 @@ def _complete(
         notes.append(f"{label} has no labelled test split: 20 % of train is held out")
     absent = {name for name in SPLITS if name not in splits}
     assigned = {name: np.arange(len(s.inputs)) for name, s in splits.items()}
-    dealt = split_indices(
-        targets, assigned, validation=validation, seed=seed, groups=groups
-    )
+    chosen = assigned
+    for groups in choices:
+        draw = dict(validation=validation, seed=seed, groups=groups)
+        chosen = split_indices(targets, assigned, **draw)
+        kept = targets[chosen["train"]]
+        whole = targets.ndim > 1 or len(np.unique(kept)) == len(np.unique(targets))
+        if whole and all(len(chosen[name]) for name in absent):
+            break
     inputs, _, lengths = splits["train"]
 
     def part(rows: np.ndarray, pixels: np.ndarray) -> Split:
@@ -222,9 +229,9 @@ def _complete(
         return Split(pixels, targets[rows], own)
 
     for name in absent:
-        splits[name] = part(dealt[name], inputs[dealt[name]])
+        splits[name] = part(chosen[name], inputs[chosen[name]])
     if absent:
-        kept = dealt["train"]
+        kept = chosen["train"]
         splits["train"] = part(kept, _gather(inputs, kept))
     empty = [name for name in SPLITS if not len(splits[name].inputs)]
     if empty:
