@@ -285,11 +285,17 @@ class Checkpoints:
                 ),
             )
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._open_manager = ocp.CheckpointManager(
-                self.directory,
-                options=options,
-                item_handlers={"state": ocp.StandardCheckpointHandler()},
-            )
+            try:
+                self._open_manager = ocp.CheckpointManager(
+                    self.directory,
+                    options=options,
+                    item_handlers={"state": ocp.StandardCheckpointHandler()},
+                )
+            except (ValueError, TypeError) as error:  # of Orbax's record of a step
+                cause = (str(error).splitlines() or [type(error).__name__])[0]
+                raise CheckpointError(
+                    f"a checkpoint in {self.directory} is corrupt ({cause})"
+                ) from error
         return self._open_manager
 
     def _write_manifest(self) -> None:
