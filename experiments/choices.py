@@ -61,7 +61,8 @@ _SEED = Limits(
 )
 MOST_STEPS = 2**31 - 1  # what the int32 that counts them holds
 _STEPS = Limits(
-    lambda value: 1 <= value <= MOST_STEPS, f"it must be 1 to {MOST_STEPS:,}"
+    lambda value: 1 <= value <= MOST_STEPS,
+    f"it must be 1 or more, and at most {MOST_STEPS:,}",
 )
 Count = Annotated[int, _FROM_1]
 Size = Annotated[int, _FROM_0]

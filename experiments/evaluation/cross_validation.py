@@ -114,9 +114,9 @@ def _finished(config: Config) -> bool:
     # A run writes these two files last.
     if not all((directory / f).exists() for f in ("report.json", "metrics.csv")):
         return False
-    was = read_run(directory)["config"]
-    return all(
-        was.get(k) == getattr(config, k) for k in ("test_checkpoint", "baselines")
+    was = read_run(directory)
+    return was is not None and all(
+        was["config"][k] == getattr(config, k) for k in ("test_checkpoint", "baselines")
     )
 
 

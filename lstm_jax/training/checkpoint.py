@@ -1,7 +1,6 @@
 """Checkpoints of a run: the latest ones and the best one, written in the background."""
 
 import contextlib
-import errno
 import json
 import math
 import pathlib
@@ -14,11 +13,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from lstm_jax.training import manifest
-from lstm_jax.training.checkpoint_reader import (
+from lstm_jax.training.checkpoint_errors import (
     CheckpointError,
-    keys_as_data,
-    read_state,
+    CorruptCheckpoint,
+    reading,
+    write_error,
 )
+from lstm_jax.training.checkpoint_reader import keys_as_data, read_state
 from lstm_jax.training.devices import barrier
 
 State = Any  # a tree of arrays; typed PRNG keys are leaves too
@@ -148,7 +149,13 @@ class Checkpoints:
         Raises:
           CheckpointError: the metrics of a checkpoint are damaged.
         """
-        rows = [self.metrics(step) | {"step": step} for step in self._steps()]
+        rows = []
+        for step in self._steps():
+            try:
+                rows.append(self._manifest(step)["metrics"] | {"step": step})
+            except CorruptCheckpoint:
+                if (self.directory / str(step)).is_dir():  # else just deleted
+                    raise
         return self.best_of(rows)
 
     def best_of(self, rows: Iterable[dict[str, Any]]) -> int | None:
@@ -232,7 +239,7 @@ class Checkpoints:
             try:
                 state = self._restore(template, step)
                 break
-            except _Corrupt as error:
+            except CorruptCheckpoint as error:
                 damage[step] = str(error)
         if damage and state is None:
             raise CheckpointError(
@@ -258,7 +265,7 @@ class Checkpoints:
                 with self._reading(step):
                     manifest.verify(self.directory / str(step), step)
                 sound.append(step)
-            except _Corrupt as error:
+            except CorruptCheckpoint as error:
                 damage[step] = str(error)
         return damage, sound
 
@@ -285,11 +292,16 @@ class Checkpoints:
                 ),
             )
             self.directory.mkdir(parents=True, exist_ok=True)
-            self._open_manager = ocp.CheckpointManager(
-                self.directory,
-                options=options,
-                item_handlers={"state": ocp.StandardCheckpointHandler()},
-            )
+            try:
+                self._open_manager = ocp.CheckpointManager(
+                    self.directory,
+                    options=options,
+                    item_handlers={"state": ocp.StandardCheckpointHandler()},
+                )
+            except (ValueError, TypeError) as error:  # of Orbax's record of a step
+                raise CheckpointError(
+                    f"a checkpoint in {self.directory} is corrupt ({error})"
+                ) from error
         return self._open_manager
 
     def _write_manifest(self) -> None:
@@ -352,33 +364,17 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns a failed write into one clear line."""
         try:
             yield
         except Exception as error:
-            full = _disk_full(error)
-            if not full and not isinstance(error, OSError):
+            told = write_error(self.directory, error)
+            if told is None:
                 raise
             self._remove_unfinished()
-            cause = str(error).splitlines()[0] if str(error) else type(error).__name__
-            if full:
-                cause = "the disk is full: free some space or choose another directory"
-            raise CheckpointError(
-                f"cannot write a checkpoint to {self.directory}: {cause}; "
-                "the checkpoints before it are kept"
-            ) from error
+            raise told from error
 
-    @contextlib.contextmanager
-    def _reading(self, step: int) -> Iterator[None]:
-        try:
-            yield
-        except CheckpointError:  # it does not fit
-            raise
-        except Exception as error:  # orbax and tensorstore raise many kinds
-            text = str(error).strip().splitlines() or [type(error).__name__]
-            raise _Corrupt(
-                f"checkpoint {step} in {self.directory} is corrupt ({text[0][:200]})"
-            ) from error
+    def _reading(self, step: int):
+        return reading(self.directory, step)
 
 
 def rank(metrics: dict, monitor: str, sign: float) -> tuple[float, float]:
@@ -403,20 +399,6 @@ def rank(metrics: dict, monitor: str, sign: float) -> tuple[float, float]:
     return finite(value), finite(-metrics.get("loss", math.nan))
 
 
-class _Corrupt(CheckpointError):
-    """The files of a checkpoint are damaged or missing."""
-
-
 def _is_step(name: str) -> bool:
     """Whether a folder's name is a step as it is written: no sign, no leading zero."""
     return name.isascii() and name.isdecimal() and str(int(name)) == name
-
-
-def _disk_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "no space left" in str(error).lower():
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -10,11 +10,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lstm_jax.training.checkpoint_errors import CheckpointError
 from lstm_jax.training.warm_start import flatten_params
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be written or read; the message is complete."""
 
 
 def read_state(directory: pathlib.Path, template: Any, step: int) -> Any:

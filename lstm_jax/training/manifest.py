@@ -14,7 +14,7 @@ from typing import Any
 NAME = "manifest.json"
 FORMAT = 1
 _CHUNK = 1 << 22  # bytes that are read at once
-_TIMES = "_CHECKPOINT_METADATA"  # Orbax's, to which it adds the time at the very end
+_RECORD = "_CHECKPOINT_METADATA"  # Orbax's, still being written when ours is
 
 
 class Damaged(ValueError):
@@ -35,11 +35,10 @@ def write(folder: pathlib.Path, step: int, values: dict[str, Any]) -> None:
       values: more to keep in it, what JSON can hold.
     """
     inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    paths = [path for path in inside if path.name != _TIMES]
+    paths = [path for path in inside if path.name != _RECORD]
     names = [path.relative_to(folder).as_posix() for path in paths]
     files = dict(zip(names, map(list, _checksums(paths)), strict=True))
     values = values | {"format": FORMAT, "step": step, "files": files}
-    values["orbax"] = _untimed(folder)
     whole = {"checksum": _of_text(encode(values)), "manifest": values}
     with open(folder / NAME, "w", encoding="utf-8") as file:
         file.write(encode(whole))
@@ -84,8 +83,8 @@ def verify(folder: pathlib.Path, step: int) -> dict[str, Any]:
             raise Damaged(f"{name} is missing or cannot be read")
         if list(now) != values["files"][name]:
             raise Damaged(f"{name} does not match its checksum")
-    if _untimed(folder) != values["orbax"]:
-        raise Damaged(f"{_TIMES} is damaged or missing")
+    if not _is_orbax_record(folder / _RECORD):
+        raise Damaged(f"{_RECORD} is damaged or missing")
     return values
 
 
@@ -107,14 +106,18 @@ def read_file(folder: pathlib.Path, step: int, name: str) -> bytes:
     return content
 
 
-def _untimed(folder: pathlib.Path) -> dict[str, Any] | None:
-    """Orbax's own record but for the time that it adds; None where it is damaged."""
+def _is_orbax_record(path: pathlib.Path) -> bool:
+    """Whether Orbax, which reads its own record of every step, can read it."""
     try:
-        values = json.loads((folder / _TIMES).read_bytes())
-        whole = isinstance(values.pop("commit_timestamp_nsecs", None), int | None)
-    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
-        return None
-    return values if whole else None
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(values, dict) and all(
+        value is None
+        or (type(value) is int and 0 <= value < 2**63)
+        or (type(value) in (dict, str) and not key.endswith("nsecs"))
+        for key, value in values.items()
+    )
 
 
 def _of_text(text: str) -> str:

@@ -20,7 +20,7 @@ def refused(result, *words):
         (f"--seed={2**32}", "must be in [0, 2**32)"),
         (f"--seed={2**63}", "must be in [0, 2**32)"),
         (f"--data.split-seed={2**32}", "must be in [0, 2**32)"),
-        ("--steps=9999999999", "it must be 1 to 2,147,483,647"),
+        ("--steps=9999999999", "at most 2,147,483,647"),
         ("--epochs=1e12", "a run has at most 2,147,483,647"),
         ("--model.features=60000", "115,209,840,010 parameters: with optimizer"),
         ("--model.features=1000000000", "GiB. Give a smaller network"),
