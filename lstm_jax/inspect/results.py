@@ -42,6 +42,7 @@ def read_results(report: dict[str, Any]) -> list[Diagnostic]:
     found += always or _as_good(report, trivial=True)
     found += _as_good(report, trivial=False)
     found += [] if always else _hardly_found(test)
+    found += _untested(test)
     found += _gap(report)
     found += _forgotten(report.get("forgotten"))
     found += _too_small(report.get("splits", {}).get("validation", {}))
@@ -124,6 +125,26 @@ def _hardly_found(test: dict[str, Any]) -> list[Diagnostic]:
     )
     suggestion = f"{WEIGHTS}, --task.loss=focal; more examples of it"
     return [Diagnostic("class_hardly_found", recall, words, suggestion)]
+
+
+def _untested(test: dict[str, Any]) -> list[Diagnostic]:
+    """Classes, or labels, of which the test set has no example, or nothing else."""
+    rows = test.get("per_class") or test.get("per_label") or []
+    names = [
+        row["name"]
+        for row in rows
+        if row.get("support") in (0, row.get("known", test.get("examples")))
+    ]
+    if not names:
+        return []
+    more = ", …" if len(names) > 3 else ""
+    words = (
+        f"{len(names)} of {len(rows)} classes cannot be evaluated, the test split has "
+        f"none or only them ({', '.join(names[:3])}{more}): no ROC AUC of these, and "
+        "the means are over the others"
+    )
+    suggestion = "another --data.split-seed, or more test examples"
+    return [Diagnostic("class_untested", len(names), words, suggestion)]
 
 
 def _at_most(hits: int, count: int, share: float) -> float:

@@ -123,6 +123,21 @@ def test_a_class_that_is_missed_by_chance_is_left_alone():
     assert names(report(scored(targets, chosen))) == []
 
 
+def test_classes_that_the_test_split_does_not_have():
+    targets = np.arange(200) % 8
+    diagnostic = found(report(scored(targets, targets)))
+    assert diagnostic.name == "class_untested"
+    assert diagnostic.words.startswith("2 of 10 classes cannot be evaluated")
+    assert "(i, j)" in diagnostic.words and "no ROC AUC" in diagnostic.words
+    one = scored(np.zeros(50, int), np.zeros(50, int), "ab")
+    assert one["macro"]["roc_auc"] is None
+    assert names(report(one)) == ["class_untested"]
+    truth = np.float32([[0, 1, 1], [1, 1, np.nan], [0, 1, 0]])
+    p = np.nan_to_num(truth, nan=0.5) * 0.8 + 0.1
+    diagnostic = found(report(multilabel(["x", "y", "z"]).report(p, truth)))
+    assert "1 of 3 classes" in diagnostic.words and "(y)" in diagnostic.words
+
+
 @pytest.mark.parametrize(
     "difference, said",
     [
