@@ -74,7 +74,7 @@ def _as_good(report: dict[str, Any], *, trivial: bool) -> list[Diagnostic]:
     A trivial one has to be beaten beyond the noise of the test set; one that looks at
     the examples, at all.
     """
-    worst = None
+    worst, test = None, report.get("test", {})
     for name, baseline in report.get("baselines", {}).items():
         if baseline.get("trivial") != trivial or "difference" not in baseline:
             continue
@@ -82,7 +82,7 @@ def _as_good(report: dict[str, Any], *, trivial: bool) -> list[Diagnostic]:
         sign = -1 if difference["mode"] == "min" else 1
         better = sign * difference["mean"]
         least = min(sign * end for end in difference["interval"])
-        perfect = _value(report.get("test", {}), difference["metric"]) in (0.0, 1.0)
+        perfect = _value(test, difference["metric"]) == (0.0 if sign < 0 else 1.0)
         beaten = least > 0 if trivial else better > 0 or (better == 0 and perfect)
         if not beaten and (worst is None or better < worst[0]):
             worst = better, name.replace("_", " "), difference

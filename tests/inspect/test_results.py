@@ -165,6 +165,14 @@ def test_nothing_is_better_than_perfect():
     assert names(made) == []
 
 
+def test_a_network_that_is_always_wrong_is_not_perfect():
+    equal = {"svc": baseline(0.0, 0.0, 0.0)}
+    targets = np.arange(200) % 10
+    wrong = scored(targets, (targets + 1) % 10)
+    assert wrong["accuracy"] == 0
+    assert names(report(wrong, baselines=equal)) == ["no_better_than_baseline"]
+
+
 def test_of_errors_the_lower_one_is_better():
     test = {"mae": 2.0, "examples": 200}
     own = dict(metric=MAE, train=1.9, value=2.0)
