@@ -42,6 +42,7 @@ def read_results(report: dict[str, Any]) -> list[Diagnostic]:
     found += always or _as_good(report, trivial=True)
     found += _as_good(report, trivial=False)
     found += [] if always else _hardly_found(test)
+    found += _untested(test)
     found += _gap(report)
     found += _forgotten(report.get("forgotten"))
     found += _too_small(report.get("splits", {}).get("validation", {}))
@@ -73,7 +74,7 @@ def _as_good(report: dict[str, Any], *, trivial: bool) -> list[Diagnostic]:
     A trivial one has to be beaten beyond the noise of the test set; one that looks at
     the examples, at all.
     """
-    worst = None
+    worst, test = None, report.get("test", {})
     for name, baseline in report.get("baselines", {}).items():
         if baseline.get("trivial") != trivial or "difference" not in baseline:
             continue
@@ -81,7 +82,7 @@ def _as_good(report: dict[str, Any], *, trivial: bool) -> list[Diagnostic]:
         sign = -1 if difference["mode"] == "min" else 1
         better = sign * difference["mean"]
         least = min(sign * end for end in difference["interval"])
-        perfect = _value(report.get("test", {}), difference["metric"]) in (0.0, 1.0)
+        perfect = _value(test, difference["metric"]) == (0.0 if sign < 0 else 1.0)
         beaten = least > 0 if trivial else better > 0 or (better == 0 and perfect)
         if not beaten and (worst is None or better < worst[0]):
             worst = better, name.replace("_", " "), difference
@@ -124,6 +125,26 @@ def _hardly_found(test: dict[str, Any]) -> list[Diagnostic]:
     )
     suggestion = f"{WEIGHTS}, --task.loss=focal; more examples of it"
     return [Diagnostic("class_hardly_found", recall, words, suggestion)]
+
+
+def _untested(test: dict[str, Any]) -> list[Diagnostic]:
+    """Classes, or labels, of which the test set has no example, or nothing else."""
+    rows = test.get("per_class") or test.get("per_label") or []
+    names = [
+        row["name"]
+        for row in rows
+        if row.get("support") in (0, row.get("known", test.get("examples")))
+    ]
+    if not names:
+        return []
+    more = ", …" if len(names) > 3 else ""
+    words = (
+        f"{len(names)} of {len(rows)} classes cannot be evaluated, the test split has "
+        f"none or only them ({', '.join(names[:3])}{more}): no ROC AUC of these, and "
+        "the means are over the others"
+    )
+    suggestion = "another --data.split-seed, or more test examples"
+    return [Diagnostic("class_untested", len(names), words, suggestion)]
 
 
 def _at_most(hits: int, count: int, share: float) -> float:

@@ -121,6 +121,31 @@ def test_the_numbers_are_those_of_the_run(finished, digits_run):
     assert table["jax"] == (jax.__version__, jax.__version__)
 
 
+def test_a_run_is_compared_with_its_baselines(finished, digits_run):
+    """After 20 steps it is worse than all that look at the images."""
+    (table,) = [
+        block
+        for block in blocks(finished.sections, Table)
+        if block.header[0] == "this run minus"
+    ]
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert list(rows) == ["majority", "nearest neighbour", "svc"]
+    found = digits_run.report["baselines"]["svc"]
+    low, high = found["difference"]["interval"]
+    assert rows["svc"] == (
+        number(found["difference"]["mean"]),
+        f"{number(low)} to {number(high)}",
+        "1,437",
+        "360",
+    )
+    assert found["difference"]["mean"] == pytest.approx(
+        digits_run.report["test"]["accuracy"] - found["accuracy"]
+    )
+    told = [row[0] for t in blocks(finished.sections, Table) for row in t.rows]
+    assert any("not better than the baseline svc" in words for words in told)
+    assert "balanced accuracy" in cells(finished.sections)
+
+
 def test_what_it_has_to_say_of_a_classifier(finished):
     assert titles(finished.sections) == [
         "Test metrics",

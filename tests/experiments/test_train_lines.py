@@ -214,8 +214,14 @@ def test_fine_tuning_keeps_what_it_knows_and_learns_new_characters(run, folder, 
     again = train("text-lines", data=more, run_dir=folder.parent / "again", **options)
     saved = json.loads((again.directory / "config.json").read_text())["data"]
     assert saved["classes"] == [" ", "L", "o", "x", "7"]
-    assert "for 4 classes of the same name" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "for 4 classes of the same name" in out
     assert again.report["test"]["cer"] < 0.15
+    forgotten, first = again.report["forgotten"], run.report["test"]
+    assert forgotten["before"] == pytest.approx(first["cer"])
+    assert forgotten["examples"] == first["examples"] and forgotten["after"] < 1
+    assert "of its own test examples the character error rate was" in out
+    assert 0 <= again.report["splits"]["train"]["cer"] < 0.15
     (answer,) = predict(run.directory, folder / "002.png")
     assert answer["text"] == (folder / "002.gt.txt").read_text().strip()
 

@@ -123,6 +123,21 @@ def test_a_class_that_is_missed_by_chance_is_left_alone():
     assert names(report(scored(targets, chosen))) == []
 
 
+def test_classes_that_the_test_split_does_not_have():
+    targets = np.arange(200) % 8
+    diagnostic = found(report(scored(targets, targets)))
+    assert diagnostic.name == "class_untested"
+    assert diagnostic.words.startswith("2 of 10 classes cannot be evaluated")
+    assert "(i, j)" in diagnostic.words and "no ROC AUC" in diagnostic.words
+    one = scored(np.zeros(50, int), np.zeros(50, int), "ab")
+    assert one["macro"]["roc_auc"] is None
+    assert names(report(one)) == ["class_untested"]
+    truth = np.float32([[0, 1, 1], [1, 1, np.nan], [0, 1, 0]])
+    p = np.nan_to_num(truth, nan=0.5) * 0.8 + 0.1
+    diagnostic = found(report(multilabel(["x", "y", "z"]).report(p, truth)))
+    assert "1 of 3 classes" in diagnostic.words and "(y)" in diagnostic.words
+
+
 @pytest.mark.parametrize(
     "difference, said",
     [
@@ -148,6 +163,14 @@ def test_nothing_is_better_than_perfect():
         scored(targets, targets), baselines={"svc": baseline(0.0, 0.0, 0.0)}, value=1.0
     )
     assert names(made) == []
+
+
+def test_a_network_that_is_always_wrong_is_not_perfect():
+    equal = {"svc": baseline(0.0, 0.0, 0.0)}
+    targets = np.arange(200) % 10
+    wrong = scored(targets, (targets + 1) % 10)
+    assert wrong["accuracy"] == 0
+    assert names(report(wrong, baselines=equal)) == ["no_better_than_baseline"]
 
 
 def test_of_errors_the_lower_one_is_better():
