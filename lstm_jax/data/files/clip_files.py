@@ -304,11 +304,13 @@ def fill_clip(
     """
     held: list[list[int]] = [[] for _ in picked]
     if path.suffix.lower() == FEATURES:
-        features = np.asarray(_features(path), np.float32)
-        if not np.isfinite(features).all():
-            raise DataError(f"{path}: holds NaN or infinite numbers")
+        features = _features(path)
         for number, steps in enumerate(picked):
-            out[number, : len(steps)] = features[steps]
+            with np.errstate(over="ignore"):  # beyond float32: infinite, refused below
+                values = np.asarray(features[steps], np.float32)
+            if not np.isfinite(values).all():
+                raise DataError(f"{path}: holds NaN or infinite numbers")
+            out[number, : len(steps)] = values
             held[number] = steps.tolist()
         return held, []
     example = {int(step): k for k, steps in enumerate(picked) for step in steps}
@@ -335,16 +337,33 @@ def _features(path: Path) -> np.ndarray:
     """Memory-mapped numbers [steps, F] of an .npy file."""
     try:
         with _HEADERS:
-            features = np.load(path, mmap_mode="r", allow_pickle=False)
+            features = np.lib.format.open_memmap(path, "r")
         shape, kind = features.shape, features.dtype.kind
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise DataError(f"{path}: not a readable .npy ({reason(error)})") from error
+    except OSError:
+        raise
+    except Exception as error:  # the parser of the header raises many types
+        why = _npy_fault(path, str(error))
+        raise DataError(f"{path}: not a readable .npy ({why})") from error
     if len(shape) != 2 or kind not in "fiu" or 0 in shape:
         raise DataError(
             f"{path}: {features.dtype} of shape {shape}; expected numbers "
             "[steps, F], both at least 1"
         )
     return features
+
+
+def _npy_fault(path: Path, error: str) -> str:
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"PK"):
+        return "it is a zip archive, such as .npz; save one array per file"
+    if magic != b"\x93NUMPY":
+        return "it does not begin like one"
+    if "mmap length" in error:
+        return "it is cut off: its header claims more than the file holds"
+    if "Python objects" in error:
+        return "it holds Python objects; save numbers"
+    return "its header is damaged"
 
 
 def _early(path: Path | str, frames: int, error: Exception) -> str:
