@@ -134,7 +134,7 @@ def _count(value: Any) -> bool:
 
 def _places(path: Path, header: dict[str, Any], room: int) -> dict[str, tuple]:
     """`{name: (dtype, shape, begin, end)}`, checked to be within the file."""
-    places, taken = {}, 0
+    places = {}
     for name, about in header.items():
         if name == "__metadata__":
             continue
@@ -156,7 +156,13 @@ def _places(path: Path, header: dict[str, Any], room: int) -> dict[str, tuple]:
                 f"of {room:,}",
             )
         places[name] = dtype, tuple(shape), begin, end
-        taken += end - begin
-    if taken != room:  # gaps, or bytes that several arrays share
+    taken, last = 0, ""
+    for name, (*_, begin, end) in sorted(places.items(), key=lambda p: p[1][2:]):
+        if begin < taken:
+            raise _bad(path, f"{name} at byte {begin:,} overlaps {last}")
+        if begin > taken:
+            raise _bad(path, f"{begin - taken:,} bytes before {name} are unused")
+        taken, last = end, name
+    if taken != room:
         raise _bad(path, f"its arrays have {taken:,} bytes, the file {room:,}")
     return places

@@ -120,7 +120,7 @@ def parse(text: str) -> Spec:
             scan.expect(",", f"after it comes the {name}: [batch,height,width,channels")
         numbers.append(scan.number(f"the {name}", least=1 if k == 3 else 0))
     shape = Shape(1, *(n or None for n in numbers[1:3]), numbers[3])
-    layers, shape = read_layers(scan, shape, "]")
+    layers, _ = read_layers(scan, shape, "]")
     scan.expect("]", "a spec ends with ]")
     scan.spaces()
     scan.end()

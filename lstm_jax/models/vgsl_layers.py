@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 AXES = ("batch", "height", "width", "channels")
 
@@ -260,13 +261,20 @@ class Parallel(NamedTuple):
         return size(self.layers[0], axis, n)
 
     def out(self, shape: Shape) -> Shape:
-        outs = [layer.out(shape) for layer in self.layers]
-        for layer, out in zip(self.layers, outs, strict=True):
+        return self.concatenated([layer.out(shape) for layer in self.layers])
+
+    def concatenated(self, outs: list[Shape]) -> Shape:
+        """The output shape, of the output shapes of the branches.
+
+        Raises:
+          ValueError: heights or widths differ.
+        """
+        first, n = self.layers[0], np.arange(1, 128)
+        for layer, out in zip(self.layers[1:], outs[1:], strict=True):
             # Where a size is variable, two formulas agree if they do for many sizes.
             same = out[:3] == outs[0][:3] and all(
-                size(layer, axis, n) == size(self.layers[0], axis, n)
+                np.array_equal(size(layer, axis, n), size(first, axis, n))
                 for axis, fixed in enumerate(outs[0][1:3])
-                for n in range(1, 128)
                 if fixed is None
             )
             if not same:

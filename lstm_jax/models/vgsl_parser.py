@@ -19,9 +19,11 @@ from lstm_jax.models.vgsl_layers import (
     Shape,
 )
 
-_NUMBER = re.compile(r"\d+")
-_FRACTION = re.compile(r"\d+(\.\d+)?")
-_NAME = re.compile(r"\{([A-Za-z_]\w*)\}")
+_NUMBER = re.compile(r"[0-9]+")
+_DIGITS = 9  # of a number
+_FRACTION = re.compile(r"[0-9]+(\.[0-9]+)?")
+_NAME = re.compile(r"\{([A-Za-z_]\w*)\}", re.ASCII)
+_DEPTH = 32  # brackets within brackets
 _SHOWN = 60  # characters of a long string that are shown around the error
 
 
@@ -99,9 +101,11 @@ class Scanner:
         found = _NUMBER.match(self.text, self.at)
         if not found:
             self.fail(f"expected a number, {what}; found {self._found()}")
-        value = int(found[0][:10])
-        if not least <= value < 10**9:
-            self.fail(f"{what} is {found[0][:20]}; expected {least} or more")
+        if len(found[0]) > _DIGITS:
+            self.fail(f"{what} is {found[0][:20]}; a number has at most 9 digits")
+        value = int(found[0])
+        if value < least:
+            self.fail(f"{what} is {value}; expected {least} or more")
         self.at = found.end()
         return value
 
@@ -138,9 +142,14 @@ class Scanner:
         return repr(self.peek()) if self.peek() else "the end"
 
 
-def read_layers(scan: Scanner, shape: Shape, close: str) -> tuple[list, Shape]:
-    """Layers up to a closing bracket; in parallel brackets all of them get `shape`."""
-    layers, first = [], shape
+def read_layers(
+    scan: Scanner, shape: Shape, close: str
+) -> tuple[list[Any], list[Shape]]:
+    """Layers up to a closing bracket, and the output shape of each.
+
+    In parallel brackets all layers get `shape`.
+    """
+    layers, shapes, first = [], [], shape
     while True:
         gap = scan.spaces()
         if scan.peek() in ("]", ")", ""):
@@ -150,38 +159,44 @@ def read_layers(scan: Scanner, shape: Shape, close: str) -> tuple[list, Shape]:
         if not gap and scan.peek() not in "[(" and scan.before() not in "])[(":
             scan.fail("a space comes between two layers")
         start = scan.at
-        layer, inside = _layer(scan, first)
+        layer, inner = _layer(scan, first)
         if isinstance(layer, Output) and (close == ")" or scan.depth):
             scan.fail("an output stands at the end, outside of brackets", start)
         try:
-            after = layer.out(first) if inside is None else inside
+            if isinstance(layer, Series):
+                after = inner[-1]
+            elif isinstance(layer, Parallel):
+                after = layer.concatenated(inner)
+            else:
+                after = layer.out(first)
         except ValueError as error:
             scan.fail(str(error), start)
         if any(n is not None and n < 1 for n in after):
             scan.fail(f"nothing is left of a map of {_described(first)}", start)
         layers.append(layer)
+        shapes.append(after)
         if close == "]":
             first = after
-    return layers, first
+    return layers, shapes
 
 
-def _layer(scan: Scanner, shape: Shape) -> tuple[Any, Shape | None]:
-    """A layer, and its output shape if that is already known."""
+def _layer(scan: Scanner, shape: Shape) -> tuple[Any, list[Shape]]:
+    """A layer, and the output shapes of the layers within its brackets."""
     start = scan.at
     if scan.peek() in "[(":
         series = scan.peek() == "["
+        if scan.depth == _DEPTH:
+            scan.fail(f"there are more than {_DEPTH} brackets within each other")
         scan.at, scan.depth = scan.at + 1, scan.depth + 1
-        layers, inside = read_layers(scan, shape, "]" if series else ")")
+        layers, inner = read_layers(scan, shape, "]" if series else ")")
         if not layers:
             scan.fail("there is no layer in these brackets", start)
         scan.expect("]" if series else ")", f"the bracket of character {start + 1}")
         scan.depth -= 1
-        if series:
-            return Series(tuple(layers)), inside
-        return Parallel(tuple(layers)), None
+        return (Series if series else Parallel)(tuple(layers)), inner
     for word, read in READERS.items():
         if scan.maybe(word):
-            return read(scan), None
+            return read(scan), []
     scan.fail(
         f"no layer begins with {scan.peek()!r}; there are C, F, L, G, Mp, S, Do, Gn, "
         "I, O, [ and ("

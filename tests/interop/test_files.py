@@ -147,6 +147,16 @@ def header(size=16, offsets=(0, 16), shape=(4,), dtype="F32", length=None):
     return (length or len(text)).to_bytes(8, "little") + text + b"\0" * size
 
 
+def placed(size, **places):
+    """Float arrays at given bytes, in a file of `size` bytes of data."""
+    about = {
+        name: {"dtype": "F32", "shape": [(e - b) // 4], "data_offsets": [b, e]}
+        for name, (b, e) in places.items()
+    }
+    text = json.dumps(about).encode()
+    return len(text).to_bytes(8, "little") + text + b"\0" * size
+
+
 BAD_SAFETENSORS = {
     "header claims 10,737,418,240 bytes": header(length=10 * 2**30),
     r"w \(2684354560,\) wants 10,737,418,240": header(
@@ -161,6 +171,10 @@ BAD_SAFETENSORS = {
     "is not JSON": (4).to_bytes(8, "little") + b"\x80\x02}.",
     "header claims": b"",
     "header is not a JSON object": (2).to_bytes(8, "little") + b"[]",
+    "b at byte 4 overlaps a": placed(a=(0, 8), b=(4, 12), size=16),
+    "c at byte 0 overlaps a": placed(a=(0, 8), c=(0, 8), size=16),
+    "8 bytes before b are unused": placed(a=(0, 8), b=(16, 24), size=24),
+    "arrays have 8 bytes, the file 24": placed(a=(0, 8), size=24),
 }
 
 

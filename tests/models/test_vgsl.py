@@ -7,6 +7,7 @@ import pytest
 from selection import slow_but
 
 from lstm_jax.models.vgsl import SpecError, parse
+from lstm_jax.models.vgsl_layers import Identity
 from lstm_jax.models.vgsl_net import VGSLNet
 
 
@@ -242,6 +243,12 @@ MALFORMED = {  # the character at fault comes after "!"
     "[1,48,0,1 L!S5]": "LS is not built here",
     "[1,48,0,1 Lbx!c5]": "the legacy LSTMs",
     "[1,48,0,1 Lbx!99999999999]": "its features is 99999999999",
+    "[1,48,0,1 S1(!00000000000048x0)1,3]": "a number has at most 9 digits",
+    "[1,48,0,1 Lbx!\u0663]": "its features; found '\u0663'",
+    "[1,48,0,1 Do!\u0663]": "the share that is dropped is",
+    "[1,4!\u0668,0,1 Lbx5]": "after it comes the width",
+    "[1,48,0,1 Lbx!{\u00e9}5]": "a name is letters, digits and _ in braces",
+    f"[1,48,0,1 {'(' * 32}!(Lfx5{')' * 33}]": "more than 32 brackets within each other",
     "[1,48,0,1 Do!1.5]": "is 1.5, not in [0, 1)",
     "[1,48,0,1 Do0.1,!3]": "its dimensions, 1 or 2; found '3'",
     "[1,48,0,1 Cr3,3,6 !Gn4]": "6 channels cannot be cut into 4 groups",
@@ -279,6 +286,23 @@ def test_an_error_points_at_the_character(text):
     assert MALFORMED[text] in first
     assert shown.strip() in whole and caret.strip() == "^"
     assert (shown + " ")[len(caret) - 1] == (whole + " ")[position]
+
+
+@pytest.mark.parametrize("brackets", ["()", "[]"])
+def test_nested_brackets_compute_each_shape_once(brackets, monkeypatch):
+    calls, out = [], Identity.out
+    monkeypatch.setattr(Identity, "out", lambda *args: calls.append(1) or out(*args))
+    left, right = brackets
+    spec = parse(f"[1,0,0,1 {(left + 'I ') * 32}I{right * 32}]")
+    assert len(calls) == 33
+    assert parse(str(spec)) == spec and spec.steps(7) == 7
+
+
+@pytest.mark.parametrize("brackets", ["()", "[]"])
+def test_deep_brackets_are_refused_in_a_sentence(brackets):
+    left, right = brackets
+    with pytest.raises(SpecError, match="more than 32 brackets within each other"):
+        parse(f"[1,48,0,1 {left * 5000}Lfx5{right * 5000}]")
 
 
 def test_a_long_spec_is_shown_around_the_fault():

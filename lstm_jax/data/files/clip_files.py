@@ -1,6 +1,7 @@
 """Clip files: frames of videos, GIFs and folders of images; steps of features."""
 
 import contextlib
+import itertools
 import os
 import re
 import threading
@@ -19,6 +20,7 @@ FEATURES = ".npy"
 SAMPLINGS = ("uniform", "start", "windows")
 # NumPy parses an .npy's header with `ast`, which is not thread-safe in Python 3.11.
 _HEADERS = threading.Lock()
+_LAST_NUMBER = re.compile(r"(.*?)([0-9]+)[^0-9]*", re.DOTALL)
 _EARLY = 0.9  # a video whose frames end before this share of its duration is cut off
 
 
@@ -132,8 +134,27 @@ def _probe_images(path: Path, files: list[Path]) -> Clip:
     if not heads:
         read_image(files[0], (1, 1, 1))  # raises, with the reason
         raise DataError(f"{path}: not readable as images")
-    sizes = frozenset(size for size, _ in heads)
-    return Clip(len(files), sizes, all(grey for _, grey in heads))
+    sizes = frozenset(head.size for head in heads)
+    flaws = tuple(_gaps(path, files))
+    return Clip(len(files), sizes, all(head.grey for head in heads), flaws)
+
+
+def _gaps(path: Path, files: list[Path]) -> list[str]:
+    """A line if the frames' numbers, the last in each name, have gaps."""
+    found = [_LAST_NUMBER.fullmatch(file.stem) for file in files]
+    if len(files) < 3 or not all(found) or len({match[1] for match in found}) > 1:
+        return []
+    numbers = [int(match[2]) for match in found]
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    if len(set(steps)) == 1:
+        return []
+    usual = min(steps, key=lambda step: (-steps.count(step), step))
+    gaps = [k for k, step in enumerate(steps) if step != usual]
+    first = files[gaps[0]].name, files[gaps[0] + 1].name
+    return [
+        f"{path}: its frames are not numbered evenly, but read as consecutive: "
+        f"{len(gaps)} gaps, the first between {first[0]} and {first[1]}"
+    ]
 
 
 def _probe_animation(path: Path) -> Clip:
@@ -209,12 +230,22 @@ def frames_of(
 
 def _folder_frames(path, shape, wanted):
     files = frame_files(path) if path.is_dir() else [path]
+    depth = _depth_of_frames(files)
     for number, file in enumerate(files):
         if wanted is None or number in wanted:
             try:
-                yield number, read_image(file, shape)
+                yield number, read_image(file, shape, depth)
             except DataError as error:
                 yield number, error
+
+
+def _depth_of_frames(files: list[Path]) -> int | None:
+    """One depth for all frames of a clip, which would flicker otherwise."""
+    first = probe(files[0]) if files else None
+    if not first or not first.depth:
+        return None
+    heads = [head for head in map(probe, files) if head]
+    return max(head.depth or 0 for head in heads)
 
 
 def _animation_frames(path, shape, wanted):
@@ -304,11 +335,13 @@ def fill_clip(
     """
     held: list[list[int]] = [[] for _ in picked]
     if path.suffix.lower() == FEATURES:
-        features = np.asarray(_features(path), np.float32)
-        if not np.isfinite(features).all():
-            raise DataError(f"{path}: holds NaN or infinite numbers")
+        features = _features(path)
         for number, steps in enumerate(picked):
-            out[number, : len(steps)] = features[steps]
+            with np.errstate(over="ignore"):  # beyond float32: infinite, refused below
+                values = np.asarray(features[steps], np.float32)
+            if not np.isfinite(values).all():
+                raise DataError(f"{path}: holds NaN or infinite numbers")
+            out[number, : len(steps)] = values
             held[number] = steps.tolist()
         return held, []
     example = {int(step): k for k, steps in enumerate(picked) for step in steps}
@@ -335,16 +368,33 @@ def _features(path: Path) -> np.ndarray:
     """Memory-mapped numbers [steps, F] of an .npy file."""
     try:
         with _HEADERS:
-            features = np.load(path, mmap_mode="r", allow_pickle=False)
+            features = np.lib.format.open_memmap(path, "r")
         shape, kind = features.shape, features.dtype.kind
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-        raise DataError(f"{path}: not a readable .npy ({reason(error)})") from error
+    except OSError:
+        raise
+    except Exception as error:  # the parser of the header raises many types
+        why = _npy_fault(path, str(error))
+        raise DataError(f"{path}: not a readable .npy ({why})") from error
     if len(shape) != 2 or kind not in "fiu" or 0 in shape:
         raise DataError(
             f"{path}: {features.dtype} of shape {shape}; expected numbers "
             "[steps, F], both at least 1"
         )
     return features
+
+
+def _npy_fault(path: Path, error: str) -> str:
+    with open(path, "rb") as file:
+        magic = file.read(6)
+    if magic.startswith(b"PK"):
+        return "it is a zip archive, such as .npz; save one array per file"
+    if magic != b"\x93NUMPY":
+        return "it does not begin like one"
+    if "mmap length" in error:
+        return "it is cut off: its header claims more than the file holds"
+    if "Python objects" in error:
+        return "it holds Python objects; save numbers"
+    return "its header is damaged"
 
 
 def _early(path: Path | str, frames: int, error: Exception) -> str:

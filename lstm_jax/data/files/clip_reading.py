@@ -71,7 +71,7 @@ def read_clip(
 def read_features(
     path: str | os.PathLike, frames: int, sampling: str = "uniform"
 ) -> tuple[np.ndarray, int]:
-    """Read one file of features, as in the data set.
+    """Read the steps of one file of features that make up an example, and no others.
 
     Args:
       path: an .npy of numbers [steps, F].
@@ -81,7 +81,8 @@ def read_features(
       (float32 [T, F], length in 1..T); steps after the length are zero.
 
     Raises:
-      DataError: the file is missing, not of rank 2, or contains NaN; one line.
+      DataError: the file is missing, not of rank 2, or a step that is read contains
+        NaN; one line.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() != FEATURES or path.is_dir():

@@ -32,7 +32,7 @@ from lstm_jax.data.files.tables import (
 from lstm_jax.data.similarity import HASHED
 from lstm_jax.data.splits import assign_splits, by_split
 
-_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
 _FRAMES = 16
 _FALLBACK_SIZE = 64
 

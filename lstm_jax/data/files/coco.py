@@ -14,12 +14,19 @@ from lstm_jax.data.boxes import table
 from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError, Dataset, Split
 from lstm_jax.data.files.folders import decode_each
+from lstm_jax.data.files.images import Head
 from lstm_jax.data.files.masks import FOLDERS, split_folders
+from lstm_jax.data.files.orientation import (
+    Geometry,
+    is_stored_size,
+    lie_on_stored,
+    notes_on_turns,
+)
 from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
 
-_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
 _LARGEST_FILE = 1 << 30  # bytes of JSON; COCO itself, 118,287 images, takes 0.45 GB
 _SINGLE = ("annotations.json", "_annotations.coco.json")
 _PARTS = re.compile(rf"instances_({'|'.join(FOLDERS)}|default)\d*\.json")
@@ -105,7 +112,9 @@ def load_coco(
 
     Skipped and reported in `notes`: images that cannot be read, or whose size differs
     from the JSON file's; boxes outside their image, without area, with NaN, or of an
-    unknown category or image. Boxes partly outside are clipped.
+    unknown category or image. Boxes partly outside are clipped. Boxes of an image with
+    an EXIF orientation are turned with it if the JSON file states the size of the
+    stored pixels.
 
     Args:
       path: a JSON file, or a folder in which `find_coco` finds some.
@@ -152,13 +161,15 @@ def load_coco(
             [entry.path for entry in entries],
             size,
             folder,
-            lambda shape: lambda number, found: _sized(entries[number], found),
+            lambda _, heads: lambda number: _placement(entries[number], heads[number]),
             fallback=SCENE_SIZE,
             largest=LARGEST,
         ),
     )
     kept = facts["kept"]
-    targets = _tables(path, read, facts, arrays["images"].shape[1:3], list(names))
+    geometries, turns = _geometries(entries, facts)
+    shape = arrays["images"].shape[1:3]
+    targets = _tables(path, read, kept, geometries, shape, list(names))
     entries = [entries[i] for i in kept]
     images = arrays["images"][: len(kept)]
     draw = dict(validation=validation, seed=seed, inputs=images)
@@ -168,7 +179,7 @@ def load_coco(
         raise DataError(f"{path}: no box in a training image")
     named = by_split([entry.name for entry in entries], chosen)
     groups = by_split([e.group for e in entries] if group else None, chosen)
-    notes = (*notes, *facts["notes"], *_faults(read), *more)
+    notes = (*notes, *facts["notes"], *turns, *_faults(read), *more)
     classes = tuple(names.values())
     return Dataset(
         path.name, splits, classes, notes, named, groups, target_type="boxes"
@@ -345,37 +356,66 @@ def _classes(path: Path, read: _Read) -> tuple[dict[Any, str], list[str]]:
     return names, notes
 
 
-def _sized(image: _Image, found: tuple[int, int]) -> list[int]:
-    """[H, W] of an image; checks that the JSON file states the same size."""
-    if image.size and image.size != found:
+def _placement(image: _Image, head: Head) -> list:
+    """[[H, W] as stored, orientation, whether boxes lie on the stored pixels or None].
+
+    Raises:
+      DataError: the JSON file states another size.
+    """
+    geometry = head.geometry
+    if image.size and image.size not in (geometry.stored, geometry.shown):
         h, w = image.size
         raise DataError(
-            f"{image.path}: is {found[0]}x{found[1]}, but its entry has height {h} "
-            f"and width {w}; its boxes would be misplaced"
+            f"{image.path}: is {head.size[0]}x{head.size[1]}, but its entry has height "
+            f"{h} and width {w}; its boxes would be misplaced"
         )
-    return list(found)
+    return [*geometry, is_stored_size(geometry, image.size)]
+
+
+def _geometries(
+    entries: list[_Image], facts: dict
+) -> tuple[list[tuple[Geometry, bool]], list[str]]:
+    """Of each image that was read its geometry and whether its boxes lie on the stored
+    pixels; and notes.
+    """
+    known = [(Geometry(tuple(s), o), fact) for s, o, fact in facts["found"]]
+    turns = [fact for geometry, fact in known if geometry.orientation != 1]
+    assumed = lie_on_stored(turns)
+    names = [entries[k].name for k in facts["kept"]]
+    found = [(g, assumed if fact is None else fact) for g, fact in known]
+    turned = [n for n, (_, stored) in zip(names, found, strict=True) if stored]
+    unsure = [n for n, (_, fact) in zip(names, known, strict=True) if fact is None]
+    return found, notes_on_turns(turned, unsure, "boxes")
 
 
 def _tables(
-    path: Path, read: _Read, facts: dict, size: tuple[int, int], ids: list
+    path: Path,
+    read: _Read,
+    kept: list[int],
+    geometries: list[tuple[Geometry, bool]],
+    size: tuple[int, int],
+    ids: list,
 ) -> np.ndarray:
     """Boxes of the images that were read, in resized pixels, float32 [N, M, 7]."""
-    row_of = {number: row for row, number in enumerate(facts["kept"])}
+    row_of = {number: row for row, number in enumerate(kept)}
     numbers = {key: k for k, key in enumerate(ids)}
     rows: list[list[tuple]] = [[] for _ in row_of]
     for box in read.boxes:
         row = row_of.get(box.image)
         if row is None:
             continue
-        full = np.asarray(facts["found"][row][::-1] * 2, np.float64)  # w, h, w, h
+        geometry, stored = geometries[row]
+        full = np.asarray(geometry.shown[::-1] * 2, np.float64)  # w, h, w, h
         corners = np.asarray(box.corners)
+        if stored:
+            corners = geometry.boxes(corners)
         inside = np.clip(corners, 0, full)
         x0, y0, x1, y1 = np.float32(inside * np.tile(size[::-1], 2) / full)
         clipped = np.abs(inside - corners).max() > _ROUNDING
         empty = x1 <= x0 or y1 <= y0
         if clipped or empty:
             fault = "outside the image" if empty else ""
-            x, y, right, low = (float(f"{c:g}") for c in box.corners)
+            x, y, right, low = (float(f"{c:g}") for c in corners)
             detail = f"bbox {[x, y, right - x, low - y]} in {full[1]:g}x{full[0]:g}"
             _note_fault(read, fault, box.file, box.number, detail)
         if empty:

@@ -9,7 +9,8 @@ import numpy as np
 
 from lstm_jax.data.cache import cached, new_array
 from lstm_jax.data.dataset import DataError, Dataset, Split, check_size, common_size
-from lstm_jax.data.files.images import find_images, probe, read_image
+from lstm_jax.data.files.depth import common_depth
+from lstm_jax.data.files.images import Head, find_images, probe, read_image
 from lstm_jax.data.files.tables import (
     class_folders,
     fingerprint,
@@ -20,7 +21,7 @@ from lstm_jax.data.files.tables import (
 )
 from lstm_jax.data.splits import assign_splits, by_split
 
-_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
 FALLBACK_SIZE = 32
 
 
@@ -128,9 +129,9 @@ def decode_each(
       paths: the image files.
       size: as in `load`.
       folder: where images.npy is written.
-      beside: a function of (H, W, C) that returns a reader of additional data per
-        example: reader(index, (h, w) of the file) returns a JSON value, or raises
-        DataError to skip the example.
+      beside: a function of (H, W, C) and the `Head` of each image (None if unreadable)
+        that returns a reader of additional data per example: reader(index) returns a
+        JSON value, or raises DataError to skip the example.
       fallback: side of the square if images differ in size, pixels.
       largest: limit on the total size of the decoded images, bytes.
 
@@ -144,9 +145,10 @@ def decode_each(
     with concurrent.futures.ThreadPoolExecutor() as pool:
         probed = list(pool.map(probe, paths))
         heads = [head for head in probed if head]
-        sizes = {shape for shape, _ in heads}
-        channels = 1 if heads and all(grey for _, grey in heads) else 3
+        sizes = {head.size for head in heads}
+        channels = 1 if heads and all(head.grey for head in heads) else 3
         notes: list[str] = []
+        depth = common_depth([head.depth for head in heads], notes)
         known = next(iter(sizes)) if len(sizes) == 1 else None
         what = f"images of {len(sizes)} sizes"
         height, width = common_size(known, size, fallback, what, notes)
@@ -156,17 +158,17 @@ def decode_each(
             total = len(paths) * height * width * channels
             check_size(source, total, what, largest, "give a smaller --data.size")
         images = new_array(folder / "images.npy", np.uint8, (len(paths), *shape))
-        other = beside(shape) if beside else None
+        other = beside(shape, probed) if beside else None
         kept, failed, found = [], [], []
 
         def read(number: int) -> tuple[np.ndarray, Any] | DataError:
             try:
-                image = read_image(paths[number], shape)
+                image = read_image(paths[number], shape, depth)
                 if not other:
                     return image, None
                 if not probed[number]:
                     raise DataError(f"{paths[number]}: its size cannot be determined")
-                return image, other(number, probed[number][0])
+                return image, other(number)
             except DataError as error:
                 return error
 
@@ -183,5 +185,19 @@ def decode_each(
             f"{source}: none of its {len(paths)} images can be read; "
             f"the first: {failed[0].removeprefix('skipped ')}"
         )
+    notes += _pages([(paths[k], probed[k]) for k in kept])
     notes += first_few(failed, "skipped {} more files that cannot be read")
     return {"kept": kept, "notes": notes, "found": found if beside else []}
+
+
+def _pages(images: list[tuple[Path, Head | None]]) -> list[str]:
+    """A note on images of which only the first page or frame is read."""
+    several = [(path, head.pages) for path, head in images if head and head.pages > 1]
+    if not several:
+        return []
+    path, pages = several[0]
+    files = "1 file has" if len(several) == 1 else f"{len(several):,} files have"
+    return [
+        f"{files} several pages or frames, of which only the first is read: {path} "
+        f"has {pages}"
+    ]

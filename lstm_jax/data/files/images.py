@@ -4,49 +4,68 @@ import csv
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.decoding import (
+    JPEG,
+    check_whole,
+    decode_large,
+    fit,
+    is_large,
+    load_8_bits,
+    sample_depth,
+)
+from lstm_jax.data.files.depth import WIDE_MODES
+from lstm_jax.data.files.orientation import Geometry, geometry_of, upright
 
 SUFFIXES = frozenset(
     ".png .jpg .jpeg .bmp .gif .tif .tiff .webp .ppm .pgm .pbm".split()
 )
-_SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I")
-_GREY = ("1", "L", "LA", "La", *_SIXTEEN_BIT)
+_GREY = ("1", "L", "LA", "La", *WIDE_MODES)
 
 
-def decode(file: BinaryIO, shape: tuple[int, int, int], name: str) -> np.ndarray:
+class Head(NamedTuple):
+    """What `probe` finds out about an image file.
+
+    Attributes:
+      size: (H, W) of the upright image.
+      grey: whether it is grey.
+      geometry: how the stored pixels become upright.
+      pages: pages or frames in the file, of which the first is read.
+      depth: bits that its samples use, if it has more than 8; else None.
+    """
+
+    size: tuple[int, int]
+    grey: bool
+    geometry: Geometry
+    pages: int = 1
+    depth: int | None = None
+
+
+def decode(
+    file: BinaryIO,
+    shape: tuple[int, int, int],
+    name: str,
+    depth: int | None = None,
+) -> np.ndarray:
     """Decode one image from an open binary file; see `read_image`."""
     if shape[-1] not in (1, 3):
         raise DataError(f"images have 1 or 3 channels; shape {shape} has {shape[-1]}")
     try:
         with Image.open(file) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-            if image.mode == "F":
-                raise DataError("its pixels are floating point; save it as 8 or 16 bit")
-            if image.mode in _SIXTEEN_BIT:
-                wide = np.clip(np.asarray(image, np.int64), 0, 65535)
-                image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+            geometry = geometry_of(opened)
+            if is_large(opened):
+                return decode_large(opened, geometry, shape, depth)
+            image = load_8_bits(opened, depth)
+            if opened.format != "TIFF":  # which Pillow turns while it decodes
+                image = upright(image, geometry)
             return fit(image, shape)
     except Exception as error:  # Pillow raises exceptions of many types
         raise DataError(f"{name}: not a readable image ({reason(error)})") from error
-
-
-def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
-    """Resizes an 8-bit image, on a white background, to `shape`: uint8 [H, W, C]."""
-    height, width, channels = shape
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image, np.uint8).reshape(shape)
 
 
 def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.ndarray:
@@ -55,7 +74,8 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.
     In a palette image the palette indices are the classes, not the colours.
 
     Args:
-      file: PNG or another lossless format, grey or palette.
+      file: PNG or another lossless format, grey or palette; its own EXIF orientation
+        is applied.
       shape: (H, W) to resize to, nearest neighbour; None keeps the size.
       name: of the file, for errors.
 
@@ -67,13 +87,17 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.
     """
     try:
         with Image.open(file) as opened:
+            if opened.format in JPEG:
+                raise DataError("a JPEG changes the pixels' classes; save it as PNG")
+            geometry = geometry_of(opened)
+            check_whole(opened)
             opened.load()
             mask = opened
-            if mask.format == "JPEG":
-                raise DataError("a JPEG changes the pixels' classes; save it as PNG")
+            if opened.format != "TIFF":  # which Pillow turns while it decodes
+                mask = upright(opened, geometry)
             if mask.mode == "1":
                 mask = mask.convert("L").point(lambda value: value and 1)
-            if mask.mode in _SIXTEEN_BIT:
+            if mask.mode in WIDE_MODES:
                 wide = np.asarray(mask, np.int64)
                 if wide.max(initial=0) > 255:
                     raise DataError(f"a pixel is {wide.max()}; classes are 0 to 255")
@@ -90,50 +114,62 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.
         raise DataError(f"{name}: not a readable mask ({reason(error)})") from error
 
 
-def read_image(path: str | os.PathLike, shape: tuple[int, int, int]) -> np.ndarray:
+def read_image(
+    path: str | os.PathLike, shape: tuple[int, int, int], depth: int | None = None
+) -> np.ndarray:
     """Read one image of any size and mode.
 
-    Transparent pixels are composited on white, 16-bit grey is scaled to 8 bits, the
-    EXIF rotation is applied, and an animation gives its first frame.
+    Transparent pixels are composited on white, the EXIF orientation is applied, and of
+    several pages or frames the first is read. Memory is bounded by the requested size
+    for PNG and JPEG files that are not interlaced or progressive; others are decoded
+    whole, up to 64 megapixels.
 
     Args:
       path: the file.
       shape: (H, W, C) of the result, C = 1 (grey) or 3 (RGB); the image is resized
         without keeping its aspect ratio.
+      depth: bits of samples of more than 8 bits: 2^depth - 1 becomes 255. None: 8, 10,
+        12, 14 or 16, the least that holds the largest sample of the image.
 
     Returns:
       uint8 [H, W, C].
 
     Raises:
-      DataError: the file is missing, not an image, or truncated; one line.
+      DataError: the file is missing, not an image, truncated, or too large; one line.
     """
     try:
         with open(path, "rb") as file:
-            return decode(file, shape, os.fspath(path))
+            return decode(file, shape, os.fspath(path), depth)
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: {reason(error)}") from error
 
 
-def probe(path: Path) -> tuple[tuple[int, int], bool] | None:
-    """((H, W), whether it is grey) from the file's header; None if unreadable."""
+def probe(path: Path) -> Head | None:
+    """What an image file holds, mostly from its header; None if it is unreadable."""
     try:
         with Image.open(path) as image:
+            geometry = geometry_of(image)
+            # The further pictures of an MPO are previews and depths of the first.
+            pages = 1 if image.format in JPEG else getattr(image, "n_frames", 1)
             grey = image.mode in _GREY
+            depth = sample_depth(image)
             if image.mode in ("P", "PA"):
-                pixels = np.asarray(image.convert("RGB"))
+                pixels = np.reshape(image.getpalette(), (-1, 3))
+                if not is_large(image):
+                    pixels = np.asarray(image.convert("RGB"))
                 grey = bool((pixels == pixels[..., :1]).all())
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # orientation: rotated by 90°
-                width, height = height, width
-            return (height, width), grey
+            return Head(geometry.shown, grey, geometry, pages, depth)
     except Exception:  # as in `decode`, which reports the reason
         return None
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """(H, W) of an image file after EXIF rotation; None if it is unreadable."""
-    found = probe(path)
-    return found[0] if found else None
+    try:
+        with Image.open(path) as image:
+            return geometry_of(image).shown
+    except Exception:  # as in `decode`, which reports the reason
+        return None
 
 
 def find_images(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:

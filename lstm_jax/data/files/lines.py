@@ -22,7 +22,7 @@ from lstm_jax.data.files.tables import (
 from lstm_jax.data.splits import assign_splits, by_split
 
 TEXT = ".gt.txt"
-_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 _NOT_TEXT = ("Cc", "Cn", "Cs")  # Unicode categories: control, unassigned, surrogate
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))  # of zero width
 

@@ -17,12 +17,18 @@ from lstm_jax.data.dataset import (
     Split,
 )
 from lstm_jax.data.files.folders import decode_each
-from lstm_jax.data.files.images import decode_mask, find_images
+from lstm_jax.data.files.images import Head, decode_mask, find_images, probe
+from lstm_jax.data.files.orientation import (
+    Geometry,
+    is_stored_size,
+    lie_on_stored,
+    notes_on_turns,
+)
 from lstm_jax.data.files.tables import fingerprint, first_few, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
 
-_FORMAT = 1  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
 _NAMES = "classes.txt"
 FOLDERS = SPLIT_NAMES | {"valid": "validation"}
 
@@ -58,7 +64,9 @@ def load_masks(
     and classes.txt names two classes or is missing, 255 is class 1, "object".
 
     Images and masks that cannot be read or have no counterpart, and masks whose size
-    differs from their image, are skipped and reported in `notes`.
+    differs from their image, are skipped and reported in `notes`. A mask of an image
+    with an EXIF orientation is turned with it, unless its size is that of the upright
+    image or it has an orientation of its own.
 
     Args:
       path: the folder.
@@ -215,11 +223,14 @@ def _decode_all(
 ) -> dict:
     """Decodes images.npy and masks.npy; masks are indexed like `pairs`."""
 
-    def beside(shape: tuple[int, int, int]) -> Callable:
+    def beside(shape: tuple[int, int, int], heads: list[Head | None]) -> Callable:
         masks = new_array(folder / "masks.npy", np.uint8, (len(pairs), *shape[:2]))
+        on_stored, more = _on_stored(pairs, heads)
+        turns.extend(more)
 
-        def read(number: int, found: tuple[int, int]) -> list[int]:
-            mask = _read_mask(pairs[number].mask, found)
+        def read(number: int) -> list[int]:
+            geometry = heads[number].geometry
+            mask = _read_mask(pairs[number].mask, geometry, on_stored.get(number))
             values = np.unique(mask).tolist()
             if mask.shape != shape[:2]:
                 image = Image.fromarray(mask)
@@ -229,6 +240,7 @@ def _decode_all(
 
         return read
 
+    turns: list[str] = []
     facts = decode_each(
         source,
         [pair.image for pair in pairs],
@@ -241,6 +253,7 @@ def _decode_all(
     by_mask = facts.pop("found")
     values = sorted({value for found in by_mask for value in found})
     notes, classes = facts["notes"], names
+    notes += turns
     if values == [0, VOID] and (names is None or len(names) == 2):
         classes = names or ["background", "object"]
         notes.append(
@@ -263,11 +276,42 @@ def _decode_all(
     return facts | {"classes": classes}
 
 
-def _read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A mask, uint8 [h, w]; checks that it has the size of its image."""
+def _on_stored(
+    pairs: list[_Pair], heads: list[Head | None]
+) -> tuple[dict[int, bool], list[str]]:
+    """Whether the masks of images with an EXIF orientation lie on the stored pixels.
+
+    Returns:
+      ({index of the pair: whether}, notes). A mask that has an orientation of its own
+      is upright once that is applied.
+    """
+    facts: dict[int, bool | None] = {}
+    for number, head in enumerate(heads):
+        if head and head.geometry.orientation != 1:
+            mask = probe(pairs[number].mask)
+            if mask and mask.geometry.orientation == 1:
+                facts[number] = is_stored_size(head.geometry, mask.size)
+    assumed = lie_on_stored([*facts.values()])
+    found = {k: assumed if fact is None else fact for k, fact in facts.items()}
+    turned = [pairs[k].name for k, stored in found.items() if stored]
+    unsure = [pairs[k].name for k, fact in facts.items() if fact is None]
+    return found, notes_on_turns(turned, unsure, "masks")
+
+
+def _read_mask(path: Path, geometry: Geometry, on_stored: bool | None) -> np.ndarray:
+    """An upright mask, uint8 [h, w]; checks that it has the size of its image.
+
+    Args:
+      path: the file.
+      geometry: of the image.
+      on_stored: whether the mask lies on the stored pixels of the image.
+    """
+    size = geometry.shown
     try:
         with open(path, "rb") as file:
             mask = decode_mask(file, None, str(path))
+        if on_stored:
+            mask = np.ascontiguousarray(geometry.pixels(mask))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     if mask.shape != size:

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,7 +17,9 @@ from lstm_jax.data.files.line_reading import Cut, Line
 _HEAD = 1 << 14  # bytes in which the root element is searched
 _PROBED = 50  # files of a folder that are examined for being pages
 _ROOT = re.compile(rb"<(?:[\w.-]+:)?(alto|PcGts)[\s/>]")
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+_FARTHEST = 1e7  # pixels; a coordinate beyond is a mistake
+_SHOWN = 60  # characters of a name from the XML that a note shows
 _BELOW = ("page", "alto")  # folders whose images may be in the parent folder
 
 
@@ -85,6 +88,7 @@ def read_pages(
         image = _find_image(file, page.image)
         if image is None:
             wanted = page.image or f"{file.stem}.png"
+            wanted = wanted[:_SHOWN] + "…" * (len(wanted) > _SHOWN)
             faults.append(f"skipped {file}: its image {wanted!r} is not beside it")
             continue
         if (owner := owners.setdefault(image, file)) != file:
@@ -155,11 +159,12 @@ def _size(page: Element, *names: str) -> tuple[int, int] | None:
 
 
 def _number(text: str | None) -> float | None:
+    """A number that can be a coordinate, pixels; None if it cannot."""
     try:
         value = float(text or "")
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= _FARTHEST else None
 
 
 def _find_image(file: Path, name: str) -> Path | None:
@@ -172,7 +177,8 @@ def _find_image(file: Path, name: str) -> Path | None:
     names = [file.stem + s for s in (*suffixes, *map(str.upper, suffixes))]
     names = [name, *names] if name else names
     places = (folder / each for each in names for folder in folders)
-    return next((p for p in places if p.is_file() and p != file), None)
+    # `os.path.isfile` is False for impossible names, where Path.is_file may raise.
+    return next((p for p in places if os.path.isfile(p) and p != file), None)
 
 
 def _cut(points: list[tuple[float, float]]) -> Cut | None:
@@ -184,8 +190,10 @@ def _cut(points: list[tuple[float, float]]) -> Cut | None:
 
 
 def _points(text: str | None) -> list[tuple[float, float]]:
-    """Parses "x,y x,y" or "x y x y" into pairs."""
-    values = [float(n) for n in _NUMBER.findall(text or "")]
+    """Parses "x,y x,y" or "x y x y" into pairs; [] if a number is not a coordinate."""
+    values = [_number(n) for n in _NUMBER.findall(text or "")]
+    if None in values:
+        return []
     return list(zip(values[::2], values[1::2], strict=False))
 
 

@@ -67,8 +67,8 @@ def scan_stills(path: Path) -> Stills:
       DataError: the image is not 2000x1000 pixels (100 digits per row).
     """
     found = probe(path)
-    if found and found[0] != (1000, 2000):
-        (height, width), _ = found
+    if found and found.size != (1000, 2000):
+        height, width = found.size
         raise DataError(f"{path}: {width}x{height} pixels; expected 2000x1000")
     sheet = read_image(path, (1000, 2000, 1)).reshape(50, 20, 100, 20)
     boxes = np.zeros((5000, BOX, BOX), np.uint8)

@@ -53,12 +53,25 @@ def test_palette_and_one_bit(write):
     assert read_image(write(Image.new("1", (1, 1), 1)), (1, 1, 1)).item() == 255
 
 
-@pytest.mark.parametrize(("wide", "narrow"), [(0, 0), (257, 1), (32896, 128)])
-def test_sixteen_bit_grey_is_scaled(write, wide, narrow):
-    image = Image.fromarray(np.full((2, 2), wide, np.uint16))
-    for name in ("x.png", "x.tiff"):
-        assert (read_image(write(image, name), (2, 2, 1)) == narrow).all()
-    assert (read_image(write(image), (1, 1, 3)) == narrow).all()
+@pytest.mark.parametrize(
+    ("wide", "depth", "grey"),
+    [
+        ([0, 257, 32896, 65535], None, [0, 1, 128, 255]),
+        ([0, 2048, 1000, 4095], None, [0, 128, 62, 255]),  # 12 bits
+        ([0, 3, 700, 1023], None, [0, 1, 174, 255]),  # 10 bits
+        ([0, 16383, 8192, 64], None, [0, 255, 128, 1]),  # 14 bits
+        ([0, 1, 128, 255], None, [0, 1, 128, 255]),  # 8 bits
+        ([0, 1, 128, 255], 12, [0, 0, 8, 16]),  # as images beside it have
+        ([0, 4095, 8000, 65535], 12, [0, 255, 255, 255]),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.png", "x.tiff"])
+def test_sixteen_bits_are_scaled_by_the_range_that_is_used(
+    write, name, wide, depth, grey
+):
+    path = write(Image.fromarray(np.reshape(wide, (1, 4)).astype(np.uint16)), name)
+    assert read_image(path, (1, 4, 1), depth).ravel().tolist() == grey
+    assert read_image(path, (1, 4, 3), depth)[..., 2].ravel().tolist() == grey
 
 
 def test_exif_rotation_is_applied(write):
@@ -67,7 +80,7 @@ def test_exif_rotation_is_applied(write):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise: the left edge comes up
     path = write(image, exif=exif)
-    assert probe(path) == ((4, 2), True)
+    assert probe(path)[:2] == ((4, 2), True)
     out = read_image(path, (4, 2, 1))[..., 0]
     assert out.tolist() == [[255, 255], [0, 0], [0, 0], [0, 0]]
 

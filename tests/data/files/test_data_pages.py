@@ -239,6 +239,12 @@ def swap(path, old, new):
     path.write_text(text.replace(old, new), "utf-8")
 
 
+def named(path, name):
+    """The XML names an image that does not exist, and none is called like the XML."""
+    path.with_suffix(".png").unlink()
+    swap(path, "z.png", name)
+
+
 LAUGHS = (
     '<!DOCTYPE PcGts [<!ENTITY a "ha">'
     + "".join(f'<!ENTITY {k} "{f"&{chr(ord(k) - 1)};" * 10}">' for k in "bcdefghi")
@@ -284,6 +290,10 @@ LAUGHS = (
                 p.with_suffix(".png"), p.with_suffix(".png").read_bytes()[:80]
             ),
             "skipped {d}/z.png: not a readable image (",
+        ),
+        (
+            lambda p: named(p, "n" * 5000),
+            "skipped {p}: its image '" + "n" * 60 + "…' is not beside it",
         ),
         (
             lambda p: page(p.parent, "z", lines=[]),
@@ -342,6 +352,24 @@ def test_pages_that_are_skipped_are_told(tmp_path, harm, words):
         (
             "alto",
             alto_line(9, "a", ("nan", "x", 40, 20)),
+            "skipped {p}#l9: it has neither a box nor an outline",
+        ),
+        *(
+            (
+                "alto",
+                alto_line(9, "a", box),
+                "skipped {p}#l9: it has neither a box nor an outline",
+            )
+            for box in (
+                ("1e308", 10, "1e308", 20),
+                (0, "9" * 400, 40, 20),
+                (0, 10, 40, "-inf"),
+                (0, 10, 40, "10000001"),
+            )
+        ),
+        (
+            "page",
+            page_line(9, "a", f"0,0 50,0 {'9' * 400},50"),
             "skipped {p}#l9: it has neither a box nor an outline",
         ),
         (

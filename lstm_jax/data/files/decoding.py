@@ -1,0 +1,188 @@
+"""Decoding of image files to 8 bits, of large ones in memory bounded by the result."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.depth import (
+    FULL,
+    WIDE_MODES,
+    depth_of,
+    grey_pixels,
+    highest_value,
+    to_8_bits,
+)
+from lstm_jax.data.files.orientation import Geometry
+from lstm_jax.data.files.png import PNG, band_image, read_bands, read_header
+
+JPEG = ("JPEG", "MPO")  # Pillow's names; MPO is what many phones write
+_LARGE = 1 << 24  # pixels; larger images are reduced in bands, one image at a time
+_WHOLE = 1 << 26  # pixels; the limit for formats that are decoded whole
+_BAND = 1 << 22  # bytes of a decoded band
+_MARGIN = (
+    2  # a box filter reduces to this many times the result, bilinear does the rest
+)
+_DARK = 64  # if the largest 8-bit value is lower, 2 of 16 bits or more are unused
+_ONE = threading.Lock()
+
+# `_WHOLE` takes the place of Pillow's warning; Pillow's error stays.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def is_large(image: Image.Image) -> bool:
+    """Whether an opened image is decoded by `decode_large`."""
+    return image.width * image.height > _LARGE
+
+
+def check_whole(image: Image.Image) -> None:
+    """Raises DataError if an opened image is too large to be decoded whole."""
+    if image.width * image.height > _WHOLE:
+        kind = {"PNG": "interlaced PNG", "JPEG": "progressive JPEG"}
+        raise DataError(
+            f"it has {image.width:,} x {image.height:,} pixels, and "
+            f"{kind.get(image.format, image.format)} files are read up to "
+            f"{_WHOLE >> 20} megapixels: make it smaller, or save it as a plain PNG"
+        )
+
+
+def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """Resizes an 8-bit image, on a white background, to `shape`: uint8 [H, W, C]."""
+    height, width, channels = shape
+    image = _opaque(image, channels)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image, np.uint8).reshape(shape)
+
+
+def _opaque(image: Image.Image, channels: int) -> Image.Image:
+    """The image on a white background, in mode L or RGB."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def load_8_bits(image: Image.Image, depth: int | None) -> Image.Image:
+    """An opened image, decoded to 8 bits per sample, without its EXIF orientation.
+
+    Args:
+      image: opened, not loaded.
+      depth: as in `read_image`.
+    """
+    png = _png(image)
+    if png and png.deep_colour:
+        (band,) = read_bands(image.fp, png, png.height)
+        pixels = png.wide(band)
+        return _narrow(pixels, depth or depth_of(int(pixels[..., :3].max())))
+    raw = str(image.tile[0][3]) if image.tile else ""
+    image.load()
+    if "16" in raw and image.mode not in WIDE_MODES:
+        colours = image.getextrema()
+        if max(high for _, high in colours[:3]) < _DARK:
+            raise DataError(
+                "its 16-bit colours use less than 15 bits; save it as a plain PNG"
+            )
+    return _to_8_bits(image, depth)
+
+
+def sample_depth(image: Image.Image) -> int | None:
+    """Bits that the samples of an opened image use; None if it has 8-bit samples."""
+    png = _png(image)
+    if png and png.bits == 16 and not png.interlaced:
+        bands = read_bands(image.fp, png, _rows(png.row_bytes, 1))
+        return depth_of(max(int(png.wide(band)[..., :3].max()) for band in bands))
+    if image.mode not in WIDE_MODES:
+        return None
+    check_whole(image)
+    return depth_of(highest_value(grey_pixels(image)))
+
+
+def decode_large(
+    image: Image.Image,
+    geometry: Geometry,
+    shape: tuple[int, int, int],
+    depth: int | None,
+) -> np.ndarray:
+    """An opened image of many pixels, reduced while it is decoded: uint8 [H, W, C].
+
+    One image at a time is decoded so, whatever the number of threads. Pixels differ
+    from those of `fit` by rounding and by the support of the filters.
+    """
+    if image.format == "TIFF":
+        geometry = Geometry(geometry.shown)  # Pillow turns it while it decodes
+    *size, channels = shape
+    height, width = size[::-1] if geometry.orientation >= 5 else size
+    with _ONE:
+        if depth is None:
+            depth = sample_depth(image)
+        if image.format in JPEG:
+            if image.info.get("progressive"):
+                check_whole(image)
+            image.draft(None, (_MARGIN * width, _MARGIN * height))
+        full_w, full_h = image.size
+        factors = (
+            max(1, full_w // (_MARGIN * width)),
+            max(1, full_h // (_MARGIN * height)),
+        )
+        reduced = [
+            np.asarray(_opaque(band, channels).reduce(factors))
+            for band in _bands(image, depth, _rows(4 * full_w, factors[1]))
+        ]
+        whole = Image.fromarray(np.concatenate(reduced))
+        del reduced
+        if whole.size != (width, height):
+            box = 0, 0, full_w / factors[0], full_h / factors[1]
+            whole = whole.resize((width, height), Image.Resampling.BILINEAR, box)
+    pixels = geometry.pixels(np.asarray(whole, np.uint8))
+    return np.ascontiguousarray(pixels).reshape(shape)
+
+
+def _bands(image: Image.Image, depth: int | None, rows: int) -> Iterator[Image.Image]:
+    """Decodes an opened image in bands of 8 bits, from the top."""
+    png = _png(image)
+    if png and not png.interlaced:
+        for band in read_bands(image.fp, png, rows):
+            if png.bits == 16:
+                yield _narrow(png.wide(band), depth or FULL)
+            else:
+                yield band_image(png, band)
+        return
+    if image.format not in JPEG:
+        check_whole(image)
+    image.load()
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        yield _to_8_bits(band, depth)
+
+
+def _rows(row_bytes: int, factor: int) -> int:
+    """Rows of a band, a multiple of the reducing factor."""
+    return max(1, _BAND // row_bytes // factor) * factor
+
+
+def _png(image: Image.Image) -> PNG | None:
+    return read_header(image.fp) if image.format == "PNG" else None
+
+
+def _to_8_bits(image: Image.Image, depth: int | None) -> Image.Image:
+    if image.mode == "F":
+        raise DataError("its pixels are floating point; save it as 8 or 16 bit")
+    if image.mode not in WIDE_MODES:
+        return image
+    pixels = grey_pixels(image)
+    highest = highest_value(pixels)
+    return Image.fromarray(to_8_bits(pixels, depth or depth_of(highest)))
+
+
+def _narrow(pixels: np.ndarray, depth: int) -> Image.Image:
+    """An 8-bit image of 16-bit samples [H, W, 1 to 4]; alpha always has 16 bits."""
+    samples = pixels.shape[-1]
+    narrow = to_8_bits(pixels, depth)
+    if samples in (2, 4):
+        narrow[..., -1] = to_8_bits(pixels[..., -1], FULL)
+    return Image.fromarray(narrow[..., 0] if samples == 1 else narrow)
