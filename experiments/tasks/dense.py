@@ -17,6 +17,7 @@ class DensePrediction(PerFileTask):
     data = Images
     augment = Noise  # geometric changes would have to change the targets, too
     to_onnx = False
+    writes_files = True
     columns = ("image", "found", "")
     note = ""
 
