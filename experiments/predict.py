@@ -23,9 +23,9 @@ class Options:
     run: Path
     """Run folder, such as runs/digits, or an exported file."""
     paths: tuple[str, ...]
-    """Images, folders, a CSV with a column `path`, clips, or pages' PAGE or ALTO XML."""
+    """Images, folders, a CSV with a column `path`, clips, or PAGE or ALTO XML."""
     out: Path | None = None
-    """Also write a .csv or .jsonl file, of text .txt or .xml; or a folder of images."""
+    """Also write a .csv or .jsonl file, of text .txt or .xml; or a folder."""
     live: str | None = None
     """Predict frame by frame: a clip, a camera number, or - for raw frames on stdin."""
     explain: bool = False
