@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def explain(error: BaseException) -> str:
     if ours or isinstance(error, OSError):
         return f"error: {error}"
     return "".join(traceback.format_exception(error)).rstrip()
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: escapes instead of control and undecodable characters."""
+    return "".join(
+        c if unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
+        for c in text
+    )
 
 
 def exit_code(command: Callable[[], int | None], interrupted: str) -> int:

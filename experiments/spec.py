@@ -80,7 +80,9 @@ _KINDS = {  # of the fields of `DataSpec`, as JSON has them
     "per_step": bool,
     "target_offset": float,
     "target_scale": float,
+    "class_weights": ([float], [[float]]),
 }
+_OPTIONAL = {"class_weights"}  # weights exported by earlier versions have none
 
 
 def read_spec(values: Any, where: str) -> DataSpec:
@@ -91,12 +93,12 @@ def read_spec(values: Any, where: str) -> DataSpec:
     """
     if not isinstance(values, dict):
         raise UsageError(f'{where}: "data" is {values!r}, but it must be an object')
-    wrong = [f"no data.{name}" for name in _KINDS.keys() - values.keys()]
+    wrong = [f"no data.{name}" for name in _KINDS.keys() - values.keys() - _OPTIONAL]
     wrong += [f"an unknown data.{name}" for name in values.keys() - _KINDS.keys()]
     wrong = wrong or [
         f"data.{name} of another kind"
         for name, kind in _KINDS.items()
-        if not _is(values[name], kind)
+        if name in values and not _is(values[name], kind)
     ]
     if wrong:
         raise UsageError(
@@ -107,6 +109,8 @@ def read_spec(values: Any, where: str) -> DataSpec:
 
 
 def _is(value: Any, kind: Any) -> bool:
+    if isinstance(kind, tuple):
+        return any(_is(value, one) for one in kind)
     if isinstance(kind, list):
         return isinstance(value, list) and all(_is(item, kind[0]) for item in value)
     return type(value) is kind or (kind is float and type(value) is int)

@@ -6,6 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from experiments.errors import printable
 from lstm_jax import data
 
 ALTO = "http://www.loc.gov/standards/alto/ns-v4#"
@@ -48,7 +49,7 @@ def as_alto(predictions: Sequence[dict[str, Any]]) -> str:
     source = add(described, "sourceImageInformation")
     layout = add(root, "Layout")
     for number, row in enumerate(predictions):
-        add(source, "fileIdentifier", row["path"])
+        add(source, "fileIdentifier", printable(row["path"]))
         page = add(layout, "Page", ID=f"page_{number}", PHYSICAL_IMG_NR=number + 1)
         if "error" in row:
             continue

@@ -1,12 +1,14 @@
 """`Predictor`: a trained network, or the function of an exported file."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments.prediction.inputs import listed
 from experiments.spec import DataSpec
 from lstm_jax import data
 
@@ -57,7 +59,8 @@ class Predictor:
         clip, length = data.read_features(path, frames, self.sampling)
         if clip.shape[1:] != tuple(shape):
             raise data.DataError(
-                f"{path}: {clip.shape[-1]} features per step, the run has {shape[0]}"
+                f"{path}: {clip.shape[-1]} features per step, but the run was trained "
+                f"on {shape[0]}"
             )
         return clip, length
 
@@ -67,15 +70,16 @@ def predict_images(
 ) -> Iterator[dict[str, Any]]:
     """Predictions for image files, batch by batch."""
     shape = tuple(predictor.spec.image_shape)
-    files = data.image_paths(paths)
-    for start in range(0, len(files), BATCH):
-        rows, images = [], []
-        for path in files[start : start + BATCH]:
-            rows.append({"path": str(path)})
+    files = listed(paths, data.image_paths, predictor.spec)
+    while rows := list(itertools.islice(files, BATCH)):
+        images = []
+        for row in rows:
+            if "error" in row:
+                continue
             try:
-                images.append(data.read_image(path, shape))
+                images.append(data.read_image(row["path"], shape))
             except data.DataError as error:
-                rows[-1]["error"] = str(error)
+                row["error"] = str(error)
         good = [row for row in rows if "error" not in row]
         if good:
             outputs = predictor(inputs=np.stack(images))
@@ -89,12 +93,12 @@ def predict_clips(
     predictor: Predictor, paths: Sequence[str | Path]
 ) -> Iterator[dict[str, Any]]:
     """Predictions for clips, one by one."""
-    for path in data.clip_paths(paths):
-        row: dict[str, Any] = {"path": str(path)}
-        try:
-            row |= predictor.kind.predict_clip(predictor, path)
-        except data.DataError as error:
-            row["error"] = str(error)
+    for row in listed(paths, data.clip_paths, predictor.spec):
+        if "error" not in row:
+            try:
+                row |= predictor.kind.predict_clip(predictor, Path(row["path"]))
+            except data.DataError as error:
+                row["error"] = str(error)
         yield row
 
 

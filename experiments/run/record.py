@@ -10,11 +10,15 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet executes such cells
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 class RunError(RuntimeError):
@@ -96,11 +100,33 @@ def write_bytes(path, content: bytes):
 
 def write_table(path, rows: list[dict]):
     """Writes rows of one set of columns as CSV, whole or not at all."""
+    _write_atomic(path, csv_bytes(list(rows[0]), rows))
+
+
+def csv_bytes(columns: list[str], rows: list[dict]) -> bytes:
+    """Rows as CSV in UTF-8 that a spreadsheet shows and does not execute.
+
+    A text that begins with = + - @, a tab or a carriage return gets a leading
+    apostrophe, unless it is a number. Bytes of file names that are not UTF-8 become
+    backslash escapes.
+    """
+    lines = [_csv_line(columns)]
+    lines += [_csv_line([row.get(name, "") for name in columns]) for row in rows]
+    return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _csv_line(cells: list) -> str:
     text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    _write_atomic(path, text.getvalue().encode())
+    # the writer quotes a carriage return only if lines end with one
+    csv.writer(text, lineterminator="\r\n").writerow(map(_inert, cells))
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _inert(cell):
+    """A cell that no spreadsheet takes for a formula."""
+    if not isinstance(cell, str) or not cell.startswith(_FORMULA):
+        return cell
+    return cell if _NUMBER.fullmatch(cell) else f"'{cell}"
 
 
 def save_figure(path, fig):

@@ -17,6 +17,7 @@ class DensePrediction(PerFileTask):
     data = Images
     augment = Noise  # geometric changes would have to change the targets, too
     to_onnx = False
+    writes_files = True
     columns = ("image", "found", "")
     note = ""
 
@@ -113,20 +114,50 @@ class DensePrediction(PerFileTask):
           truth: targets, if the task draws them on the same image.
         """
 
+    @abstractmethod
+    def draw_on_file(self, image, found: dict, classes, scale: int):
+        """A prediction with its labels, drawn on the image at the size of its file.
+
+        Args:
+          image: uint8 `[H, W, 3]`, of the file.
+          found: the prediction, as `describe` returns it.
+          classes: names.
+          scale: integer magnification of the result.
+        """
+
+    def drawn(self, found: dict, classes):
+        """The drawing of a prediction: on the image file, or on each input frame.
+
+        Raises:
+          DataError: the image file cannot be read.
+        """
+        from lstm_jax import data, figures
+
+        seen, path = found["seen"], Path(found["path"])
+        if seen.ndim == 4:
+            return self.draw(seen, found["raw"], classes)
+        size = size_of(seen, path)
+        image = data.read_image(path, (*size, 3))
+        return self.draw_on_file(image, found, classes, figures.magnification(size))
+
     def truths(self, drawn, chosen) -> list[tuple[str, list]]:
         """A row of targets, if `draw` does not show them."""
         return []
 
     def save(self, spec, predictions, folder: Path) -> None:
         from experiments.run import record
-        from lstm_jax import figures
+        from lstm_jax import data, figures
 
         used: set[str] = set()
         for found in predictions:
             if "seen" not in found:
                 continue
+            try:
+                page = self.drawn(found, spec.classes)
+            except data.DataError as error:  # the file was removed meanwhile
+                found["error"] = str(error)
+                continue
             name = _unused(Path(found["path"]).stem, used)
-            page = self.draw(found["seen"], found["raw"], spec.classes)
             single = page.ndim == 3
             drawn = folder / (f"{name}.drawn.png" if single else f"{name}.gif")
             record.write_bytes(

@@ -66,6 +66,16 @@ class Detection(DensePrediction):
 
         return figures.overlay_boxes(image, prediction, classes, truth=truth)
 
+    def draw_on_file(self, image, found, classes, scale):
+        import numpy as np
+
+        from lstm_jax import figures
+
+        height, width = image.shape[0], image.shape[1]
+        across, down = width / found["seen"].shape[1], height / found["seen"].shape[0]
+        rows = found["raw"] * np.asarray([across, down, across, down, 1, 1])
+        return figures.overlay_boxes(image, rows, classes, scale=scale)
+
     def save(self, spec, predictions, folder: Path) -> None:
         """Also writes all boxes to detections.json, in COCO format."""
         from experiments.run import record

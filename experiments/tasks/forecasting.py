@@ -30,6 +30,7 @@ class Forecasting(PerFileTask):
     augment = Geometry
     cross_validates = "--folds does not support forecasting"
     to_onnx = False
+    writes_files = True
     columns = ("clip", "gif")
     metrics = (
         ("mse", "MSE per frame", "min"),

@@ -103,6 +103,11 @@ class Segmentation(DensePrediction):
 
         return figures.overlay_mask(image, prediction)
 
+    def draw_on_file(self, image, found, classes, scale):
+        from lstm_jax import figures
+
+        return figures.overlay_mask(image, found["mask"], scale, classes=classes)
+
     def truths(self, drawn, chosen):
         return [("", [(drawn(k), "true") for k in chosen])]
 

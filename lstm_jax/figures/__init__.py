@@ -11,6 +11,7 @@ from lstm_jax.figures.visualization import (
     encode_png,
     image_grid,
     image_rows,
+    magnification,
     overlay_boxes,
     overlay_mask,
     resize_mask,

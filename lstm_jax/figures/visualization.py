@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from lstm_jax.figures.style import BLUE, INK, QUIET, figure, safe, text_color, tidy
-from lstm_jax.targets import CLASS
+from lstm_jax.targets import CLASS, VOID
 
 PALETTE = np.array(
     [
@@ -16,7 +16,14 @@ PALETTE = np.array(
     np.uint8,
 )
 TRUE = (255, 255, 255)
-LETTERS = 12  # pixels of a label's letters
+LETTERS = 12  # smallest height of a label's letters, pixels
+_SMALL = 192  # images whose shorter side is below are magnified, pixels
+
+
+def magnification(size: tuple[int, int]) -> int:
+    """The integer factor by which an image of (H, W) is enlarged so that labels on it
+    are legible; 1 unless its shorter side is below 192 pixels."""
+    return -(-_SMALL // max(min(_SMALL, *size), 1))
 
 
 def class_color(label: int) -> tuple[int, int, int]:
@@ -52,26 +59,49 @@ def encode_mask(mask: np.ndarray) -> bytes:
     return encode_png(image)
 
 
-def overlay_mask(image: np.ndarray, mask: np.ndarray, scale: int = 4) -> np.ndarray:
+def overlay_mask(
+    image: np.ndarray, mask: np.ndarray, scale: int = 4, *, classes=None
+) -> np.ndarray:
     """Overlays an image, or each frame of a clip, with the colours of its classes.
 
     Args:
       image: uint8 [H, W, C] or [T, H, W, C].
       mask: class indices [H, W] or [T, H, W]; 0 and 255 are transparent.
       scale: s, integer magnification.
+      classes: class names, written on their pixels with the share that these have of
+        the image; None: not written.
 
     Returns:
       uint8 [s H, s W, 3] or [T, s H, s W, 3].
     """
     if np.ndim(image) == 4:
         frames = zip(image, mask, strict=True)
-        return np.stack([overlay_mask(p, m, scale) for p, m in frames])
-    clear = canvas(image, scale)
-    mask = np.asarray(mask).repeat(scale, 0).repeat(scale, 1)
-    inside = (mask > 0) & (mask != 255)
-    paint = np.array([class_color(int(k)) for k in range(256)], np.float64)[mask]
-    mixed = 0.35 * clear + 0.65 * paint
-    return np.where(inside[..., None], np.rint(mixed).astype(np.uint8), clear)
+        return np.stack([overlay_mask(p, m, scale, classes=classes) for p, m in frames])
+    clear, labels = canvas(image, scale), np.asarray(mask)
+    mask = labels.repeat(scale, 0).repeat(scale, 1)
+    for label in np.unique(labels):
+        if 0 < label < VOID:
+            inside = mask == label
+            mixed = 0.35 * clear[inside] + 0.65 * np.array(class_color(int(label)))
+            clear[inside] = np.rint(mixed).astype(np.uint8)
+    return clear if classes is None else _named(clear, labels, classes, scale)
+
+
+def _named(image, mask, classes, scale: int):
+    """Writes the name and the share of each class on one of its pixels."""
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(image)
+    pen = ImageDraw.Draw(image)
+    for label in np.unique(mask):
+        if 0 < label < min(len(classes), VOID):
+            ys, xs = np.nonzero(mask == label)
+            middle = np.abs(ys - ys.mean()) + np.abs(xs - xs.mean())
+            at = int(middle.argmin())
+            words = f"{classes[label]} {100 * len(ys) / mask.size:.1f} %"
+            color = class_color(int(label))
+            _label(pen, words, xs[at] * scale, ys[at] * scale, color, image.size)
+    return np.asarray(image)
 
 
 def overlay_boxes(
@@ -109,7 +139,8 @@ def overlay_boxes(
     drawn = [row for row in boxes if row[4] >= SCORE_THRESHOLD]
     for row in drawn:
         color = class_color(int(row[5]) + 1)
-        pen.rectangle([*_edges(row[:4], scale)], outline=color, width=2)
+        width = max(2, round(min(image.size) / 250))
+        pen.rectangle([*_edges(row[:4], scale)], outline=color, width=width)
     for row in drawn:  # above all boxes
         if name := str(classes[int(row[5])]):
             x0, y0, *_ = _edges(row[:4], scale)
@@ -124,16 +155,17 @@ def _label(pen, text: str, x: float, y: float, color, size: tuple[int, int]) -> 
 
     from lstm_jax.figures.fonts import font_runs
 
-    runs = [(ImageFont.truetype(path, LETTERS), part) for path, part in font_runs(text)]
+    letters = max(LETTERS, round(min(size) / 40))
+    runs = [(ImageFont.truetype(path, letters), part) for path, part in font_runs(text)]
     wide = round(sum(font.getlength(part) for font, part in runs)) + 4
-    tall = LETTERS + 4
+    tall = round(letters * 4 / 3)
     x = max(min(round(x), size[0] - wide), 0)
     y = round(y - tall if y >= tall else max(y, 0))
     pen.rectangle([x, y, x + wide - 1, y + tall - 1], fill=color)
     ink = text_color([c / 255 for c in color])
     x += 2
     for font, part in runs:
-        pen.text((x, y + LETTERS), part, fill=ink, font=font, anchor="ls")
+        pen.text((x, y + letters), part, fill=ink, font=font, anchor="ls")
         x += font.getlength(part)
 
 

@@ -15,6 +15,7 @@ from lstm_jax.figures import (
     encode_png,
     image_grid,
     image_rows,
+    magnification,
     overlay_boxes,
     overlay_mask,
     resize_mask,
@@ -122,6 +123,34 @@ def test_a_label_has_name_and_score_within_the_picture_and_above_other_boxes():
     plate = (got != overlay_boxes(image, boxes[:1], ("",), scale=SCALE)).any(-1)
     assert plate.sum() > 400
     np.testing.assert_array_equal(both[plate], got[plate])
+
+
+def test_a_mask_is_named_on_its_pixels_with_its_share():
+    image, mask = picture(shape=(60, 90)), np.zeros((60, 90), np.uint8)
+    mask[30:, 45:], mask[0, 0] = 1, 255
+    plain = overlay_mask(image, mask, 4)
+    named = overlay_mask(image, mask, 4, classes=("ground", "cup"))
+    rows, columns = np.nonzero((plain != named).any(-1))
+    assert len(rows) > 300 and 120 <= rows.min() and 180 <= columns.min()
+    mask[30, 45:] = 0  # another share
+    other = overlay_mask(image, mask, 4, classes=("ground", "cup"))
+    assert (other[150:200] != named[150:200]).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "times"), [((28, 28), 7), ((191, 900), 2), ((192, 192), 1), ((1, 1), 192)]
+)
+def test_small_images_are_magnified_so_that_labels_are_legible(size, times):
+    assert magnification(size) == times
+
+
+def test_labels_and_lines_grow_with_the_picture():
+    white, boxes = np.full((1000, 1200, 3), 255, np.uint8), [box(300, 400, 900, 800)]
+    got = overlay_boxes(white, boxes, ("cup",), scale=1)
+    plain = overlay_boxes(white, boxes, ("",), scale=1)
+    rows = np.nonzero((got != plain).any((1, 2)))[0]
+    assert 25 <= np.ptp(rows) + 1 <= 40
+    assert (plain[400:404, 600] != 255).any(-1).all()
 
 
 def test_a_box_without_a_side_or_beyond_the_picture_can_be_drawn():

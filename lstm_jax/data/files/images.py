@@ -255,7 +255,7 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
 def reason(error: Exception) -> str:
     """One line that describes an error, without paths or memory addresses."""
     if isinstance(error, Image.UnidentifiedImageError):
-        return "no image format that Pillow knows"
+        return "unknown file format, or a damaged file"
     if strerror := getattr(error, "strerror", None):
         return strerror
     lines = str(error).strip().splitlines()

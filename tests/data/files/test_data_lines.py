@@ -205,7 +205,7 @@ MISTAKES = [
     ),
     (
         lambda p: (p / "3.png").write_bytes(b""),
-        "skipped {p}/3.png: not a readable image (no image format that Pillow k",
+        "skipped {p}/3.png: not a readable image (unknown file format, or a damage",
     ),
     (lambda p: cut(p / "3.png"), "skipped {p}/3.png: not a readable image ("),
     (

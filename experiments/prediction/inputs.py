@@ -1,0 +1,72 @@
+"""The files that a prediction is made for, listed one path at a time."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.spec import DataSpec
+from lstm_jax import data
+
+_PDF = b"%PDF-"
+_ARRAYS = (".npy", ".npz")
+
+
+def listed(
+    paths: Iterable[str | os.PathLike],
+    expand: Callable[[list[Path]], Iterable[Path]],
+    spec: DataSpec,
+) -> Iterator[dict[str, Any]]:
+    """The files of paths; a path that cannot be used does not stop the others.
+
+    Args:
+      paths: as given on the command line.
+      expand: the files of one path, such as `data.image_paths`; raises DataError.
+      spec: of the run.
+
+    Yields:
+      For each file a dict of `path`; for a path that is missing, holds nothing to
+      predict or is of another kind than the run's data, also `error`, one line.
+    """
+    for path in paths:
+        path = Path(path).expanduser()
+        try:
+            if not path.exists():
+                raise data.DataError(f"{path}: no such file or folder")
+            files = list(expand([path]))
+        except data.DataError as error:
+            yield {"path": str(path), "error": str(error)}
+            continue
+        for file in files:
+            error = _mismatch(file, spec)
+            yield {"path": str(file)} | ({"error": error} if error else {})
+
+
+def _mismatch(path: Path, spec: DataSpec) -> str | None:
+    """Why a file is not what the run was trained on, where its name tells."""
+    suffix = path.suffix.lower()
+    if suffix == ".pdf" or _starts_with(path, _PDF):
+        return (
+            f"{path}: a PDF, which holds pages, not images; convert it first: "
+            f"pdftoppm -png -r 300 {path.name} page"
+        )
+    if path.is_dir():
+        return None
+    if not spec.features and suffix in _ARRAYS:
+        kind = "images" if spec.is_image else "clips"
+        return f"{path}: an array file, but the run was trained on {kind}"
+    if spec.features and suffix != ".npy":
+        width = spec.image_shape[-1]
+        return (
+            f"{path}: not a .npy file; the run was trained on sequences of {width} "
+            f"features: give .npy files of shape [steps, {width}]"
+        )
+    return None
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(start)) == start
+    except OSError:
+        return False

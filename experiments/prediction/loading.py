@@ -1,0 +1,89 @@
+"""Loads the predictor of a run folder, of a weights file or of an exported file."""
+
+import functools
+from pathlib import Path
+
+from experiments.errors import UsageError
+from experiments.run.load_run import saved_run
+from experiments.tasks import TASKS
+
+_EXPORTED = ".jaxexport"
+_WEIGHTS = ".safetensors"
+_OTHERS = {  # what people have instead, by suffix
+    ".pt": "a PyTorch file",
+    ".pth": "a PyTorch file",
+    ".ckpt": "a PyTorch file",
+    ".onnx": "an ONNX model, which ONNX Runtime runs",
+    ".h5": "a Keras file",
+    ".keras": "a Keras file",
+    ".mlmodel": "a Core ML model, which `ketos convert` turns into .safetensors",
+}
+
+
+def load(run: str | Path):
+    """The `Predictor` of a run or a file, loaded again if it was written again.
+
+    Raises:
+      ValueError: there is none, or the file is of another format.
+    """
+    path = Path(run) if Path(run).is_file() else Path(run, "config.json")
+    return _load(str(run), path.stat().st_mtime if path.exists() else 0.0)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(run: str, written: float):
+    check_format(run)
+    return source(run).predictor(run)
+
+
+def check_format(run: str | Path) -> None:
+    """Checks by its name that a file is of a format that `predict` loads.
+
+    Raises:
+      UsageError: it is not; the message names what can be given instead.
+    """
+    path = Path(run).expanduser()
+    if path.suffix.lower() in (_EXPORTED, _WEIGHTS) or path.is_dir():
+        return
+    if path.is_file() or path.suffix.lower() in _OTHERS:
+        kind = _OTHERS.get(path.suffix.lower(), "neither a run folder nor its weights")
+        raise UsageError(
+            f"{run}: {kind}; give a run folder, such as runs/digits, or a .safetensors "
+            "or .jaxexport file that `python -m experiments.export` wrote"
+        )
+
+
+def is_exported(run: str | Path) -> bool:
+    return str(run).endswith(_EXPORTED)
+
+
+def source(run: str | Path):
+    """The module that loads predictors: for exported files without Flax."""
+    if is_exported(run):
+        from experiments.prediction import exported as module
+    else:
+        from experiments.prediction import trained as module
+    return module
+
+
+def start(run: Path, accelerator: str):
+    """Selects the device.
+
+    Returns:
+      The run's `TaskKind`, which decides on the formats of `--out`; None for an
+      exported file, and where loading the run will raise the error.
+    """
+    check_format(run)
+    if is_exported(run):
+        source(run).start(accelerator)
+        return None
+    saved = saved_run(run)
+    from lstm_jax import data, training
+
+    training.select_accelerator(accelerator)
+    if saved is None:
+        return None
+    kind = TASKS[saved["config"]["task"]["name"]]
+    if kind.bucketed:  # compiles a program for each width
+        training.enable_compilation_cache(data.default_root() / "compiled")
+    return kind
