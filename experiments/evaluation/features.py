@@ -10,8 +10,9 @@ CHUNK = 256  # examples at a time
 def vectors(inputs: np.ndarray) -> np.ndarray:
     """Examples as vectors, float32 [N, D].
 
-    Small images as their pixels, photographs by `hog`; of a clip four frames of at most
-    16x16; of features up to 16 steps, or their mean where these are too many numbers.
+    Small images as their pixels, photographs by `hog` at 48x48 or less; of a clip four
+    frames of at most 16x16; of features up to 16 steps, or their mean where these are
+    too many numbers.
 
     Args:
       inputs: uint8 [N, H, W, C] or [N, T, H, W, C], or float32 [N, T, F].
@@ -30,7 +31,7 @@ def vectors(inputs: np.ndarray) -> np.ndarray:
     if not photographs or min(inputs.shape[1:3]) < 16:
         return shrunk(inputs, 32).reshape(len(inputs), -1)
     parts = range(0, len(inputs), CHUNK)
-    return np.concatenate([hog(shrunk(inputs[k : k + CHUNK], 64)) for k in parts])
+    return np.concatenate([hog(shrunk(inputs[k : k + CHUNK], 48)) for k in parts])
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
