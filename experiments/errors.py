@@ -20,7 +20,7 @@ def explain(error: BaseException) -> str:
     One line for errors raised by this project, for OSError and for lack of memory;
     else the traceback.
     """
-    if type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error):
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):  # JAX's
         cause = str(error).splitlines()[0].partition(": ")[2]
         return (
             f"error: out of memory ({cause}): give a smaller --batch-size, more "
