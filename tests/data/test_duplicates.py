@@ -66,7 +66,7 @@ def test_a_leak_of_30_percent_is_told_as_one():
     validation[:4] = train[:4]
     found = find_duplicates(dataset(train, validation, test))
     assert found.identical["test", "train"] == 21 and found.near["test", "train"] == 0
-    assert found.leaked("test", "train") == pytest.approx(0.3)
+    assert found.leaked("test") == pytest.approx(0.3)
     assert found.identical["validation", "train"] == 4
     assert found.identical["test", "validation"] <= 4
     assert found.lines()[:2] == [
@@ -76,6 +76,21 @@ def test_a_leak_of_30_percent_is_told_as_one():
     assert all(p.one[0] == "train" and p.other[0] != "train" for p in found.leaks)
     assert len(found.leaks) == 20 and found.contradictions == 0
     assert found.counts()["identical"]["test in train"] == 21
+
+
+def test_validation_images_in_the_test_split_count_too():
+    images = photos(60)
+    images[50:53], images[54] = images[40:43], images[7]
+    found = find_duplicates(dataset(images[:40], images[40:45], images[45:]))
+    assert found.lines() == [
+        "4 of 15 test images are identical to training or validation images"
+    ]
+    assert found.leaked("test") == pytest.approx(4 / 15)
+    assert found.counts()["identical"] == {
+        "test in train or validation": 4,
+        "test in train": 1,
+        "test in validation": 3,
+    }
 
 
 @pytest.mark.parametrize("change", [saved_again, scaled, noisy])
