@@ -5,8 +5,9 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from selection import slow
 
-from lstm_jax.data import Dataset, Split, duplicates, find_duplicates, similarity
+from lstm_jax.data import Dataset, Split, duplicates, find_duplicates, load, similarity
 from lstm_jax.data.similarity import connected, find_copies
 
 SIDE = 32
@@ -182,6 +183,22 @@ def test_what_only_looks_alike_is_no_copy(case):
     images = np.asarray(LOOK_ALIKE[case](np.random.default_rng(0)), np.uint8)
     found = find_duplicates(dataset(images[:6], images[6:10], images[10:]))
     assert found.lines() == []
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "digits",
+        *map(slow, ("moving_digits", "text_lines", "digits_boxes", "digits_masks")),
+    ],
+)
+def test_drawn_data_sets_have_no_copies(name, prepared):
+    assert find_duplicates(load(name, data_dir=prepared)).lines() == []
 
 
 def test_all_of_one_colour_are_identical():
