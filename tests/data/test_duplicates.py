@@ -158,7 +158,16 @@ def digit(image, k):
     return image
 
 
+def speck(k):
+    """A scene of 64x64 with 2x2 pixels changed at one of many places."""
+    image = photos(1, side=64)[0].astype(int)
+    part = image[10:12, 4 * k : 4 * k + 2]
+    part += np.where(part > 127, -90, 90)
+    return image
+
+
 LOOK_ALIKE = {
+    "one scene, another speck": lambda rng: [speck(k) for k in range(14)],
     "one scene, another object": lambda rng: [
         digit(photos(1)[0], k) for k in range(14)
     ],
