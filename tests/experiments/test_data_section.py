@@ -106,14 +106,10 @@ def test_sound_data_have_no_findings(odd_report, digits_run):
 
 
 def test_data_that_changed_since_are_told(leaky_run, leaky, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(leaky_run[0].directory, copy)
-    config = json.loads((copy / "config.json").read_text())
-    shutil.copytree(leaky, tmp_path / "leaky")
-    (tmp_path / "leaky" / "test" / "down" / "03.png").unlink()
-    config["config"]["data"]["source"] = str(tmp_path / "leaky")
-    (copy / "config.json").write_text(json.dumps(config))
-    found = report(copy)
+    file = leaky / "test" / "down" / "03.png"
+    file.rename(tmp_path / file.name)
+    found = report(leaky_run[0].directory)
+    (tmp_path / file.name).rename(file)
     (blocks,) = (s.blocks for s in found.sections if s.title == "Data")
     words = [b.text for b in blocks if isinstance(b, Words)]
     assert words[0].startswith(
