@@ -5,7 +5,7 @@ from typing import Any
 from experiments.reporting.evaluation import Evaluation
 from experiments.reporting.page import Fold, Section, Table, Words, plural
 from experiments.run.data_check import changes_of, earlier_changes
-from lstm_jax.data.duplicates import Pair
+from lstm_jax.data.duplicates import ACROSS, Pair
 
 LEAK = 0.01  # share of a split whose copies elsewhere are a finding
 
@@ -19,16 +19,21 @@ def data_section(evaluation: Evaluation) -> Section:
         words = f"The data changed since the run was trained: {'; '.join(since)}."
         blocks.append(Words(words, "warning"))
     blocks += [Words(line, "warning") for line in earlier_changes(evaluation.run)]
+    pairs = {"train": ("train", "train"), **{pair[0]: pair for pair in ACROSS}}
     rows = tuple(
         (
             name,
             f"{size:,}",
-            *(f"{table[name, 'train']:,}" for table in (found.identical, found.near)),
+            *(f"{table[pairs[name]]:,}" for table in (found.identical, found.near)),
         )
         for name, size in found.sizes.items()
     )
-    header = ("split", f"{found.noun}s", "copies of training ones", "nearly identical")
-    blocks.append(Table(header, rows))
+    header = ("split", f"{found.noun}s", "copies", "near copies")
+    words = (
+        "Copies of other training examples; of validation examples, those of training "
+        "examples; of test examples, those of training or validation examples."
+    )
+    blocks += [Table(header, rows), Words(words, "quiet")]
     lines, tone = found.lines(), "plain" if data_findings(evaluation) else "quiet"
     none = f"No {found.noun} is a copy of another"
     blocks += [Words(f"{line}.", tone) for line in lines or [none]]
@@ -55,7 +60,7 @@ def data_findings(evaluation: Evaluation) -> list[tuple[str, str]]:
         return []
     rows = []
     for one, what in (("test", "test metrics"), ("validation", "validation metrics")):
-        share = found.leaked(one, "train")
+        share = found.leaked(one)
         if share >= LEAK:
             rows.append(
                 (

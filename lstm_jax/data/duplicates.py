@@ -8,10 +8,11 @@ import numpy as np
 from lstm_jax.data.dataset import SPLITS, Dataset
 from lstm_jax.data.similarity import COMPARED, HASHED, Copies, connected, find_copies
 
-# A split, and one that must not hold its examples.
-ACROSS = (("test", "train"), ("validation", "train"), ("test", "validation"))
+LEARNED = "train or validation"  # what a network is trained and chosen by
+# A split, and what must not hold its examples.
+ACROSS = (("test", LEARNED), ("validation", "train"))
 LISTED = 20  # pairs that are listed by name
-_NAMES = {"train": "training"}  # of splits in messages
+_NAMES = {"train": "training", LEARNED: "training or validation"}  # in messages
 
 
 class Pair(NamedTuple):
@@ -29,7 +30,8 @@ class Duplicates(NamedTuple):
       noun: what an example is called, "image", "clip" or "line".
       sizes: examples by split.
       identical: examples of the first split that are also in the second, by (split,
-        split); of (split, split) itself, examples beyond the first of each content.
+        split), of "test" also in "train or validation"; of (split, split) itself,
+        examples beyond the first of each content.
       near: nearly identical ones likewise, beside those.
       contradictions: number of pairs of copies with different labels.
       contradicting: the first 20 of them.
@@ -54,6 +56,8 @@ class Duplicates(NamedTuple):
         for one, other in ACROSS:
             same, near = self.identical[one, other], self.near[one, other]
             what = f"{self.sizes[one]:,} {_NAMES.get(one, one)} {self.noun}s are"
+            if one == "test" and not self._leaks("test", "validation"):
+                other = "train"
             where = f"to {_NAMES.get(other, other)} {self.noun}s"
             more = f"; {near:,} more are nearly identical" if near else ""
             if same:
@@ -80,10 +84,17 @@ class Duplicates(NamedTuple):
             )
         return found + [self.skipped] * bool(self.skipped)
 
-    def leaked(self, one: str, other: str) -> float:
-        """Share of a split's examples that another split holds, in 0..1."""
-        found = self.identical[one, other] + self.near[one, other]
-        return found / max(self.sizes[one], 1)
+    def _leaks(self, one: str, other: str) -> int:
+        return self.identical[one, other] + self.near[one, other]
+
+    def leaked(self, one: str) -> float:
+        """Share of the examples of "test" or "validation" that leaked, in 0..1.
+
+        That is which are copies of training examples or, of "test", validation
+        examples.
+        """
+        (pair,) = (pair for pair in ACROSS if pair[0] == one)
+        return self._leaks(*pair) / max(self.sizes[one], 1)
 
     def counts(self) -> dict[str, Any]:
         """As JSON can hold them: `{"identical": {"test in train": 45, …}, …}`."""
@@ -126,10 +137,12 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
         )
     ends = np.cumsum([0, *sizes.values()])
     kinds = {name: copies.first[ends[k] : ends[k + 1]] for k, name in enumerate(SPLITS)}
+    kinds[LEARNED] = copies.first[: ends[2]]
     identical, near = {}, {}
-    for pair in (*ACROSS, *zip(SPLITS, SPLITS, strict=True)):
-        count = _across if pair[0] != pair[1] else _within
-        identical[pair], near[pair] = count(*map(kinds.get, pair), copies.near)
+    for pair in (*ACROSS, ("test", "train"), ("test", "validation")):
+        identical[pair], near[pair] = _across(*map(kinds.get, pair), copies.near)
+    for name in SPLITS:
+        identical[name, name], near[name, name] = _within(kinds[name], copies.near)
     split_of = np.repeat(np.arange(len(SPLITS)), [*sizes.values()])
 
     def about(number: int) -> tuple[str, str, str]:
@@ -180,7 +193,7 @@ def _across(one: np.ndarray, other: np.ndarray, near: np.ndarray) -> tuple[int, 
     return int(same.sum()), int(close.sum())
 
 
-def _within(one: np.ndarray, _: np.ndarray, near: np.ndarray) -> tuple[int, int]:
+def _within(one: np.ndarray, near: np.ndarray) -> tuple[int, int]:
     """Examples of a split beyond the first of each content, and beyond the first of
     each group of nearly identical ones."""
     kinds = np.unique(one)

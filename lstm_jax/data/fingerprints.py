@@ -107,7 +107,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     shapes = ["x".join(map(str, f["example_shape"])) for f in (old, new)]
     if shapes[0] != shapes[1]:
         lines.append(f"examples of {shapes[1]}, were {shapes[0]}")
-    lines += _class_changes(old["classes"], new["classes"])
+    changed = _class_changes(old["classes"], new["classes"])
+    if changed and old["inputs"] == new["inputs"] and counts[0] == counts[1]:
+        changed.append("only labels changed, the inputs are the same")
+    lines += changed
     if lines:
         return lines
     pairs = [(name, old["splits"][name], new["splits"][name]) for name in SPLITS]

@@ -61,7 +61,14 @@ def test_contents_of_two_classes_that_are_swapped():
     found = changes(dataset(swapped))
     assert "'a' holds what was in 'b', 'b' holds what was in 'a'" in found
     reordered = {name: PIXELS[name] for name in "cab"}
-    assert changes(dataset(reordered)) == "the classes are in another order"
+    only = "only labels changed, the inputs are the same"
+    assert changes(dataset(reordered)) == f"the classes are in another order; {only}"
+    some = PIXELS["a"][:50], PIXELS["b"][:50]  # of one split, say
+    partly = PIXELS | {"a": np.concatenate([some[1], PIXELS["a"][50:]])}
+    partly |= {"b": np.concatenate([some[0], PIXELS["b"][50:]])}
+    found = changes(dataset(partly))
+    assert "the content of 'a' differs, the content of 'b' differs" in found
+    assert found.endswith(only)
 
 
 def test_one_pixel_and_one_label_are_noticed():

@@ -63,7 +63,7 @@ def test_a_leak_is_told_when_training_starts(leaky_run):
 def test_a_leak_is_in_the_report_and_its_diagnosis(leaky_run):
     directory = leaky_run[0].directory
     kept = json.loads((directory / "report.json").read_text())
-    assert kept["data"]["duplicates"]["identical"] == {"test in train": 6}
+    assert kept["data"]["duplicates"]["identical"]["test in train"] == 6
     assert kept["data"]["duplicates"]["nearly_identical"] == {"validation in train": 1}
     assert kept["data"]["duplicates"]["contradicting_pairs"] == 1
     found = report(directory)
@@ -101,19 +101,15 @@ def test_sound_data_have_no_findings(odd_report, digits_run):
     assert kept["identical"] == kept["nearly_identical"] == {}
     assert kept["contradicting_pairs"] == 0 and kept["skipped"] is None
     (blocks,) = (s.blocks for s in odd_report.sections if s.title == "Data")
-    (words,) = (b.text for b in blocks if isinstance(b, Words))
-    assert words == "No image is a copy of another."
+    words = [b.text for b in blocks if isinstance(b, Words)]
+    assert words[1:] == ["No image is a copy of another."]
 
 
 def test_data_that_changed_since_are_told(leaky_run, leaky, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(leaky_run[0].directory, copy)
-    config = json.loads((copy / "config.json").read_text())
-    shutil.copytree(leaky, tmp_path / "leaky")
-    (tmp_path / "leaky" / "test" / "down" / "03.png").unlink()
-    config["config"]["data"]["source"] = str(tmp_path / "leaky")
-    (copy / "config.json").write_text(json.dumps(config))
-    found = report(copy)
+    file = leaky / "test" / "down" / "03.png"
+    file.rename(tmp_path / file.name)
+    found = report(leaky_run[0].directory)
+    (tmp_path / file.name).rename(file)
     (blocks,) = (s.blocks for s in found.sections if s.title == "Data")
     words = [b.text for b in blocks if isinstance(b, Words)]
     assert words[0].startswith(
