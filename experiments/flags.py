@@ -231,10 +231,13 @@ def _add(parser, section: type | None, part: Any, prefix: str, known: dict) -> N
     if isinstance(part, Choice) and prefix.count(".") == 1:
         _add_flag(group, known[title.partition("=")[0]], "")
     texts, parts = _docstrings(kind), []
+    groups = dict.fromkeys((field.name for field in dataclasses.fields(kind)), group)
+    for name, names in getattr(kind, "help_groups", {}).items():
+        groups |= dict.fromkeys(names, parser.add_argument_group(f"{title} ({name})"))
     for field in dataclasses.fields(kind):
         value = getattr(part, field.name)
         option = known[prefix + field.name]
-        _add_flag(group, option, texts.get(field.name, ""))
+        _add_flag(groups[field.name], option, texts.get(field.name, ""))
         if dataclasses.is_dataclass(value) and dataclasses.fields(value):
             parts.append((value, f"{prefix}{field.name}."))
     for value, name in parts:

@@ -26,6 +26,11 @@ from experiments.choices import (
 class Data:
     """The images, their preparation and their split."""
 
+    # Flags shown as groups of their own, so that each fits a screen.
+    help_groups: ClassVar[dict[str, tuple[str, ...]]] = {
+        "splits": ("validation", "split_seed", "group", "limit", "allow_changed")
+    }
+
     source: str = "digits"
     """A data set by name, a folder of class/image.png, or a table.csv."""
     manual_dir: str | None = None

@@ -170,7 +170,7 @@ class _Kept(training.Callback):
                 before = rank(self.chosen[index][1], monitor, sign)
                 best = rank(mine, monitor, sign) >= before
             if best:
-                self.chosen[index] = own._replace(key=self._keys[number]), mine
+                self.chosen[index] = own._replace(key=self._keys[index]), mine
 
 
 def _apart(tree: Any, seeds: int) -> list[Any]:

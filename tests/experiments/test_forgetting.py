@@ -1,7 +1,6 @@
 """What a run forgot of the test set of the run that it began with."""
 
 import dataclasses
-import json
 import shutil
 
 import jax
@@ -15,6 +14,7 @@ from experiments.evaluation.forgetting import forgetting
 from experiments.experiment import Experiment
 from experiments.run.display import diagnosis_lines
 from experiments.run.load_run import load_run
+from experiments.run.sealed import read_sealed, write_sealed
 from lstm_jax.inspect import read_results
 
 
@@ -94,9 +94,9 @@ def test_what_cannot_be_measured_is_said(case, words, donor, digits_run, tmp_pat
     if case == "data":
         source = tmp_path / "run"
         shutil.copytree(digits_run.directory, source)
-        saved = json.loads((source / "config.json").read_text())
+        saved = read_sealed(source / "config.json")
         saved["config"]["data"]["source"] = "nowhere/"
-        (source / "config.json").write_text(json.dumps(saved))
+        write_sealed(source / "config.json", saved)
     if case == "task":
         options = {"task": "regression"}
         spec = dataclasses.replace(spec, classes=[], outputs=1)

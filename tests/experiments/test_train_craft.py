@@ -273,12 +273,16 @@ def test_seeds_begin_with_the_weights_of_a_file(monkeypatch, tmp_path):
     class Read(Exception):
         pass
 
+    real = Experiment.init
+
     def init(self, key, *, pretrained=False):
-        raise Read(pretrained)
+        if pretrained:
+            raise Read
+        return real(self, key)  # of the shapes alone
 
     monkeypatch.setattr(Experiment, "init", init)
     config = check(override(preset("digits"), OPTIONS | dict(run_dir=str(tmp_path))))
-    with pytest.raises(Read, match="True"):
+    with pytest.raises(Read):
         train_seeds("digits", config, 8)
 
 
