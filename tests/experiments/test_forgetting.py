@@ -12,6 +12,7 @@ from experiments import train
 from experiments.config import override
 from experiments.evaluation.forgetting import forgetting
 from experiments.experiment import Experiment
+from experiments.numbers import percent
 from experiments.run.display import diagnosis_lines
 from experiments.run.load_run import load_run
 from experiments.run.sealed import read_sealed, write_sealed
@@ -38,7 +39,7 @@ def test_weights_that_did_not_change_forget_nothing(donor, digits_run):
     assert found["after"] == found["before"] and found["interval"] == [0, 0]
     assert read_results({"forgotten": found}) == []
     (line,) = diagnosis_lines({"forgotten": found})
-    value = f"{found['before']:.2%}"
+    value = percent(found["before"])
     assert line == (
         f"{source}: on 360 of its own test examples the accuracy was {value} before "
         f"this training and is {value} now"
