@@ -40,6 +40,8 @@ class Data:
     """Seed of the random splits, for data sets without their own."""
     limit: Count | None = None
     """Maximum number of training examples, a subset stratified by class."""
+    min_per_class: Count | None = None
+    """Leave out classes with fewer training examples, of your own files."""
     allow_changed: bool = False
     """Resume a run although its data changed since it began."""
 

@@ -34,6 +34,7 @@ def load(
     seed: int = 0,
     target_type: str = "labels",
     alphabet: Sequence[str] | None = None,
+    min_per_class: int | None = None,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
 
@@ -49,7 +50,8 @@ def load(
 
     Args:
       source: a name such as "digits", "fashion_mnist" or "emnist/balanced"; a folder
-        CLASS/image or CLASS/clip, or train/CLASS/image and so on; a CSV with the
+        CLASS/image or CLASS/clip, or train/CLASS/image and so on, with any common
+        names of the splits, such as Training/ or seg_test/; a CSV with the
         columns `path,label[,group][,split]`; or, for masks, boxes or text, what is
         listed above. A known name wins over a folder of the same name: write
         "./mnist" for the folder.
@@ -59,7 +61,8 @@ def load(
       size: side of the square to resize images to, pixels; height of text lines.
         None keeps the size if all images have the same.
       frames: T, steps per clip, at least 1; shorter clips are padded with zeros.
-        None: 16, or for features the length of the longest file.
+        None: 16, or for features the length of the longest file. Folders of images in
+        class folders are clips only if this is given.
       sampling: "uniform" takes T frames evenly spaced over the clip, "start" the
         first T, "windows" cuts the clip into examples of T frames, all in the same
         split.
@@ -71,6 +74,8 @@ def load(
       alphabet: characters in index order, for your own text lines, if a trained
         network defines them; lines with other characters are skipped. None: all
         characters that occur.
+      min_per_class: leave out classes with fewer training examples, at least 1; for
+        your own labelled files. None: a class that is too small is an error.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -89,6 +94,8 @@ def load(
         near = difflib.get_close_matches(str(sampling), SAMPLINGS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"sampling is {', '.join(SAMPLINGS)}; got {sampling!r}{hint}")
+    if min_per_class is not None and min_per_class < 1:
+        raise DataError(f"min_per_class is at least 1; got {min_per_class}")
     if seed < 0:
         raise DataError(f"seed is at least 0; got {seed}")
     text = os.fspath(source).strip()
@@ -111,10 +118,12 @@ def load(
         elif path is not None and target_type != "labels":
             loader = {"masks": load_masks, "boxes": load_coco}[target_type]
             dataset = loader(path, root, **options)
-        elif path is not None and is_clip_dataset(path):
+        elif path is not None and is_clip_dataset(path, frames):
+            options |= dict(min_per_class=min_per_class)
             options |= dict(frames=frames, sampling=sampling)
             dataset = load_clips(path, root, **options)
         elif path is not None:
+            options |= dict(min_per_class=min_per_class)
             dataset = load_images(path, root, **options)
         else:
             options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.data.cache import cached, new_array
+from lstm_jax.data.counts import check_counts, large_classes
 from lstm_jax.data.dataset import DataError, Dataset, Split, common_size
 from lstm_jax.data.files.clip_files import (
     FEATURES,
@@ -40,13 +41,14 @@ def load_clips(
     size: int | None,
     validation: float,
     seed: int,
+    min_per_class: int | None = None,
 ) -> Dataset:
     """Load a folder or CSV of clips; unreadable ones are reported in `notes`.
 
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      frames, sampling, validation, seed: as in `load`.
+      frames, sampling, validation, seed, min_per_class: as in `load`.
       size: as in `load`; None: the common size, or 64 if sizes differ.
 
     Raises:
@@ -57,12 +59,14 @@ def load_clips(
         (entries, notes), columns, by_step = list_folder(path), None, False
     else:
         (entries, columns, by_step), notes = list_table(path), []
-    paths = [entry.path for entry in entries]
-    kinds = {p.suffix.lower() == FEATURES for p in paths}
+    kinds = {p.path.suffix.lower() == FEATURES for p in entries}
     if len(kinds) > 1:
         raise DataError(
             f"{path}: lists .npy features and clips; a data set has one kind"
         )
+    entries, small = _with_counts(path, entries, columns, min_per_class)
+    notes += small
+    paths = [entry.path for entry in entries]
     video = next((p for p in paths if p.suffix.lower() in VIDEOS), None)
     if video:
         import_av(str(video))
@@ -100,6 +104,23 @@ def load_clips(
     names = by_split([entry.name for entry in owned], chosen)
     groups = by_split([entry.group for entry in owned], chosen)
     return Dataset(path.name, splits, classes, (*notes, *more), names, groups)
+
+
+def _with_counts(
+    path: Path,
+    entries: list[Entry],
+    columns: tuple[str, ...] | None,
+    minimum: int | None,
+) -> tuple[list[Entry], list[str]]:
+    """Entries of classes that are large enough, before anything is decoded."""
+    if columns is not None or not any(entry.label for entry in entries):
+        return entries, []
+    kept, notes = large_classes(entries, "clip", minimum)
+    entries = [entries[i] for i in kept]
+    targets, classes = _labelled(path, entries)
+    if classes:
+        check_counts(path, entries, "clip", targets, classes)
+    return entries, notes
 
 
 def _fingerprint(path: Path) -> list:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.file_tree import walk
 
 SUFFIXES = frozenset(
     ".png .jpg .jpeg .bmp .gif .tif .tiff .webp .ppm .pgm .pbm".split()
@@ -137,19 +138,13 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def find_images(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
-    """All image files below a folder, sorted; hidden files are ignored.
+    """All image files below a folder, sorted; see `walk`.
 
     Args:
       folder: searched recursively.
       suffixes: lower-case suffixes of the files to find.
     """
-    found = []
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
-                found.append(Path(root, file))
-    return sorted(found)
+    return walk([folder], suffixes).files[0]
 
 
 def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:

@@ -11,8 +11,8 @@ from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.bidi import visual
 from lstm_jax.data.files.images import find_images
 from lstm_jax.data.files.line_reading import HEIGHT, Line, decode_lines
-from lstm_jax.data.files.masks import split_folders
 from lstm_jax.data.files.pages import is_page, is_page_dataset, read_pages
+from lstm_jax.data.files.split_names import split_folders
 from lstm_jax.data.files.tables import fingerprint, first_few, table_rows
 from lstm_jax.data.splits import assign_splits, by_split
 

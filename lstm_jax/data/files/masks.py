@@ -11,20 +11,19 @@ from lstm_jax.data.cache import cached, new_array
 from lstm_jax.data.dataset import (
     LARGEST,
     SCENE_SIZE,
-    SPLIT_NAMES,
     DataError,
     Dataset,
     Split,
 )
 from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.images import decode_mask, find_images
+from lstm_jax.data.files.split_names import split_folders
 from lstm_jax.data.files.tables import fingerprint, first_few
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
 
 _FORMAT = 1  # version of the cached arrays; increase it when decoding changes
 _NAMES = "classes.txt"
-FOLDERS = SPLIT_NAMES | {"valid": "validation"}
 
 
 class _Pair(NamedTuple):
@@ -86,27 +85,6 @@ def load_masks(
     notes = (*notes, *facts["notes"], *more)
     classes = tuple(facts["classes"])
     return Dataset(path.name, splits, classes, notes, named, target_type="masks")
-
-
-def split_folders(path: Path) -> dict[str, Path]:
-    """Folders named train, val (valid, validation) or test, by split; {} without train.
-
-    Raises:
-      DataError: two folders are of the same split.
-    """
-    if not path.is_dir():
-        return {}
-    found: dict[str, Path] = {}
-    for folder in sorted(path.iterdir()):
-        split = FOLDERS.get(folder.name.lower())
-        if split is None or not folder.is_dir():
-            continue
-        if split in found:
-            raise DataError(
-                f"{path}: holds both {found[split].name} and {folder.name}; keep one"
-            )
-        found[split] = folder
-    return found if "train" in found else {}
 
 
 def _halves(path: Path) -> tuple[Path, Path] | None:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_jax.data.dataset import SPLIT_NAMES, DataError
+from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.images import read_table
+from lstm_jax.data.files.split_names import split_of
 
 _NAMED = 5  # notes of one kind that are listed individually
 
@@ -27,32 +28,6 @@ def fingerprint(path: Path) -> list[int]:
     except OSError:
         return [-1, -1]
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def visible(folder: Path) -> list[Path]:
-    """Contents of a folder, sorted, without hidden files."""
-    hidden = (".", "__")
-    return sorted(f for f in folder.iterdir() if not f.name.startswith(hidden))
-
-
-def class_folders(path: Path) -> list[tuple[str | None, Path]]:
-    """(split, folder) of each class; split is None unless folders are SPLIT/CLASS.
-
-    Raises:
-      DataError: two folders are of the same split.
-    """
-    folders = [f for f in visible(path) if f.is_dir()]
-    names = {f.name.lower() for f in folders}
-    if "train" in names and len(names) > 1 and names <= SPLIT_NAMES.keys():
-        if {"val", "validation"} <= names:
-            raise DataError(f"{path}: holds both val and validation; keep one")
-        return [
-            (SPLIT_NAMES[folder.name.lower()], inside)
-            for folder in folders
-            for inside in visible(folder)
-            if inside.is_dir()
-        ]
-    return [(None, folder) for folder in folders]
 
 
 class Row(NamedTuple):
@@ -90,7 +65,7 @@ def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
         if not cells["path"]:
             raise DataError(f"{where} has an empty path")
         split = None
-        if "split" in cells and not (split := SPLIT_NAMES.get(cells["split"].lower())):
+        if "split" in cells and not (split := split_of(cells["split"])):
             raise DataError(
                 f"{where} has the split {cells['split']!r}; expected train, "
                 "validation (or val) or test"
