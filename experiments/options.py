@@ -40,6 +40,10 @@ class Data:
     """Seed of the random splits, for data sets without their own."""
     limit: Count | None = None
     """Maximum number of training examples, a subset stratified by class."""
+    columns: str | None = None
+    """Columns of a table by role: path:filename,label:class; or by number."""
+    encoding: str | None = None
+    """Encoding of a table, such as cp1251; default UTF-8 or UTF-16."""
     min_per_class: Count | None = None
     """Leave out classes with fewer training examples, of your own files."""
     allow_changed: bool = False

@@ -11,15 +11,23 @@ from lstm_jax.data.cache import cache_root
 from lstm_jax.data.catalog import OWN, STOCK
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.clip_files import SAMPLINGS
-from lstm_jax.data.files.clip_lists import is_clip_dataset
 from lstm_jax.data.files.clips import load_clips
-from lstm_jax.data.files.coco import find_coco, load_coco
+from lstm_jax.data.files.coco import load_coco
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, parse_columns
 from lstm_jax.data.files.folders import load_images
-from lstm_jax.data.files.lines import is_line_dataset, load_lines
-from lstm_jax.data.files.masks import is_mask_dataset, load_masks
+from lstm_jax.data.files.layouts import detect
+from lstm_jax.data.files.lines import load_lines
+from lstm_jax.data.files.masks import load_masks
 from lstm_jax.data.tfds.builders import load_named
 
 TARGET_TYPES = ("labels", "masks", "boxes", "text")
+_LOADERS = {
+    "images": load_images,
+    "clips": load_clips,
+    "masks": load_masks,
+    "boxes": load_coco,
+    "text": load_lines,
+}
 
 
 def load(
@@ -35,6 +43,8 @@ def load(
     target_type: str = "labels",
     alphabet: Sequence[str] | None = None,
     min_per_class: int | None = None,
+    columns: str | None = None,
+    encoding: str | None = None,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
 
@@ -76,6 +86,10 @@ def load(
         characters that occur.
       min_per_class: leave out classes with fewer training examples, at least 1; for
         your own labelled files. None: a class that is too small is an error.
+      columns: which column of a table has which role, such as
+        "path:filename,label:class", by name or by number from 1; None: by the usual
+        names.
+      encoding: of a table; None: UTF-8, or UTF-16 with its byte-order mark.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -112,19 +126,19 @@ def load(
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
         if path is not None:
-            _check_target_type(path, target_type)
-        if path is not None and target_type == "text":
-            dataset = load_lines(path, root, alphabet=alphabet, **options)
-        elif path is not None and target_type != "labels":
-            loader = {"masks": load_masks, "boxes": load_coco}[target_type]
-            dataset = loader(path, root, **options)
-        elif path is not None and is_clip_dataset(path, frames):
-            options |= dict(min_per_class=min_per_class)
-            options |= dict(frames=frames, sampling=sampling)
-            dataset = load_clips(path, root, **options)
-        elif path is not None:
-            options |= dict(min_per_class=min_per_class)
-            dataset = load_images(path, root, **options)
+            form = TableFormat(parse_columns(columns or ""), encoding)
+            layout = detect(path, target_type, frames, form)
+            kind = layout.kind
+            if kind in ("images", "clips", "text"):
+                options |= dict(form=form)
+            if kind == "text":
+                options |= dict(alphabet=alphabet)
+            if kind in ("images", "clips"):
+                options |= dict(min_per_class=min_per_class)
+            if kind == "clips":
+                options |= dict(frames=frames, sampling=sampling)
+            dataset = _LOADERS[kind](path, root, **options)
+            dataset = dataset._replace(notes=(*layout.notes, *dataset.notes))
         else:
             options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
             options |= dict(target_type=target_type)
@@ -153,28 +167,10 @@ def _local_path(source: str | os.PathLike, text: str) -> Path | None:
         not isinstance(source, str)
         or text.startswith((".", "~", os.sep))
         or text.endswith(os.sep)
-        or path.suffix.lower() in (".csv", ".tsv", ".txt", ".xml", ".zip", ".json")
+        or path.suffix.lower() in (*TABLES, ".xml", ".zip", ".json")
     )
     if plainly or (not named and path.exists()):
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         return path.absolute()
     return None
-
-
-def _check_target_type(path: Path, target_type: str) -> None:
-    """Raises DataError if `path` holds targets of another type."""
-    found = {}
-    if is_line_dataset(path):
-        what = "lines of text (NAME.gt.txt, a column text, or ALTO or PAGE XML)"
-        found["text"] = what, "text-lines"
-    if is_mask_dataset(path):
-        found["masks"] = "images/ and masks/", "segment-digits"
-    if files := find_coco(path):
-        found["boxes"] = f"boxes ({next(iter(files.values())).name})", "detect-digits"
-    if found and target_type not in found:
-        what, preset = next(iter(found.values()))
-        raise DataError(
-            f"{path}: holds {what}; use the preset {preset}: experiments.train "
-            f"{preset} --data={path}"
-        )

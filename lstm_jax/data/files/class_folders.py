@@ -82,17 +82,17 @@ def find_class_folders(path: Path) -> ClassFolders:
                 else f"expected {path.name}/train/CLASS/image"
             )
         )
-    within = [f for f in others if _splits_within(f)]
-    if within:
-        raise DataError(
-            f"{path}: {within[0].name} holds {_names(within[0].inside)}, a split in a "
-            f"class; expected {path.name}/train/{within[0].name}image"
-        )
     full = [f for f in folders if not f.bare]
     if len(full) == 1 and not full[0].flat and len(full[0].inside) > 1:
         raise DataError(
             f"{path}: its only folder with files is {full[0].name}, which holds "
             f"{_names(full[0].inside)}; give --data={path / full[0].path.name}"
+        )
+    within = [f for f in others if _splits_within(f)]
+    if within:
+        raise DataError(
+            f"{path}: {within[0].name} holds {_names(within[0].inside)}, a split in a "
+            f"class; expected {path.name}/train/{within[0].name}image"
         )
     return ClassFolders(
         tuple(ClassFolder(None, f.path) for f in full),

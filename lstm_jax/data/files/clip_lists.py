@@ -8,8 +8,9 @@ from typing import NamedTuple
 from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.class_folders import EMPTY, find_class_folders, visible
 from lstm_jax.data.files.clip_files import FEATURES, VIDEOS, frame_files, is_animated
-from lstm_jax.data.files.images import SUFFIXES, read_table
-from lstm_jax.data.files.tables import placed, table_rows
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, placed, read_table
+from lstm_jax.data.files.images import SUFFIXES
+from lstm_jax.data.files.tables import table_rows
 
 _SAMPLE = 5  # GIFs that are opened to decide whether a folder holds clips
 _VALUES = {"0": 0.0, "1": 1.0, "": math.nan}  # the usual spellings
@@ -27,7 +28,9 @@ class Entry(NamedTuple):
     by_step: dict[int, list[float]] = {}  # values by step; -1: of the whole clip
 
 
-def is_clip_dataset(path: Path, frames: int | None = None) -> bool:
+def is_clip_dataset(
+    path: Path, frames: int | None = None, form: TableFormat = TableFormat()
+) -> bool:
     """Whether a folder or CSV lists clips or features; otherwise images.
 
     A class folder that directly holds images is one of images, unless it holds more
@@ -39,7 +42,8 @@ def is_clip_dataset(path: Path, frames: int | None = None) -> bool:
         files = [f for _, folder in classes for f in visible(folder)]
     else:
         try:
-            rows = read_table(path, ["path"]) if path.suffix.lower() == ".csv" else []
+            table = path.suffix.lower() in TABLES
+            rows = read_table(path, ["path"], form) if table else []
         except DataError:
             return False
         written = dict.fromkeys(row["path"] for row in rows if row["path"])
@@ -83,7 +87,7 @@ def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
 
 
 def list_table(
-    path: Path,
+    path: Path, form: TableFormat = TableFormat()
 ) -> tuple[list[Entry], tuple[str, ...] | None, bool]:
     """Lists a table `path[,group][,split]` with `label`, or columns of 0 and 1.
 
@@ -91,7 +95,7 @@ def list_table(
       (entries; label names, or None if a column `label` names the class; whether a
       column `step` gives labels per step).
     """
-    rows = [*table_rows(path, ["path"])]
+    rows = [*table_rows(path, ["path"], form)]
     header = rows[0].cells
     by_step = "step" in header
     single = "label" in header and not by_step

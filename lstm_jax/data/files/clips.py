@@ -24,6 +24,7 @@ from lstm_jax.data.files.clip_files import (
     probe_clip,
 )
 from lstm_jax.data.files.clip_lists import Entry, list_folder, list_table
+from lstm_jax.data.files.csv_files import TableFormat
 from lstm_jax.data.files.tables import fingerprint, first_few, targets_of
 from lstm_jax.data.splits import assign_splits, by_split
 
@@ -42,6 +43,7 @@ def load_clips(
     validation: float,
     seed: int,
     min_per_class: int | None = None,
+    form: TableFormat = TableFormat(),
 ) -> Dataset:
     """Load a folder or CSV of clips; unreadable ones are reported in `notes`.
 
@@ -50,6 +52,7 @@ def load_clips(
       root: the cache folder.
       frames, sampling, validation, seed, min_per_class: as in `load`.
       size: as in `load`; None: the common size, or 64 if sizes differ.
+      form: what the user says of a table.
 
     Raises:
       DataError: no clips, only one class, too few clips of a class, or a malformed
@@ -58,7 +61,7 @@ def load_clips(
     if path.is_dir():
         (entries, notes), columns, by_step = list_folder(path), None, False
     else:
-        (entries, columns, by_step), notes = list_table(path), []
+        (entries, columns, by_step), notes = list_table(path, form), []
     kinds = {p.path.suffix.lower() == FEATURES for p in entries}
     if len(kinds) > 1:
         raise DataError(

@@ -12,6 +12,7 @@ from lstm_jax.data.cache import cached, new_array
 from lstm_jax.data.counts import check_counts, large_classes
 from lstm_jax.data.dataset import DataError, Dataset, Split, check_size, common_size
 from lstm_jax.data.files.class_folders import EMPTY, find_class_folders, visible
+from lstm_jax.data.files.csv_files import TABLES, TableFormat
 from lstm_jax.data.files.file_tree import walk
 from lstm_jax.data.files.images import SUFFIXES, find_images, probe, read_image
 from lstm_jax.data.files.tables import (
@@ -43,6 +44,7 @@ def load_images(
     validation: float,
     seed: int,
     min_per_class: int | None = None,
+    form: TableFormat = TableFormat(),
 ) -> Dataset:
     """Load a folder or CSV; unreadable files are skipped and reported in `notes`.
 
@@ -51,13 +53,14 @@ def load_images(
       root: the cache folder.
       size: as in `load`; None: the common size, or 32 if sizes differ.
       validation, seed, min_per_class: as in `load`.
+      form: what the user says of a table.
 
     Raises:
       DataError: no images, only one class, too few images of a class, or a malformed
         table.
     """
     folder = path.is_dir()
-    entries, seen = _from_folder(path) if folder else (_from_table(path), [])
+    entries, seen = _from_folder(path) if folder else (_from_table(path, form), [])
     entries, small = _with_counts(path, entries, min_per_class)
     arrays, facts = cached(
         root,
@@ -164,12 +167,12 @@ def _other_data(path: Path) -> str:
     return f" (it holds {shown})"
 
 
-def _from_table(path: Path) -> list[_Image]:
+def _from_table(path: Path, form: TableFormat) -> list[_Image]:
     """Lists the rows of a table with the columns `path,label[,group][,split]`."""
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: not a CSV file; give a folder or a .csv table")
     entries = []
-    for where, cells, file, split, group in table_rows(path, ["path", "label"]):
+    for where, cells, file, split, group in table_rows(path, ["path", "label"], form):
         if not cells["label"]:
             raise DataError(f"{where} has an empty label")
         entries.append(_Image(file, cells["label"], cells["path"], group, split))

@@ -1,6 +1,5 @@
 """Image files: find them and decode them to uint8."""
 
-import csv
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.csv_files import placed, read_table
 from lstm_jax.data.files.file_tree import walk
 
 SUFFIXES = frozenset(
@@ -147,37 +147,6 @@ def find_images(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
     return walk([folder], suffixes).files[0]
 
 
-def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file as dicts by lower-case column name; `wanted` are required."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file ({reason(error)})") from error
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    wanted = list(wanted)
-    missing = [name for name in wanted if name not in header]
-    if missing:
-        raise DataError(
-            f"{path}: no column {', '.join(map(repr, missing))}; its first line names "
-            f"{', '.join(map(repr, header)) or 'nothing'}. Expected columns: "
-            f"path,{'text' if 'text' in wanted else 'label'} and, optionally, group "
-            "and split"
-        )
-    table = []
-    for line, row in enumerate(rows[1:], start=2):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}: row {line} has {len(row)} cells, the first has {len(header)}"
-            )
-        table.append(dict(zip(header, map(str.strip, row), strict=True)))
-    if not table:
-        raise DataError(f"{path}: no rows below the column names")
-    return table
-
-
 def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
     """Image files given by files, folders (searched recursively) and CSV tables.
 
@@ -204,8 +173,8 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
                     f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})"
                 )
             found += inside
-        elif path.suffix.lower() == ".csv":
-            found += [path.parent / row["path"] for row in read_table(path, ["path"])]
+        elif path.suffix.lower() in (".csv", ".tsv"):
+            found += [placed(path, row["path"]) for row in read_table(path, ["path"])]
         else:
             found.append(path)
     return found

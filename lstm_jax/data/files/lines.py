@@ -9,6 +9,7 @@ import numpy as np
 from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.bidi import visual
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, read_table
 from lstm_jax.data.files.images import find_images
 from lstm_jax.data.files.line_reading import HEIGHT, Line, decode_lines
 from lstm_jax.data.files.pages import is_page, is_page_dataset, read_pages
@@ -22,7 +23,7 @@ _NOT_TEXT = ("Cc", "Cn", "Cs")  # Unicode categories: control, unassigned, surro
 _INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))  # of zero width
 
 
-def is_line_dataset(path: Path) -> bool:
+def is_line_dataset(path: Path, form: TableFormat = TableFormat()) -> bool:
     """Whether a path holds text lines.
 
     True for a folder with NAME.gt.txt, ALTO or PAGE XML in it or in its direct
@@ -33,15 +34,13 @@ def is_line_dataset(path: Path) -> bool:
         return beside or is_page_dataset(path)
     if path.suffix.lower() == ".xml":
         return is_page(path)
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() not in TABLES:
         return False
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            names = file.readline().lower().split(",")
-    except (OSError, UnicodeDecodeError):
+        header = read_table(path, ["path"], form)[0]
+    except DataError:
         return False
-    names = [name.strip(' "\r\n') for name in names]
-    return "text" in names and "label" not in names
+    return "text" in header and "label" not in header
 
 
 def clean(text: str) -> str:
@@ -78,6 +77,7 @@ def load_lines(
     validation: float,
     seed: int,
     alphabet: Sequence[str] | None = None,
+    form: TableFormat = TableFormat(),
 ) -> Dataset:
     """Load text lines from a folder (optionally train/, val/ and test/), CSV or pages.
 
@@ -97,6 +97,7 @@ def load_lines(
       root: the cache folder.
       size: height to scale to, pixels; None: 32.
       validation, seed, alphabet: as in `load`.
+      form: what the user says of a table.
 
     Returns:
       The Dataset: inputs uint8 [N, H, W, 1]; lengths int32 [N], the valid columns of
@@ -107,7 +108,7 @@ def load_lines(
         text without the package python-bidi.
     """
     height = size or HEIGHT
-    lines, notes = _listed(path)
+    lines, notes = _listed(path, form)
     lines, faults = _with_valid_texts(lines, alphabet)
     notes += first_few(faults, "skipped {} more lines whose text cannot be used")
     if not lines:
@@ -163,12 +164,12 @@ def _assign(
     return chosen, False, notes
 
 
-def _listed(path: Path) -> tuple[list[Line], list[str]]:
+def _listed(path: Path, form: TableFormat) -> tuple[list[Line], list[str]]:
     """All lines, before their texts are checked, and notes on what was skipped."""
     if path.is_dir():
         return _from_folder(path)
-    if path.suffix.lower() == ".csv":
-        return _from_table(path), []
+    if path.suffix.lower() in TABLES:
+        return _from_table(path, form), []
     if path.suffix.lower() == ".xml":
         lines, faults, _ = read_pages([path], path.parent)
         return lines, first_few(faults, "skipped {} more lines without a location")
@@ -225,10 +226,10 @@ def _outside(path: Path, parts: Iterable[Path]) -> list[str]:
     return [f"left out {len(left)} images outside the split folders, such as {left[0]}"]
 
 
-def _from_table(path: Path) -> list[Line]:
+def _from_table(path: Path, form: TableFormat) -> list[Line]:
     return [
         Line(file, cells["text"], str(file), cells["path"], split, group)
-        for _, cells, file, split, group in table_rows(path, ["path", "text"])
+        for _, cells, file, split, group in table_rows(path, ["path", "text"], form)
     ]
 
 

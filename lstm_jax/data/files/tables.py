@@ -1,6 +1,5 @@
 """Files with their labels, splits and groups, listed by a folder or a table."""
 
-import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_jax.data.dataset import DataError
-from lstm_jax.data.files.images import read_table
+from lstm_jax.data.files.csv_files import (
+    TableFormat,
+    check_files,
+    placed,
+    read_table,
+)
 from lstm_jax.data.files.split_names import split_of
 
 _NAMED = 5  # notes of one kind that are listed individually
@@ -49,18 +53,23 @@ class Row(NamedTuple):
     group: str
 
 
-def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
-    """Rows of a CSV with the columns `path[,group][,split]` and others.
+def table_rows(
+    path: Path, wanted: Sequence[str], form: TableFormat = TableFormat()
+) -> Iterator[Row]:
+    """Rows of a table with the columns `path[,group][,split]` and others.
 
     Args:
       path: the table.
       wanted: the required columns, including "path".
+      form: what the user says of the table.
 
     Raises:
-      DataError: the table is malformed, or a group is in two splits.
+      DataError: the table is malformed, a group is in two splits, or no file exists.
     """
+    table = read_table(path, wanted, form)
+    check_files(path, [cells["path"] for cells in table if cells["path"]] or [""])
     splits: dict[str, str | None] = {}
-    for number, cells in enumerate(read_table(path, wanted), start=1):
+    for number, cells in enumerate(table, start=1):
         where = f"{path}: entry {number}"
         if not cells["path"]:
             raise DataError(f"{where} has an empty path")
@@ -78,12 +87,6 @@ def table_rows(path: Path, wanted: Sequence[str]) -> Iterator[Row]:
                 "group belongs to one split"
             )
         yield Row(where, cells, file, split, group)
-
-
-@functools.lru_cache(maxsize=1024)  # a table with steps lists each clip many times
-def placed(table: Path, written: str) -> Path:
-    """The path of a file in a table, relative to the table's folder."""
-    return table.parent / Path(written).expanduser()
 
 
 def targets_of(

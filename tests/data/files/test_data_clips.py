@@ -324,7 +324,7 @@ def test_table_of_steps(tmp_path, cache):
         (
             "path,label",
             [f"gone{i}.npy,{'ab'[i % 2]}" for i in range(6)],
-            "none of its 6 clips .*gone0.npy: No such file",
+            "none of its 6 files .*gone0.npy: No such file",
         ),
         ("path,label", [f"{i}.npy,a" for i in range(3)], "one class only, 'a'"),
         ("path,a,b", ["0.npy,1,0", "1.npy,1,0"], "the table has too few clips"),

@@ -218,7 +218,7 @@ def test_a_picture_listed_twice_stays_in_one_split(tmp_path, cache):
 @pytest.mark.parametrize(
     ("header", "lines", "words"),
     [
-        ("path,class", ["0.png,a"], "no column 'label'; its first line names 'path', "),
+        ("path,kind", ["0.png,a"], "no column 'label'; its first line names 'path', "),
         ("", [], "no column 'path', 'label'"),
         ("path,label", [], "no rows below the column names"),
         ("path,label", ["0.png"], "row 2 has 1 cells, the first has 2"),
@@ -246,7 +246,7 @@ def test_malformed_tables(tmp_path, cache, header, lines, words):
 
 
 def test_a_table_that_is_no_text(tmp_path, cache):
-    (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00\x81path")
+    (tmp_path / "t.csv").write_bytes(b"\x00\xff\xfe\x81path")
     with pytest.raises(DataError, match="not a readable CSV file"):
         load(tmp_path / "t.csv", data_dir=cache)
 
