@@ -15,6 +15,7 @@ from lstm_jax.data.files.class_folders import EMPTY, find_class_folders, visible
 from lstm_jax.data.files.csv_files import TABLES, TableFormat
 from lstm_jax.data.files.file_tree import walk
 from lstm_jax.data.files.images import SUFFIXES, find_images, probe, read_image
+from lstm_jax.data.files.mask_pairs import base_of
 from lstm_jax.data.files.tables import (
     fingerprint,
     first_few,
@@ -120,6 +121,7 @@ def _from_folder(path: Path) -> tuple[list[_Image], list[str]]:
         for (split, folder), images in zip(found.folders, files, strict=True)
         for image in images
     ]
+    entries, masks = _without_masks(entries)
     if not entries:
         if find_images(path):
             raise DataError(
@@ -133,8 +135,23 @@ def _from_folder(path: Path) -> tuple[list[_Image], list[str]]:
             "least two classes"
         )
     empty = [line for line in found.ignored if line.endswith(EMPTY)]
-    notes = [*found.lost, *empty, *first_few(links, "left out {} more links")]
+    notes = [*found.lost, *empty, *masks, *first_few(links, "left out {} more links")]
     return _grouped(entries, folders, notes)
+
+
+def _without_masks(entries: list[_Image]) -> tuple[list[_Image], list[str]]:
+    """Entries without masks NAME_mask.png beside NAME.png, and a note on these."""
+    stems = {entry.path.with_suffix("") for entry in entries}
+    masks = [e for e in entries if _is_mask(e.path, stems)]
+    if not masks:
+        return entries, []
+    note = f"left out {len(masks)} masks of images, such as {masks[0].name}"
+    return [entry for entry in entries if entry not in masks], [note]
+
+
+def _is_mask(path: Path, stems: set[Path]) -> bool:
+    base = base_of(path.stem)
+    return base is not None and path.with_name(base) in stems
 
 
 def _grouped(

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.csv_files import placed, read_table
 from lstm_jax.data.files.file_tree import walk
+from lstm_jax.data.files.mask_colors import Classes, color_indices
 
 SUFFIXES = frozenset(
     ".png .jpg .jpeg .bmp .gif .tif .tiff .webp .ppm .pgm .pbm".split()
@@ -50,21 +51,28 @@ def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(image, np.uint8).reshape(shape)
 
 
-def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.ndarray:
+def decode_mask(
+    file: BinaryIO,
+    shape: tuple[int, int] | None,
+    name: str,
+    classes: Classes = Classes(),
+) -> np.ndarray:
     """Decode a segmentation mask from an open binary file; pixel values are classes.
 
-    In a palette image the palette indices are the classes, not the colours.
+    In a palette image the palette indices are the classes, not the colours, unless
+    `classes` names colours.
 
     Args:
-      file: PNG or another lossless format, grey or palette.
+      file: PNG or another lossless format: grey, palette, or in colours.
       shape: (H, W) to resize to, nearest neighbour; None keeps the size.
       name: of the file, for errors.
+      classes: the colours of classes, if masks are in colours.
 
     Returns:
       uint8 [H, W].
 
     Raises:
-      DataError: not an image, truncated, a JPEG, or a colour image.
+      DataError: not an image, truncated, a JPEG, or a colour has no class.
     """
     try:
         with Image.open(file) as opened:
@@ -79,11 +87,8 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.
                 if wide.max(initial=0) > 255:
                     raise DataError(f"a pixel is {wide.max()}; classes are 0 to 255")
                 mask = Image.fromarray(wide.astype(np.uint8))
-            if mask.mode not in ("L", "P"):
-                raise DataError(
-                    f"of mode {mask.mode}; expected a grey or palette image whose "
-                    "pixels are classes 0, 1, 2 and so on"
-                )
+            if classes.colors or mask.mode not in ("L", "P"):
+                mask = Image.fromarray(color_indices(mask, classes))
             if shape and mask.size != shape[::-1]:
                 mask = mask.resize(shape[::-1], Image.Resampling.NEAREST)
             return np.asarray(mask, np.uint8)

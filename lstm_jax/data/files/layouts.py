@@ -10,7 +10,7 @@ from lstm_jax.data.files.coco import find_coco
 from lstm_jax.data.files.csv_files import TABLES, TableFormat, open_table
 from lstm_jax.data.files.file_tree import holds
 from lstm_jax.data.files.lines import is_line_dataset
-from lstm_jax.data.files.masks import is_mask_dataset
+from lstm_jax.data.files.mask_pairs import mask_layout
 from lstm_jax.data.files.split_names import split_folders
 
 _PRESETS = {"text": "text-lines", "masks": "segment-digits", "boxes": "detect-digits"}
@@ -93,8 +93,8 @@ def _annotated(path: Path, form: TableFormat) -> dict[str, Layout]:
     if is_line_dataset(path, form):
         name = "lines of text (NAME.gt.txt, a column text, or ALTO or PAGE XML)"
         found["text"] = Layout("text", name, notes=_table_notes(path, ["path"], form))
-    if is_mask_dataset(path):
-        found["masks"] = Layout("masks", "images/ and masks/")
+    if masks := mask_layout(path):
+        found["masks"] = Layout("masks", masks)
     if files := find_coco(path):
         name = f"boxes ({next(iter(files.values())).name})"
         found["boxes"] = Layout("boxes", name)

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lstm_jax.data import DataError, load
+from lstm_jax.data.files.layouts import detect
 
 # A layout is written as words: "cat*3" makes cat/0.png to cat/2.png, "notes/" an empty
 # folder, "a->b" a link a to b (relative to the folder), "name=text" a text file, in
@@ -133,6 +134,10 @@ FOLDERS = [
         "one clip; the images of a folder stay in one split",
     ),
     ("a/images*5 b/images*5", "images a,b 6/2/2; images are in folders in their"),
+    (
+        "a*5 b*5 a/1_mask.png b/2_mask.png",
+        "images a,b 6/2/2; left out 2 masks of images, such as a/1_mask.png",
+    ),
     # Links
     ("a*5 b*5 a/up->", "6/2/2; left out p/a/up: a link to a folder that contains it"),
     ("a*5 b*5 up->", "6/2/2; left out p/up: a link to a folder that contains it"),
@@ -153,8 +158,43 @@ def test_layouts(tmp_path, words, line):
 
 
 def matches(line, found):
-    """Whether the parts of a line, between " .* ", stand in what was found, in order."""
+    """Whether the parts of a line, between " .* ", stand in a text in this order."""
     return bool(re.search(".*".join(map(re.escape, line.split(" .* "))), found))
+
+
+XML = "<PcGts>"
+NAMES = [
+    # (layout, its name)
+    ("a*2 b*2", "images in class folders"),
+    (GIVEN, "images in class folders in Test/ and Train/"),
+    ("images*2 masks*2", "images/ and masks/"),
+    ("train/Images*2 train/Masks*2 test/images*2 test/masks*2", "images/ and masks/"),
+    ("JPEGImages*2 SegmentationClass*2", "JPEGImages/ and SegmentationClass/"),
+    ("1.png 1_mask.png", "images NAME and masks NAME_mask"),
+    ("1.png 1.gt.txt=x", "lines of text (NAME.gt.txt, a column text, or ALTO or PA"),
+    (f"1.png 1.xml={XML}", "lines of text (NAME.gt.txt, a column text, or ALTO or"),
+    ("images*2 annotations.json={}", "boxes (annotations.json)"),
+    ("train/1.png train/_annotations.coco.json={}", "boxes (_annotations.coco.json)"),
+    ("train2017*2 annotations/instances_train2017.json={}", "boxes (instances_train"),
+    (
+        "JPEGImages*2 Annotations/0.xml=<annotation>",
+        "p: holds boxes of Pascal VOC (Annotations/*.xml), which are not read; convert",
+    ),
+    (
+        "images*2 labels/0.txt=0_.5_.5_.1_.1",
+        "p: holds boxes of YOLO (labels/*.txt), which are not read; convert them to",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "name"), NAMES)
+def test_names_of_layouts(tmp_path, words, name):
+    make(tmp_path / "p", words)
+    try:
+        found = detect(tmp_path / "p", None).name
+    except DataError as error:
+        found = str(error).replace(str(tmp_path / "p"), "p")
+    assert found.startswith(name), found
 
 
 def test_nested_images_are_clips_if_asked_for(tmp_path):
