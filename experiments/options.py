@@ -40,12 +40,6 @@ class Data:
     """Seed of the random splits, for data sets without their own."""
     limit: Count | None = None
     """Maximum number of training examples, a subset stratified by class."""
-    columns: str | None = None
-    """Columns of a table by role: path:filename,label:class; or by number."""
-    encoding: str | None = None
-    """Encoding of a table, such as cp1251; default UTF-8 or UTF-16."""
-    min_per_class: Count | None = None
-    """Leave out classes with fewer training examples, of your own files."""
     allow_changed: bool = False
     """Resume a run although its data changed since it began."""
 
@@ -54,6 +48,9 @@ class Data:
     frames: ClassVar[int | None] = None
     sampling: ClassVar[str] = "uniform"
     noise_rows: ClassVar[int] = 0
+    min_per_class: ClassVar[int | None] = None
+    columns: ClassVar[str | None] = None
+    encoding: ClassVar[str | None] = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +77,12 @@ class LabelledImages(Images):
 
     noise_rows: Size = 0
     """Rows of noise appended to each image, to test long-range memory."""
+    min_per_class: Count | None = None
+    """Leave out classes with fewer training examples, of your own files."""
+    columns: str | None = None
+    """Columns of a table by role: path:filename,label:class; or by number."""
+    encoding: str | None = None
+    """Encoding of a table, such as cp1251; default UTF-8 or UTF-16."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,10 @@ class Lines(Data):
     standardise each line by its own statistics."""
     buckets: Count = 4
     """Number of padded widths; each is compiled separately."""
+    columns: str | None = None
+    """Columns of a table by role: path:filename,label:class; or by number."""
+    encoding: str | None = None
+    """Encoding of a table, such as cp1251; default UTF-8 or UTF-16."""
 
 
 # Augmentation

@@ -15,7 +15,7 @@ from lstm_jax.data.files.clips import load_clips
 from lstm_jax.data.files.coco import load_coco
 from lstm_jax.data.files.csv_files import TABLES, TableFormat, parse_columns
 from lstm_jax.data.files.folders import load_images
-from lstm_jax.data.files.layouts import detect
+from lstm_jax.data.files.layouts import Layout, detect
 from lstm_jax.data.files.lines import load_lines
 from lstm_jax.data.files.masks import load_masks
 from lstm_jax.data.tfds.builders import load_named
@@ -150,6 +150,27 @@ def load(
                 more=dataset.more and _in_memory(dataset.more),
             )
         return dataset
+
+
+def layout_of(
+    source: str | os.PathLike,
+    *,
+    target_type: str = "labels",
+    frames: int | None = None,
+    columns: str | None = None,
+    encoding: str | None = None,
+) -> Layout | None:
+    """The layout of your own files, without decoding them; arguments as of `load`.
+
+    Returns:
+      None if `source` is the name of a data set.
+
+    Raises:
+      DataError: there are no such files, or they have no layout that can be read.
+    """
+    path = _local_path(source, os.fspath(source).strip())
+    form = TableFormat(parse_columns(columns or ""), encoding)
+    return None if path is None else detect(path, target_type, frames, form)
 
 
 def _in_memory(splits: Mapping[str, Split]) -> dict[str, Split]:
