@@ -20,7 +20,14 @@ from lstm_jax.data.splits import assign_splits, by_split
 TEXT = ".gt.txt"
 _FORMAT = 2  # version of the cached arrays; increase it when decoding changes
 _NOT_TEXT = ("Cc", "Cn", "Cs")  # Unicode categories: control, unassigned, surrogate
-_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))  # of zero width
+# Characters without a shape of their own: byte-order mark, zero-width space and
+# joiner, word joiner and invisible operators, soft hyphen, grapheme joiner, variation
+# selectors. The zero-width non-joiner stays: it changes how Persian words are written.
+_INVISIBLE = dict.fromkeys(
+    [*map(ord, "\ufeff\u200b\u200d\u00ad\u034f"), *range(0x2060, 0x2065)]
+    + [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
+)
+_SEEN = frozenset(map(chr, _INVISIBLE))
 
 
 def is_line_dataset(path: Path, form: TableFormat = TableFormat()) -> bool:
@@ -46,7 +53,8 @@ def is_line_dataset(path: Path, form: TableFormat = TableFormat()) -> bool:
 def clean(text: str) -> str:
     """Normalizes a text: Unicode NFC, single spaces, none at the ends.
 
-    Byte-order marks and zero-width spaces are removed.
+    Characters without a shape, such as zero-width joiners, soft hyphens and variation
+    selectors, are removed.
     """
     return " ".join(unicodedata.normalize("NFC", text.translate(_INVISIBLE)).split())
 
@@ -108,9 +116,10 @@ def load_lines(
         text without the package python-bidi.
     """
     height = size or HEIGHT
-    lines, notes = _listed(path, form)
-    lines, faults = _with_valid_texts(lines, alphabet)
+    listed, notes = _listed(path, form)
+    lines, faults = _with_valid_texts(listed, alphabet)
     notes += first_few(faults, "skipped {} more lines whose text cannot be used")
+    notes += _invisible(listed)
     if not lines:
         first = notes[0].removeprefix("skipped ") if notes else "it is empty"
         raise DataError(f"{path}: no text line to train on; the first: {first}")
@@ -139,6 +148,21 @@ def load_lines(
     groups = by_split([line.group for line in lines] if grouped else None, chosen)
     notes = (*notes, *facts["notes"], *more)
     return Dataset(path.name, splits, classes, notes, names, groups, target_type="text")
+
+
+def _invisible(lines: list[Line]) -> list[str]:
+    """A note on characters that are removed from texts, except byte-order marks."""
+    found = [(line, set(line.text.lstrip("\ufeff")) & _SEEN) for line in lines]
+    found = [(line, removed) for line, removed in found if removed]
+    if not found:
+        return []
+    codes = sorted(set().union(*(removed for _, removed in found)))
+    shown = ", ".join(f"U+{ord(c):04X}" for c in codes[:8])
+    where = found[0][0].label
+    return [
+        f"removed invisible characters ({shown}) from {len(found)} texts, such as "
+        f"{where}"
+    ]
 
 
 def _assign(
