@@ -405,6 +405,7 @@ def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
         min_per_class=options.min_per_class,
         columns=options.columns,
         encoding=options.encoding,
+        arrays=options.arrays,
     )
     if config.fold is not None:
         share = dict(validation=options.validation, seed=options.split_seed)

@@ -51,6 +51,7 @@ class Data:
     min_per_class: ClassVar[int | None] = None
     columns: ClassVar[str | None] = None
     encoding: ClassVar[str | None] = None
+    arrays: ClassVar[str | None] = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class LabelledImages(Images):
     """Columns of a table by role: path:filename,label:class; or by number."""
     encoding: str | None = None
     """Encoding of a table, such as cp1251; default UTF-8 or UTF-16."""
+    arrays: str | None = None
+    """Names of arrays in a file by role: inputs:images,targets:labels."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import numpy as np
 from lstm_jax.data.cache import cache_root
 from lstm_jax.data.catalog import OWN, STOCK
 from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.files.array_files import ARRAYS
+from lstm_jax.data.files.arrays import load_arrays
 from lstm_jax.data.files.clip_files import SAMPLINGS
 from lstm_jax.data.files.clips import load_clips
 from lstm_jax.data.files.coco import load_coco
@@ -23,6 +25,7 @@ from lstm_jax.data.tfds.builders import load_named
 TARGET_TYPES = ("labels", "masks", "boxes", "text")
 _LOADERS = {
     "images": load_images,
+    "arrays": load_arrays,
     "clips": load_clips,
     "masks": load_masks,
     "boxes": load_coco,
@@ -45,6 +48,7 @@ def load(
     min_per_class: int | None = None,
     columns: str | None = None,
     encoding: str | None = None,
+    arrays: str | None = None,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
 
@@ -62,7 +66,8 @@ def load(
       source: a name such as "digits", "fashion_mnist" or "emnist/balanced"; a folder
         CLASS/image or CLASS/clip, or train/CLASS/image and so on, with any common
         names of the splits, such as Training/ or seg_test/; a CSV with the
-        columns `path,label[,group][,split]`; or, for masks, boxes or text, what is
+        columns `path,label[,group][,split]`; an .npz, HDF5 or Zarr file of arrays, or
+        a folder of .npy files; or, for masks, boxes or text, what is
         listed above. A known name wins over a folder of the same name: write
         "./mnist" for the folder.
       data_dir: cache folder for decoded arrays; None: $LSTM_JAX_DATA, or
@@ -90,6 +95,8 @@ def load(
         "path:filename,label:class", by name or by number from 1; None: by the usual
         names.
       encoding: of a table; None: UTF-8, or UTF-16 with its byte-order mark.
+      arrays: names of arrays by role, such as "inputs:images,targets:labels" or
+        "test_inputs:x2"; None: by the usual names, such as x_train and y_train.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -133,7 +140,9 @@ def load(
                 options |= dict(form=form)
             if kind == "text":
                 options |= dict(alphabet=alphabet)
-            if kind in ("images", "clips"):
+            if kind == "arrays":
+                options |= dict(arrays=arrays)
+            if kind in ("images", "clips", "arrays"):
                 options |= dict(min_per_class=min_per_class)
             if kind == "clips":
                 options |= dict(frames=frames, sampling=sampling)
@@ -188,7 +197,7 @@ def _local_path(source: str | os.PathLike, text: str) -> Path | None:
         not isinstance(source, str)
         or text.startswith((".", "~", os.sep))
         or text.endswith(os.sep)
-        or path.suffix.lower() in (*TABLES, ".xml", ".zip", ".json")
+        or path.suffix.lower() in (*TABLES, *ARRAYS, ".xml", ".zip", ".json")
     )
     if plainly or (not named and path.exists()):
         if not path.exists():

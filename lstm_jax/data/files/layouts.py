@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.array_files import is_array_dataset
 from lstm_jax.data.files.class_folders import find_class_folders, visible
 from lstm_jax.data.files.clip_lists import is_clip_dataset
 from lstm_jax.data.files.coco import find_coco
@@ -20,7 +21,7 @@ class Layout(NamedTuple):
     """The layout of a data set.
 
     Attributes:
-      kind: "images", "clips", "masks", "boxes" or "text".
+      kind: "images", "clips", "arrays", "masks", "boxes" or "text".
       name: how it is called, such as "class folders in train/ and test/".
       ignored: a line for each thing that is not read.
       notes: lines to show to the user.
@@ -56,6 +57,10 @@ def detect(
       DataError: no known layout, one of another target type, or one that can be
         understood in several ways; the message says what was seen and what to do.
     """
+    if is_array_dataset(path):
+        if target_type not in ("labels", None):
+            raise DataError(f"{path}: arrays hold labels, not {target_type}")
+        return Layout("arrays", "arrays")
     found = _annotated(path, form)
     if target_type in found:
         return found[target_type]
