@@ -403,6 +403,10 @@ def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
         seed=options.split_seed,
         group=options.group,
         target_type=kind.target_type,
+        min_per_class=options.min_per_class,
+        columns=options.columns,
+        encoding=options.encoding,
+        arrays=options.arrays,
     )
     if config.fold is not None:
         share = dict(validation=options.validation, seed=options.split_seed)

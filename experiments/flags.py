@@ -73,16 +73,31 @@ _KNOWN_AS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Actions:
+    """What to do instead of training."""
+
+    check_data: bool = False
+    """Print what would be read, without training; exit code 1 if it cannot be
+    trained on."""
+
+
 def parse(arguments: list[str]) -> tuple[str, Config]:
     """`(preset name, Config)` of the arguments `[PRESET] [--flags]`."""
+    return parse_command(arguments)[:2]
+
+
+def parse_command(arguments: list[str]) -> tuple[str, Config, Actions]:
+    """As `parse`, and what to do instead of training."""
     name, base, flags = begin(arguments)
-    found, _ = read(
+    found, (actions,) = read(
         base,
         flags,
+        Actions(),
         prog="python -m experiments.train [PRESET]",
         description="Train a recurrent network on images, video or lines of text.",
     )
-    return name, check(found)
+    return name, check(found), actions
 
 
 def begin(arguments: list[str]) -> tuple[str, Config, list[str]]:

@@ -56,6 +56,10 @@ class Data:
     frames: ClassVar[int | None] = None
     sampling: ClassVar[str] = "uniform"
     noise_rows: ClassVar[int] = 0
+    min_per_class: ClassVar[int | None] = None
+    columns: ClassVar[str | None] = None
+    encoding: ClassVar[str | None] = None
+    arrays: ClassVar[str | None] = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,14 @@ class LabelledImages(Images):
 
     noise_rows: Size = 0
     """Rows of noise appended to each image, to test long-range memory."""
+    min_per_class: Count | None = None
+    """Leave out classes with fewer training examples, of your own files."""
+    columns: str | None = None
+    """Columns of a table by role: path:filename,label:class; or by number."""
+    encoding: str | None = None
+    """Encoding of a table, such as cp1251; default UTF-8 or UTF-16."""
+    arrays: str | None = None
+    """Names of arrays in a file by role: inputs:images,targets:labels."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,10 @@ class Lines(Data):
     standardise each line by its own statistics."""
     buckets: Count = 4
     """Number of padded widths; each is compiled separately."""
+    columns: str | None = None
+    """Columns of a table by role: path:filename,label:class; or by number."""
+    encoding: str | None = None
+    """Encoding of a table, such as cp1251; default UTF-8 or UTF-16."""
 
 
 # Augmentation

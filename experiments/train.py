@@ -14,7 +14,7 @@ from typing import Any
 from experiments.config import Config, check, override, preset
 from experiments.errors import STOPPED, exit_code
 from experiments.evaluation.cross_validation import Folds, train_folds
-from experiments.flags import parse
+from experiments.flags import parse_command
 from experiments.run.folder import Run, begin, directory_of, underway
 
 
@@ -129,15 +129,21 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command line.
+    """The command line; returns the exit code.
 
-    Returns:
-      The exit code: 0; 2 after an error message; 75 if SIGTERM and 130 if Ctrl-C
-      stopped the run, which the same command resumes.
+    It is 0; 1 if --check-data finds a problem; 2 after an error message; 75 if SIGTERM
+    and 130 if Ctrl-C stopped the run, which the same command resumes.
     """
 
-    def command() -> None:
-        _train(*parse(sys.argv[1:] if arguments is None else arguments))
+    def command() -> int | None:
+        given = sys.argv[1:] if arguments is None else arguments
+        name, config, actions = parse_command(given)
+        if not actions.check_data:
+            _train(name, config)
+            return 0
+        from experiments.run.data_report import report_data
+
+        return report_data(config)
 
     return exit_code(
         command, "stopped; rerun the same command to resume from the last checkpoint"

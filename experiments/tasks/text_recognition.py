@@ -186,10 +186,12 @@ def learnable(config, dataset, known: Sequence[str]):
     )
     if bad.any():
         first = int(bad.argmax())
-        text = tasks.text_of(train.targets[first], alphabet)
+        text = repr(tasks.text_of(train.targets[first], alphabet))
+        if dataset.names:
+            text = f"{dataset.names['train'][first]}: {text}"
         notes.append(
             f"skipped {int(bad.sum()):,} training lines with more characters than "
-            f"time steps, such as {text!r} in {train.lengths[first]} columns; smaller "
+            f"time steps, such as {text} in {train.lengths[first]} columns; smaller "
             "horizontal strides in --model.spec would allow them"
         )
         kept = np.flatnonzero(~bad)
@@ -198,9 +200,10 @@ def learnable(config, dataset, known: Sequence[str]):
         splits["train"] = data.Split(
             *(None if part is None else part[kept] for part in train)
         )
-        if dataset.names:
-            names = tuple(dataset.names["train"][k] for k in kept)
-            dataset = dataset._replace(names={**dataset.names, "train": names})
+        for field in ("names", "groups"):
+            if values := getattr(dataset, field):
+                train = tuple(values["train"][k] for k in kept)
+                dataset = dataset._replace(**{field: {**values, "train": train}})
     return dataset._replace(
         splits=splits, more=more or None, classes=tuple(alphabet), notes=tuple(notes)
     )

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
-SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation"}
 LARGEST = 8 << 30  # maximum size of the decoded images, bytes
 SCENE_SIZE = 64  # default side, pixels, for images with masks or boxes of mixed sizes
 

@@ -10,16 +10,27 @@ import numpy as np
 from lstm_jax.data.cache import cache_root, default_root
 from lstm_jax.data.catalog import OWN, STOCK
 from lstm_jax.data.dataset import DataError, Dataset, Split
+from lstm_jax.data.files.array_files import ARRAYS
+from lstm_jax.data.files.arrays import load_arrays
 from lstm_jax.data.files.clip_files import SAMPLINGS
-from lstm_jax.data.files.clip_lists import is_clip_dataset
 from lstm_jax.data.files.clips import load_clips
-from lstm_jax.data.files.coco import find_coco, load_coco
+from lstm_jax.data.files.coco import load_coco
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, parse_columns
 from lstm_jax.data.files.folders import load_images
-from lstm_jax.data.files.lines import is_line_dataset, load_lines
-from lstm_jax.data.files.masks import is_mask_dataset, load_masks
+from lstm_jax.data.files.layouts import Layout, detect
+from lstm_jax.data.files.lines import load_lines
+from lstm_jax.data.files.masks import load_masks
 from lstm_jax.data.tfds.builders import load_named
 
 TARGET_TYPES = ("labels", "masks", "boxes", "text")
+_LOADERS = {
+    "images": load_images,
+    "arrays": load_arrays,
+    "clips": load_clips,
+    "masks": load_masks,
+    "boxes": load_coco,
+    "text": load_lines,
+}
 
 
 def load(
@@ -35,6 +46,10 @@ def load(
     target_type: str = "labels",
     alphabet: Sequence[str] | None = None,
     group: str | None = None,
+    min_per_class: int | None = None,
+    columns: str | None = None,
+    encoding: str | None = None,
+    arrays: str | None = None,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
 
@@ -50,8 +65,10 @@ def load(
 
     Args:
       source: a name such as "digits", "fashion_mnist" or "emnist/balanced"; a folder
-        CLASS/image or CLASS/clip, or train/CLASS/image and so on; a CSV with the
-        columns `path,label[,group][,split]`; or, for masks, boxes or text, what is
+        CLASS/image or CLASS/clip, or train/CLASS/image and so on, with any common
+        names of the splits, such as Training/ or seg_test/; a CSV with the
+        columns `path,label[,group][,split]`; an .npz, HDF5 or Zarr file of arrays, or
+        a folder of .npy files; or, for masks, boxes or text, what is
         listed above. A known name wins over a folder of the same name: write
         "./mnist" for the folder.
       data_dir: cache folder for decoded arrays; None: $LSTM_JAX_DATA, or
@@ -60,7 +77,8 @@ def load(
       size: side of the square to resize images to, pixels; height of text lines.
         None keeps the size if all images have the same.
       frames: T, steps per clip, at least 1; shorter clips are padded with zeros.
-        None: 16, or for features the length of the longest file.
+        None: 16, or for features the length of the longest file. Folders of images in
+        class folders are clips only if this is given.
       sampling: "uniform" takes T frames evenly spaced over the clip, "start" the
         first T, "windows" cuts the clip into examples of T frames, all in the same
         split.
@@ -75,6 +93,14 @@ def load(
       group: what stays in one split, such as the images of one patient: a column of
         the table, or a regular expression, searched for in the path of each file,
         whose first group is the name. None: the column "group", clips, and pages.
+      min_per_class: leave out classes with fewer training examples, at least 1; for
+        your own labelled files. None: a class that is too small is an error.
+      columns: which column of a table has which role, such as
+        "path:filename,label:class", by name or by number from 1; None: by the usual
+        names.
+      encoding: of a table; None: UTF-8, or UTF-16 with its byte-order mark.
+      arrays: names of arrays by role, such as "inputs:images,targets:labels" or
+        "test_inputs:x2"; None: by the usual names, such as x_train and y_train.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -93,6 +119,8 @@ def load(
         near = difflib.get_close_matches(str(sampling), SAMPLINGS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"sampling is {', '.join(SAMPLINGS)}; got {sampling!r}{hint}")
+    if min_per_class is not None and min_per_class < 1:
+        raise DataError(f"min_per_class is at least 1; got {min_per_class}")
     if seed < 0:
         raise DataError(f"seed is at least 0; got {seed}")
     text = os.fspath(source).strip()
@@ -109,24 +137,30 @@ def load(
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
         if path is not None:
-            options["group"] = group
+            form = TableFormat(parse_columns(columns or ""), encoding)
+            layout = detect(path, target_type, frames, form)
+            kind = layout.kind
+            if kind in ("images", "clips", "text"):
+                options |= dict(form=form)
+            if kind == "text":
+                options |= dict(alphabet=alphabet)
+            if kind == "arrays":
+                options |= dict(arrays=arrays)
+            else:
+                options |= dict(group=group)
+            if kind in ("images", "clips", "arrays"):
+                options |= dict(min_per_class=min_per_class)
+            if kind == "clips":
+                options |= dict(frames=frames, sampling=sampling)
+            if kind == "arrays" and group is not None:
+                raise DataError(f"{path}: --data.group needs file names, not arrays")
+            dataset = _LOADERS[kind](path, root, **options)
+            dataset = dataset._replace(notes=(*layout.notes, *dataset.notes))
         elif group is not None:
             raise DataError(
                 f"--data.group={group} is for your own files; {text} is a data set by "
                 "name"
             )
-        if path is not None:
-            _check_target_type(path, target_type)
-        if path is not None and target_type == "text":
-            dataset = load_lines(path, root, alphabet=alphabet, **options)
-        elif path is not None and target_type != "labels":
-            loader = {"masks": load_masks, "boxes": load_coco}[target_type]
-            dataset = loader(path, root, **options)
-        elif path is not None and is_clip_dataset(path):
-            options |= dict(frames=frames, sampling=sampling)
-            dataset = load_clips(path, root, **options)
-        elif path is not None:
-            dataset = load_images(path, root, **options)
         else:
             options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
             options |= dict(target_type=target_type)
@@ -158,6 +192,27 @@ def is_available(
     return any((root / "arrays").glob(f"{name}*=*"))
 
 
+def layout_of(
+    source: str | os.PathLike,
+    *,
+    target_type: str = "labels",
+    frames: int | None = None,
+    columns: str | None = None,
+    encoding: str | None = None,
+) -> Layout | None:
+    """The layout of your own files, without decoding them; arguments as of `load`.
+
+    Returns:
+      None if `source` is the name of a data set.
+
+    Raises:
+      DataError: there are no such files, or they have no layout that can be read.
+    """
+    path = _local_path(source, os.fspath(source).strip())
+    form = TableFormat(parse_columns(columns or ""), encoding)
+    return None if path is None else detect(path, target_type, frames, form)
+
+
 def _in_memory(splits: Mapping[str, Split]) -> dict[str, Split]:
     return {
         name: split._make(a if a is None else np.array(a) for a in split)
@@ -173,28 +228,10 @@ def _local_path(source: str | os.PathLike, text: str) -> Path | None:
         not isinstance(source, str)
         or text.startswith((".", "~", os.sep))
         or text.endswith(os.sep)
-        or path.suffix.lower() in (".csv", ".tsv", ".txt", ".xml", ".zip", ".json")
+        or path.suffix.lower() in (*TABLES, *ARRAYS, ".xml", ".zip", ".json")
     )
     if plainly or (not named and path.exists()):
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         return path.absolute()
     return None
-
-
-def _check_target_type(path: Path, target_type: str) -> None:
-    """Raises DataError if `path` holds targets of another type."""
-    found = {}
-    if is_line_dataset(path):
-        what = "lines of text (NAME.gt.txt, a column text, or ALTO or PAGE XML)"
-        found["text"] = what, "text-lines"
-    if is_mask_dataset(path):
-        found["masks"] = "images/ and masks/", "segment-digits"
-    if files := find_coco(path):
-        found["boxes"] = f"boxes ({next(iter(files.values())).name})", "detect-digits"
-    if found and target_type not in found:
-        what, preset = next(iter(found.values()))
-        raise DataError(
-            f"{path}: holds {what}; use the preset {preset}: experiments.train "
-            f"{preset} --data={path}"
-        )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lstm_jax.data.counts import check_counts
 from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
 from lstm_jax.data.holdout import stratified_holdout
 from lstm_jax.data.similarity import copy_groups, joined_groups
@@ -84,11 +85,7 @@ def assign_splits(
     Raises:
       DataError: one class only, too few of a class, groups that cannot be dealt out.
     """
-    if len(classes) == 1:
-        raise DataError(
-            f"{source}: one class only, {classes[0]!r}; classes to tell apart are two "
-            "or more"
-        )
+    check_counts(source, items, what, targets, classes)
     given = [item.split or "train" for item in items]
     groups = [item.group for item in items]
     assigned = {
@@ -96,20 +93,10 @@ def assign_splits(
         for name in SPLITS
         if name == "train" or name in given
     }
-    needed = 1 + len(set(SPLITS) - set(assigned))
     strata = targets if classes else np.zeros(len(items), np.int32)
-    counts = np.bincount(strata[assigned["train"]], minlength=max(len(classes), 1))
-    for name, count in zip(classes or ("",), counts, strict=True):
-        if count < needed:
-            table = "the table" if source.suffix.lower() == ".csv" else "it"
-            which = f"class {name!r}" if classes else table
-            raise DataError(
-                f"{source}: {which} has too few {what}s for training, {count} readable;"
-                f" {needed} or more are needed"
-                + (" (one for each split)" if needed > 1 else "")
-            )
     own = None if None in groups else groups
-    copies = None if inputs is None or needed == 1 else copy_groups([inputs])
+    free = inputs is not None and set(SPLITS) > set(assigned)
+    copies = copy_groups([inputs]) if free else None
     joined, apart = (joined_groups(own, c, len(items)) for c in (copies, None))
 
     def deal(labels: Sequence[Hashable] | None) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Runs that read lines of text: a folder, predict, another alphabet, mistakes."""
 
 import json
+import re
 import xml.etree.ElementTree as ET
 
 import jax
@@ -238,6 +239,7 @@ def test_lines_with_more_to_say_than_steps_are_told_and_left_out(folder, tmp_pat
     ]
     kept = loaded.splits["train"]
     assert note.startswith("skipped ") and 0 < len(kept.inputs) < 128
+    assert re.search(r"such as \d+\.png: '", note)
     spec = MODELS["vgsl"].line_spec(config, 5)
     assert (spec.steps(kept.lengths) >= (kept.targets != 0).sum(-1)).all()
 

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.class_folders import EMPTY, find_class_folders, visible
 from lstm_jax.data.files.clip_files import FEATURES, VIDEOS, frame_files, is_animated
-from lstm_jax.data.files.images import SUFFIXES, read_table
-from lstm_jax.data.files.tables import class_folders, placed, table_rows, visible
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, placed, read_table
+from lstm_jax.data.files.images import SUFFIXES
+from lstm_jax.data.files.tables import table_rows
 
 _SAMPLE = 5  # GIFs that are opened to decide whether a folder holds clips
 _VALUES = {"0": 0.0, "1": 1.0, "": math.nan}  # the usual spellings
@@ -26,17 +28,22 @@ class Entry(NamedTuple):
     by_step: dict[int, list[float]] = {}  # values by step; -1: of the whole clip
 
 
-def is_clip_dataset(path: Path) -> bool:
+def is_clip_dataset(
+    path: Path, frames: int | None = None, form: TableFormat = TableFormat()
+) -> bool:
     """Whether a folder or CSV lists clips or features; otherwise images.
 
     A class folder that directly holds images is one of images, unless it holds more
-    clips than images. GIFs count as clips if one of the first few is animated.
+    clips than images. GIFs count as clips if one of the first few is animated. A folder
+    of images in a class folder is a clip if `frames` is given; in a table it always is.
     """
     if path.is_dir():
-        files = [f for _, folder in class_folders(path) for f in visible(folder)]
+        classes = find_class_folders(path).folders
+        files = [f for _, folder in classes for f in visible(folder)]
     else:
         try:
-            rows = read_table(path, ["path"]) if path.suffix.lower() == ".csv" else []
+            table = path.suffix.lower() in TABLES
+            rows = read_table(path, ["path"], form) if table else []
         except DataError:
             return False
         written = dict.fromkeys(row["path"] for row in rows if row["path"])
@@ -51,14 +58,18 @@ def is_clip_dataset(path: Path) -> bool:
         stills += len(gifs)
     if stills or clips:
         return clips > stills
+    if path.is_dir() and frames is None:
+        return False
     return any(file.is_dir() and frame_files(file) for file in files)
 
 
 def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
     """Lists CLASS/clip, files or folders of frames, and notes on what is left out."""
-    entries, notes, beside = [], [], 0
+    found = find_class_folders(path)
+    empty = [line for line in found.ignored if line.endswith(EMPTY)]
+    entries, notes, beside = [], [*found.lost, *empty], 0
     wanted = {*VIDEOS, ".gif", FEATURES}
-    for split, folder in class_folders(path):
+    for split, folder in found.folders:
         inside = visible(folder)
         clips = [f for f in inside if f.is_dir() or f.suffix.lower() in wanted]
         beside += sum(f.suffix.lower() in SUFFIXES for f in set(inside) - set(clips))
@@ -76,7 +87,7 @@ def list_folder(path: Path) -> tuple[list[Entry], list[str]]:
 
 
 def list_table(
-    path: Path, group: str | None = None
+    path: Path, form: TableFormat = TableFormat(), group: str | None = None
 ) -> tuple[list[Entry], tuple[str, ...] | None, bool]:
     """Lists a table `path[,group][,split]` with `label`, or columns of 0 and 1.
 
@@ -88,7 +99,7 @@ def list_table(
       (entries; label names, or None if a column `label` names the class; whether a
       column `step` gives labels per step).
     """
-    rows = [*table_rows(path, ["path"], group)]
+    rows = [*table_rows(path, ["path"], form, group)]
     header = rows[0].cells
     by_step = "step" in header
     single = "label" in header and not by_step

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lstm_jax.data.cache import cached, new_array
+from lstm_jax.data.counts import check_counts, large_classes
 from lstm_jax.data.dataset import DataError, Dataset, Split, common_size
 from lstm_jax.data.files.clip_files import (
     FEATURES,
@@ -23,6 +24,7 @@ from lstm_jax.data.files.clip_files import (
     probe_clip,
 )
 from lstm_jax.data.files.clip_lists import Entry, list_folder, list_table
+from lstm_jax.data.files.csv_files import TableFormat
 from lstm_jax.data.files.tables import (
     fingerprint,
     first_few,
@@ -47,14 +49,17 @@ def load_clips(
     validation: float,
     seed: int,
     group: str | None = None,
+    min_per_class: int | None = None,
+    form: TableFormat = TableFormat(),
 ) -> Dataset:
     """Load a folder or CSV of clips; unreadable ones are reported in `notes`.
 
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      frames, sampling, validation, seed, group: as in `load`.
+      frames, sampling, validation, seed, group, min_per_class: as in `load`.
       size: as in `load`; None: the common size, or 64 if sizes differ.
+      form: what the user says of a table.
 
     Raises:
       DataError: no clips, only one class, too few clips of a class, or a malformed
@@ -64,13 +69,15 @@ def load_clips(
         (entries, notes), columns, by_step = list_folder(path), None, False
         entries = with_groups(path, entries, group)
     else:
-        (entries, columns, by_step), notes = list_table(path, group), []
-    paths = [entry.path for entry in entries]
-    kinds = {p.suffix.lower() == FEATURES for p in paths}
+        (entries, columns, by_step), notes = list_table(path, form, group), []
+    kinds = {p.path.suffix.lower() == FEATURES for p in entries}
     if len(kinds) > 1:
         raise DataError(
             f"{path}: lists .npy features and clips; a data set has one kind"
         )
+    entries, small = _with_counts(path, entries, columns, min_per_class)
+    notes += small
+    paths = [entry.path for entry in entries]
     video = next((p for p in paths if p.suffix.lower() in VIDEOS), None)
     if video:
         import_av(str(video))
@@ -110,6 +117,23 @@ def load_clips(
     names = by_split([entry.name for entry in owned], chosen)
     groups = by_split([entry.group for entry in owned], chosen)
     return Dataset(path.name, splits, classes, (*notes, *more), names, groups)
+
+
+def _with_counts(
+    path: Path,
+    entries: list[Entry],
+    columns: tuple[str, ...] | None,
+    minimum: int | None,
+) -> tuple[list[Entry], list[str]]:
+    """Entries of classes that are large enough, before anything is decoded."""
+    if columns is not None or not any(entry.label for entry in entries):
+        return entries, []
+    kept, notes = large_classes(entries, "clip", minimum)
+    entries = [entries[i] for i in kept]
+    targets, classes = _labelled(path, entries)
+    if classes:
+        check_counts(path, entries, "clip", targets, classes)
+    return entries, notes
 
 
 def _fingerprint(path: Path) -> list:

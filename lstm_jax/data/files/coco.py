@@ -15,13 +15,13 @@ from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError, Dataset, Split
 from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.images import Head
-from lstm_jax.data.files.masks import FOLDERS, split_folders
 from lstm_jax.data.files.orientation import (
     Geometry,
     is_stored_size,
     lie_on_stored,
     notes_on_turns,
 )
+from lstm_jax.data.files.split_names import SPELLINGS, split_folders
 from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
@@ -29,7 +29,7 @@ from lstm_jax.targets import CLASS, COLUMNS
 _FORMAT = 2  # version of the cached arrays; increase it when decoding changes
 _LARGEST_FILE = 1 << 30  # bytes of JSON; COCO itself, 118,287 images, takes 0.45 GB
 _SINGLE = ("annotations.json", "_annotations.coco.json")
-_PARTS = re.compile(rf"instances_({'|'.join(FOLDERS)}|default)\d*\.json")
+_PARTS = re.compile(rf"instances_({'|'.join(SPELLINGS)}|default)\d*\.json")
 _ROUNDING = 0.01  # pixels that a box may exceed the image without a note
 
 
@@ -77,7 +77,7 @@ def find_coco(path: Path) -> dict[str | None, Path]:
     found: dict[str | None, Path] = {}
     for file in sorted((path / "annotations").glob("instances_*.json")):
         if match := _PARTS.fullmatch(file.name.lower()):
-            split = FOLDERS.get(match[1])
+            split = SPELLINGS.get(match[1])
             if split in found:
                 raise DataError(
                     f"{path}: {found[split].name} and {file.name} are both for "

@@ -1,6 +1,7 @@
 """Your own images: a folder with one folder per class, or a CSV table."""
 
 import concurrent.futures
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,11 +9,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_jax.data.cache import cached, new_array
+from lstm_jax.data.counts import check_counts, large_classes
 from lstm_jax.data.dataset import DataError, Dataset, Split, check_size, common_size
+from lstm_jax.data.files.class_folders import EMPTY, find_class_folders, visible
+from lstm_jax.data.files.csv_files import TABLES, TableFormat
 from lstm_jax.data.files.depth import common_depth
-from lstm_jax.data.files.images import Head, find_images, probe, read_image
+from lstm_jax.data.files.file_tree import walk
+from lstm_jax.data.files.images import (
+    SUFFIXES,
+    Head,
+    find_images,
+    probe,
+    read_image,
+)
+from lstm_jax.data.files.mask_pairs import base_of
 from lstm_jax.data.files.tables import (
-    class_folders,
     fingerprint,
     first_few,
     table_rows,
@@ -23,6 +34,7 @@ from lstm_jax.data.splits import assign_splits, by_split
 
 _FORMAT = 2  # version of the cached arrays; increase it when decoding changes
 FALLBACK_SIZE = 32
+_GROUPS = 3  # nested folders of a class with which they are kept whole
 
 
 class _Image(NamedTuple):
@@ -41,6 +53,8 @@ def load_images(
     validation: float,
     seed: int,
     group: str | None = None,
+    min_per_class: int | None = None,
+    form: TableFormat = TableFormat(),
 ) -> Dataset:
     """Load a folder or CSV; unreadable files are skipped and reported in `notes`.
 
@@ -48,44 +62,78 @@ def load_images(
       path: the folder or CSV, which exists.
       root: the cache folder.
       size: as in `load`; None: the common size, or 32 if sizes differ.
-      validation, seed, group: as in `load`.
+      validation, seed, group, min_per_class: as in `load`.
+      form: what the user says of a table.
 
     Raises:
       DataError: no images, only one class, too few images of a class, or a malformed
         table.
     """
-    if path.is_dir():
-        entries = with_groups(path, _from_folder(path), group)
+    folder = path.is_dir()
+    if folder:
+        entries, seen = _from_folder(path)
+        entries = with_groups(path, entries, group)
     else:
-        entries = _from_table(path, group)
+        entries, seen = _from_table(path, form, group), []
+    entries, small = _with_counts(path, entries, min_per_class)
     arrays, facts = cached(
         root,
         f"{path.name}-{size}" if size else path.name,
         [_FORMAT, size, [[str(p.path), *fingerprint(p.path)] for p in entries]],
         lambda folder: decode_each(path, [p.path for p in entries], size, folder),
     )
+    listed = {entry.label: entry.path for entry in entries}
     entries = [entries[i] for i in facts["kept"]]
+    kept, more = large_classes(entries, "image", min_per_class)
     images = arrays["images"][: len(entries)]
+    if len(kept) < len(entries):
+        entries, images = [entries[i] for i in kept], images[kept]
     labels = [entry.label for entry in entries]
-    targets, classes = targets_of(path, labels, numbers=not path.is_dir())
+    targets, classes = targets_of(path, labels, numbers=not folder)
+    if classes and min_per_class is None and (gone := listed.keys() - set(classes)):
+        name = min(gone)
+        raise DataError(
+            f"{path}: no image of class {name!r} can be read, such as {listed[name]}; "
+            "repair them, or leave the class out with --data.min-per-class=1"
+        )
     draw = dict(validation=validation, seed=seed, inputs=images)
-    chosen, notes = assign_splits(path, entries, "image", targets, classes, **draw)
+    chosen, assigned = assign_splits(path, entries, "image", targets, classes, **draw)
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     names = by_split([entry.name for entry in entries], chosen)
-    grouped = group is not None or not path.is_dir()
-    groups = [entry.group for entry in entries] if grouped else None
-    groups = by_split(groups, chosen)
-    notes = (*facts["notes"], *notes)
+    groups = [entry.group for entry in entries]
+    groups = by_split(None if None in groups else groups, chosen)
+    notes = (*seen, *small, *facts["notes"], *more, *assigned)
     return Dataset(path.name, splits, classes, notes, names, groups)
 
 
-def _from_folder(path: Path) -> list[_Image]:
-    """Lists CLASS/image, or SPLIT/CLASS/image if the folders are named so."""
+def _with_counts(
+    path: Path, entries: list[_Image], minimum: int | None
+) -> tuple[list[_Image], list[str]]:
+    """Entries of classes that are large enough, before anything is decoded."""
+    kept, notes = large_classes(entries, "image", minimum)
+    entries = [entries[i] for i in kept]
+    if not entries:
+        raise DataError(
+            f"{path}: no class has {minimum} training images; give a smaller "
+            "--data.min-per-class"
+        )
+    labels = [entry.label for entry in entries]
+    targets, classes = targets_of(path, labels, numbers=not path.is_dir())
+    check_counts(path, entries, "image", targets, classes)
+    return entries, notes
+
+
+def _from_folder(path: Path) -> tuple[list[_Image], list[str]]:
+    """Lists CLASS/image or SPLIT/CLASS/image, and notes on what is left out."""
+    found = find_class_folders(path)
+    folders = [folder.path for folder in found.folders]
+    files, links = walk(folders, SUFFIXES, path)
     entries = [
         _Image(image, folder.name, image.relative_to(path).as_posix(), split=split)
-        for split, folder in class_folders(path)
-        for image in find_images(folder)
+        for (split, folder), images in zip(found.folders, files, strict=True)
+        for image in images
     ]
+    entries, masks = _without_masks(entries)
     if not entries:
         if find_images(path):
             raise DataError(
@@ -93,19 +141,68 @@ def _from_folder(path: Path) -> list[_Image]:
                 f"named after its class ({path.name}/CLASS/image.png), or give a "
                 "CSV with the columns path,label"
             )
+        others = _other_data(path)
         raise DataError(
-            f"{path}: no images; expected {path.name}/CLASS/image.png, at least "
-            "two classes"
+            f"{path}: no images{others}; expected {path.name}/CLASS/image.png, at "
+            "least two classes"
         )
-    return entries
+    empty = [line for line in found.ignored if line.endswith(EMPTY)]
+    notes = [*found.lost, *empty, *masks, *first_few(links, "left out {} more links")]
+    return _grouped(entries, folders, notes)
 
 
-def _from_table(path: Path, by: str | None) -> list[_Image]:
+def _without_masks(entries: list[_Image]) -> tuple[list[_Image], list[str]]:
+    """Entries without masks NAME_mask.png beside NAME.png, and a note on these."""
+    stems = {entry.path.with_suffix("") for entry in entries}
+    masks = [e for e in entries if _is_mask(e.path, stems)]
+    if not masks:
+        return entries, []
+    note = f"left out {len(masks)} masks of images, such as {masks[0].name}"
+    return [entry for entry in entries if entry not in masks], [note]
+
+
+def _is_mask(path: Path, stems: set[Path]) -> bool:
+    base = base_of(path.stem)
+    return base is not None and path.with_name(base) in stems
+
+
+def _grouped(
+    entries: list[_Image], folders: list[Path], notes: list[str]
+) -> tuple[list[_Image], list[str]]:
+    """Keeps the images of one nested folder in one split, if there are enough."""
+    nested: dict[Path, set[Path]] = {folder: set() for folder in folders}
+    owner = [next(f for f in entry.path.parents if f in nested) for entry in entries]
+    for entry, folder in zip(entries, owner, strict=True):
+        nested[folder].add(entry.path.parent)
+    if any(folder in inside for folder, inside in nested.items()):
+        return entries, notes  # some images are directly in their class folder
+    example = entries[0].path.parent
+    note = (
+        f"images are in folders in their class folders, such as {example.name}/: each "
+        "is one example; --data.frames=16 reads each folder as one clip"
+    )
+    if all(len(inside) >= _GROUPS for inside in nested.values() if inside):
+        entries = [entry._replace(group=str(entry.path.parent)) for entry in entries]
+        note += "; the images of a folder stay in one split"
+    return entries, [*notes, note]
+
+
+def _other_data(path: Path) -> str:
+    """What else is in a folder without images, for an error."""
+    suffixes = Counter(f.suffix.lower() for f in visible(path) if f.suffix)
+    if not suffixes:
+        return ""
+    shown = ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common(3))
+    return f" (it holds {shown})"
+
+
+def _from_table(path: Path, form: TableFormat, by: str | None) -> list[_Image]:
     """Lists the rows of a table with the columns `path,label[,group][,split]`."""
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() not in TABLES:
         raise DataError(f"{path}: not a CSV file; give a folder or a .csv table")
     entries = []
-    for where, cells, file, split, group in table_rows(path, ["path", "label"], by):
+    rows = table_rows(path, ["path", "label"], form, by)
+    for where, cells, file, split, group in rows:
         if not cells["label"]:
             raise DataError(f"{where} has an empty label")
         entries.append(_Image(file, cells["label"], cells["path"], group, split))

@@ -1,6 +1,5 @@
 """Image files: find them and decode them to uint8."""
 
-import csv
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.csv_files import placed, read_table
 from lstm_jax.data.files.decoding import (
     JPEG,
     check_whole,
@@ -20,6 +20,8 @@ from lstm_jax.data.files.decoding import (
     sample_depth,
 )
 from lstm_jax.data.files.depth import WIDE_MODES
+from lstm_jax.data.files.file_tree import walk
+from lstm_jax.data.files.mask_colors import Classes, color_indices
 from lstm_jax.data.files.orientation import Geometry, geometry_of, upright
 
 SUFFIXES = frozenset(
@@ -68,22 +70,29 @@ def decode(
         raise DataError(f"{name}: not a readable image ({reason(error)})") from error
 
 
-def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.ndarray:
+def decode_mask(
+    file: BinaryIO,
+    shape: tuple[int, int] | None,
+    name: str,
+    classes: Classes = Classes(),
+) -> np.ndarray:
     """Decode a segmentation mask from an open binary file; pixel values are classes.
 
-    In a palette image the palette indices are the classes, not the colours.
+    In a palette image the palette indices are the classes, not the colours, unless
+    `classes` names colours.
 
     Args:
-      file: PNG or another lossless format, grey or palette; its own EXIF orientation
-        is applied.
+      file: PNG or another lossless format: grey, palette, or in colours; its own EXIF
+        orientation is applied.
       shape: (H, W) to resize to, nearest neighbour; None keeps the size.
       name: of the file, for errors.
+      classes: the colours of classes, if masks are in colours.
 
     Returns:
       uint8 [H, W].
 
     Raises:
-      DataError: not an image, truncated, a JPEG, or a colour image.
+      DataError: not an image, truncated, a JPEG, or a colour has no class.
     """
     try:
         with Image.open(file) as opened:
@@ -102,11 +111,8 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.
                 if wide.max(initial=0) > 255:
                     raise DataError(f"a pixel is {wide.max()}; classes are 0 to 255")
                 mask = Image.fromarray(wide.astype(np.uint8))
-            if mask.mode not in ("L", "P"):
-                raise DataError(
-                    f"of mode {mask.mode}; expected a grey or palette image whose "
-                    "pixels are classes 0, 1, 2 and so on"
-                )
+            if classes.colors or mask.mode not in ("L", "P"):
+                mask = Image.fromarray(color_indices(mask, classes))
             if shape and mask.size != shape[::-1]:
                 mask = mask.resize(shape[::-1], Image.Resampling.NEAREST)
             return np.asarray(mask, np.uint8)
@@ -173,50 +179,13 @@ def image_size(path: Path) -> tuple[int, int] | None:
 
 
 def find_images(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
-    """All image files below a folder, sorted; hidden files are ignored.
+    """All image files below a folder, sorted; see `walk`.
 
     Args:
       folder: searched recursively.
       suffixes: lower-case suffixes of the files to find.
     """
-    found = []
-    for root, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
-        for file in files:
-            if not file.startswith(".") and Path(file).suffix.lower() in suffixes:
-                found.append(Path(root, file))
-    return sorted(found)
-
-
-def read_table(path: Path, wanted: Iterable[str]) -> list[dict[str, str]]:
-    """Rows of a CSV file as dicts by lower-case column name; `wanted` are required."""
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable CSV file ({reason(error)})") from error
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    wanted = list(wanted)
-    missing = [name for name in wanted if name not in header]
-    if missing:
-        raise DataError(
-            f"{path}: no column {', '.join(map(repr, missing))}; its first line names "
-            f"{', '.join(map(repr, header)) or 'nothing'}. Expected columns: "
-            f"path,{'text' if 'text' in wanted else 'label'} and, optionally, group "
-            "and split"
-        )
-    table = []
-    for line, row in enumerate(rows[1:], start=2):
-        if not any(cell.strip() for cell in row):
-            continue
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}: row {line} has {len(row)} cells, the first has {len(header)}"
-            )
-        table.append(dict(zip(header, map(str.strip, row), strict=True)))
-    if not table:
-        raise DataError(f"{path}: no rows below the column names")
-    return table
+    return walk([folder], suffixes).files[0]
 
 
 def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
@@ -245,8 +214,8 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
                     f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})"
                 )
             found += inside
-        elif path.suffix.lower() == ".csv":
-            found += [path.parent / row["path"] for row in read_table(path, ["path"])]
+        elif path.suffix.lower() in (".csv", ".tsv"):
+            found += [placed(path, row["path"]) for row in read_table(path, ["path"])]
         else:
             found.append(path)
     return found

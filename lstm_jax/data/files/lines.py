@@ -9,10 +9,11 @@ import numpy as np
 from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.bidi import visual
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, read_table
 from lstm_jax.data.files.images import find_images
 from lstm_jax.data.files.line_reading import HEIGHT, Line, decode_lines
-from lstm_jax.data.files.masks import split_folders
 from lstm_jax.data.files.pages import is_page, is_page_dataset, read_pages
+from lstm_jax.data.files.split_names import split_folders
 from lstm_jax.data.files.tables import (
     fingerprint,
     first_few,
@@ -24,10 +25,17 @@ from lstm_jax.data.splits import assign_splits, by_split
 TEXT = ".gt.txt"
 _FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 _NOT_TEXT = ("Cc", "Cn", "Cs")  # Unicode categories: control, unassigned, surrogate
-_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u2060"))  # of zero width
+# Characters without a shape of their own: byte-order mark, zero-width space and
+# joiner, word joiner and invisible operators, soft hyphen, grapheme joiner, variation
+# selectors. The zero-width non-joiner stays: it changes how Persian words are written.
+_INVISIBLE = dict.fromkeys(
+    [*map(ord, "\ufeff\u200b\u200d\u00ad\u034f"), *range(0x2060, 0x2065)]
+    + [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
+)
+_SEEN = frozenset(map(chr, _INVISIBLE))
 
 
-def is_line_dataset(path: Path) -> bool:
+def is_line_dataset(path: Path, form: TableFormat = TableFormat()) -> bool:
     """Whether a path holds text lines.
 
     True for a folder with NAME.gt.txt, ALTO or PAGE XML in it or in its direct
@@ -38,21 +46,20 @@ def is_line_dataset(path: Path) -> bool:
         return beside or is_page_dataset(path)
     if path.suffix.lower() == ".xml":
         return is_page(path)
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() not in TABLES:
         return False
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            names = file.readline().lower().split(",")
-    except (OSError, UnicodeDecodeError):
+        header = read_table(path, ["path"], form)[0]
+    except DataError:
         return False
-    names = [name.strip(' "\r\n') for name in names]
-    return "text" in names and "label" not in names
+    return "text" in header and "label" not in header
 
 
 def clean(text: str) -> str:
     """Normalizes a text: Unicode NFC, single spaces, none at the ends.
 
-    Byte-order marks and zero-width spaces are removed.
+    Characters without a shape, such as zero-width joiners, soft hyphens and variation
+    selectors, are removed.
     """
     return " ".join(unicodedata.normalize("NFC", text.translate(_INVISIBLE)).split())
 
@@ -84,6 +91,7 @@ def load_lines(
     seed: int,
     alphabet: Sequence[str] | None = None,
     group: str | None = None,
+    form: TableFormat = TableFormat(),
 ) -> Dataset:
     """Load text lines from a folder (optionally train/, val/ and test/), CSV or pages.
 
@@ -103,6 +111,7 @@ def load_lines(
       root: the cache folder.
       size: height to scale to, pixels; None: 32.
       validation, seed, group, alphabet: as in `load`.
+      form: what the user says of a table.
 
     Returns:
       The Dataset: inputs uint8 [N, H, W, 1]; lengths int32 [N], the valid columns of
@@ -113,9 +122,10 @@ def load_lines(
         text without the package python-bidi.
     """
     height = size or HEIGHT
-    lines, notes = _listed(path, group)
-    lines, faults = _with_valid_texts(lines, alphabet)
+    listed, notes = _listed(path, form, group)
+    lines, faults = _with_valid_texts(listed, alphabet)
     notes += first_few(faults, "skipped {} more lines whose text cannot be used")
+    notes += _invisible(listed)
     if not lines:
         first = notes[0].removeprefix("skipped ") if notes else "it is empty"
         raise DataError(f"{path}: no text line to train on; the first: {first}")
@@ -147,6 +157,21 @@ def load_lines(
     return Dataset(path.name, splits, classes, notes, names, groups, target_type="text")
 
 
+def _invisible(lines: list[Line]) -> list[str]:
+    """A note on characters that are removed from texts, except byte-order marks."""
+    found = [(line, set(line.text.lstrip("\ufeff")) & _SEEN) for line in lines]
+    found = [(line, removed) for line, removed in found if removed]
+    if not found:
+        return []
+    codes = sorted(set().union(*(removed for _, removed in found)))
+    shown = ", ".join(f"U+{ord(c):04X}" for c in codes[:8])
+    where = found[0][0].label
+    return [
+        f"removed invisible characters ({shown}) from {len(found)} texts, such as "
+        f"{where}"
+    ]
+
+
 def _assign(
     path: Path, lines: list[Line], by_group: bool, draw: dict
 ) -> tuple[dict[str, np.ndarray], bool, list[str]]:
@@ -168,13 +193,15 @@ def _assign(
     return chosen, False, notes
 
 
-def _listed(path: Path, group: str | None) -> tuple[list[Line], list[str]]:
+def _listed(
+    path: Path, form: TableFormat, group: str | None
+) -> tuple[list[Line], list[str]]:
     """All lines, before their texts are checked, and notes on what was skipped."""
     if path.is_dir():
         lines, notes = _from_folder(path)
         return with_groups(path, lines, group), notes
-    if path.suffix.lower() == ".csv":
-        return _from_table(path, group), []
+    if path.suffix.lower() in TABLES:
+        return _from_table(path, form, group), []
     if path.suffix.lower() == ".xml":
         lines, faults, _ = read_pages([path], path.parent)
         lines = with_groups(path, lines, group)
@@ -232,10 +259,11 @@ def _outside(path: Path, parts: Iterable[Path]) -> list[str]:
     return [f"left out {len(left)} images outside the split folders, such as {left[0]}"]
 
 
-def _from_table(path: Path, by: str | None) -> list[Line]:
+def _from_table(path: Path, form: TableFormat, by: str | None) -> list[Line]:
+    rows = table_rows(path, ["path", "text"], form, by)
     return [
         Line(file, cells["text"], str(file), cells["path"], split, group)
-        for _, cells, file, split, group in table_rows(path, ["path", "text"], by)
+        for _, cells, file, split, group in rows
     ]
 
 

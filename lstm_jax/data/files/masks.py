@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -11,39 +10,25 @@ from lstm_jax.data.cache import cached, new_array
 from lstm_jax.data.dataset import (
     LARGEST,
     SCENE_SIZE,
-    SPLIT_NAMES,
     DataError,
     Dataset,
     Split,
 )
 from lstm_jax.data.files.folders import decode_each
-from lstm_jax.data.files.images import Head, decode_mask, find_images, probe
+from lstm_jax.data.files.images import Head, decode_mask, probe
+from lstm_jax.data.files.mask_colors import NAMES, Classes, read_classes
+from lstm_jax.data.files.mask_pairs import Pair, find_pairs
 from lstm_jax.data.files.orientation import (
     Geometry,
     is_stored_size,
     lie_on_stored,
     notes_on_turns,
 )
-from lstm_jax.data.files.tables import fingerprint, first_few, with_groups
+from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
 
 _FORMAT = 2  # version of the cached arrays; increase it when decoding changes
-_NAMES = "classes.txt"
-FOLDERS = SPLIT_NAMES | {"valid": "validation"}
-
-
-class _Pair(NamedTuple):
-    image: Path
-    mask: Path
-    name: str
-    split: str | None = None  # None: assigned at random
-    group: str | None = None
-
-
-def is_mask_dataset(path: Path) -> bool:
-    """Whether a folder, or its folder train/, holds images/ and masks/."""
-    return any(_halves(part) for part in (path, *split_folders(path).values()))
 
 
 def load_masks(
@@ -57,8 +42,13 @@ def load_masks(
 ) -> Dataset:
     """Load images/ and masks/, or those in train/, val/ and test/.
 
+    Also JPEGImages/ and SegmentationClass/, with the lists of Pascal VOC if they are
+    there; images/train/ and masks/train/; and NAME_mask.png beside NAME.jpg.
+
     An image and its mask have the same name, apart from the suffix, and the same size.
-    A mask is a grey or palette image whose pixels are class indices; 255 is ignored.
+    A mask is a grey or palette image whose pixels are class indices, or has three equal
+    channels of them; 255 is ignored. Masks in colours need lines NAME R G B in
+    classes.txt, or a colour table of CamVid or CVAT.
     The lines of classes.txt name the classes; without it they are "background", "1",
     "2" and so on up to the largest index that occurs. If masks hold only 0 and 255,
     and classes.txt names two classes or is missing, 255 is class 1, "object".
@@ -82,15 +72,15 @@ def load_masks(
       DataError: no images, none with a mask, too few examples, only one class, a
         class index not in classes.txt, or mask values that are not class indices.
     """
-    pairs, notes = _pairs(path)
+    pairs, notes = find_pairs(path)
     pairs = with_groups(path, pairs, group)
-    names = _class_names(path)
+    known = read_classes(path)
     files = [[str(f), *fingerprint(f)] for p in pairs for f in (p.image, p.mask)]
     arrays, facts = cached(
         root,
         f"{path.name}-masks-{size}" if size else f"{path.name}-masks",
-        [_FORMAT, size, names, files],
-        lambda folder: _decode_all(path, pairs, names, size, folder),
+        [_FORMAT, size, known, files],
+        lambda folder: _decode_all(path, pairs, known, size, folder),
     )
     kept = np.asarray(facts["kept"])
     pairs = [pairs[i] for i in kept]
@@ -107,121 +97,15 @@ def load_masks(
     )
 
 
-def split_folders(path: Path) -> dict[str, Path]:
-    """Folders named train, val (valid, validation) or test, by split; {} without train.
-
-    Raises:
-      DataError: two folders are of the same split.
-    """
-    if not path.is_dir():
-        return {}
-    found: dict[str, Path] = {}
-    for folder in sorted(path.iterdir()):
-        split = FOLDERS.get(folder.name.lower())
-        if split is None or not folder.is_dir():
-            continue
-        if split in found:
-            raise DataError(
-                f"{path}: holds both {found[split].name} and {folder.name}; keep one"
-            )
-        found[split] = folder
-    return found if "train" in found else {}
-
-
-def _halves(path: Path) -> tuple[Path, Path] | None:
-    if not path.is_dir():
-        return None
-    inside = {f.name.lower(): f for f in path.iterdir() if f.is_dir()}
-    halves = inside.get("images"), inside.get("masks")
-    return halves if all(halves) else None
-
-
-def _pairs(path: Path) -> tuple[list[_Pair], list[str]]:
-    """Pairs of image and mask, and notes on files without a counterpart."""
-    parts: dict[str | None, tuple[Path, Path]] = {}
-    if halves := _halves(path):
-        parts[None] = halves
-    else:
-        for split, folder in split_folders(path).items():
-            halves = _halves(folder)
-            if halves is None:
-                raise DataError(
-                    f"{folder}: expected {folder.name}/images/ and "
-                    f"{folder.name}/masks/, as in the other splits"
-                )
-            parts[split] = halves
-    pairs, alone, unused, twice, total = [], [], [], [], 0
-    for split, (images, masks) in parts.items():
-        masks_of: dict[str, Path] = {}
-        for mask in find_images(masks):
-            if masks_of.setdefault(_stem(masks, mask), mask) != mask:
-                twice.append(f"left out {mask}: another mask has its name")
-        used: dict[str, Path] = {}
-        for image in find_images(images):
-            total += 1
-            stem = _stem(images, image)
-            if stem in used:
-                twice.append(f"skipped {image}: {used[stem].name} has its name, too")
-            elif stem not in masks_of:
-                alone.append(f"skipped {image}: has no mask {masks.name}/{stem}.png")
-            else:
-                name = image.relative_to(path).as_posix()
-                pairs.append(_Pair(image, masks_of[stem], name, split))
-            used.setdefault(stem, image)
-        unused += [
-            f"left out {mask}: has no image in {images.name}/"
-            for stem, mask in masks_of.items()
-            if stem not in used
-        ]
-    if not total:
-        raise DataError(
-            f"{path}: no images with masks; expected {path.name}/images/NAME.jpg "
-            f"and {path.name}/masks/NAME.png"
-        )
-    if not pairs:
-        raise DataError(
-            f"{path}: none of its {total} images has a mask; the first: "
-            f"{alone[0].removeprefix('skipped ')}"
-        )
-    notes = [
-        *first_few(alone, "skipped {} more images without a mask"),
-        *first_few(unused, "left out {} more masks without an image"),
-        *first_few(twice, "left out {} more files whose name is taken"),
-    ]
-    return pairs, notes
-
-
-def _stem(folder: Path, file: Path) -> str:
-    return file.relative_to(folder).with_suffix("").as_posix()
-
-
-def _class_names(path: Path) -> list[str] | None:
-    """Lines of classes.txt; None if the file does not exist."""
-    file = path / _NAMES
-    if not file.is_file():
-        return None
-    try:
-        names = [n.strip() for n in file.read_text("utf-8-sig").rstrip().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not a readable text ({error})") from error
-    if not 2 <= len(names) <= VOID:
-        raise DataError(f"{file}: names {len(names)} classes; expected 2 to {VOID}")
-    if "" in names:
-        raise DataError(f"{file}: line {names.index('') + 1} is empty; name the class")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{file}: names {twice[0]!r} twice")
-    return names
-
-
 def _decode_all(
     source: Path,
-    pairs: list[_Pair],
-    names: list[str] | None,
+    pairs: list[Pair],
+    known: Classes,
     size: int | None,
     folder: Path,
 ) -> dict:
     """Decodes images.npy and masks.npy; masks are indexed like `pairs`."""
+    names = known.names
 
     def beside(shape: tuple[int, int, int], heads: list[Head | None]) -> Callable:
         masks = new_array(folder / "masks.npy", np.uint8, (len(pairs), *shape[:2]))
@@ -229,8 +113,8 @@ def _decode_all(
         turns.extend(more)
 
         def read(number: int) -> list[int]:
-            geometry = heads[number].geometry
-            mask = _read_mask(pairs[number].mask, geometry, on_stored.get(number))
+            geometry, stored = heads[number].geometry, on_stored.get(number)
+            mask = _read_mask(pairs[number].mask, geometry, stored, known)
             values = np.unique(mask).tolist()
             if mask.shape != shape[:2]:
                 image = Image.fromarray(mask)
@@ -254,7 +138,8 @@ def _decode_all(
     values = sorted({value for found in by_mask for value in found})
     notes, classes = facts["notes"], names
     notes += turns
-    if values == [0, VOID] and (names is None or len(names) == 2):
+    black_and_white = values == [0, VOID] and not known.colors
+    if black_and_white and (names is None or len(names) == 2):
         classes = names or ["background", "object"]
         notes.append(
             f"masks hold only 0 and 255: 255 is the class {classes[1]!r} here, not "
@@ -270,14 +155,14 @@ def _decode_all(
         for number, found in zip(facts["kept"], by_mask, strict=True):
             if beyond := [v for v in found if len(names) <= v < VOID]:
                 raise DataError(
-                    f"{pairs[number].mask}: a pixel is {beyond[0]}, but {_NAMES} names "
+                    f"{pairs[number].mask}: a pixel is {beyond[0]}, but {NAMES} names "
                     f"{len(names)} classes, 0 to {len(names) - 1}; 255 is ignored"
                 )
     return facts | {"classes": classes}
 
 
 def _on_stored(
-    pairs: list[_Pair], heads: list[Head | None]
+    pairs: list[Pair], heads: list[Head | None]
 ) -> tuple[dict[int, bool], list[str]]:
     """Whether the masks of images with an EXIF orientation lie on the stored pixels.
 
@@ -298,18 +183,21 @@ def _on_stored(
     return found, notes_on_turns(turned, unsure, "masks")
 
 
-def _read_mask(path: Path, geometry: Geometry, on_stored: bool | None) -> np.ndarray:
+def _read_mask(
+    path: Path, geometry: Geometry, on_stored: bool | None, known: Classes
+) -> np.ndarray:
     """An upright mask, uint8 [h, w]; checks that it has the size of its image.
 
     Args:
       path: the file.
       geometry: of the image.
       on_stored: whether the mask lies on the stored pixels of the image.
+      known: the classes of classes.txt.
     """
     size = geometry.shown
     try:
         with open(path, "rb") as file:
-            mask = decode_mask(file, None, str(path))
+            mask = decode_mask(file, None, str(path), known)
         if on_stored:
             mask = np.ascontiguousarray(geometry.pixels(mask))
     except OSError as error:
@@ -334,6 +222,6 @@ def _default_names(source: Path, values: list[int]) -> list[str]:
         raise DataError(
             f"{source}: its masks hold the values {few}, most classes below "
             f"{values[-1]} do not occur; number the pixels 0, 1, 2 and so on, or name "
-            f"all classes in {source.name}/{_NAMES}, a line each"
+            f"all classes in {source.name}/{NAMES}, a line each"
         )
     return ["background", *map(str, range(1, classes))]

@@ -1,6 +1,5 @@
 """Files with their labels, splits and groups, listed by a folder or a table."""
 
-import functools
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -9,8 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_jax.data.dataset import SPLIT_NAMES, DataError
-from lstm_jax.data.files.images import read_table
+from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.csv_files import (
+    TableFormat,
+    check_files,
+    placed,
+    read_table,
+)
+from lstm_jax.data.files.split_names import split_of
 
 _NAMED = 5  # notes of one kind that are listed individually
 
@@ -28,32 +33,6 @@ def fingerprint(path: Path) -> list[int]:
     except OSError:
         return [-1, -1]
     return [stat.st_size, stat.st_mtime_ns]
-
-
-def visible(folder: Path) -> list[Path]:
-    """Contents of a folder, sorted, without hidden files."""
-    hidden = (".", "__")
-    return sorted(f for f in folder.iterdir() if not f.name.startswith(hidden))
-
-
-def class_folders(path: Path) -> list[tuple[str | None, Path]]:
-    """(split, folder) of each class; split is None unless folders are SPLIT/CLASS.
-
-    Raises:
-      DataError: two folders are of the same split.
-    """
-    folders = [f for f in visible(path) if f.is_dir()]
-    names = {f.name.lower() for f in folders}
-    if "train" in names and len(names) > 1 and names <= SPLIT_NAMES.keys():
-        if {"val", "validation"} <= names:
-            raise DataError(f"{path}: holds both val and validation; keep one")
-        return [
-            (SPLIT_NAMES[folder.name.lower()], inside)
-            for folder in folders
-            for inside in visible(folder)
-            if inside.is_dir()
-        ]
-    return [(None, folder) for folder in folders]
 
 
 class Row(NamedTuple):
@@ -76,31 +55,36 @@ class Row(NamedTuple):
 
 
 def table_rows(
-    path: Path, wanted: Sequence[str], group: str | None = None
+    path: Path,
+    wanted: Sequence[str],
+    form: TableFormat = TableFormat(),
+    group: str | None = None,
 ) -> Iterator[Row]:
-    """Rows of a CSV with the columns `path[,group][,split]` and others.
+    """Rows of a table with the columns `path[,group][,split]` and others.
 
     Args:
       path: the table.
       wanted: the required columns, including "path".
+      form: what the user says of the table.
       group: as in `load`.
 
     Raises:
-      DataError: the table is malformed, or a group is in two splits.
+      DataError: the table is malformed, a group is in two splits, or no file exists.
     """
+    table = read_table(path, wanted, form)
+    check_files(path, [cells["path"] for cells in table if cells["path"]] or [""])
     splits: dict[str, str | None] = {}
-    rows = read_table(path, wanted)
-    labels = [cells.get("group") for cells in rows]
-    if group is not None and (column := group.lower()) in rows[0]:
-        labels = [cells[column] for cells in rows]
+    labels = [cells.get("group") for cells in table]
+    if group is not None and (column := group.lower()) in table[0]:
+        labels = [cells[column] for cells in table]
     elif group is not None:
-        labels = groups_of(path, group, [cells["path"] for cells in rows])
-    for number, (cells, label) in enumerate(zip(rows, labels, strict=True), start=1):
+        labels = groups_of(path, group, [cells["path"] for cells in table])
+    for number, (cells, label) in enumerate(zip(table, labels, strict=True), start=1):
         where = f"{path}: entry {number}"
         if not cells["path"]:
             raise DataError(f"{where} has an empty path")
         split = None
-        if "split" in cells and not (split := SPLIT_NAMES.get(cells["split"].lower())):
+        if "split" in cells and not (split := split_of(cells["split"])):
             raise DataError(
                 f"{where} has the split {cells['split']!r}; expected train, "
                 "validation (or val) or test"
@@ -171,12 +155,6 @@ def _check_split(path: Path, group: str, one: str | None, other: str | None) -> 
             f"{path}: group {group!r} is in {one} and in {other}; a group belongs to "
             "one split"
         )
-
-
-@functools.lru_cache(maxsize=1024)  # a table with steps lists each clip many times
-def placed(table: Path, written: str) -> Path:
-    """The path of a file in a table, relative to the table's folder."""
-    return table.parent / Path(written).expanduser()
 
 
 def targets_of(

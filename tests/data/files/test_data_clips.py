@@ -309,7 +309,7 @@ def test_table_of_steps(tmp_path, cache):
         ("path", ["0.npy"], "no label column"),
         ("path,label", ["0.npy,"], "entry 1 has an empty label"),
         ("path,label", [",a", "0.npy,a"], "entry 1 has an empty path"),
-        ("path,label,split", ["0.npy,a,dev"], "the split 'dev'; expected train"),
+        ("path,label,split", ["0.npy,a,late"], "the split 'late'; expected train"),
         ("path,a,b", ["0.npy,1,2"], "entry 1 has '2' in the column b; expected 0, 1"),
         ("path,a,b", ["0.npy,1,yes"], "entry 1 has 'yes' in the column b"),
         ("path,step,a", ["0.npy,x,1"], "entry 1 has the step 'x'; expected 0"),
@@ -321,7 +321,11 @@ def test_table_of_steps(tmp_path, cache):
             "group 'g' is in train and in test",
         ),
         ("path,label", ["0.npy,a", "x.mp4,b"], "lists .npy features and clips"),
-        ("path,label", ["gone.npy,a"], "none of its 1 clips .*gone.npy: No such file"),
+        (
+            "path,label",
+            [f"gone{i}.npy,{'ab'[i % 2]}" for i in range(6)],
+            "none of its 6 files .*gone0.npy: No such file",
+        ),
         ("path,label", [f"{i}.npy,a" for i in range(3)], "one class only, 'a'"),
         ("path,a,b", ["0.npy,1,0", "1.npy,1,0"], "the table has too few clips"),
     ],
@@ -365,7 +369,7 @@ def test_flawed_clips_are_told_and_the_rest_is_used(tmp_path, cache):
     notes = "\n".join(data.notes)
     assert len(data.notes) == len(notes.splitlines())
     for words in (
-        f"{root / 'nothing'}: no clips in it; the folder is left out",
+        "nothing/ holds no image, clip or features",
         f"{root / 'a' / 'cut.gif'}: ends early, after ",
         f"skipped {root / 'a' / 'empty.gif'}: an empty file",
         f"skipped {root / 'a' / 'text.gif'}: not a readable animation",

@@ -144,8 +144,8 @@ def test_image_paths_errors(tmp_path):
         image_paths([tmp_path / "gone"])
     with pytest.raises(DataError, match="no image in this folder"):
         image_paths(str(tmp_path))
-    (tmp_path / "t.csv").write_text("file\nx.png\n")
+    (tmp_path / "t.csv").write_text("picture\nx.png\n")
     with pytest.raises(
-        DataError, match="no column 'path'; its first line names 'file'"
+        DataError, match="no column 'path'; its first line names 'picture'"
     ):
         image_paths(tmp_path / "t.csv")

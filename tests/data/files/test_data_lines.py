@@ -142,13 +142,20 @@ def test_groups_of_a_table_stay_together(tmp_path):
         (b"ba\xcc\x88d", "bäd"),  # two characters, of which NFC makes one
         (b"  b\tad \xc2\xa0 d\n\n", "b ad d"),
         ("\u200eb\u200bad\u2069".encode(), "bad"),
+        ("b\u200da\u00add\ufe0f\u2060".encode(), "bad"),  # none has a shape
         ("ſt \ue5dc".encode(), "ſt \ue5dc"),  # old prints have letters of their own
     ],
 )
 def test_what_a_text_becomes(tmp_path, written, read):
     folder = fill(tmp_path / "p")
     (folder / "2.gt.txt").write_bytes(written)
-    assert all_of(lines(folder, tmp_path))[2][0] == read
+    data = lines(folder, tmp_path)
+    assert all_of(data)[2][0] == read
+    removed = [note for note in data.notes if note.startswith("removed invisible")]
+    assert bool(removed) == (
+        "\u200b" in written.decode() or "\u200d" in written.decode()
+    )
+    assert not removed or f"1 texts, such as {folder / '2.png'}" in removed[0]
 
 
 def test_an_alphabet_that_is_given(tmp_path):

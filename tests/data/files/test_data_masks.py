@@ -157,9 +157,9 @@ def cut(path):
             7,
         ),
         (
-            lambda p: picture(p / "masks/3.png", 0, mode="RGB"),
-            "skipped {p}/masks/3.png: not a readable mask (of mode RGB; expected a "
-            "grey or palette image whose pixels are classes 0, 1, 2",
+            lambda p: picture(p / "masks/3.png", 9, mode="RGB"),
+            "skipped {p}/masks/3.png: not a readable mask (in colours, such as 9 0 0; "
+            "name the class of each colour in classes.txt, in lines NAME R G B)",
             7,
         ),
         (
@@ -303,3 +303,116 @@ def test_a_mask_of_bits_and_one_of_16_bits(tmp_path):
         image.save(tmp_path / "m.png")
         with open(tmp_path / "m.png", "rb") as file:
             np.testing.assert_array_equal(decode_mask(file, None, "m"), mask_of(3))
+
+
+def coloured(path, values, colors):
+    """A mask of two values in colours."""
+    table = np.asarray(colors, np.uint8)
+    Image.fromarray(table[mask_of(values, (0, 1))]).save(path)
+
+
+TABLES = {
+    "classes.txt": "sky 0 0 128\ncar 255 0 0\n",
+    "class_dict.csv": "name,r,g,b\nsky,0,0,128\ncar,255,0,0\n",
+    "label_colors.txt": "0 0 128\tsky\n255 0 0\tcar\n",
+    "labelmap.txt": "# label:color_rgb:parts:actions\nsky:0,0,128::\ncar:255,0,0::\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_masks_in_colours(tmp_path, name):
+    folder = fill(tmp_path / "p")
+    for number in range(COUNT):
+        path = folder / "masks" / f"{number}.png"
+        coloured(path, number, [(0, 0, 128), (255, 0, 0)])
+    (folder / name).write_text(TABLES[name])
+    data = masks(folder, tmp_path)
+    assert data.classes == ("sky", "car")
+    found = all_of(data)
+    assert sorted(found) == list(range(COUNT))
+    for number, mask in found.items():
+        np.testing.assert_array_equal(mask, mask_of(number))
+
+
+def test_a_colour_that_is_ignored_and_one_that_is_unknown(tmp_path):
+    folder = fill(tmp_path / "p")
+    for number in range(COUNT):
+        path = folder / "masks" / f"{number}.png"
+        coloured(path, number, [(0, 0, 128), (255, 255, 255)])
+    coloured(folder / "masks" / "5.png", 5, [(0, 0, 128), (1, 2, 3)])
+    (folder / "classes.txt").write_text("sky 0 0 128\nvoid 255 255 255\ncar 9 9 9")
+    data = masks(folder, tmp_path)
+    assert data.classes == ("sky", "car") and data.notes[0] == (
+        f"skipped {folder / 'masks' / '5.png'}: not a readable mask (a pixel has the "
+        "colour 1 2 3, which classes.txt does not name)"
+    )
+    for number, mask in all_of(data).items():
+        np.testing.assert_array_equal(mask, mask_of(number, (0, 255)))
+    (folder / "classes.txt").write_text("sky 0 0 128\ncar")
+    with pytest.raises(DataError, match="'car' has no colour; expected NAME R G B"):
+        masks(folder, tmp_path)
+
+
+def test_black_and_white_in_three_channels(tmp_path):
+    folder = fill(tmp_path / "p")
+    for number in range(COUNT):
+        path = folder / "masks" / f"{number}.png"
+        coloured(path, number, [(0, 0, 0), (255, 255, 255)])
+    data = masks(folder, tmp_path)
+    assert data.classes == ("background", "object")
+    for number, mask in all_of(data).items():
+        np.testing.assert_array_equal(mask, mask_of(number))
+
+
+def moved(folder, images, masks):
+    """The example folder with its images and masks at other places."""
+    for old, new in (("images", images), ("masks", masks)):
+        for file in sorted((folder / old).iterdir()):
+            part = "train" if int(file.stem) < 6 else "test"
+            path = folder / new.format(stem=file.stem, part=part)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file.rename(path)
+        (folder / old).rmdir() if not any((folder / old).iterdir()) else None
+
+
+@pytest.mark.parametrize(
+    ("images", "where", "counts"),
+    [
+        ("JPEGImages/{stem}.jpg", "SegmentationClass/{stem}.png", [5, 1, 2]),
+        ("imgs/{stem}.png", "labels/{stem}.png", [5, 1, 2]),
+        ("{stem}.png", "{stem}_mask.png", [5, 1, 2]),
+        ("{part}/{stem}.png", "{part}/{stem}-mask.png", [5, 1, 2]),
+        ("images/{stem}.png", "masks/{stem}_mask.png", [5, 1, 2]),
+        ("images/{part}/{stem}.png", "masks/{part}/{stem}.png", [5, 1, 2]),
+    ],
+)
+def test_other_places_of_masks(tmp_path, images, where, counts):
+    folder = fill(tmp_path / "p")
+    moved(folder, images, where)
+    data = masks(folder, tmp_path)
+    assert [len(split.inputs) for split in data.splits.values()] == counts
+    tested = {int(image[0, 0, 0]) // 10 for image in data.splits["test"].inputs}
+    assert ("{part}" in images) == (tested == {6, 7})
+    for number, mask in all_of(data).items():
+        np.testing.assert_array_equal(mask, mask_of(number))
+
+
+def test_the_lists_of_pascal_voc(tmp_path):
+    folder = fill(tmp_path / "p")
+    moved(folder, "JPEGImages/{stem}.png", "SegmentationClass/{stem}.png")
+    lists = folder / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("0\n1\n2\n3\n")
+    (lists / "val.txt").write_text("4\n5\n6\n")
+    (lists / "trainval.txt").write_text("0\n1\n2\n3\n4\n5\n6\n")
+    data = masks(folder, tmp_path)
+    held = {int(image[0, 0, 0]) // 10 for image in data.splits["validation"].inputs}
+    assert held == {4, 5, 6}
+    assert any("7.png: in no list of ImageSets/Segmentation/" in n for n in data.notes)
+
+
+def test_two_folders_of_masks_are_refused(tmp_path):
+    folder = fill(tmp_path / "p")
+    picture(folder / "labels" / "0.png", 1)
+    with pytest.raises(DataError, match="holds both masks/ and labels/; keep one"):
+        masks(folder, tmp_path)

@@ -1,0 +1,136 @@
+"""The files below folders; symbolic links are resolved once."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Tree(NamedTuple):
+    """Files below some folders.
+
+    Attributes:
+      files: of each folder, sorted.
+      notes: a line for each symbolic link that is not followed.
+    """
+
+    files: list[list[Path]]
+    notes: list[str]
+
+
+def hidden(name: str) -> bool:
+    """Whether a file is ignored because of its name."""
+    return name.startswith((".", "__MACOSX", "__pycache__"))
+
+
+def walk(
+    folders: Sequence[Path], suffixes: Iterable[str], top: Path | None = None
+) -> Tree:
+    """Find the files below folders, without hidden ones.
+
+    Folders that are no links are read first. Then a link to a folder is followed if
+    its target has not been read and does not contain `top`, so that no file is found
+    twice and no link leads in a circle.
+
+    Args:
+      folders: that are searched recursively.
+      suffixes: lower-case suffixes of the files to find.
+      top: the folder that holds all others; None: there is none.
+    """
+    suffixes, seen = frozenset(suffixes), set()
+    found: list[list[Path]] = [[] for _ in folders]
+    above = {_identity(f) for f in _above(top or next(iter(folders), None))}
+    links, notes = [], []
+
+    def read(start: Path, number: int) -> None:
+        waiting = [start]
+        while waiting:
+            folder = waiting.pop()
+            key = _identity(folder)
+            if key is None or key in seen:
+                continue
+            seen.add(key)
+            for entry in _entries(folder):
+                path = folder / entry.name
+                if _is_folder(entry):
+                    if entry.is_symlink():
+                        links.append((path, number))
+                    else:
+                        waiting.append(path)
+                elif path.suffix.lower() in suffixes:
+                    found[number].append(path)
+
+    for number, folder in enumerate(folders):
+        if folder.is_symlink():
+            links.append((folder, number))
+        else:
+            read(folder, number)
+    while links:
+        links.sort(reverse=True)
+        link, number = links.pop()
+        key = _identity(link)
+        given = top is None and link == folders[number]
+        if key in above and not given:
+            notes.append(f"left out {link}: a link to a folder that contains it")
+        elif key in seen:
+            notes.append(f"left out {link}: a link to a folder that is read already")
+        else:
+            read(link, number)
+    return Tree([sorted(files) for files in found], notes)
+
+
+def holds(folder: Path, suffixes: Iterable[str], *, deep: bool = False) -> bool:
+    """Whether a folder holds a file of the suffixes; `deep`: or a folder in it."""
+    return any(True for _ in _files(folder, frozenset(suffixes), deep))
+
+
+def count(folder: Path, suffixes: Iterable[str], *, deep: bool = False) -> int:
+    """How many files of the suffixes a folder holds; `deep`: and the folders in it."""
+    return sum(1 for _ in _files(folder, frozenset(suffixes), deep))
+
+
+def _files(folder: Path, suffixes: frozenset, deep: bool) -> Iterator[Path]:
+    waiting, seen = [folder], set()
+    while waiting:
+        here = waiting.pop()
+        key = _identity(here)
+        if key is None or key in seen:
+            continue
+        seen.add(key)
+        for entry in _entries(here):
+            path = here / entry.name
+            if _is_folder(entry):
+                if deep and not entry.is_symlink():
+                    waiting.append(path)
+            elif path.suffix.lower() in suffixes:
+                yield path
+
+
+def _entries(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as inside:
+            return [entry for entry in inside if not hidden(entry.name)]
+    except OSError:  # it may not be read, or went away
+        return []
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Which folder it is, by whatever name; None if it cannot be opened."""
+    try:
+        stat = folder.stat()
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
+
+
+def _above(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        real = Path(os.path.realpath(folder))
+        yield from (real, *real.parents)

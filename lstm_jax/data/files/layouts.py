@@ -1,0 +1,133 @@
+"""Which layout a folder or file of your own has: recognised by what lies in it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.array_files import is_array_dataset
+from lstm_jax.data.files.class_folders import find_class_folders, visible
+from lstm_jax.data.files.clip_lists import is_clip_dataset
+from lstm_jax.data.files.coco import find_coco
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, open_table
+from lstm_jax.data.files.file_tree import holds
+from lstm_jax.data.files.lines import is_line_dataset
+from lstm_jax.data.files.mask_pairs import mask_layout
+from lstm_jax.data.files.split_names import split_folders
+
+_PRESETS = {"text": "text-lines", "masks": "segment-digits", "boxes": "detect-digits"}
+
+
+class Layout(NamedTuple):
+    """The layout of a data set.
+
+    Attributes:
+      kind: "images", "clips", "arrays", "masks", "boxes" or "text".
+      name: how it is called, such as "class folders in train/ and test/".
+      ignored: a line for each thing that is not read.
+      notes: lines to show to the user.
+    """
+
+    kind: str
+    name: str
+    ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def target_type(self) -> str:
+        """As of `Dataset`."""
+        return self.kind if self.kind in _PRESETS else "labels"
+
+
+def detect(
+    path: Path,
+    target_type: str | None = "labels",
+    frames: int | None = None,
+    form: TableFormat = TableFormat(),
+) -> Layout:
+    """The layout of a folder, table or annotation file.
+
+    Args:
+      path: it exists.
+      target_type: what is asked for: "labels", "masks", "boxes" or "text"; None:
+        whatever is there.
+      frames: as in `load`.
+      form: what the user says of a table.
+
+    Raises:
+      DataError: no known layout, one of another target type, or one that can be
+        understood in several ways; the message says what was seen and what to do.
+    """
+    if is_array_dataset(path):
+        if target_type not in ("labels", None):
+            raise DataError(f"{path}: arrays hold labels, not {target_type}")
+        return Layout("arrays", "arrays")
+    found = _annotated(path, form)
+    if target_type in found:
+        return found[target_type]
+    if found:
+        layout = next(iter(found.values()))
+        if target_type is None:
+            return layout
+        preset = _PRESETS[layout.kind]
+        raise DataError(
+            f"{path}: holds {layout.name}; use the preset {preset}: experiments.train "
+            f"{preset} --data={path}"
+        )
+    if target_type not in ("labels", None):  # the loader says what it expects
+        return Layout(target_type, f"no {target_type}")
+    if not path.is_dir():
+        kind = "clips" if is_clip_dataset(path, None, form) else "images"
+        wanted = ["path"] if kind == "clips" else ["path", "label"]
+        return Layout(kind, f"table of {kind}", notes=_table_notes(path, wanted, form))
+    if others := _unsupported(path):
+        raise DataError(f"{path}: holds {others}")
+    classes = find_class_folders(path)
+    kind = "clips" if is_clip_dataset(path, frames) else "images"
+    splits = dict.fromkeys(
+        f.path.relative_to(path).parts[0] + "/" for f in classes.folders if f.split
+    )
+    name = f"{kind} in class folders"
+    if splits:
+        name += f" in {' and '.join(splits)}"
+    return Layout(kind, name, (*classes.ignored, *classes.lost))
+
+
+def _annotated(path: Path, form: TableFormat) -> dict[str, Layout]:
+    """Layouts whose targets lie beside the images, by target type."""
+    found = {}
+    if is_line_dataset(path, form):
+        name = "lines of text (NAME.gt.txt, a column text, or ALTO or PAGE XML)"
+        found["text"] = Layout("text", name, notes=_table_notes(path, ["path"], form))
+    if masks := mask_layout(path):
+        found["masks"] = Layout("masks", masks)
+    if files := find_coco(path):
+        name = f"boxes ({next(iter(files.values())).name})"
+        found["boxes"] = Layout("boxes", name)
+    return found
+
+
+def _table_notes(path: Path, wanted, form: TableFormat) -> tuple[str, ...]:
+    """A line on how a table is read, if it is not a plain CSV."""
+    if path.suffix.lower() not in TABLES:
+        return ()
+    told = open_table(path, wanted, form).described()
+    return (f"{path.name}: {told}",) if told else ()
+
+
+def _unsupported(path: Path) -> str | None:
+    """What a known layout that is not read is called, with the way out."""
+    names = {f.name.lower(): f for f in visible(path) if f.is_dir()}
+    if "annotations" in names and "jpegimages" in names:
+        if holds(names["annotations"], (".xml",)):
+            return (
+                "boxes of Pascal VOC (Annotations/*.xml), which are not read; convert "
+                "them to COCO JSON, for example by CVAT or Roboflow"
+            )
+    for part in (path, *split_folders(path).values()):
+        labels = part / "labels"
+        if labels.is_dir() and holds(labels, (".txt",), deep=True):
+            return (
+                "boxes of YOLO (labels/*.txt), which are not read; convert them to "
+                "COCO JSON, for example by CVAT or Roboflow"
+            )
+    return None
