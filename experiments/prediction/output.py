@@ -65,6 +65,7 @@ def write(kind: TaskKind, predictions: list[dict[str, Any]], out: Path) -> None:
             for row in predictions
         ]
         columns = list(dict.fromkeys(key for row in flat for key in row))
+        columns.sort(key=lambda name: name == "error")  # last
         content = record.csv_bytes(columns, flat)
     record.write_bytes(out, content)
 
