@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.prediction.inputs import listed
 from experiments.prediction.predictor import Predictor
 from experiments.run import record
 from experiments.spec import DataSpec
@@ -89,6 +90,28 @@ def test_another_number_of_features_is_refused(tmp_path, width):
     )
     assert "give .npy files of shape [steps, 12]" in clip["error"]
     assert good["label"] == "a"
+
+
+def test_a_still_image_is_no_clip(tmp_path, image):
+    frames = [Image.new("L", (8, 8), 90 * k) for k in range(3)]
+    for name in ("a.gif", "a.tiff"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    spec = DataSpec("clips", ["a", "b"], [4, 8, 8, 1], 2, [0.0], [1.0])
+    rows = [*listed([image, tmp_path / "a.gif", tmp_path / "a.tiff"], list, spec)]
+    assert "good.png: a single image, but the run was trained on" in rows[0]["error"]
+    assert not any("error" in row or "note" in row for row in rows[1:])
+
+
+def test_an_image_of_several_pages_is_noted(command, digits_run, tmp_path):
+    pages = [Image.new("L", (8, 8), 90 * k) for k in range(3)]
+    path, out = tmp_path / "scan.tiff", tmp_path / "out.csv"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    code, said, err = command("predict", digits_run.directory, path, f"--out={out}")
+    assert code == 0 and "scan.tiff" in said
+    assert err == f"{path}: only the first of its pages or frames is used\n"
+    with open(out) as file:
+        (row,) = csv.DictReader(file)
+    assert row["note"] == err.strip() and list(row)[-1] == "note"
 
 
 def test_cells_of_a_csv_are_not_executed(tmp_path):
