@@ -9,7 +9,7 @@ from PIL import Image
 from experiments.config import override, preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
-from experiments.prediction import output, page_xml
+from experiments.prediction import loading, output, page_xml
 from experiments.prediction.predictor import Predictor
 from experiments.spec import DataSpec
 from experiments.tasks import TASKS
@@ -224,3 +224,25 @@ def test_where_copies_cannot_be_written(page, tmp_path):
         output.check(KIND, tmp_path / "new.doc", [page])
     with pytest.raises(UsageError, match="must end in .csv or .jsonl$"):
         output.check(TASKS["classification"], tmp_path / "out", [page])
+
+
+def test_the_command_writes_copies_only_when_asked(
+    command, predictor, page, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loading, "start", lambda run, accelerator: KIND)
+    monkeypatch.setattr(loading, "load", lambda run: predictor)
+    run, scan = tmp_path / "run", tmp_path / "scan.png"
+    run.mkdir()
+    draw(scan)
+    code, said, err = command("predict", run, page, scan)
+    assert code == 1 and "scan.png: 300x400 pixels is a page" in err
+    name = page.with_name("p.png")
+    assert said == "".join(f"{name}#l{k}\t{text}\n" for k, text in enumerate(TEXTS))
+    assert not list(run.iterdir())
+    code, _, err = command("predict", run, page, f"--out={tmp_path / 'copies'}")
+    assert (code, err) == (0, "") and not list(run.iterdir())
+    assert [file.name for file in (tmp_path / "copies").iterdir()] == ["p.xml"]
+    code, _, err = command("predict", run, page, f"--out={page}")
+    assert code == 2 and "would overwrite" in err and len(err.splitlines()) == 1
+    code, _, _ = command("predict", run, page, f"--out={tmp_path / 'p.txt'}")
+    assert (tmp_path / "p.txt").read_text() == "".join(f"{t}\n" for t in TEXTS)
