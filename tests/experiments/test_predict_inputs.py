@@ -92,6 +92,18 @@ def test_another_number_of_features_is_refused(tmp_path, width):
     assert good["label"] == "a"
 
 
+def test_a_table_of_steps_lists_each_file_once(tmp_path):
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((2, 12), np.float32))
+    lines = [f"{name}.npy,{step}" for name in ("b", "a", "gone") for step in range(2)]
+    (tmp_path / "steps.csv").write_text("\n".join(["path,step", *lines]) + "\n")
+    predictor = features_predictor(12)
+    rows = list(predictor.kind.predict(predictor, [tmp_path / "steps.csv"]))
+    names = ("b", "a", "gone")
+    assert [row["path"] for row in rows] == [str(tmp_path / f"{n}.npy") for n in names]
+    assert ["error" in row for row in rows] == [False, False, True]
+
+
 def test_a_still_image_is_no_clip(tmp_path, image):
     frames = [Image.new("L", (8, 8), 90 * k) for k in range(3)]
     for name in ("a.gif", "a.tiff"):
