@@ -38,7 +38,9 @@ def listed(
                 raise data.DataError(f"{path}: no such file or folder")
             files = list(expand([path]))
         except data.DataError as error:
-            yield {"path": str(path), "error": str(error)}
+            pdf = next(path.glob("*.pdf"), None) if path.is_dir() else None
+            error = _refused_pdf(pdf) if pdf else str(error)
+            yield {"path": str(path), "error": error}
             continue
         for file in files:
             row = {"path": str(file)}
@@ -53,10 +55,7 @@ def _mismatch(path: Path, spec: DataSpec) -> str | None:
     """Why a file is not what the run was trained on, where its name tells."""
     suffix = path.suffix.lower()
     if suffix == ".pdf" or _starts_with(path, _PDF):
-        return (
-            f"{path}: a PDF, which holds pages, not images; convert it first: "
-            f"pdftoppm -png -r 300 {path.name} page"
-        )
+        return _refused_pdf(path)
     if path.is_dir():
         return None
     if not spec.features and suffix in _ARRAYS:
@@ -75,6 +74,13 @@ def _mismatch(path: Path, spec: DataSpec) -> str | None:
             f"features: give .npy files of shape [steps, {width}]"
         )
     return None
+
+
+def _refused_pdf(path: Path) -> str:
+    return (
+        f"{path}: a PDF, which holds pages, not images; convert it first: "
+        f"pdftoppm -png -r 300 {path.name} page"
+    )
 
 
 def _has_pages(path: Path) -> bool:
