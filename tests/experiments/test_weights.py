@@ -22,7 +22,6 @@ def test_there_are_some():
 @pytest.mark.parametrize("name", NAMES)
 def test_they_tell_of_a_network_of_today(name):
     saved = saved_run(name)
-    # as `load_run` reads a file: options that no prediction depends on may be missing
     config = check(from_dict(saved["config"], name, strict=False))
     spec = DataSpec(**saved["data"])
     assert (config.data.normalize == "line") == spec.per_line
