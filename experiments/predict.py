@@ -86,14 +86,16 @@ def _run(options: Options) -> int:
         if kind.prints_at_once:
             output.show_line(kind, row)
     folder = output.folder_of(options.run, options.out)
-    kind.save(predictor.spec, found, folder)
+    asked = options.out is not None and output.is_folder(options.out)
+    if asked or not kind.saves_when_asked:
+        kind.save(predictor.spec, found, folder)
     if not kind.prints_at_once:
         output.show(kind, found)
     if options.explain:
         from experiments.prediction.explain import explain
 
         explain(predictor, folder, found)
-    if options.out and not output.is_folder(options.out):
+    if options.out and not asked:
         output.write(kind, found, options.out)
     return 1 if any("error" in row for row in found) else 0
 

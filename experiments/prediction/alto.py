@@ -1,7 +1,7 @@
 """Recognised lines as files: plain text and ALTO XML."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -26,6 +26,31 @@ def _words(characters: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         else:
             words[-1].append(one)
     return [word for word in words if word]
+
+
+class Word(NamedTuple):
+    """A recognised word: its text, confidence, and first and last column in pixels."""
+
+    text: str
+    confidence: float
+    x: tuple[float, float]
+
+
+def words_of(prediction: dict[str, Any]) -> list[Word]:
+    """Words of a line in reading order."""
+    words = _words(prediction["characters"])
+    read = [data.logical("".join(one["character"] for one in w)) for w in words]
+    written = prediction["text"].split()
+    if sorted(written) == sorted(read) and written != read:
+        words, read = words[::-1], read[::-1]  # from right to left
+    return [
+        Word(
+            text,
+            float(np.mean([one["confidence"] for one in word])),
+            (word[0]["x"][0], word[-1]["x"][1]),
+        )
+        for text, word in zip(read, words, strict=True)
+    ]
 
 
 def as_alto(predictions: Sequence[dict[str, Any]]) -> str:
@@ -59,16 +84,11 @@ def as_alto(predictions: Sequence[dict[str, Any]]) -> str:
         page.set("HEIGHT", str(high))
         block = add(add(page, "PrintSpace"), "TextBlock", ID=f"block_{number}")
         line = add(block, "TextLine", ID=f"line_{number}", **place)
-        words = _words(row["characters"])
-        read = [data.logical("".join(one["character"] for one in w)) for w in words]
-        if sorted(row["text"].split()) == sorted(read) and row["text"].split() != read:
-            words, read = words[::-1], read[::-1]  # from right to left
-        for number_of_word, (word, text) in enumerate(zip(words, read, strict=True)):
+        for number_of_word, word in enumerate(words_of(row)):
             if number_of_word:
                 add(line, "SP")
-            left, right = word[0]["x"][0], word[-1]["x"][1]
+            left, right = word.x
             place = dict(HPOS=left, VPOS=0, WIDTH=right - left, HEIGHT=high)
-            sure = float(np.mean([one["confidence"] for one in word]))
-            add(line, "String", CONTENT=text, WC=sure, **place)
+            add(line, "String", CONTENT=word.text, WC=word.confidence, **place)
     ElementTree.indent(root)
     return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"

@@ -7,6 +7,8 @@ from typing import Any
 
 from experiments.spec import DataSpec
 from lstm_jax import data
+from lstm_jax.data.files.clip_files import is_animated
+from lstm_jax.data.files.images import SUFFIXES
 
 _PDF = b"%PDF-"
 _ARRAYS = (".npy", ".npz")
@@ -26,7 +28,8 @@ def listed(
 
     Yields:
       For each file a dict of `path`; for a path that is missing, holds nothing to
-      predict or is of another kind than the run's data, also `error`, one line.
+      predict or is of another kind than the run's data, also `error`, one line; for an
+      image of which only a part is used, `note`, one line.
     """
     for path in paths:
         path = Path(path).expanduser()
@@ -35,26 +38,35 @@ def listed(
                 raise data.DataError(f"{path}: no such file or folder")
             files = list(expand([path]))
         except data.DataError as error:
-            yield {"path": str(path), "error": str(error)}
+            pdf = next(path.glob("*.pdf"), None) if path.is_dir() else None
+            error = _refused_pdf(pdf) if pdf else str(error)
+            yield {"path": str(path), "error": error}
             continue
         for file in files:
-            error = _mismatch(file, spec)
-            yield {"path": str(file)} | ({"error": error} if error else {})
+            row = {"path": str(file)}
+            if error := _mismatch(file, spec):
+                row["error"] = error
+            elif spec.is_image and _has_pages(file):
+                row["note"] = f"{file}: only the first of its pages or frames is used"
+            yield row
 
 
 def _mismatch(path: Path, spec: DataSpec) -> str | None:
     """Why a file is not what the run was trained on, where its name tells."""
     suffix = path.suffix.lower()
     if suffix == ".pdf" or _starts_with(path, _PDF):
-        return (
-            f"{path}: a PDF, which holds pages, not images; convert it first: "
-            f"pdftoppm -png -r 300 {path.name} page"
-        )
+        return _refused_pdf(path)
     if path.is_dir():
         return None
     if not spec.features and suffix in _ARRAYS:
         kind = "images" if spec.is_image else "clips"
         return f"{path}: an array file, but the run was trained on {kind}"
+    still = suffix in SUFFIXES and suffix != ".gif" and not _has_pages(path)
+    if len(spec.image_shape) == 4 and still and data.image_size(path):
+        return (
+            f"{path}: a single image, but the run was trained on clips; give a GIF, a "
+            "video or a folder of frames"
+        )
     if spec.features and suffix != ".npy":
         width = spec.image_shape[-1]
         return (
@@ -62,6 +74,18 @@ def _mismatch(path: Path, spec: DataSpec) -> str | None:
             f"features: give .npy files of shape [steps, {width}]"
         )
     return None
+
+
+def _refused_pdf(path: Path) -> str:
+    return (
+        f"{path}: a PDF, which holds pages, not images; convert it first: "
+        f"pdftoppm -png -r 300 {path.name} page"
+    )
+
+
+def _has_pages(path: Path) -> bool:
+    """Whether an image has several pages or frames; those of a JPEG are previews."""
+    return path.suffix.lower() not in (".jpg", ".jpeg") and is_animated(path)
 
 
 def _starts_with(path: Path, start: bytes) -> bool:

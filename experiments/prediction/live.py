@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.errors import UsageError
+from experiments.errors import UsageError, printable
 from lstm_jax import data
 
 
@@ -45,7 +45,7 @@ def watch(
         line = words(frame, last, new)
         last = np.asarray(new)
         if every and count % every == 0:
-            print(f"frame {count}  {line}  {1000 * seconds[-1]:.1f} ms")
+            print(f"frame {count}  {printable(line)}  {1000 * seconds[-1]:.1f} ms")
         count += 1
         if len(seconds) > 100_000:  # bounds the memory for an endless stream
             del seconds[1:50_001]

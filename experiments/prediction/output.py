@@ -65,6 +65,7 @@ def write(kind: TaskKind, predictions: list[dict[str, Any]], out: Path) -> None:
             for row in predictions
         ]
         columns = list(dict.fromkeys(key for row in flat for key in row))
+        columns.sort(key=lambda name: name in ("error", "note"))  # last
         content = record.csv_bytes(columns, flat)
     record.write_bytes(out, content)
 
@@ -75,10 +76,9 @@ def _encoded(text: str) -> bytes:
 
 
 def show_line(kind: TaskKind, row: dict[str, Any]) -> None:
-    """Prints one prediction on a line, or its error on standard error."""
-    if "error" in row:
-        print(printable(row["error"]), file=sys.stderr, flush=True)
-    else:
+    """Prints one prediction on a line; errors and notes go to standard error."""
+    _report(row)
+    if "error" not in row:
         print("\t".join(map(printable, kind.row(row))), flush=True)
 
 
@@ -99,5 +99,11 @@ def show(kind: TaskKind, predictions: list[dict[str, Any]]) -> None:
         width = None if sys.stdout.isatty() else 1000
         Console(width=width).print(table)
     for row in predictions:
-        if "error" in row:
-            print(printable(row["error"]), file=sys.stderr)
+        _report(row)
+
+
+def _report(row: dict[str, Any]) -> None:
+    """Prints the error or the note of a prediction, if any, on standard error."""
+    for kind in ("error", "note"):
+        if kind in row:
+            print(printable(row[kind]), file=sys.stderr, flush=True)

@@ -93,13 +93,22 @@ def predict_clips(
     predictor: Predictor, paths: Sequence[str | Path]
 ) -> Iterator[dict[str, Any]]:
     """Predictions for clips, one by one."""
-    for row in listed(paths, data.clip_paths, predictor.spec):
+    for row in listed(paths, _clip_files, predictor.spec):
         if "error" not in row:
             try:
                 row |= predictor.kind.predict_clip(predictor, Path(row["path"]))
             except data.DataError as error:
                 row["error"] = str(error)
         yield row
+
+
+def _clip_files(paths: list[Path]) -> list[Path]:
+    """As `data.clip_paths`; a table lists a clip once for each of its steps."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        table = path.suffix.lower() == ".csv"
+        found |= dict.fromkeys((data.image_paths if table else data.clip_paths)([path]))
+    return list(found)
 
 
 def sampling_of(config: Any) -> str:

@@ -200,6 +200,7 @@ class TaskKind(ABC):
     columns: tuple[str, ...] = ("image", "label", "")
     prints_at_once = False  # print each prediction as soon as it is made
     writes_files = False  # `save` writes files, so that --out may be a folder
+    saves_when_asked = False  # `save` writes only if --out is a folder
 
     def check_out(self, out: Path, paths: Sequence[str | Path]) -> None:
         """Checks `--out` against the files to predict, before any prediction.

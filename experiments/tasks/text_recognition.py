@@ -1,6 +1,5 @@
 """Text recognition: the characters of a line, with CTC."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,6 @@ from experiments.options import LineAugment, Lines, TaskOptions
 from experiments.tasks.kind import TaskKind
 
 SHOWN = 24  # lines in a figure
-BATCH = 32
-# Bucket widths of predict, in multiples of the line height; the last bucket has the
-# largest width that is supported.
-ASPECTS = (5, 8, 12, 18, 27, 40, 60)
 
 
 def _as_text(predictions: list[dict]) -> str:
@@ -25,9 +20,14 @@ def _as_text(predictions: list[dict]) -> str:
     return alto.as_text(predictions)
 
 
-def _as_alto(predictions: list[dict]) -> str:
-    from experiments.prediction import alto
+def _as_xml(predictions: list[dict]) -> str:
+    """A copy of the page's XML, or ALTO of images of lines."""
+    from experiments.prediction import alto, page_xml
 
+    pages = page_xml.by_page(predictions)
+    if pages:
+        ((file, rows),) = pages.items()
+        return page_xml.transcribed(file, rows)
     return alto.as_alto(predictions)
 
 
@@ -50,6 +50,8 @@ class TextRecognition(TaskKind):
     bucketed = True
     extends_labels = True
     prints_at_once = True
+    writes_files = True
+    saves_when_asked = True
     metrics = (
         ("cer", "character error rate", "min"),
         ("wer", "word error rate", "min"),
@@ -59,7 +61,7 @@ class TextRecognition(TaskKind):
         ("insertions", "inserted characters", "min"),
     )
     headlines = ("cer", "wer", "exact")
-    formats = MappingProxyType({".txt": _as_text, ".xml": _as_alto})
+    formats = MappingProxyType({".txt": _as_text, ".xml": _as_xml})
 
     def load_size(self, config) -> int:
         from experiments.models import MODELS
@@ -135,12 +137,24 @@ class TextRecognition(TaskKind):
         record.write_table(directory / "test_lines.csv", rows)
 
     def predict(self, predictor, paths) -> Iterator[dict[str, Any]]:
-        from lstm_jax import data
+        from experiments.prediction import lines
 
-        return predict_lines(predictor, data.image_paths(paths))
+        return lines.predict_lines(predictor, paths)
+
+    def check_out(self, out, paths) -> None:
+        from experiments.prediction import page_xml
+
+        page_xml.check_out(out, paths)
+
+    def save(self, spec, predictions, folder: Path) -> None:
+        """Writes a copy of each page's XML with the recognised text."""
+        from experiments.prediction import page_xml
+
+        page_xml.save(predictions, folder)
 
     def row(self, prediction):
-        return prediction["path"], prediction["text"]
+        line = f"#{prediction['line']}" if "line" in prediction else ""
+        return prediction["path"] + line, prediction["text"]
 
     def worst(self, evaluation):
         from experiments.reporting.page import Picture
@@ -209,41 +223,6 @@ def learnable(config, dataset, known: Sequence[str]):
     )
 
 
-def decoded(alphabet: Sequence[str], rows, steps: int, width: int, pad: float = 0):
-    """The recognised text of a line, with confidences and positions.
-
-    Args:
-      alphabet: characters; the first one has label 1.
-      rows: the task's prediction, `[T, 4]`.
-      steps: time steps of the line, padding included.
-      width: of the image, in pixels.
-      pad: columns added on each side, in pixels of the image.
-
-    Returns:
-      `text`; `confidence`, the mean over characters; and `characters` from left to
-      right: dicts of `character`, `confidence` and `x`, its first and last column.
-    """
-    import numpy as np
-
-    from lstm_jax import data
-
-    scale, found = (width + 2 * pad) / max(steps, 1), []
-    for label, confidence, first, last in rows.tolist():
-        if label:
-            character = alphabet[int(label) - 1]
-            ends = [
-                round(min(max(step * scale - pad, 0.0), width), 1)
-                for step in (first, last)
-            ]
-            found.append(dict(character=character, confidence=confidence, x=ends))
-    confidences = [one["confidence"] for one in found]
-    return {
-        "text": data.logical("".join(one["character"] for one in found)),
-        "confidence": float(np.mean(confidences)) if confidences else 0.0,
-        "characters": found,
-    }
-
-
 def sheet(config, dataset, predictions, losses, *, worst: bool):
     """A Figure of lines with the recognised text below, errors in colour."""
     import numpy as np
@@ -264,58 +243,6 @@ def sheet(config, dataset, predictions, losses, *, worst: bool):
         dataset.classes,
         title="The worst lines" if worst else "The first lines",
     )
-
-
-def predict_lines(predictor, files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """Recognises lines of text.
-
-    Args:
-      predictor: of the run.
-      files: images of one line each.
-
-    Yields:
-      For each file a dict of `path`, `size` (width and height in pixels) and the
-      entries of `decoded`; or of `path` and `error`.
-    """
-    import numpy as np
-
-    from experiments.models import MODELS
-    from lstm_jax import data
-
-    config, spec = predictor.config, predictor.spec
-    high = spec.image_shape[0]
-    widths = sorted({*(aspect * high for aspect in ASPECTS), data.WIDEST})
-    # The first line alone, so that its prediction needs only one compilation.
-    ends = [0, 1, *range(8 * BATCH, len(files) + 8 * BATCH, 8 * BATCH)]
-    for start, end in itertools.pairwise(ends):
-        rows, waiting = [], [[] for _ in widths]
-        for path in files[start:end]:
-            rows.append({"path": str(path)})
-            try:
-                image = data.read_line(path, high)
-            except data.DataError as error:
-                rows[-1]["error"] = str(error)
-                continue
-            bucket = int(data.bucket_of(image.shape[1], widths))
-            waiting[bucket].append((rows[-1], image))
-        for width, members in zip(widths, waiting, strict=True):
-            for first in range(0, len(members), BATCH):
-                part = members[first : first + BATCH]
-                inputs = np.zeros((BATCH, high, width, 1), np.uint8)
-                lengths = np.zeros(BATCH, np.int32)
-                for k, (_, image) in enumerate(part):
-                    inputs[k, :, : image.shape[1]] = image
-                    lengths[k] = image.shape[1]
-                outputs = predictor(inputs=inputs, lengths=lengths)
-                steps = MODELS[config.model.name].steps(config, lengths)
-                for k, (row, _) in enumerate(part):
-                    length = int(lengths[k])
-                    size = data.image_size(Path(row["path"])) or (high, length)
-                    row["size"] = [int(size[1]), int(size[0])]
-                    sides = config.model.pad * size[1] / length
-                    about_line = outputs[k], int(steps[k]), size[1], sides
-                    row |= decoded(spec.classes, *about_line)
-        yield from rows
 
 
 KIND = TextRecognition()

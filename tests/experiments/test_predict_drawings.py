@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.prediction.output import folder_of
 from experiments.spec import DataSpec
 from experiments.tasks import TASKS
 
@@ -84,3 +85,13 @@ def test_a_file_that_was_removed_meanwhile_is_an_error(photo, tmp_path):
     assert "photo.png: No such file" in found["error"]
     coco = json.loads((tmp_path / "out" / "detections.json").read_text())
     assert not coco["annotations"]
+
+
+def test_the_folder_of_drawings_is_that_of_out(tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    weights.touch()
+    assert folder_of(tmp_path, None) == tmp_path / "predictions"
+    assert folder_of(weights, tmp_path / "a.csv") == tmp_path / "predictions"
+    assert folder_of(tmp_path, tmp_path / "new") == tmp_path / "new"
+    (tmp_path / "v1.2").mkdir()  # has a suffix, and exists
+    assert folder_of(tmp_path, tmp_path / "v1.2") == tmp_path / "v1.2"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.prediction.inputs import listed
 from experiments.prediction.predictor import Predictor
 from experiments.run import record
 from experiments.spec import DataSpec
@@ -28,6 +29,8 @@ def test_a_path_that_cannot_be_used_does_not_stop_the_others(
     (tmp_path / "empty").mkdir()
     (tmp_path / "table.csv").write_text("file\nx.png\n")
     (tmp_path / "scan.pdf").write_bytes(b"%PDF-1.4\n")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "b.pdf").write_bytes(b"%PDF-1.4\n")
     (tmp_path / "renamed.png").write_bytes(b"%PDF-1.4\n")
     np.save(tmp_path / "a.npy", np.zeros((3, 2)))
     wrong = {
@@ -35,6 +38,7 @@ def test_a_path_that_cannot_be_used_does_not_stop_the_others(
         "empty": "no image in this folder",
         "table.csv": "no column 'path'",
         "scan.pdf": "pdftoppm -png -r 300 scan.pdf page",
+        "book": "pdftoppm -png -r 300 b.pdf page",
         "renamed.png": "a PDF, which holds pages",
         "a.npy": "an array file, but the run was trained on images",
     }
@@ -47,7 +51,7 @@ def test_a_path_that_cannot_be_used_does_not_stop_the_others(
     lines = err.splitlines()
     assert len(lines) == len(wrong)
     for line, (name, words) in zip(lines, wrong.items(), strict=True):
-        assert line.startswith(f"{tmp_path / name}: ") and words in line
+        assert line.startswith(str(tmp_path / name)) and words in line
     rows = [json.loads(row) for row in out.read_text().splitlines()]
     assert ["error" in row for row in rows] == [True] * len(wrong) + [False]
 
@@ -89,6 +93,40 @@ def test_another_number_of_features_is_refused(tmp_path, width):
     )
     assert "give .npy files of shape [steps, 12]" in clip["error"]
     assert good["label"] == "a"
+
+
+def test_a_table_of_steps_lists_each_file_once(tmp_path):
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", np.zeros((2, 12), np.float32))
+    lines = [f"{name}.npy,{step}" for name in ("b", "a", "gone") for step in range(2)]
+    (tmp_path / "steps.csv").write_text("\n".join(["path,step", *lines]) + "\n")
+    predictor = features_predictor(12)
+    rows = list(predictor.kind.predict(predictor, [tmp_path / "steps.csv"]))
+    names = ("b", "a", "gone")
+    assert [row["path"] for row in rows] == [str(tmp_path / f"{n}.npy") for n in names]
+    assert ["error" in row for row in rows] == [False, False, True]
+
+
+def test_a_still_image_is_no_clip(tmp_path, image):
+    frames = [Image.new("L", (8, 8), 90 * k) for k in range(3)]
+    for name in ("a.gif", "a.tiff"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    spec = DataSpec("clips", ["a", "b"], [4, 8, 8, 1], 2, [0.0], [1.0])
+    rows = [*listed([image, tmp_path / "a.gif", tmp_path / "a.tiff"], list, spec)]
+    assert "good.png: a single image, but the run was trained on" in rows[0]["error"]
+    assert not any("error" in row or "note" in row for row in rows[1:])
+
+
+def test_an_image_of_several_pages_is_noted(command, digits_run, tmp_path):
+    pages = [Image.new("L", (8, 8), 90 * k) for k in range(3)]
+    path, out = tmp_path / "scan.tiff", tmp_path / "out.csv"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    code, said, err = command("predict", digits_run.directory, path, f"--out={out}")
+    assert code == 0 and "scan.tiff" in said
+    assert err == f"{path}: only the first of its pages or frames is used\n"
+    with open(out) as file:
+        (row,) = csv.DictReader(file)
+    assert row["note"] == err.strip() and list(row)[-1] == "note"
 
 
 def test_cells_of_a_csv_are_not_executed(tmp_path):

@@ -180,7 +180,7 @@ def test_answers_to_clips_are_by_frame(tmp_path):
     segmentation.save(spec, [row], tmp_path)
     names = sorted(p.name for p in (tmp_path / "b").iterdir())
     assert names == ["0000.png", "0001.png", "0002.png"]
-    assert segmentation.words(row) == "1 100.0%"
+    assert segmentation.words(row) == "1 100.0 %"
 
 
 def test_a_set_of_the_other_kind_is_told(folder, command):

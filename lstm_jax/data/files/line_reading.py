@@ -75,6 +75,34 @@ def read_line(path: str | os.PathLike, height: int = HEIGHT) -> np.ndarray:
     return _scaled(line, None, box, (height, width, 1))
 
 
+def read_page_lines(
+    lines: Sequence[Line], height: int
+) -> list[tuple[np.ndarray, Box] | DataError]:
+    """Cut lines out of their page image, which is decoded once.
+
+    Args:
+      lines: of one page, each with a cut.
+      height: to scale to, pixels.
+
+    Returns:
+      For each line `(uint8 [height, W, 1], its box on the page)`, or why it cannot be
+      cut.
+    """
+    found: list[tuple[np.ndarray, Box] | DataError] = []
+    try:
+        size = _size(lines[0].image)
+        page = read_image(lines[0].image, (*size, 1))
+    except DataError as error:
+        return [error] * len(lines)
+    for line in lines:
+        try:
+            box, width = _place(line, size, height)
+            found.append((_scaled(line, page, box, (height, width, 1)), box))
+        except DataError as error:
+            found.append(error)
+    return found
+
+
 def decode_lines(
     source: Path, lines: Sequence[Line], height: int, folder: Path
 ) -> dict:

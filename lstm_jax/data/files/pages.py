@@ -115,6 +115,21 @@ def read_pages(
     return lines, faults, set(owners)
 
 
+def page_image(file: Path) -> Path | None:
+    """The image of a page in ALTO or PAGE XML; None if either cannot be found."""
+    try:
+        return _find_image(file, _parsed(file).image)
+    except DataError:
+        return None
+
+
+def page_files(image: Path) -> list[Path]:
+    """ALTO and PAGE XML files of a page image: beside it, or in page/ or alto/."""
+    folders = image.parent, *(image.parent / name for name in _BELOW)
+    files = [folder / f"{image.stem}.xml" for folder in folders]
+    return [f for f in files if is_page(f) and page_image(f) == image]
+
+
 class _Tree(ElementTree.TreeBuilder):
     def doctype(self, *_: str | None) -> None:
         raise DataError("it has a DOCTYPE, whose entities are not resolved: remove it")
