@@ -90,7 +90,7 @@ def decode_mask(file: BinaryIO, shape: tuple[int, int] | None, name: str) -> np.
             if opened.format in JPEG:
                 raise DataError("a JPEG changes the pixels' classes; save it as PNG")
             geometry = geometry_of(opened)
-            check_whole(opened)
+            check_whole(opened, "masks")
             opened.load()
             mask = opened
             if opened.format != "TIFF":  # which Pillow turns while it decodes
@@ -165,9 +165,15 @@ def probe(path: Path) -> Head | None:
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """(H, W) of an image file after EXIF rotation; None if it is unreadable."""
+    geometry = image_geometry(path)
+    return geometry and geometry.shown
+
+
+def image_geometry(path: Path) -> Geometry | None:
+    """How the pixels of an image file become upright; None if it is unreadable."""
     try:
         with Image.open(path) as image:
-            return geometry_of(image).shown
+            return geometry_of(image)
     except Exception:  # as in `decode`, which reports the reason
         return None
 
