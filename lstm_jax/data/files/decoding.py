@@ -37,6 +37,12 @@ def is_large(image: Image.Image) -> bool:
     return image.width * image.height > _LARGE
 
 
+def is_grey_png(image: Image.Image) -> bool:
+    """Whether an opened image is a grey PNG; Pillow's mode of some is RGBA."""
+    png = _png(image)
+    return bool(png) and png.colour in (0, 4)
+
+
 def check_whole(image: Image.Image, what: str | None = None) -> None:
     """Raises DataError if an opened image is too large to be decoded whole.
 

@@ -15,6 +15,7 @@ from lstm_jax.data.files.decoding import (
     check_whole,
     decode_large,
     fit,
+    is_grey_png,
     is_large,
     load_8_bits,
     sample_depth,
@@ -151,16 +152,22 @@ def probe(path: Path) -> Head | None:
             geometry = geometry_of(image)
             # The further pictures of an MPO are previews and depths of the first.
             pages = 1 if image.format in JPEG else getattr(image, "n_frames", 1)
-            grey = image.mode in _GREY
             depth = sample_depth(image)
-            if image.mode in ("P", "PA"):
-                pixels = np.reshape(image.getpalette(), (-1, 3))
-                if not is_large(image):
-                    pixels = np.asarray(image.convert("RGB"))
-                grey = bool((pixels == pixels[..., :1]).all())
-            return Head(geometry.shown, grey, geometry, pages, depth)
+            return Head(geometry.shown, _is_grey(image), geometry, pages, depth)
     except Exception:  # as in `decode`, which reports the reason
         return None
+
+
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode in _GREY or is_grey_png(image):
+        return True
+    if image.mode not in ("P", "PA"):
+        return False
+    if is_large(image):
+        pixels = np.reshape(image.getpalette(), (-1, 3))
+    else:
+        pixels = np.asarray(image.convert("RGBA"))[..., :3]
+    return bool((pixels == pixels[..., :1]).all())
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
