@@ -2,8 +2,11 @@
 
 import sys
 import traceback
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from experiments.terminal import printable
 
 # Exit code of a run that was stopped and can be resumed (EX_TEMPFAIL).
 STOPPED = 75
@@ -11,6 +14,13 @@ STOPPED = 75
 
 class UsageError(ValueError):
     """An error that the user can fix; the message says where and how."""
+
+
+def check_once(words: Iterable[str]) -> None:
+    """Raises UsageError if a flag is given twice."""
+    for word, count in Counter(words).items():
+        if count > 1:
+            raise UsageError(f"{word} is given {count} times; give it once")
 
 
 def explain(error: BaseException) -> str:
@@ -32,7 +42,7 @@ def explain(error: BaseException) -> str:
         for package in ("lstm_jax", "experiments")
     )
     if ours or isinstance(error, OSError):
-        return f"error: {error}"
+        return printable(f"error: {error}")
     return "".join(traceback.format_exception(error)).rstrip()
 
 

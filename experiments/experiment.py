@@ -402,6 +402,7 @@ def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
         sampling=options.sampling,
         seed=options.split_seed,
         target_type=kind.target_type,
+        follow_outside=options.follow_outside,
     )
     if config.fold is not None:
         share = dict(validation=options.validation, seed=options.split_seed)

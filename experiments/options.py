@@ -37,11 +37,13 @@ class Data:
     validation: Fraction = 0.1
     """Fraction of the training examples held out for validation."""
     split_seed: Seed = 0
-    """Seed of the random splits, for data sets without their own."""
+    """Seed of the splits of data sets without their own."""
     limit: Count | None = None
-    """Maximum number of training examples, a subset stratified by class."""
+    """Maximum of training examples, stratified by class."""
     allow_changed: bool = False
     """Resume a run although its data changed since it began."""
+    follow_outside: bool = False
+    """Load images that a COCO file names elsewhere."""
 
     # Constants for data without these options; subclasses make them fields.
     normalize: ClassVar[str] = "unit"

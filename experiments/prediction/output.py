@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.run import record
 from experiments.tasks import TaskKind
+from experiments.terminal import printable
 
 ENDINGS = (".csv", ".jsonl")  # file suffixes that all tasks support
 _TABLES = ("probabilities", "shares")  # dicts, a column for each entry
@@ -38,15 +39,16 @@ def write(kind: TaskKind, predictions: list[dict[str, Any]], out: Path) -> None:
         table = csv.DictWriter(text, columns, lineterminator="\n")
         table.writeheader()
         table.writerows(flat)
-    record.write_bytes(out, text.getvalue().encode())
+    # A path can hold bytes that are not UTF-8, which Python keeps as surrogates.
+    record.write_bytes(out, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def show_line(kind: TaskKind, row: dict[str, Any]) -> None:
     """Prints one prediction on a line, or its error on standard error."""
     if "error" in row:
-        print(row["error"], file=sys.stderr, flush=True)
+        print(printable(row["error"]), file=sys.stderr, flush=True)
     else:
-        print("\t".join(kind.row(row)), flush=True)
+        print("\t".join(map(printable, kind.row(row))), flush=True)
 
 
 def show(kind: TaskKind, predictions: list[dict[str, Any]]) -> None:
@@ -59,11 +61,11 @@ def show(kind: TaskKind, predictions: list[dict[str, Any]]) -> None:
         table.add_column(column, overflow="fold")
     for row in predictions:
         if "error" not in row:
-            table.add_row(*kind.row(row))
+            table.add_row(*map(printable, kind.row(row)))
     if table.row_count:
         # In a file or a pipe, rows are not wrapped.
         width = None if sys.stdout.isatty() else 1000
         Console(width=width).print(table)
     for row in predictions:
         if "error" in row:
-            print(row["error"], file=sys.stderr)
+            print(printable(row["error"]), file=sys.stderr)

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.numbers import number, percent
+from experiments.terminal import printable
 
 
 class _SafeStream:
@@ -98,6 +99,7 @@ class Display:
     def note(self, text):
         """Prints a line of text, or anything that rich can print, above the bar."""
         if isinstance(text, str):
+            text = printable(text)
             if self._bar:
                 self._console.print(Text(text), soft_wrap=True)
             else:  # lines are not wrapped

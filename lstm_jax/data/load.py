@@ -15,6 +15,7 @@ from lstm_jax.data.files.clip_lists import is_clip_dataset
 from lstm_jax.data.files.clips import load_clips
 from lstm_jax.data.files.coco import find_coco, load_coco
 from lstm_jax.data.files.folders import load_images
+from lstm_jax.data.files.limits import check_folder, check_names
 from lstm_jax.data.files.lines import is_line_dataset, load_lines
 from lstm_jax.data.files.masks import is_mask_dataset, load_masks
 from lstm_jax.data.tfds.builders import load_named
@@ -34,6 +35,7 @@ def load(
     seed: int = 0,
     target_type: str = "labels",
     alphabet: Sequence[str] | None = None,
+    follow_outside: bool = False,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
 
@@ -71,6 +73,7 @@ def load(
       alphabet: characters in index order, for your own text lines, if a trained
         network defines them; lines with other characters are skipped. None: all
         characters that occur.
+      follow_outside: load images that a COCO file names outside of its folder.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -105,7 +108,10 @@ def load(
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
         if path is not None:
+            check_folder(path)
             _check_target_type(path, target_type)
+            if target_type == "boxes":
+                options |= dict(follow_outside=follow_outside)
         if path is not None and target_type == "text":
             dataset = load_lines(path, root, alphabet=alphabet, **options)
         elif path is not None and target_type != "labels":
@@ -120,6 +126,8 @@ def load(
             options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
             options |= dict(target_type=target_type)
             dataset = load_named(text, root, **options)
+        if path is not None:
+            check_names(path, dataset.classes)
         if notes:  # the cache is a temporary folder: copy what is mapped from it
             dataset = dataset._replace(
                 splits=_in_memory(dataset.splits),

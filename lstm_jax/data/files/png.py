@@ -28,7 +28,7 @@ class PNG(NamedTuple):
       bits: per sample, 1 to 16.
       colour: colour type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha.
       interlaced: whether rows are not in order.
-      kept: the chunks PLTE and tRNS, as they stand in the file.
+      palette: the chunks PLTE and tRNS, as they stand in the file.
     """
 
     width: int
@@ -36,7 +36,7 @@ class PNG(NamedTuple):
     bits: int
     colour: int
     interlaced: bool
-    kept: bytes
+    palette: bytes
 
     @property
     def samples(self) -> int:
@@ -52,7 +52,7 @@ class PNG(NamedTuple):
     def deep_colour(self) -> bool:
         """Whether Pillow would drop low bytes of its samples, which `wide` keeps."""
         deep = self.bits == 16 and self.colour != 0
-        return deep and not self.interlaced and not self.kept
+        return deep and not self.interlaced and not self.palette
 
     def wide(self, band: np.ndarray) -> np.ndarray:
         """16-bit samples of unfiltered bytes: uint16 [H, W, samples]."""
@@ -71,17 +71,17 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 def read_header(file: BinaryIO) -> PNG:
     """Header of an open PNG file, which Pillow has opened without an error."""
-    kept, header, position = b"", b"", file.tell()
+    palette, header, position = b"", b"", file.tell()
     for kind, size in _chunks(file):
         if kind == b"IHDR":
             header = file.read(13)
         elif kind in _KEPT:
-            kept += _chunk(kind, file.read(size))
+            palette += _chunk(kind, file.read(size))
         elif kind == b"IDAT":
             break
     file.seek(position)
     width, height, bits, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
-    return PNG(width, height, bits, colour, bool(interlaced), kept)
+    return PNG(width, height, bits, colour, bool(interlaced), palette)
 
 
 def png_exif(file: BinaryIO) -> Image.Exif:
@@ -123,7 +123,7 @@ def band_image(png: PNG, band: np.ndarray) -> Image.Image:
     """A band as Pillow decodes it, in the mode that Pillow has for the file."""
     rows = np.zeros((len(band), png.row_bytes + 1), np.uint8)
     rows[:, 1:] = band
-    return _decoded(png.width, rows, png.bits, png.colour, png.kept)
+    return _decoded(png.width, rows, png.bits, png.colour, png.palette)
 
 
 def _inflated(file: BinaryIO):
@@ -179,12 +179,17 @@ def _unfiltered(filtered: np.ndarray, above: np.ndarray, step: int) -> np.ndarra
 
 
 def _decoded(
-    width: int, rows: np.ndarray, bits: int, colour: int, kept: bytes = b""
+    width: int, rows: np.ndarray, bits: int, colour: int, palette: bytes = b""
 ) -> Image.Image:
     """What Pillow decodes of filtered rows."""
     header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
     data = zlib.compress(rows.data, 0)
-    parts = _chunk(b"IHDR", header), kept, _chunk(b"IDAT", data), _chunk(b"IEND", b"")
+    parts = (
+        _chunk(b"IHDR", header),
+        palette,
+        _chunk(b"IDAT", data),
+        _chunk(b"IEND", b""),
+    )
     image = Image.open(io.BytesIO(_SIGNATURE + b"".join(parts)))
     image.load()
     return image
