@@ -24,6 +24,8 @@ class DataSpec:
       target_scale: of regression targets.
       class_weights: of the loss, one per class, or [negative, positive] per label;
         [] for equal weights.
+      depth: bits from which images of more than 8 bits are scaled; None: from those
+        that each uses.
     """
 
     dataset: str
@@ -37,6 +39,7 @@ class DataSpec:
     target_offset: float = 0.0
     target_scale: float = 1.0
     class_weights: list[Any] = dataclasses.field(default_factory=list)
+    depth: int | None = None
 
     def normalize(self, inputs: Any, lengths: Any = None) -> Any:
         """Normalises inputs, in training, evaluation, prediction and export alike.
@@ -80,7 +83,10 @@ _KINDS = {  # of the fields of `DataSpec`, as JSON has them
     "per_step": bool,
     "target_offset": float,
     "target_scale": float,
+    "class_weights": ([float], [[float]]),
+    "depth": (int, type(None)),
 }
+_OPTIONAL = {"class_weights", "depth"}  # weights of earlier versions have none
 
 
 def read_spec(values: Any, where: str) -> DataSpec:
@@ -91,12 +97,12 @@ def read_spec(values: Any, where: str) -> DataSpec:
     """
     if not isinstance(values, dict):
         raise UsageError(f'{where}: "data" is {values!r}, but it must be an object')
-    wrong = [f"no data.{name}" for name in _KINDS.keys() - values.keys()]
+    wrong = [f"no data.{name}" for name in _KINDS.keys() - values.keys() - _OPTIONAL]
     wrong += [f"an unknown data.{name}" for name in values.keys() - _KINDS.keys()]
     wrong = wrong or [
         f"data.{name} of another kind"
         for name, kind in _KINDS.items()
-        if not _is(values[name], kind)
+        if name in values and not _is(values[name], kind)
     ]
     if wrong:
         raise UsageError(
@@ -107,6 +113,8 @@ def read_spec(values: Any, where: str) -> DataSpec:
 
 
 def _is(value: Any, kind: Any) -> bool:
+    if isinstance(kind, tuple):
+        return any(_is(value, one) for one in kind)
     if isinstance(kind, list):
         return isinstance(value, list) and all(_is(item, kind[0]) for item in value)
     return type(value) is kind or (kind is float and type(value) is int)

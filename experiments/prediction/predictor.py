@@ -73,7 +73,7 @@ def predict_images(
         for path in files[start : start + BATCH]:
             rows.append({"path": str(path)})
             try:
-                images.append(data.read_image(path, shape))
+                images.append(data.read_image(path, shape, predictor.spec.depth))
             except data.DataError as error:
                 rows[-1]["error"] = str(error)
         good = [row for row in rows if "error" not in row]

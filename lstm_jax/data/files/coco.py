@@ -187,7 +187,15 @@ def load_coco(
     named = by_split([entry.name for entry in entries], chosen)
     notes = (*notes, *facts["notes"], *turns, *_faults(read), *more)
     classes = tuple(names.values())
-    return Dataset(path.name, splits, classes, notes, named, target_type="boxes")
+    return Dataset(
+        path.name,
+        splits,
+        classes,
+        notes,
+        named,
+        target_type="boxes",
+        depth=facts["depth"],
+    )
 
 
 def _drop_segmentation(entry: dict) -> dict:

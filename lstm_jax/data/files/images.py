@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -21,6 +21,7 @@ from lstm_jax.data.files.decoding import (
     sample_depth,
 )
 from lstm_jax.data.files.depth import WIDE_MODES
+from lstm_jax.data.files.limits import check_folder
 from lstm_jax.data.files.orientation import Geometry, geometry_of, upright
 
 SUFFIXES = frozenset(
@@ -150,9 +151,7 @@ def probe(path: Path) -> Head | None:
     try:
         with Image.open(path) as image:
             geometry = geometry_of(image)
-            # The further pictures of an MPO are previews and depths of the first.
-            pages = 1 if image.format in JPEG else getattr(image, "n_frames", 1)
-            depth = sample_depth(image)
+            depth, pages = sample_depth(image), _pages(image)
             return Head(geometry.shown, _is_grey(image), geometry, pages, depth)
     except Exception:  # as in `decode`, which reports the reason
         return None
@@ -168,6 +167,33 @@ def _is_grey(image: Image.Image) -> bool:
     else:
         pixels = np.asarray(image.convert("RGBA"))[..., :3]
     return bool((pixels == pixels[..., :1]).all())
+
+
+def pages_note(pages: Mapping[Path, int]) -> list[str]:
+    """A note on image files of which only the first page or frame is read."""
+    several = [(path, count) for path, count in pages.items() if count > 1]
+    if not several:
+        return []
+    path, count = several[0]
+    files = "1 file has" if len(several) == 1 else f"{len(several):,} files have"
+    return [
+        f"{files} several pages or frames, of which only the first is read: {path} "
+        f"has {count}"
+    ]
+
+
+def page_count(path: Path) -> int:
+    """Pages or frames of an image file; 0 if it is unreadable."""
+    try:
+        with Image.open(path) as image:
+            return _pages(image)
+    except Exception:  # as in `decode`, which reports the reason
+        return 0
+
+
+def _pages(image: Image.Image) -> int:
+    # The further pictures of an MPO are previews and depths of the first.
+    return 1 if image.format in JPEG else getattr(image, "n_frames", 1)
 
 
 def image_size(path: Path) -> tuple[int, int] | None:
@@ -252,6 +278,7 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         if path.is_dir():
+            check_folder(path)
             inside = find_images(path)
             if not inside:
                 raise DataError(

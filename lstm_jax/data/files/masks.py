@@ -93,7 +93,15 @@ def load_masks(
     named = by_split([pair.name for pair in pairs], chosen)
     notes = (*notes, *facts["notes"], *more)
     classes = tuple(facts["classes"])
-    return Dataset(path.name, splits, classes, notes, named, target_type="masks")
+    return Dataset(
+        path.name,
+        splits,
+        classes,
+        notes,
+        named,
+        target_type="masks",
+        depth=facts["depth"],
+    )
 
 
 def split_folders(path: Path) -> dict[str, Path]:

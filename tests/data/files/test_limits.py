@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lstm_jax.data import DataError, load
+from lstm_jax.data import DataError, image_paths, load
 
 
 @pytest.mark.parametrize("target_type", ["labels", "masks", "boxes", "text"])
@@ -20,6 +20,13 @@ def test_the_whole_disk_is_not_searched(source, target_type, tmp_path, monkeypat
     with pytest.raises(DataError, match="which is not searched; give the folder of"):
         load(source, data_dir=tmp_path / "cache", target_type=target_type)
     assert not searched
+
+
+@pytest.mark.parametrize("source", ["/", "~"])
+def test_predictions_are_not_made_for_the_whole_disk(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match="which is not searched; give the folder of"):
+        image_paths([source])
 
 
 def images(root, label):

@@ -345,6 +345,7 @@ def test_one_range_for_all_images_of_a_data_set(tmp_path):
 
     data = load(folder(tmp_path / "q", write), data_dir=tmp_path / "cache")
     assert "images of 16 bits use 12 bits: scaled so that 4,095 is white" in data.notes
+    assert data.depth == 12
     for split, part in data.splits.items():
         for name, image in zip(data.names[split], part.inputs, strict=True):
             k = int(name[2])
