@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from experiments import COMMANDS
-from experiments.errors import explain
+from experiments.errors import UsageError, check_once, explain
 
 USAGE = f"usage: lstm-jax {{{','.join(COMMANDS)}}} ...\n\nSee lstm-jax COMMAND --help."
 
@@ -51,6 +51,13 @@ def run(
     """
     import tyro
 
+    given = sys.argv[1:] if arguments is None else arguments
+    words = [word.partition("=")[0] for word in given if word.startswith("--")]
+    try:
+        check_once(words)
+    except UsageError as error:
+        print(explain(error), file=sys.stderr)
+        return 2
     parsed = tyro.cli(
         options,
         args=arguments,

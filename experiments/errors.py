@@ -2,9 +2,11 @@
 
 import sys
 import traceback
-import unicodedata
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from experiments.terminal import printable
 
 # Exit code of a run that was stopped and can be resumed (EX_TEMPFAIL).
 STOPPED = 75
@@ -12,6 +14,13 @@ STOPPED = 75
 
 class UsageError(ValueError):
     """An error that the user can fix; the message says where and how."""
+
+
+def check_once(words: Iterable[str]) -> None:
+    """Raises UsageError if a flag is given twice."""
+    for word, count in Counter(words).items():
+        if count > 1:
+            raise UsageError(f"{word} is given {count} times; give it once")
 
 
 def explain(error: BaseException) -> str:
@@ -33,16 +42,8 @@ def explain(error: BaseException) -> str:
         for package in ("lstm_jax", "experiments")
     )
     if ours or isinstance(error, OSError):
-        return f"error: {error}"
+        return printable(f"error: {error}")
     return "".join(traceback.format_exception(error)).rstrip()
-
-
-def printable(text: str) -> str:
-    """A text for a terminal: escapes instead of control and undecodable characters."""
-    return "".join(
-        c if unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
-        for c in text
-    )
 
 
 def exit_code(command: Callable[[], int | None], interrupted: str) -> int:

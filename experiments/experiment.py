@@ -407,6 +407,7 @@ def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
         columns=options.columns,
         encoding=options.encoding,
         arrays=options.arrays,
+        follow_outside=options.follow_outside,
     )
     if config.fold is not None:
         share = dict(validation=options.validation, seed=options.split_seed)

@@ -24,7 +24,7 @@ from experiments.config import (
     preset,
     unknown,
 )
-from experiments.errors import UsageError
+from experiments.errors import UsageError, check_once
 from experiments.options import SECTIONS
 from experiments.presets import PRESETS
 
@@ -115,6 +115,7 @@ def begin(arguments: list[str]) -> tuple[str, Config, list[str]]:
     if arguments and not arguments[0].startswith("-"):
         name = arguments.pop(0)
     config, flags = preset(name), [*_full(arguments)]
+    check_once([flag(option) for option, _, _ in pairs(flags)])
     return name, override(config, _choices(config, flags)), flags
 
 

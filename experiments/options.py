@@ -47,9 +47,11 @@ class Data:
     """What stays in one split, such as a patient: a column of the table, or the first
     group of a regular expression over file names."""
     limit: Count | None = None
-    """Maximum number of training examples, a subset stratified by class."""
+    """Maximum of training examples, stratified by class."""
     allow_changed: bool = False
     """Resume a run although its data changed."""
+    follow_outside: bool = False
+    """Load images that a COCO file names outside of its folder."""
 
     # Constants for data without these options; subclasses make them fields.
     normalize: ClassVar[str] = "unit"

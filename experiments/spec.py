@@ -24,6 +24,8 @@ class DataSpec:
       target_scale: of regression targets.
       class_weights: of the loss, one per class, or [negative, positive] per label;
         [] for equal weights.
+      depth: bits from which images of more than 8 bits are scaled; None: from those
+        that each uses.
     """
 
     dataset: str
@@ -37,6 +39,7 @@ class DataSpec:
     target_offset: float = 0.0
     target_scale: float = 1.0
     class_weights: list[Any] = dataclasses.field(default_factory=list)
+    depth: int | None = None
 
     def normalize(self, inputs: Any, lengths: Any = None) -> Any:
         """Normalises inputs, in training, evaluation, prediction and export alike.
@@ -81,8 +84,9 @@ _KINDS = {  # of the fields of `DataSpec`, as JSON has them
     "target_offset": float,
     "target_scale": float,
     "class_weights": ([float], [[float]]),
+    "depth": (int, type(None)),
 }
-_OPTIONAL = {"class_weights"}  # weights exported by earlier versions have none
+_OPTIONAL = {"class_weights", "depth"}  # weights of earlier versions have none
 
 
 def read_spec(values: Any, where: str) -> DataSpec:

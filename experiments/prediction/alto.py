@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from experiments.errors import printable
+from experiments.terminal import printable
 from lstm_jax import data
 
 ALTO = "http://www.loc.gov/standards/alto/ns-v4#"

@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.errors import UsageError, printable
+from experiments.errors import UsageError
+from experiments.terminal import printable
 from lstm_jax import data
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.errors import UsageError, printable
+from experiments.errors import UsageError
 from experiments.run import record
 from experiments.tasks import TaskKind
+from experiments.terminal import printable
 
 ENDINGS = (".csv", ".jsonl")  # file suffixes that all tasks support
 _TABLES = ("probabilities", "shares")  # dicts, a column for each entry

@@ -77,7 +77,7 @@ def predict_images(
             if "error" in row:
                 continue
             try:
-                images.append(data.read_image(row["path"], shape))
+                images.append(data.read_image(row["path"], shape, predictor.spec.depth))
             except data.DataError as error:
                 row["error"] = str(error)
         good = [row for row in rows if "error" not in row]

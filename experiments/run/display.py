@@ -12,6 +12,7 @@ from rich.text import Text
 
 from experiments.evaluation.undefined import undefined_auc
 from experiments.numbers import number, percent
+from experiments.terminal import printable
 
 
 class _SafeStream:
@@ -99,6 +100,7 @@ class Display:
     def note(self, text):
         """Prints a line of text, or anything that rich can print, above the bar."""
         if isinstance(text, str):
+            text = printable(text)
             if self._bar:
                 self._console.print(Text(text), soft_wrap=True)
             else:  # lines are not wrapped

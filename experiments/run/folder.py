@@ -38,6 +38,7 @@ FREE = {
     "data.dir",
     "data.manual_dir",
     "data.allow_changed",
+    "data.follow_outside",
 }
 
 

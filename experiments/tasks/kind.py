@@ -103,6 +103,7 @@ class TaskKind(ABC):
             dataset=dataset.name,
             classes=list(dataset.classes),
             image_shape=list(dataset.image_shape),
+            depth=dataset.depth,
             **self.measure_inputs(config, dataset.splits["train"]),
             **self.measure_targets(dataset),
         )

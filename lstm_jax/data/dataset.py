@@ -87,6 +87,8 @@ class Dataset(NamedTuple):
         clip share a group. None: each example is its own group.
       target_type: "labels" (classes, numbers or multi-label), "masks", "boxes" or
         "text"; for "text", `classes` holds the characters.
+      depth: bits from which images of more than 8 bits were scaled; None: there are
+        none, or it is not known.
       more: additional test splits by name, such as "unseen_fonts"; None: none.
     """
 
@@ -98,6 +100,7 @@ class Dataset(NamedTuple):
     groups: Mapping[str, tuple[str, ...]] | None = None
     target_type: str = "labels"
     more: Mapping[str, Split] | None = None
+    depth: int | None = None
 
     @property
     def image_shape(self) -> tuple[int, ...]:

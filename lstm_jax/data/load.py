@@ -18,6 +18,7 @@ from lstm_jax.data.files.coco import load_coco
 from lstm_jax.data.files.csv_files import TABLES, TableFormat, parse_columns
 from lstm_jax.data.files.folders import load_images
 from lstm_jax.data.files.layouts import Layout, detect
+from lstm_jax.data.files.limits import check_folder, check_names
 from lstm_jax.data.files.lines import load_lines
 from lstm_jax.data.files.masks import load_masks
 from lstm_jax.data.tfds.builders import load_named
@@ -50,6 +51,7 @@ def load(
     columns: str | None = None,
     encoding: str | None = None,
     arrays: str | None = None,
+    follow_outside: bool = False,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
 
@@ -101,6 +103,7 @@ def load(
       encoding: of a table; None: UTF-8, or UTF-16 with its byte-order mark.
       arrays: names of arrays by role, such as "inputs:images,targets:labels" or
         "test_inputs:x2"; None: by the usual names, such as x_train and y_train.
+      follow_outside: load images that a COCO file names outside of its folder.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -137,11 +140,14 @@ def load(
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
         if path is not None:
+            check_folder(path)
             form = TableFormat(parse_columns(columns or ""), encoding)
             layout = detect(path, target_type, frames, form)
             kind = layout.kind
             if kind in ("images", "clips", "text"):
                 options |= dict(form=form)
+            if kind == "boxes":
+                options |= dict(follow_outside=follow_outside)
             if kind == "text":
                 options |= dict(alphabet=alphabet)
             if kind == "arrays":
@@ -165,6 +171,8 @@ def load(
             options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
             options |= dict(target_type=target_type)
             dataset = load_named(text, root, **options)
+        if path is not None:
+            check_names(path, dataset.classes)
         if notes:  # the cache is a temporary folder: copy what is mapped from it
             dataset = dataset._replace(
                 splits=_in_memory(dataset.splits),

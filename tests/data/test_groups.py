@@ -123,6 +123,7 @@ def test_groups_of_other_data(kind, tmp_path):
         folder / "t.csv" if stepwise else folder,
         data_dir=tmp_path / "cache",
         target_type=target_type,
+        frames=3 if kind == "clips" else None,
         group="patient" if stepwise else "(subject[0-9]+)_",
     )
     places = owners(data, subject)

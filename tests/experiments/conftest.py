@@ -18,6 +18,7 @@ from small_runs import (
     SMALL_MODEL,
     blank_figure,
     draw,
+    last_of_each,
 )
 
 from experiments import report, train
@@ -78,7 +79,7 @@ def run_python():
 
     def run(*arguments, timeout=120, **environment):
         return subprocess.run(
-            [sys.executable, *map(str, arguments)],
+            [sys.executable, *last_of_each(arguments)],
             env=os.environ | environment,
             capture_output=True,
             text=True,
@@ -94,7 +95,7 @@ def start_train(prepared_data):
 
     def start(*flags, devices=1, **environment):
         return subprocess.Popen(
-            [sys.executable, "-m", "experiments.train", *map(str, flags)],
+            [sys.executable, "-m", "experiments.train", *last_of_each(flags)],
             env=os.environ
             | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
             | environment,
@@ -108,14 +109,17 @@ def start_train(prepared_data):
 
 @pytest.fixture
 def command(capsys):
-    """A command line in this process: `(exit code, stdout, stderr)`."""
+    """A command line in this process: `(exit code, stdout, stderr)`.
+
+    Of a flag that is given several times the last counts.
+    """
 
     def run(name, *arguments):
         # The attribute `train` of the package is the function, not the module.
         module = importlib.import_module(f"experiments.{name}")
         capsys.readouterr()
         try:
-            code = module.main([str(argument) for argument in arguments])
+            code = module.main(last_of_each(arguments))
         except SystemExit as stop:  # what tyro does
             code = stop.code
         return code, *capsys.readouterr()

@@ -25,6 +25,18 @@ SMALL_FLAGS = (
     "--model.no-bidirectional --model.dropout=0 --augment.translate=0"
 ).split()
 
+
+def last_of_each(arguments):
+    """Arguments without the flags that come again later, which commands refuse."""
+    words = [str(argument) for argument in arguments]
+    names = [word.partition("=")[0] for word in words]
+    return [
+        word
+        for k, (word, name) in enumerate(zip(words, names, strict=True))
+        if not name.startswith("--") or name not in names[k + 1 :]
+    ]
+
+
 ODD_NAMES = [
     "<script>alert(1)</script>",
     '"><img src="http://example.org/x.png">',

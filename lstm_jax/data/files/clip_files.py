@@ -153,7 +153,8 @@ def _gaps(path: Path, files: list[Path]) -> list[str]:
     first = files[gaps[0]].name, files[gaps[0] + 1].name
     return [
         f"{path}: its frames are not numbered evenly, but read as consecutive: "
-        f"{len(gaps)} gaps, the first between {first[0]} and {first[1]}"
+        f"{len(gaps)} gap{'s' * (len(gaps) > 1)}, the first between {first[0]} and "
+        f"{first[1]}"
     ]
 
 

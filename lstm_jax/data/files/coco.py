@@ -15,6 +15,7 @@ from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError, Dataset, Split
 from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.images import Head
+from lstm_jax.data.files.limits import FOLLOW, is_inside
 from lstm_jax.data.files.orientation import (
     Geometry,
     is_stored_size,
@@ -103,6 +104,7 @@ def load_coco(
     validation: float,
     seed: int,
     group: str | None = None,
+    follow_outside: bool = False,
 ) -> Dataset:
     """Load the images and boxes that COCO JSON files list.
 
@@ -122,14 +124,16 @@ def load_coco(
       size: as in `load`; boxes are scaled with the images. None: the common size, or
         64 if sizes differ.
       validation, seed, group: as in `load`.
+      follow_outside: load images outside of the folder, which `file_name` can lead to
+        by `..` or an absolute path.
 
     Returns:
       The Dataset; targets are float32 [N, M, 7], boxes as in `Split`; M is the largest
       number of boxes in one image.
 
     Raises:
-      DataError: a file is not JSON, too large, or lacks a key; no readable image, too
-        few of them, or no box.
+      DataError: a file is not JSON, too large, or lacks a key; it names an image
+        outside of its folder; no readable image, too few of them, or no box.
     """
     files = find_coco(path)
     if not files:
@@ -140,7 +144,7 @@ def load_coco(
     read = _Read([], [], {}, Counter(), {})
     for split in (None, *SPLITS):
         if split in files:
-            _read_file(files[split], split, path, read)
+            _read_file(files[split], split, path, read, follow_outside)
     names, notes = _classes(path, read)
     entries = with_groups(path, read.images, group)
     if not entries:
@@ -182,7 +186,14 @@ def load_coco(
     notes = (*notes, *facts["notes"], *turns, *_faults(read), *more)
     classes = tuple(names.values())
     return Dataset(
-        path.name, splits, classes, notes, named, groups, target_type="boxes"
+        path.name,
+        splits,
+        classes,
+        notes,
+        named,
+        groups,
+        target_type="boxes",
+        depth=facts["depth"],
     )
 
 
@@ -232,7 +243,9 @@ def _parsed(file: Path) -> dict[str, list[dict]]:
     return found
 
 
-def _read_file(file: Path, split: str | None, path: Path, read: _Read) -> None:
+def _read_file(
+    file: Path, split: str | None, path: Path, read: _Read, follow_outside: bool
+) -> None:
     """Adds the contents of a file to `read`."""
     found = _parsed(file)
     for number, entry in enumerate(found["categories"]):
@@ -256,7 +269,12 @@ def _read_file(file: Path, split: str | None, path: Path, read: _Read) -> None:
         rows[key] = len(read.images)
         sides = entry.get("height"), entry.get("width")
         size = sides if all(type(s) is int and s > 0 for s in sides) else None
-        place = _placed(name, folders)
+        place = _placed(name, folders, follow_outside)
+        if place is None:
+            raise DataError(
+                f"{where}: file_name {name[:60]!r} leads outside of the data set's "
+                f"folder; {FOLLOW} allows that"
+            )
         read.images.append(_Image(place, name, size, split, str(place)))
     for number, entry in enumerate(found["annotations"]):
         where = f"{file}: annotations[{number}]"
@@ -321,15 +339,23 @@ def _image_folders(file: Path, path: Path) -> list[Path]:
     return folders
 
 
-def _placed(name: str, folders: list[Path]) -> Path:
-    """The path of an image; if it does not exist, the most likely path."""
+def _placed(name: str, folders: list[Path], follow_outside: bool) -> Path | None:
+    """The path of an image; if it does not exist, the most likely path.
+
+    Returns None if it would be outside of the data set's folder.
+    """
     name = name.replace("\\", "/")
     short = name.rpartition("/")[2]
-    for written in dict.fromkeys((name, short)):
-        for folder in folders:
-            if os.path.isfile(folder / written):  # False for impossible names, too
-                return folder / written
-    return folders[0] / name
+    places = [folder / n for n in dict.fromkeys((name, short)) for folder in folders]
+    allowed = [
+        place
+        for place in places
+        if follow_outside or any(is_inside(place, folder) for folder in folders)
+    ]
+    for place in allowed:
+        if os.path.isfile(place):  # False for impossible names, too
+            return place
+    return places[0] if places[0] in allowed else None
 
 
 def _classes(path: Path, read: _Read) -> tuple[dict[Any, str], list[str]]:

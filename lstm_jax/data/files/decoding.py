@@ -23,9 +23,8 @@ JPEG = ("JPEG", "MPO")  # Pillow's names; MPO is what many phones write
 _LARGE = 1 << 24  # pixels; larger images are reduced in bands, one image at a time
 _WHOLE = 1 << 26  # pixels; the limit for formats that are decoded whole
 _BAND = 1 << 22  # bytes of a decoded band
-_MARGIN = (
-    2  # a box filter reduces to this many times the result, bilinear does the rest
-)
+_MARGIN = 2  # a box filter reduces to this many times the result or more,
+_MOST_REDUCED = 16  # by this factor or less; the bilinear filter does the rest
 _DARK = 64  # if the largest 8-bit value is lower, 2 of 16 bits or more are unused
 _ONE = threading.Lock()
 
@@ -38,14 +37,26 @@ def is_large(image: Image.Image) -> bool:
     return image.width * image.height > _LARGE
 
 
-def check_whole(image: Image.Image) -> None:
-    """Raises DataError if an opened image is too large to be decoded whole."""
+def is_grey_png(image: Image.Image) -> bool:
+    """Whether an opened image is a grey PNG; Pillow's mode of some is RGBA."""
+    png = _png(image)
+    return bool(png) and png.colour in (0, 4)
+
+
+def check_whole(image: Image.Image, what: str | None = None) -> None:
+    """Raises DataError if an opened image is too large to be decoded whole.
+
+    Args:
+      image: the opened image.
+      what: is decoded whole, for the error; None: files of the image's format.
+    """
     if image.width * image.height > _WHOLE:
         kind = {"PNG": "interlaced PNG", "JPEG": "progressive JPEG"}
+        what = what or f"{kind.get(image.format, image.format)} files"
+        plain = "" if "mask" in what else ", or save it as a plain PNG"
         raise DataError(
-            f"it has {image.width:,} x {image.height:,} pixels, and "
-            f"{kind.get(image.format, image.format)} files are read up to "
-            f"{_WHOLE >> 20} megapixels: make it smaller, or save it as a plain PNG"
+            f"it has {image.height:,}x{image.width:,} pixels; {what} are read up to "
+            f"{_WHOLE >> 20} megapixels: make it smaller{plain}"
         )
 
 
@@ -125,10 +136,7 @@ def decode_large(
                 check_whole(image)
             image.draft(None, (_MARGIN * width, _MARGIN * height))
         full_w, full_h = image.size
-        factors = (
-            max(1, full_w // (_MARGIN * width)),
-            max(1, full_h // (_MARGIN * height)),
-        )
+        factors = _factor(full_w, width), _factor(full_h, height)
         reduced = [
             np.asarray(_opaque(band, channels).reduce(factors))
             for band in _bands(image, depth, _rows(4 * full_w, factors[1]))
@@ -158,6 +166,11 @@ def _bands(image: Image.Image, depth: int | None, rows: int) -> Iterator[Image.I
     for top in range(0, image.height, rows):
         band = image.crop((0, top, image.width, min(top + rows, image.height)))
         yield _to_8_bits(band, depth)
+
+
+def _factor(full: int, wanted: int) -> int:
+    """By how much the box filter reduces a side."""
+    return min(max(1, full // (_MARGIN * wanted)), _MOST_REDUCED)
 
 
 def _rows(row_bytes: int, factor: int) -> int:

@@ -17,8 +17,8 @@ from lstm_jax.data.files.depth import common_depth
 from lstm_jax.data.files.file_tree import walk
 from lstm_jax.data.files.images import (
     SUFFIXES,
-    Head,
     find_images,
+    pages_note,
     probe,
     read_image,
 )
@@ -103,7 +103,8 @@ def load_images(
     groups = [entry.group for entry in entries]
     groups = by_split(None if None in groups else groups, chosen)
     notes = (*seen, *small, *facts["notes"], *more, *assigned)
-    return Dataset(path.name, splits, classes, notes, names, groups)
+    depth = facts["depth"]
+    return Dataset(path.name, splits, classes, notes, names, groups, depth=depth)
 
 
 def _with_counts(
@@ -234,7 +235,7 @@ def decode_each(
 
     Returns:
       dict: "kept", indices of the examples that were read; "notes"; "found", their
-      JSON values.
+      JSON values; "depth", as in `Dataset`.
 
     Raises:
       DataError: no image can be read, or they exceed `largest`.
@@ -282,19 +283,8 @@ def decode_each(
             f"{source}: none of its {len(paths)} images can be read; "
             f"the first: {failed[0].removeprefix('skipped ')}"
         )
-    notes += _pages([(paths[k], probed[k]) for k in kept])
+    pages = {paths[k]: probed[k].pages for k in kept if probed[k]}
+    notes += pages_note(pages)
     notes += first_few(failed, "skipped {} more files that cannot be read")
-    return {"kept": kept, "notes": notes, "found": found if beside else []}
-
-
-def _pages(images: list[tuple[Path, Head | None]]) -> list[str]:
-    """A note on images of which only the first page or frame is read."""
-    several = [(path, head.pages) for path, head in images if head and head.pages > 1]
-    if not several:
-        return []
-    path, pages = several[0]
-    files = "1 file has" if len(several) == 1 else f"{len(several):,} files have"
-    return [
-        f"{files} several pages or frames, of which only the first is read: {path} "
-        f"has {pages}"
-    ]
+    found = found if beside else []
+    return {"kept": kept, "notes": notes, "found": found, "depth": depth}

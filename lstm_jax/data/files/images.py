@@ -1,7 +1,7 @@
 """Image files: find them and decode them to uint8."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -15,12 +15,14 @@ from lstm_jax.data.files.decoding import (
     check_whole,
     decode_large,
     fit,
+    is_grey_png,
     is_large,
     load_8_bits,
     sample_depth,
 )
 from lstm_jax.data.files.depth import WIDE_MODES
 from lstm_jax.data.files.file_tree import walk
+from lstm_jax.data.files.limits import check_folder
 from lstm_jax.data.files.mask_colors import Classes, color_indices
 from lstm_jax.data.files.orientation import Geometry, geometry_of, upright
 
@@ -99,7 +101,7 @@ def decode_mask(
             if opened.format in JPEG:
                 raise DataError("a JPEG changes the pixels' classes; save it as PNG")
             geometry = geometry_of(opened)
-            check_whole(opened)
+            check_whole(opened, "masks")
             opened.load()
             mask = opened
             if opened.format != "TIFF":  # which Pillow turns while it decodes
@@ -155,25 +157,62 @@ def probe(path: Path) -> Head | None:
     try:
         with Image.open(path) as image:
             geometry = geometry_of(image)
-            # The further pictures of an MPO are previews and depths of the first.
-            pages = 1 if image.format in JPEG else getattr(image, "n_frames", 1)
-            grey = image.mode in _GREY
-            depth = sample_depth(image)
-            if image.mode in ("P", "PA"):
-                pixels = np.reshape(image.getpalette(), (-1, 3))
-                if not is_large(image):
-                    pixels = np.asarray(image.convert("RGB"))
-                grey = bool((pixels == pixels[..., :1]).all())
-            return Head(geometry.shown, grey, geometry, pages, depth)
+            depth, pages = sample_depth(image), _pages(image)
+            return Head(geometry.shown, _is_grey(image), geometry, pages, depth)
     except Exception:  # as in `decode`, which reports the reason
         return None
 
 
-def image_size(path: Path) -> tuple[int, int] | None:
-    """(H, W) of an image file after EXIF rotation; None if it is unreadable."""
+def _is_grey(image: Image.Image) -> bool:
+    if image.mode in _GREY or is_grey_png(image):
+        return True
+    if image.mode not in ("P", "PA"):
+        return False
+    if is_large(image):
+        pixels = np.reshape(image.getpalette(), (-1, 3))
+    else:
+        pixels = np.asarray(image.convert("RGBA"))[..., :3]
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def pages_note(pages: Mapping[Path, int]) -> list[str]:
+    """A note on image files of which only the first page or frame is read."""
+    several = [(path, count) for path, count in pages.items() if count > 1]
+    if not several:
+        return []
+    path, count = several[0]
+    files = "1 file has" if len(several) == 1 else f"{len(several):,} files have"
+    return [
+        f"{files} several pages or frames, of which only the first is read: {path} "
+        f"has {count}"
+    ]
+
+
+def page_count(path: Path) -> int:
+    """Pages or frames of an image file; 0 if it is unreadable."""
     try:
         with Image.open(path) as image:
-            return geometry_of(image).shown
+            return _pages(image)
+    except Exception:  # as in `decode`, which reports the reason
+        return 0
+
+
+def _pages(image: Image.Image) -> int:
+    # The further pictures of an MPO are previews and depths of the first.
+    return 1 if image.format in JPEG else getattr(image, "n_frames", 1)
+
+
+def image_size(path: Path) -> tuple[int, int] | None:
+    """(H, W) of an image file after EXIF rotation; None if it is unreadable."""
+    geometry = image_geometry(path)
+    return geometry and geometry.shown
+
+
+def image_geometry(path: Path) -> Geometry | None:
+    """How the pixels of an image file become upright; None if it is unreadable."""
+    try:
+        with Image.open(path) as image:
+            return geometry_of(image)
     except Exception:  # as in `decode`, which reports the reason
         return None
 
@@ -208,6 +247,7 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
         if not path.exists():
             raise DataError(f"{path}: no such file or folder")
         if path.is_dir():
+            check_folder(path)
             inside = find_images(path)
             if not inside:
                 raise DataError(

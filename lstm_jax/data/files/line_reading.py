@@ -11,7 +11,13 @@ from PIL import Image, ImageDraw
 
 from lstm_jax.data.cache import new_array
 from lstm_jax.data.dataset import LARGEST, DataError, check_size
-from lstm_jax.data.files.images import fit, image_size, read_image
+from lstm_jax.data.files.images import (
+    fit,
+    image_size,
+    page_count,
+    pages_note,
+    read_image,
+)
 from lstm_jax.data.files.tables import first_few
 
 HEIGHT = 32  # default height that lines are scaled to, pixels
@@ -153,6 +159,7 @@ def decode_lines(
     np.save(folder / "widths.npy", np.asarray(widths, np.int32))
     failed = [f"skipped {fault}" for fault in failed]
     notes = first_few(failed, "skipped {} more lines that cannot be read")
+    notes += pages_note({path: page_count(path) for path in pages})
     return {"kept": kept, "notes": notes}
 
 

@@ -93,7 +93,14 @@ def load_masks(
     notes = (*notes, *facts["notes"], *more)
     classes = tuple(facts["classes"])
     return Dataset(
-        path.name, splits, classes, notes, named, groups, target_type="masks"
+        path.name,
+        splits,
+        classes,
+        notes,
+        named,
+        groups,
+        target_type="masks",
+        depth=facts["depth"],
     )
 
 

@@ -62,7 +62,7 @@ class Geometry(NamedTuple):
         return np.stack([x, y], -1)
 
     def boxes(self, stored: np.ndarray) -> np.ndarray:
-        """Turns boxes x0, y0, x1, y1 on the stored pixels upright, float [..., 4]."""
+        """Upright boxes (x0, y0, x1, y1) of boxes on the stored pixels, [..., 4]."""
         stored = np.asarray(stored)
         corners = self.points(stored.reshape(*stored.shape[:-1], 2, 2))
         return np.concatenate([corners.min(-2), corners.max(-2)], -1)

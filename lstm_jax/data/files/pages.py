@@ -10,9 +10,17 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
+import numpy as np
+
 from lstm_jax.data.dataset import DataError
-from lstm_jax.data.files.images import SUFFIXES, image_size
+from lstm_jax.data.files.images import SUFFIXES, image_geometry
 from lstm_jax.data.files.line_reading import Cut, Line
+from lstm_jax.data.files.orientation import (
+    Geometry,
+    is_stored_size,
+    lie_on_stored,
+    notes_on_turns,
+)
 
 _HEAD = 1 << 14  # bytes in which the root element is searched
 _PROBED = 50  # files of a folder that are examined for being pages
@@ -75,9 +83,8 @@ def read_pages(
     Returns:
       (lines, including those without text; notes on what was skipped; page images).
     """
-    lines, faults, owners = [], [], {}
+    lines, faults, owners, found = [], [], {}, []
     for file in files:
-        name = file.relative_to(top).as_posix()
         try:
             page = _parsed(file)
         except DataError as error:
@@ -94,25 +101,55 @@ def read_pages(
         if (owner := owners.setdefault(image, file)) != file:
             faults.append(f"left out {file}: {owner} is of {image.name}, too")
             continue
-        size = image_size(image)
-        if size and page.size and size != page.size:
+        geometry = image_geometry(image)
+        sizes = (geometry.shown, geometry.stored) if geometry else (page.size,)
+        if page.size and page.size not in sizes:
             faults.append(
                 f"skipped {file}: is of an image of {'x'.join(map(str, page.size))}, "
-                f"but {image.name} is {'x'.join(map(str, size))}"
+                f"but {image.name} is {'x'.join(map(str, sizes[0]))}"
             )
             continue
         if not page.lines:
             faults.append(f"left out {file}: it has no TextLine")
-        for found in page.lines:
-            label = f"{file}#{found.id}"
-            if found.cut is None:
+        found.append((file, image, page, geometry))
+    turns, more = _turns(found)
+    for file, image, page, geometry in found:
+        name = file.relative_to(top).as_posix()
+        for line in page.lines:
+            label, cut = f"{file}#{line.id}", line.cut
+            if cut is None:
                 faults.append(f"skipped {label}: it has neither a box nor an outline")
                 continue
-            where = f"{name}#{found.id}"
-            group = str(image)
-            line = Line(image, found.text, label, where, split, group, found.cut)
-            lines.append(line)
-    return lines, faults, set(owners)
+            if image in turns:
+                cut = _turned(cut, geometry)
+            where, group = f"{name}#{line.id}", str(image)
+            lines.append(Line(image, line.text, label, where, split, group, cut))
+    return lines, [*more, *faults], set(owners)
+
+
+def _turns(
+    found: list[tuple[Path, Path, _Page, Geometry | None]],
+) -> tuple[set[Path], list[str]]:
+    """Images whose lines were located on their stored pixels, and notes."""
+    facts = {
+        image: is_stored_size(geometry, page.size)
+        for _, image, page, geometry in found
+        if geometry and geometry.orientation != 1
+    }
+    assumed = lie_on_stored([*facts.values()])
+    stored = {k for k, fact in facts.items() if (assumed if fact is None else fact)}
+    turned = [image.name for image in facts if image in stored]
+    unsure = [image.name for image, fact in facts.items() if fact is None]
+    return stored, notes_on_turns(turned, unsure, "lines")
+
+
+def _turned(cut: Cut, geometry: Geometry) -> Cut:
+    box = tuple(geometry.boxes(np.asarray(cut.box)).astype(int).tolist())
+    if not cut.outline:
+        return Cut(box)
+    return Cut(
+        box, tuple(map(tuple, geometry.points(np.asarray(cut.outline)).tolist()))
+    )
 
 
 def page_image(file: Path) -> Path | None:

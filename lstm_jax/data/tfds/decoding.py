@@ -18,6 +18,7 @@ from lstm_jax.data.dataset import (
     check_size,
     common_size,
 )
+from lstm_jax.data.files.depth import FULL
 from lstm_jax.data.files.images import decode, decode_mask
 from lstm_jax.data.tfds.splits import numbers_of, read_blocks
 from lstm_jax.targets import VOID
@@ -182,7 +183,7 @@ def _decoded(
             if clips:
                 inputs[i] = _resized(example["frames"], height, width)
             else:
-                image = decode(io.BytesIO(example["image"]), shape, where)
+                image = decode(io.BytesIO(example["image"]), shape, where, FULL)
                 inputs[i] = image.swapaxes(0, 1) if builder.name == "emnist" else image
             yield where, example
         inputs.flush()

@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from lstm_jax.data.cache import new_array
 from lstm_jax.data.dataset import DataError, check_size, common_size
 from lstm_jax.data.files.clip_files import pick_steps
+from lstm_jax.data.files.depth import FULL
 from lstm_jax.data.files.images import decode
 from lstm_jax.data.tfds.splits import numbers_of, read_blocks
 
@@ -168,7 +169,7 @@ def decode_clips(
             for picked in pick_steps(len(files), steps, sampling):
                 for place, step in zip(out[row], picked, strict=False):
                     name = f"{label} {split} {number}, frame {step}"
-                    place[:] = decode(io.BytesIO(files[step]), shape, name)
+                    place[:] = decode(io.BytesIO(files[step]), shape, name, FULL)
                 values = target, len(picked), number
                 for array, value in zip(arrays.values(), values, strict=True):
                     array[row] = value

@@ -383,6 +383,42 @@ def test_flawed_clips_are_told_and_the_rest_is_used(tmp_path, cache):
         np.testing.assert_array_equal(one[1], other[1])
 
 
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ((1, 2, 5, 9), "2 gaps, the first between frame2.png and frame5.png"),
+        ((1, 2, 3, 4, 6), "1 gap, the first between frame4.png and frame6.png"),
+        ((0, 5, 10, 20), "1 gap, the first between frame10.png and frame20.png"),
+        ((0, 5, 10, 15), ""),
+        ((7, 8, 9), ""),
+        ((3, 9), ""),
+    ],
+)
+def test_gaps_in_the_numbers_of_frames_are_told(numbers, words, tmp_path):
+    path = tmp_path / "clip"
+    path.mkdir()
+    for number in numbers:
+        Image.new("L", (4, 4), number).save(path / f"frame{number}.png")
+    flaws = probe_clip(path).flaws
+    assert bool(flaws) == bool(words)
+    if words:
+        (line,) = flaws
+        assert line.startswith(f"{path}: its frames are not numbered evenly")
+        assert line.endswith(words)
+    clip, length = read_clip(path, 8, (4, 4, 1))
+    assert clip[:length, 0, 0, 0].tolist() == list(numbers)
+
+
+def test_deep_frames_of_a_clip_have_one_range(tmp_path):
+    path = tmp_path / "clip"
+    path.mkdir()
+    for number, value in enumerate((900, 4000)):  # 10 and 12 bits
+        pixels = np.full((4, 4), value, np.uint16)
+        Image.fromarray(pixels).save(path / f"{number}.png")
+    clip, _ = read_clip(path, 2, (4, 4, 1))
+    assert clip[:, 0, 0, 0].tolist() == [56, 249]  # of 255, as 4,095
+
+
 def test_truncated_videos(tmp_path, cache):
     whole = noise_video(tmp_path / "whole.avi", 20)
     assert probe_clip(whole).steps == 20 and not probe_clip(whole).flaws

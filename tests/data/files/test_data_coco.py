@@ -51,6 +51,38 @@ def boxes(path, tmp_path, **options):
     return load(path, **options)
 
 
+def renamed(number, name):
+    def change(found):
+        found["images"][number]["file_name"] = str(name)
+
+    return change
+
+
+@pytest.mark.parametrize("way", ["../secret.png", "a/../../secret.png", "absolute"])
+def test_an_image_outside_is_refused_unless_asked_for(way, tmp_path):
+    secret = tmp_path / "secret.png"
+    picture(secret, 200)
+    name = secret if way == "absolute" else way
+    (tmp_path / "q" / "a").mkdir(parents=True)
+    root = fill(tmp_path / "q", change=renamed(3, name))
+    words = f"images\\[3\\]: file_name '{str(name)[:60]}.* leads outside of the data"
+    with pytest.raises(DataError, match=words) as error:
+        boxes(root, tmp_path)
+    assert "\n" not in str(error.value)
+    data = boxes(root, tmp_path, follow_outside=True)
+    assert sorted(all_of(data)) == [0, 1, 2, 4, 5, 6, 7, 20]
+
+
+def test_an_absolute_path_from_elsewhere_is_found_by_its_name(tmp_path):
+    root = fill(tmp_path / "q", change=renamed(3, "/home/someone/3.png"))
+    assert sorted(all_of(boxes(root, tmp_path))) == [*range(COUNT)]
+    root = fill(tmp_path / "p", change=renamed(3, tmp_path / "p" / "3.png"))
+    assert sorted(all_of(boxes(root, tmp_path))) == [*range(COUNT)]
+    file = "annotations/instances_train.json"
+    root = fill(tmp_path / "r", file=file, change=renamed(3, "../3.png"))
+    assert sorted(all_of(boxes(root, tmp_path))) == [*range(COUNT)]
+
+
 def all_of(data):
     """{number that the grey tells: table of boxes} over all splits."""
     return {

@@ -1,0 +1,23 @@
+"""Text that is safe to print, whatever files and models it comes from."""
+
+import unicodedata
+
+_ESCAPED = ("Cc", "Cs")  # Unicode categories: control, surrogate
+_KEPT = "\n\t"
+
+
+def printable(text: str) -> str:
+    r"""A text whose control characters and surrogates are written as escapes.
+
+    A name of a file or a class can hold escape sequences that change the terminal, or
+    bytes that are not UTF-8, which `print` refuses.
+
+    >>> print(printable("\x1b[31mred"))
+    \x1b[31mred
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _ESCAPED and character not in _KEPT
+        else character
+        for character in text
+    )

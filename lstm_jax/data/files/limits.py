@@ -1,0 +1,47 @@
+"""What data from other people may not do: lead outside its folder, or hide in names."""
+
+import os
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from lstm_jax.data.dataset import DataError
+
+FOLLOW = "--data.follow-outside"
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, separators of lines
+
+
+def check_folder(path: Path) -> None:
+    """Raises DataError if a folder is no data set's: the root, or a home folder."""
+    real = Path(os.path.realpath(path))
+    what = {Path(real.anchor): "the whole file system"}
+    what |= {Path(os.path.realpath(Path.home())): "your home folder"}
+    if real in what:
+        raise DataError(
+            f"{path}: is {what[real]}, which is not searched; give the folder of the "
+            "data set"
+        )
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, with its `..` resolved but not its links, is below a folder."""
+    path, folder = (Path(os.path.normpath(p.absolute())) for p in (path, folder))
+    return path.is_relative_to(folder)
+
+
+def check_names(path: Path, names: Iterable[str]) -> None:
+    """Raises DataError if the name of a class cannot be printed.
+
+    Such names hold escape sequences for a terminal, or bytes that are not UTF-8.
+    """
+    for name in names:
+        if not printable(name):
+            raise DataError(
+                f"{path}: the class name {ascii(name)} holds a character that cannot "
+                "be printed, or is not UTF-8; rename the class"
+            )
+
+
+def printable(text: str) -> bool:
+    """Whether a text has no control characters, surrogates or line separators."""
+    return all(unicodedata.category(c) not in _UNPRINTABLE for c in text)

@@ -1,0 +1,65 @@
+"""What data from other people may not do: see lstm_jax/data/files/limits.py."""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lstm_jax.data import DataError, image_paths, load
+
+
+@pytest.mark.parametrize("target_type", ["labels", "masks", "boxes", "text"])
+@pytest.mark.parametrize("source", ["/", "//", "/tmp/..", "~", "~/"])
+def test_the_whole_disk_is_not_searched(source, target_type, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    searched = []
+    monkeypatch.setattr(os, "walk", lambda *args, **_: searched.append(args) or [])
+    monkeypatch.setattr(os, "scandir", lambda *args: searched.append(args))
+    with pytest.raises(DataError, match="which is not searched; give the folder of"):
+        load(source, data_dir=tmp_path / "cache", target_type=target_type)
+    assert not searched
+
+
+@pytest.mark.parametrize("source", ["/", "~"])
+def test_predictions_are_not_made_for_the_whole_disk(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(DataError, match="which is not searched; give the folder of"):
+        image_paths([source])
+
+
+def images(root, label):
+    folder = (
+        root / label if isinstance(label, str) else os.path.join(bytes(root), label)
+    )
+    os.makedirs(folder)
+    for k in range(6):
+        path = os.path.join(os.fsdecode(folder), f"{k}.png")
+        Image.fromarray(np.full((4, 4), 20 * k, np.uint8)).save(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("\x1b[31mred", r"'\\x1b\[31mred'"),
+        ("two\nlines", r"'two\\nlines'"),
+        (b"caf\xe9", r"'caf\\udce9'"),
+        ("\x9b0m", r"'\\x9b0m'"),
+        ("a\u2028b", r"'a\\u2028b'"),
+    ],
+)
+def test_a_class_name_that_cannot_be_printed_is_refused(label, shown, tmp_path):
+    images(tmp_path / "q", "good")
+    images(tmp_path / "q", label)
+    with pytest.raises(DataError, match=f"the class name {shown} holds a") as error:
+        load(tmp_path / "q", data_dir=tmp_path / "cache")
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("label", ["a b", "é", "日本", "no\u00a0break", "👩\u200d🔬"])
+def test_other_class_names_are_kept(label, tmp_path):
+    images(tmp_path / "q", "good")
+    images(tmp_path / "q", label)
+    assert label in load(tmp_path / "q", data_dir=tmp_path / "cache").classes
