@@ -89,7 +89,7 @@ def _replaced(config: Config, part: Any, path: list[str], value: Any, name: str)
     elif dataclasses.is_dataclass(old) and isinstance(value, str):
         value = dataclasses.replace(old, source=value)  # data="digits"
     elif dataclasses.is_dataclass(old) and not dataclasses.is_dataclass(value):
-        raise UsageError(f"{name}={value!r}, but it wants a group of options")
+        raise UsageError(f"{name}={value!r}, expected a group of options")
     return dataclasses.replace(part, **{head: value})
 
 
@@ -206,7 +206,7 @@ def check(config: Config) -> Config:
         raise UsageError("optimizer.schedule.decay_rate=0.0, but it must be more")
     if config.augment.mixup and config.parallel == "pmap":
         raise UsageError(
-            "augment.mixup pairs pictures of all devices, which --parallel=pmap keeps "
+            "augment.mixup pairs images of all devices, which --parallel=pmap keeps "
             "apart; use --parallel=jit"
         )
     _check_folds(config)

@@ -1,4 +1,4 @@
-"""README, pages, help and public names use the field's terms; lines are not too wide.
+"""README, pages, help, sources and public names use the field's terms.
 
 Code, tables, links and images are exempt.
 """
@@ -6,6 +6,8 @@ Code, tables, links and images are exempt.
 import ast
 import importlib
 import re
+import tokenize
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -255,6 +257,18 @@ def test_prose_has_lines_of_readable_width(page):
 
 def test_the_changelog_uses_the_fields_terms():
     assert not refused((ROOT / "CHANGELOG.md").read_text())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_comments_docstrings_and_messages_use_the_fields_terms(path):
+    kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}
+    found = [
+        f"line {token.start[0]}: {words}"
+        for token in tokenize.generate_tokens(StringIO(path.read_text()).readline)
+        if token.type in kinds and " " in token.string
+        for words in refused(token.string)
+    ]
+    assert not found
 
 
 @pytest.mark.parametrize("name", PRESETS)

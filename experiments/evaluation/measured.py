@@ -1,4 +1,4 @@
-"""Metrics of a trained network on all splits: those that its report is judged by."""
+"""Metrics of a trained network on all splits, from which its report is made."""
 
 import math
 from collections.abc import Callable, Mapping

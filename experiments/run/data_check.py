@@ -67,7 +67,7 @@ def compare(directory: Path, experiment: Experiment) -> tuple[Experiment, list[s
     if not config.data.allow_changed:
         raise UsageError(
             f"{what}. Restore the data, resume on the changed data with {_ALLOW}, or "
-            "train anew with --overwrite"
+            "train again with --overwrite"
         )
     measured = {
         name: getattr(old, name)

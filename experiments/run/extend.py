@@ -33,7 +33,7 @@ def check_extends(old: dict[str, Any], config: Config, where: Path) -> None:
     if config.steps and steps and config.steps < steps:
         raise UsageError(
             f"{where} holds a run of {steps:,} steps, more than {config.steps:,}: "
-            "start anew with --overwrite, or give another --run-dir"
+            "start again with --overwrite, or give another --run-dir"
         )
 
 
@@ -42,7 +42,7 @@ def extension(saved: dict[str, Any], experiment: "Experiment", where: Path) -> s
 
     Args:
       saved: the configuration of its checkpoint.
-      experiment: that goes on from there.
+      experiment: of the resumed run.
       where: the folder of the run, for messages.
 
     Raises:
@@ -57,7 +57,7 @@ def extension(saved: dict[str, Any], experiment: "Experiment", where: Path) -> s
         return ""
     if steps < was:
         raise UsageError(
-            f"{where} holds a run of {was:,} steps, more than {steps:,}. Start anew "
+            f"{where} holds a run of {was:,} steps, more than {steps:,}. Start again "
             "with --overwrite, or give another --run-dir"
         )
     schedule = config.optimizer.schedule
@@ -82,5 +82,5 @@ def _refusal(where: Path, old: dict[str, Any], what: str) -> str:
     return (
         f"{where} holds a run of {steps}, and {what} depends on that length, so that "
         "another length is another run. To train its weights further give "
-        f"--init-from={where} and another --run-dir; or start anew with --overwrite"
+        f"--init-from={where} and another --run-dir; or start again with --overwrite"
     )

@@ -44,7 +44,7 @@ FREE = {
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run: its folder, its report and its pictures."""
+    """A finished run: its folder, report and figures."""
 
     directory: Path
     config: Config
@@ -58,13 +58,13 @@ class Run:
         return self.figures["curves"]
 
     def confusion(self):
-        """The confusion matrix on the test pictures, a matplotlib figure."""
+        """The confusion matrix of the test split, a Matplotlib figure."""
         if "confusion_matrix" not in self.figures:
             raise UsageError("a regression has no confusion matrix; see figures")
         return self.figures["confusion_matrix"]
 
     def predict(self, *paths: str) -> list[dict[str, Any]]:
-        """Answers for picture files or folders, a dict each."""
+        """Predictions for image files or folders, a dict each."""
         from experiments.predict import predict
 
         return predict(self.directory, *paths)
@@ -134,7 +134,7 @@ def check_same(saved: dict[str, Any], config: Config, where: Path) -> None:
     elif changed:
         raise UsageError(
             f"{where} holds a run with another configuration ("
-            f"{'; '.join(changed.values())}). Start anew with --overwrite, or give "
+            f"{'; '.join(changed.values())}). Start again with --overwrite, or give "
             "another --run-dir"
         )
 
@@ -185,7 +185,7 @@ def empty(directory: Path) -> None:
 
 
 def steady_rate(rows: list[dict[str, Any]]) -> float | None:
-    """Median pictures a second over the windows of the run."""
+    """Median images per second over the windows of the run."""
     rates = sorted(
         row["images_per_second"] for row in rows if row.get("images_per_second")
     )

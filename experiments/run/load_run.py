@@ -98,7 +98,7 @@ def check_best(checkpoints: Any, config: Config, rows: Iterable[dict]) -> None:
     raise UsageError(
         f"checkpoint {best} in {checkpoints.directory}, the best on validation, is "
         "damaged or missing: another one would be taken for it. Use the last one, by "
-        "training with --test-checkpoint=last, or start anew with --overwrite"
+        "training with --test-checkpoint=last, or start again with --overwrite"
     )
 
 

@@ -239,7 +239,7 @@ class MetricsLog:
     def restore(self, content: bytes) -> str | None:
         """Makes the file what it was when a checkpoint was saved.
 
-        Later rows are dropped: a run resumed from there writes them anew.
+        Later rows are dropped: a run resumed from there writes them again.
 
         Args:
           content: of the file, at that time.
@@ -323,7 +323,7 @@ def environment() -> dict:
 
 def _git_commit(file: Path) -> str | None:
     """The commit that `file` is checked out from, "-dirty" if edited, or None."""
-    # a hook's GIT_DIR would answer for another repository
+    # a hook's GIT_DIR would describe another repository
     clean = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
 
     def git(*arguments):

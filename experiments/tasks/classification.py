@@ -1,4 +1,4 @@
-"""Classification: one class of several for each picture or clip."""
+"""Classification: one class of several for each image or clip."""
 
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -12,7 +12,7 @@ from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
 from lstm_jax.data.holdout import stratified_holdout
 from lstm_jax.data.similarity import copy_groups, joined_groups
 
-_POOL = ("train", "validation")  # what is dealt into folds, in this order
+_POOL = ("train", "validation")  # what is split into folds, in this order
 
 
 def split_indices(
@@ -23,7 +23,7 @@ def split_indices(
     seed: int,
     groups: Sequence[Hashable] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Indices of the three splits; those not assigned are carved out of "train".
+    """Indices of the three splits; those not assigned are taken from "train".
 
     A test split takes a fifth of it.
 
@@ -65,17 +65,17 @@ def assign_splits(
     seed: int,
     inputs: np.ndarray | None = None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Deal examples out as a person gave them; refuses what cannot be learned from.
+    """Splits examples; those without a split are assigned at random, stratified.
 
     Identical and nearly identical inputs stay together, unless too few differ.
 
     Args:
-      source: what an error names.
-      items: [N], each with its `split`, None where it is to be dealt out, and its
-        `group`, whose examples stay together; None among the groups: all apart.
-      what: what an example is called, such as "image".
-      targets: class indices, each dealt out in proportion; only with `classes`.
-      classes: their names.
+      source: the data set's path, for errors.
+      items: [N], each with its `split`, or None to assign it, and its `group`, whose
+        examples stay together; None in any group: no groups.
+      what: the name of one example, such as "image".
+      targets: class indices, stratified; only with `classes`.
+      classes: class names.
       validation, seed: as in `load`.
       inputs: [N, ...], what copies are found among; None: copies are not looked for.
 
@@ -83,7 +83,7 @@ def assign_splits(
       (indices by split, notes).
 
     Raises:
-      DataError: one class only, too few of a class, groups that cannot be dealt out.
+      DataError: one class only, too few of a class, or groups that cannot be split.
     """
     check_counts(source, items, what, targets, classes)
     given = [item.split or "train" for item in items]
@@ -114,7 +114,7 @@ def assign_splits(
     notes = []
     if "test" not in assigned:
         shares = ", ".join(f"{n} {len(rows)}" for n, rows in chosen.items())
-        notes.append(f"no test split was given: dealt out by seed {seed} ({shares})")
+        notes.append(f"no test split was given: random split, seed {seed} ({shares})")
     return chosen, notes
 
 
@@ -130,7 +130,7 @@ def _check_splits(
     for name, indices in rows.items():
         if not len(indices):
             raise DataError(
-                f"{source}: its {len(set(groups or ()))} groups cannot be dealt out, "
+                f"{source}: its {len(set(groups or ()))} groups cannot be split, "
                 f"{name} stays empty; give more and smaller groups, or a split column"
             )
     left = np.bincount(strata[rows["train"]], minlength=len(classes))
@@ -213,7 +213,7 @@ def split_folds(
     Args:
       dataset: its "test" is not looked at.
       folds: at least 2.
-      validation: share carved out of the other folds, in (0, 1), for "validation".
+      validation: fraction of the other folds for "validation", in (0, 1).
       seed: of both draws.
 
     Returns:
@@ -247,13 +247,13 @@ def _assign_folds(
     splitter = _splitter(bool(classes), groups is not None, folds, options["seed"])
     strata = targets if classes else np.zeros(len(targets), np.int32)
     labels = None if groups is None else np.asarray(groups)
-    dealt = []
+    chosen = []
     for rest, held in splitter.split(strata, strata, labels):
         assigned = {"train": rest, "test": held}
-        dealt.append(split_indices(targets, assigned, groups=groups, **options))
-    for number, rows in enumerate(dealt):
+        chosen.append(split_indices(targets, assigned, groups=groups, **options))
+    for number, rows in enumerate(chosen):
         _check_fold(f"{dataset.name}: fold {number} of {folds}", rows, targets, classes)
-    return dealt
+    return chosen
 
 
 def select_fold(
@@ -264,17 +264,17 @@ def select_fold(
     The data set's own "test" is left out. Arguments and errors as in `split_folds`; the
     examples are copied into memory.
     """
-    dealt = split_folds(dataset, folds, validation=validation, seed=seed)[fold]
+    chosen = split_folds(dataset, folds, validation=validation, seed=seed)[fold]
     note = (
         f"fold {fold} of 0 to {folds - 1} is tested on; the test split of "
         f"{dataset.name}, {len(dataset.splits['test'].inputs):,} examples, stays "
         "untouched"
     )
     return dataset._replace(
-        splits={name: _taken(dataset, rows) for name, rows in dealt.items()},
+        splits={name: _taken(dataset, rows) for name, rows in chosen.items()},
         notes=(*dataset.notes, note),
-        names=by_split(_pooled(dataset.names), dealt),
-        groups=by_split(_pooled(dataset.groups), dealt),
+        names=by_split(_pooled(dataset.names), chosen),
+        groups=by_split(_pooled(dataset.groups), chosen),
     )
 
 

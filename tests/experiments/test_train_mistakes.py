@@ -91,7 +91,7 @@ def test_a_wrong_flag_names_one_near_it(flag, words, command, own_folder):
         (dict(model__order="row"), "did you mean 'rows'?"),
         (dict(steps="many"), "steps='many', but it must be int or None"),
         (dict(steps=2.5), "steps=2.5, but it must be int or None"),
-        (dict(model=3), "model=3, but it wants a group of options"),
+        (dict(model=3), "model=3, expected a group of options"),
         (dict(optimizer__learning_rate=float("inf")), "must be finite"),
     ],
 )

@@ -320,5 +320,5 @@ def _by_split(
             out.flush()
         return {}
 
-    dealt = [key, {name: i.tolist() for name, i in chosen.items()}]
-    return cached(root, f"{slot}-dealt", dealt, build)[0]
+    assigned = [key, {name: i.tolist() for name, i in chosen.items()}]
+    return cached(root, f"{slot}-assigned", assigned, build)[0]

@@ -198,7 +198,7 @@ def page_count(path: Path) -> int:
 
 
 def _pages(image: Image.Image) -> int:
-    # The further pictures of an MPO are previews and depths of the first.
+    # The further images of an MPO are previews and depths of the first.
     return 1 if image.format in JPEG else getattr(image, "n_frames", 1)
 
 

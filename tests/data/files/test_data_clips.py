@@ -118,7 +118,7 @@ def test_folder_of_animations_of_several_lengths(tmp_path, cache):
     assert len(seen) == 12
     train = data.splits["train"]
     assert train.inputs.dtype == np.uint8 and train.lengths.dtype == np.int32
-    assert "dealt out by seed 0 (train 8, validation 2, test 2)" in data.notes[-1]
+    assert "random split, seed 0 (train 8, validation 2, test 2)" in data.notes[-1]
 
 
 def test_folders_of_frames_in_natural_order_and_split_folders(tmp_path, cache):
@@ -153,7 +153,7 @@ def test_folder_of_videos(tmp_path, cache, suffix):
         # mpeg4 keeps a plain colour to a few levels
         error = np.abs(clip[:length] - np.array((GREEN, RED)[target], float)).max()
         assert error < 8 and not clip[length:].any()
-    assert len(data.notes) == 1  # how it was dealt out
+    assert len(data.notes) == 1  # how it was split
 
 
 def test_pictures_stay_pictures(tmp_path, cache):

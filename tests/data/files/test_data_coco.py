@@ -120,7 +120,7 @@ def test_boxes_become_corners_of_the_resized_picture(tmp_path, pictures, size):
     for split, inside in data.splits.items():
         for name, image in zip(data.names[split], inside.inputs, strict=True):
             assert name == f"{image[0, 0, 0] // 10}.png"
-    assert len(data.notes) == 1 and "dealt out by seed 0" in data.notes[0]
+    assert len(data.notes) == 1 and "random split, seed 0" in data.notes[0]
 
 
 def test_pictures_that_are_not_square_and_differ(tmp_path):

@@ -49,7 +49,7 @@ def test_class_folders_are_dealt_out_in_proportion(tmp_path, cache):
         np.testing.assert_array_equal(split.inputs[:, 3, 3, 0] < 10, split.targets == 1)
         values += split.inputs[:, 0, 0, 0].tolist()
     assert sorted(values) == list(range(20))  # each exactly once
-    assert "dealt out by seed 0 (train 14, validation 2, test 4)" in data.notes[-1]
+    assert "random split, seed 0 (train 14, validation 2, test 4)" in data.notes[-1]
 
 
 def test_the_seed_moves_the_split_and_repeats_it(tmp_path, cache):
@@ -233,7 +233,7 @@ def test_a_picture_listed_twice_stays_in_one_split(tmp_path, cache):
         (
             "path,label,group",
             [f"{i}.png,{'ab'[i % 2]},g{i % 2}" for i in range(10)],
-            "2 groups cannot be dealt out|no image of class",
+            "2 groups cannot be split|no image of class",
         ),
         ("path,label", ["0.png,1.5", "1.png,2"], "the table has too few images"),
     ],

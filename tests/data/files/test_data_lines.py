@@ -237,7 +237,7 @@ def test_what_is_skipped_is_told(tmp_path, harm, words):
     harm(folder)
     data = lines(folder, tmp_path)
     assert data.notes[0].startswith(words.format(p=folder)), data.notes
-    assert len(data.notes) == 2 and "dealt out" in data.notes[1]
+    assert len(data.notes) == 2 and "random split" in data.notes[1]
     assert sum(count(data)) == 7 and 3 not in all_of(data)
     assert all("\n" not in note for note in data.notes)
 

@@ -226,7 +226,7 @@ def test_where_the_picture_is_found(tmp_path, picture, place):
     (folder / "p.png").rename(folder / place)
     data = lines(tmp_path / "q", tmp_path)
     assert sorted(all_of(data)) == [f"page/p.xml#l{k}" for k in range(COUNT)]
-    assert len(data.notes) == 2  # dealt out; in several splits
+    assert len(data.notes) == 2  # split at random; in several splits
 
 
 def write(path, text):

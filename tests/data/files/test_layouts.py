@@ -51,7 +51,7 @@ def told(root, **options):
         assert "\n" not in str(error)
         return str(error).replace(str(root), root.name)
     counts = "/".join(str(len(split.inputs)) for split in data.splits.values())
-    notes = "; ".join(n for n in data.notes if "dealt out by" not in n)
+    notes = "; ".join(n for n in data.notes if "random split, seed" not in n)
     kind = {3: "images", 4: "clips", 2: "features"}[len(data.image_shape)]
     line = f"{kind} {','.join(data.classes)} {counts}"
     return (f"{line}; {notes}" if notes else line).replace(str(root), root.name)
