@@ -36,12 +36,14 @@ def report_data(config: Config) -> int:
         print(f"{source}: {what}, for {config.task.name}", flush=True)
         for ignored in layout.ignored if layout else ():
             _print("ignored", ignored)
-        for line in _lines(experiment, layout is not None):
-            _print(*line)
+        shown = layout.ignored if layout else ()
+        for head, text in _lines(experiment, layout is not None):
+            if text not in shown:
+                _print(head, text)
     except (data.DataError, UsageError) as error:
         print(f"problem: {error}")
         return 1
-    print(f"no problem found; train with --data={shlex.quote(source)}")
+    print(f"this can be trained on: train with --data={shlex.quote(source)}")
     return 0
 
 

@@ -24,6 +24,7 @@ from lstm_jax.data.files.orientation import (
 )
 from lstm_jax.data.files.split_names import SPELLINGS, split_folders
 from lstm_jax.data.files.tables import fingerprint, with_groups
+from lstm_jax.data.files.yolo import find_yolo, images_of, read_yolo
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
 
@@ -106,7 +107,7 @@ def load_coco(
     group: str | None = None,
     follow_outside: bool = False,
 ) -> Dataset:
-    """Load the images and boxes that COCO JSON files list.
+    """Load the images and boxes that COCO JSON files list, or labels of YOLO.
 
     An image's `file_name` is searched beside the JSON file and in images/; for
     annotations/instances_train2017.json also in train2017/. Category ids may have
@@ -119,7 +120,7 @@ def load_coco(
     stored pixels.
 
     Args:
-      path: a JSON file, or a folder in which `find_coco` finds some.
+      path: a JSON file, or a folder in which `find_coco` or `find_yolo` finds some.
       root: the cache folder.
       size: as in `load`; boxes are scaled with the images. None: the common size, or
         64 if sizes differ.
@@ -135,7 +136,7 @@ def load_coco(
       DataError: a file is not JSON, too large, or lacks a key; it names an image
         outside of its folder; no readable image, too few of them, or no box.
     """
-    files = find_coco(path)
+    files = find_coco(path) or find_yolo(path)
     if not files:
         raise DataError(
             f"{path}: no boxes; expected a COCO file, {path.name}/annotations.json, "
@@ -247,7 +248,7 @@ def _read_file(
     file: Path, split: str | None, path: Path, read: _Read, follow_outside: bool
 ) -> None:
     """Adds the contents of a file to `read`."""
-    found = _parsed(file)
+    found = read_yolo(file, path) if file.is_dir() else _parsed(file)
     for number, entry in enumerate(found["categories"]):
         where = f"{file}: categories[{number}]"
         key, name = _id(entry, "id", where), _value(entry, "name", where, str)
@@ -258,7 +259,7 @@ def _read_file(
                 "before"
             )
     rows: dict[Any, int] = {}
-    folders = _image_folders(file, path)
+    folders = [images_of(file)] if file.is_dir() else _image_folders(file, path)
     for number, entry in enumerate(found["images"]):
         where = f"{file}: images[{number}]"
         key, name = _id(entry, "id", where), _value(entry, "file_name", where, str)

@@ -12,7 +12,7 @@ from lstm_jax.data.files.csv_files import TABLES, TableFormat, open_table
 from lstm_jax.data.files.file_tree import holds
 from lstm_jax.data.files.lines import is_line_dataset
 from lstm_jax.data.files.mask_pairs import mask_layout
-from lstm_jax.data.files.split_names import split_folders
+from lstm_jax.data.files.yolo import find_yolo
 
 _PRESETS = {"text": "text-lines", "masks": "segment-digits", "boxes": "detect-digits"}
 
@@ -103,6 +103,8 @@ def _annotated(path: Path, form: TableFormat) -> dict[str, Layout]:
     if files := find_coco(path):
         name = f"boxes ({next(iter(files.values())).name})"
         found["boxes"] = Layout("boxes", name)
+    elif find_yolo(path):
+        found["boxes"] = Layout("boxes", "boxes of YOLO (labels/*.txt)")
     return found
 
 
@@ -122,12 +124,5 @@ def _unsupported(path: Path) -> str | None:
             return (
                 "boxes of Pascal VOC (Annotations/*.xml), which are not read; convert "
                 "them to COCO JSON, for example by CVAT or Roboflow"
-            )
-    for part in (path, *split_folders(path).values()):
-        labels = part / "labels"
-        if labels.is_dir() and holds(labels, (".txt",), deep=True):
-            return (
-                "boxes of YOLO (labels/*.txt), which are not read; convert them to "
-                "COCO JSON, for example by CVAT or Roboflow"
             )
     return None

@@ -180,10 +180,9 @@ NAMES = [
         "JPEGImages*2 Annotations/0.xml=<annotation>",
         "p: holds boxes of Pascal VOC (Annotations/*.xml), which are not read; convert",
     ),
-    (
-        "images*2 labels/0.txt=0_.5_.5_.1_.1",
-        "p: holds boxes of YOLO (labels/*.txt), which are not read; convert them to",
-    ),
+    ("images*2 labels/0.txt=0_.5_.5_.1_.1", "boxes of YOLO (labels/*.txt)"),
+    ("images/train*2 labels/train/0.txt=0_.5_.5_.1_.1", "boxes of YOLO (labels/*.txt)"),
+    ("train/images*2 train/labels/0.txt=0_.5_.5_.1_.1", "boxes of YOLO (labels/*.txt)"),
 ]
 
 
