@@ -136,9 +136,15 @@ def test_masks_whose_size_tells_decide_for_the_others(tmp_path):
     save(root / "masks" / "9.png", mask)
     data = load(root, data_dir=tmp_path / "cache", target_type="masks", size=12)
     assert any("assumed: turned" in n and "9.png" in n for n in data.notes), data.notes
-    inputs = dict(zip(data.names["train"], data.splits["train"].inputs, strict=True))
     assert not any("are turned with the pixels" in note for note in data.notes)
-    assert len(inputs) >= 6
+    masks = {
+        name: target
+        for split, part in data.splits.items()
+        for name, target in zip(data.names[split], part.targets, strict=True)
+    }
+    assert len(masks) == 9
+    enlarged = np.kron(mask, np.ones((3, 2), np.uint8))
+    np.testing.assert_array_equal(masks["images/9.png"], enlarged)
 
 
 def box_folder(root, orientation, place, shape=(H, W), sizes=True):
