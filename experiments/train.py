@@ -46,7 +46,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     from experiments.evaluation.measured import measure
     from experiments.run import data_check, finish, setup
     from experiments.run.callbacks import resume, run_callbacks
-    from experiments.run.display import Display, closing, diagnosis_lines, profile_line
+    from experiments.run.display import Display, profile_line
     from experiments.run.load_run import checkpoints_of
     from experiments.run.lock import locked
     from experiments.run.record import MetricsLog
@@ -118,13 +118,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         report = finish.make_report(*about, compared=writes) | profile
         if writes:
             figures = finish.write(experiment, log, report, predictions, own)
-    display.note(closing(experiment, report))
-    display.notes(diagnosis_lines(report))
-    display.note(
-        f"written to {directory}/: report.json and {', '.join(figures)} (.png)"
-    )
-    if config.folds is None:
-        display.notes(finish.next_commands(directory))
+    display.notes(finish.closing_notes(experiment, report, directory, figures))
     return Run(directory, config, report, rows, figures, final)
 
 
@@ -138,12 +132,11 @@ def main(arguments: list[str] | None = None) -> int:
     def command() -> int | None:
         given = sys.argv[1:] if arguments is None else arguments
         name, config, actions = parse_command(given)
-        if not actions.check_data:
-            _train(name, config)
-            return 0
-        from experiments.run.data_report import report_data
+        if actions.check_data:
+            from experiments.run.data_report import report_data
 
-        return report_data(config)
+            return report_data(config)
+        _train(name, config)
 
     return exit_code(
         command, "stopped; rerun the same command to resume from the last checkpoint"

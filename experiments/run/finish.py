@@ -12,7 +12,7 @@ from experiments.evaluation.forgetting import forgetting
 from experiments.evaluation.measured import tested_splits
 from experiments.experiment import Experiment
 from experiments.run import record
-from experiments.run.display import Display
+from experiments.run.display import Display, closing, diagnosis_lines
 from experiments.run.folder import steady_rate
 from experiments.run.loggers import Logger
 from experiments.run.sealed import write_sealed
@@ -118,10 +118,18 @@ def write(
     return figures
 
 
-def next_commands(directory: Path) -> list[str]:
-    """Lines with the commands that evaluate a finished run and make predictions."""
+def closing_notes(
+    experiment: Experiment, report: dict[str, Any], directory: Path, figures: dict
+) -> list[Any]:
+    """What a run prints at its end: results, diagnosis, files and next commands."""
     run = shlex.quote(str(directory))
-    return [
+    commands = [
         f"next: python -m experiments.report {run}",
         f"      python -m experiments.predict {run} FILES…",
+    ]
+    return [
+        closing(experiment, report),
+        *diagnosis_lines(report),
+        f"written to {directory}/: report.json and {', '.join(figures)} (.png)",
+        *(commands if experiment.config.folds is None else ()),
     ]
