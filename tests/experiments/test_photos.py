@@ -148,7 +148,7 @@ def test_a_run_without_a_checkpoint_is_told(command, copied_run, photos):
     directory, _ = copied_run
     shutil.rmtree(directory / "checkpoints")
     code, _, err = command("predict", directory, photos / "down" / "05.jpg")
-    assert code == 2 and "is missing or damaged" in err
+    assert code == 2 and "there is no checkpoint in" in err
 
 
 @pytest.mark.slow

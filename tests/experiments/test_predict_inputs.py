@@ -27,7 +27,7 @@ def test_a_path_that_cannot_be_used_does_not_stop_the_others(
     command, digits_run, image, tmp_path
 ):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "table.csv").write_text("file\nx.png\n")
+    (tmp_path / "table.csv").write_text("label,size\ncat,3\n")
     (tmp_path / "scan.pdf").write_bytes(b"%PDF-1.4\n")
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "b.pdf").write_bytes(b"%PDF-1.4\n")

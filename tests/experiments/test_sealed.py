@@ -62,7 +62,7 @@ def test_another_file_is_one_line(copied_run, command, content, words):
             "model.features='a', but",
         ),
         (lambda s: s["config"]["model"].update(features=-1), "model.features=-1, but"),
-        (lambda s: s["config"].update(data={}), "data.dir, data.frames"),
+        (lambda s: s["config"].update(data={}), " data.dir, "),
         (lambda s: s["config"].update(model=None), "does not name its task and its"),
         (lambda s: s["config"].update(optimizer=None), "optimizer=None, expected"),
         (lambda s: s.update(config=[]), "does not name its task and its model"),

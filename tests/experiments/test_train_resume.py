@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from selection import slow
-from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL
+from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL, last_of_each
 
 from experiments import train
 from experiments.errors import UsageError
@@ -61,7 +61,7 @@ def test_told_to_stop_at_step_15_of_40_and_resumed(
     main = importlib.import_module("experiments.train").main
     flags = [*SMALL_FLAGS, f"--run-dir={tmp_path / 'cut'}"]
     flags += "--steps=40 --test-checkpoint=last --model.dropout=0.2".split()
-    flags += "--eval-every=5 --log-every=5".split()
+    flags = last_of_each([*flags, "--eval-every=5", "--log-every=5"])
     with monkeypatch.context() as patch:
         patch.setattr(data, "train_rows", signalled)
         capsys.readouterr()
