@@ -24,7 +24,7 @@ from experiments.choices import flat, to_dict
 from experiments.config import Config, from_dict, override, preset, train_line
 from experiments.errors import STOPPED, UsageError, exit_code
 from experiments.numbers import number
-from experiments.run.folder import FREE, empty, place_of
+from experiments.run.folder import FREE, content, empty, place_of
 from experiments.run.lock import locked
 from experiments.search import study as studies
 from experiments.search.space import Space, read, split, split_flags, with_values
@@ -195,7 +195,7 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
             flat({key: values[key] for key in made_of}) for values in (old, made_of)
         )
     except FileNotFoundError:
-        if directory.exists() and any(directory.iterdir()):
+        if content(directory):
             raise UsageError(
                 f"{directory} contains other files; give another --run-dir"
             ) from None

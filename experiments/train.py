@@ -55,6 +55,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     directory = directory_of(name, config)
     experiment, mesh = setup.start(config, directory)
     experiment, changes = data_check.compare(directory, experiment)
+    training.barrier("data compared")  # before process 0 writes
     dataset, steps = experiment.dataset, experiment.steps
     step, stop = experiment.train_step(mesh), training.StopSignals()
     feed, evaluate = experiment.feed(), experiment.evaluator(mesh, stop)

@@ -23,7 +23,7 @@ from experiments.options import Plateau
 from experiments.run import data_check, record, setup
 from experiments.run.display import Display
 from experiments.run.finish import make_report
-from experiments.run.folder import begin, empty, place_of, run_files, spread
+from experiments.run.folder import begin, content, empty, place_of, run_files, spread
 from experiments.run.load_run import checkpoints_of
 from experiments.run.lock import locked
 from experiments.run.loggers import LOGGERS
@@ -223,7 +223,7 @@ def _directory(name: str, config: Config) -> Path:
     directory = place_of(name, config)
     if config.run_dir is None:
         directory = directory.with_name(f"{directory.name}-seeds")
-    if not directory.is_dir() or not any(directory.iterdir()):
+    if not content(directory):
         return directory
     if not ((directory / SUMMARY).exists() or any(directory.glob("seed-*"))):
         raise UsageError(f"{directory} contains other files; give another --run-dir")

@@ -55,6 +55,8 @@ def compare(directory: Path, experiment: Experiment) -> tuple[Experiment, list[s
     if changed is None:
         return experiment, [f"{directory / FILE} is missing: the data was not compared"]
     if not changed:
+        if earlier_changes(directory):
+            experiment = _normalised_as(read_run(directory), experiment)
         return experiment, []
     what = f"the data of {directory} changed since it began: {'; '.join(changed)}"
     saved = read_run(directory)
@@ -69,13 +71,19 @@ def compare(directory: Path, experiment: Experiment) -> tuple[Experiment, list[s
             f"{what}. Restore the data, resume on the changed data with {_ALLOW}, or "
             "train again with --overwrite"
         )
+    return _normalised_as(saved, experiment), [
+        f"{what}; resuming on the changed data ({_ALLOW})"
+    ]
+
+
+def _normalised_as(saved: dict[str, Any], experiment: Experiment) -> Experiment:
+    """The experiment with the statistics of the data that its run began with."""
     measured = {
-        name: getattr(old, name)
+        name: saved["data"][name]
         for name in ("pixel_offset", "pixel_scale", "target_offset", "target_scale")
     }
-    spec = dataclasses.replace(new, **measured)
-    kept = Experiment(config, spec, dataset=experiment.dataset)
-    return kept, [f"{what}; resuming on the changed data ({_ALLOW})"]
+    spec = dataclasses.replace(experiment.spec, **measured)
+    return Experiment(experiment.config, spec, dataset=experiment.dataset)
 
 
 def changes_of(directory: Path, experiment: Experiment) -> list[str] | None:

@@ -40,6 +40,7 @@ def report_data(config: Config) -> int:
         for head, text in _lines(experiment, layout is not None):
             if text not in shown:
                 _print(head, text)
+        _ = experiment.steps  # raises if a batch is larger than the training split
     except (data.DataError, UsageError) as error:
         print(f"problem: {error}")
         return 1

@@ -98,7 +98,7 @@ def directory_of(name: str, config: Config) -> Path:
     except UsageError as error:
         raise UsageError(f"{error}. Give another --run-dir") from error
     if config.overwrite:
-        if old is None and _content(directory):
+        if old is None and content(directory):
             raise UsageError(
                 f"{directory} holds files, but no run; --overwrite would delete them. "
                 "Give another --run-dir"
@@ -163,7 +163,7 @@ def begin(directory: Path, name: str, config: Config, spec: Any) -> None:
     write_sealed(directory / "config.json", values)
 
 
-def _content(directory: Path) -> list[Path]:
+def content(directory: Path) -> list[Path]:
     """What is in a folder, besides its lock."""
     found = directory.iterdir() if directory.exists() else ()
     return [path for path in found if path.name != lock.NAME]
@@ -177,7 +177,7 @@ def run_files(directory: Path) -> dict[str, bytes]:
 
 def empty(directory: Path) -> None:
     """Deletes what is in a folder, but not the folder, which may be a link."""
-    for path in _content(directory):
+    for path in content(directory):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:

@@ -152,8 +152,8 @@ def _class_changes(old: list[dict], new: list[dict]) -> list[str]:
     if same != [name for name in now if name in was]:
         lines.append("the classes are in another order")
     changed = [n for n in same if was[n].get("digest") != now[n].get("digest")]
-    owner = {was[n]["digest"]: n for n in changed}
-    swapped = {n: owner[d] for n in changed if (d := now[n]["digest"]) in owner}
+    owner = {was[n].get("digest"): n for n in changed}
+    swapped = {n: owner[d] for n in changed if (d := now[n].get("digest")) in owner}
     if swapped:
         lines.append(
             "examples moved between classes: "

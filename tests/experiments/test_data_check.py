@@ -123,7 +123,7 @@ def test_changed_data_are_refused_in_one_line(change, words, resume, trained):
         assert (run / name).read_bytes() == (trained[0] / name).read_bytes()
 
 
-def test_allowed_changes_are_told_and_kept(resume, trained):
+def test_allowed_changes_are_told_and_kept(resume, trained, command):
     run, code, out, err = resume(thirty_gone, "--data.allow-changed")
     assert code == 0, err
     told = " ".join(out.split())
@@ -133,6 +133,9 @@ def test_allowed_changes_are_told_and_kept(resume, trained):
     assert len(kept["changes"]) == 1 and "were 90" in kept["changes"][0]
     old, new = read_run(trained[0])["data"], read_run(run)["data"]
     assert old["pixel_offset"] == new["pixel_offset"]  # as the network was trained
+    flags = [*SMALL_FLAGS, f"--data={trained[1]}", f"--run-dir={run}"]
+    assert command("train", *flags)[0] == 0  # the data are those of the last time
+    assert read_run(run)["data"]["pixel_offset"] == old["pixel_offset"]
 
 
 def test_a_network_with_other_outputs_does_not_resume(resume):

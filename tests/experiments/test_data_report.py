@@ -30,7 +30,7 @@ def test_what_would_be_read(tmp_path, photos, capsys, monkeypatch):
     (photos / "notes").mkdir()
     copy = (photos / "Training/cat/1.png").read_bytes()
     (photos / "Testing/cat/1.png").write_bytes(copy)
-    code, out = checked(capsys, "--data=photos")
+    code, out = checked(capsys, "--data=photos", "--batch-size=8")
     assert code == 0 and not (tmp_path / "runs").exists()
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines[0] == (

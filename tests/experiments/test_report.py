@@ -192,7 +192,7 @@ def told_updates(evaluation):
         block.figure for block in blocks([section], Picture) if "matrix" in block.words
     )
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert "One step's update" in titles
+    assert "Update per step" in titles
     return {row[0]: row[1] for t in blocks([section], Table) for row in t.rows}
 
 

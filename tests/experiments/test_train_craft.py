@@ -294,6 +294,8 @@ def test_seeds_start_in_a_folder_of_their_own(seeds, tmp_path):
 
     assert place() == Path("runs/digits-seeds")
     assert place(run_dir=tmp_path) == tmp_path
+    (tmp_path / ".lock").touch()  # left by a process that was killed
+    assert place(run_dir=tmp_path) == tmp_path
     with pytest.raises(UsageError, match="contains seeds.*--overwrite"):
         place(run_dir=directory)
     assert place(run_dir=directory, overwrite=True) == directory

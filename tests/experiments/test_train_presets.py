@@ -138,7 +138,7 @@ def test_a_preset_reads_the_archive_that_it_asks_for(tmp_path, command):
                 archive.writestr(f"{name}/{k + 1:02}_{kind}/{n}.tif", file.getvalue())
     code, out, err = command("train", "histology", *flags)
     assert code == 0, err
-    assert "24 training, 8 validation and 8 test pictures of 64x64x3" in out
+    assert "24 training, 8 validation and 8 test images of 64x64x3" in out
     saved = json.loads((tmp_path / "run" / "report.json").read_text())
     assert saved["test"]["classes"] == [kind.lower() for kind in kinds]
 

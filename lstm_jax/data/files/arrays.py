@@ -81,6 +81,7 @@ def load_arrays(
         classes if exclusive else (),
         validation=validation,
         seed=seed,
+        inputs=inputs,
     )
     splits = {name: Split(inputs[i], targets[i]) for name, i in chosen.items()}
     return Dataset(path.name, splits, classes, (*notes, *small, *more))

@@ -94,6 +94,13 @@ def load_clips(
     owned = [entries[owner] for owner in owners]
     if columns is None:
         targets, classes = _labelled(path, owned)
+        listed = {entry.label: entry.path for entry in entries if entry.label}
+        if classes and (gone := listed.keys() - set(classes)):
+            name = min(gone)
+            raise DataError(
+                f"{path}: no clip of class {name!r} can be read, such as "
+                f"{listed[name]}; repair them, or remove the class"
+            )
     else:
         targets, classes = _from_columns(entries, owners, steps, columns, by_step)
         notes += _beyond(entries, facts["totals"]) if by_step else []

@@ -15,7 +15,7 @@ from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import LARGEST, SCENE_SIZE, SPLITS, DataError, Dataset, Split
 from lstm_jax.data.files.folders import decode_each
 from lstm_jax.data.files.images import Head
-from lstm_jax.data.files.limits import FOLLOW, is_inside
+from lstm_jax.data.files.limits import FOLLOW, is_inside, printable
 from lstm_jax.data.files.orientation import (
     Geometry,
     is_stored_size,
@@ -265,7 +265,7 @@ def _read_file(
         key, name = _id(entry, "id", where), _value(entry, "file_name", where, str)
         if key in rows:
             raise DataError(f"{where} has the id {key} of an earlier one")
-        if not name.isprintable():
+        if not printable(name):
             raise DataError(f"{where}: file_name {name[:60]!r} is not a file name")
         rows[key] = len(read.images)
         sides = entry.get("height"), entry.get("width")

@@ -159,7 +159,7 @@ def _without_masks(entries: list[_Image]) -> tuple[list[_Image], list[str]]:
     if not masks:
         return entries, []
     note = f"left out {len(masks)} masks of images, such as {masks[0].name}"
-    return [entry for entry in entries if entry not in masks], [note]
+    return [e for e in entries if not _is_mask(e.path, stems)], [note]
 
 
 def _is_mask(path: Path, stems: set[Path]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lstm_jax.data.dataset import DataError
-from lstm_jax.data.files.file_tree import holds
+from lstm_jax.data.files.file_tree import hidden, holds
 from lstm_jax.data.files.images import SUFFIXES, find_images
 from lstm_jax.data.files.split_names import split_folders, split_of
 from lstm_jax.data.files.tables import first_few
@@ -58,7 +58,7 @@ def find_pairs(path: Path) -> tuple[list[Pair], list[str]]:
     pairs, alone, unused, twice, total = [], [], [], [], 0
     for split, part in _parts(path):
         images, masks = _files(part)
-        splits, lists = _splits_of(path, part), _lists(path)
+        splits, lists = _splits_of(part), _lists(path)
         stems = {_stem(part.images, image) for image in images}
         home = part.masks or part.images
         masks_of: dict[str, Path] = {}
@@ -157,9 +157,10 @@ def _files(part: _Part) -> tuple[list[Path], list[Path]]:
     return [file for file in images if file not in masks], sorted(masks)
 
 
-def _splits_of(path: Path, part: _Part) -> dict[str, str]:
+def _splits_of(part: _Part) -> dict[str, str]:
     """Splits of the folders in images/ if all are named so: images/train/1.png."""
-    folders = [f.name for f in sorted(part.images.iterdir()) if f.is_dir()]
+    inside = sorted(part.images.iterdir())
+    folders = [f.name for f in inside if f.is_dir() and not hidden(f.name)]
     splits = {name: split_of(name) for name in folders}
     if "train" not in splits.values() or None in splits.values():
         return {}

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.file_tree import hidden
 
 WORDS = {
     "train": "train training trainset trainingset trn".split(),
@@ -36,7 +37,8 @@ def split_folders(path: Path) -> dict[str, Path]:
     """
     if not path.is_dir():
         return {}
-    folders = [f for f in sorted(path.iterdir()) if f.is_dir()]
+    inside = sorted(path.iterdir())
+    folders = [f for f in inside if f.is_dir() and not hidden(f.name)]
     found = one_each(path, [(split_of(f.name), f) for f in folders])
     return found if "train" in found else {}
 

@@ -22,7 +22,8 @@ def find_yolo(path: Path) -> dict[str | None, Path]:
     if not path.is_dir():
         return {}
     labels = path / _LABELS
-    if (path / _IMAGES).is_dir() and holds(labels, (".txt",)):
+    files = labels.glob("*.txt") if (path / _IMAGES).is_dir() else ()
+    if any(file.name not in _NAMES for file in files):
         return {None: labels}
     if (path / _IMAGES).is_dir() and labels.is_dir():
         parts = [f for f in sorted(labels.iterdir()) if holds(f, (".txt",))]
@@ -102,7 +103,8 @@ def _boxes(file: Path):
 
 def _names(top: Path) -> dict[int, str] | None:
     """Class names by number, as a file in the data set's folder tells them."""
-    file = next((top / name for name in _NAMES if (top / name).is_file()), None)
+    files = [folder / name for folder in (top, top / _LABELS) for name in _NAMES]
+    file = next((file for file in files if file.is_file()), None)
     if file is None:
         return None
     try:

@@ -162,3 +162,12 @@ def test_without_a_package_the_remedy_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.h5").write_bytes(b"x")
     with pytest.raises(DataError, match="needs h5py .*; pip install h5py"):
         loaded(tmp_path / "a.h5", tmp_path)
+
+
+def test_copies_stay_in_one_split(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (20, 6, 6), np.uint8)
+    labels = np.arange(20) % 2
+    np.savez(tmp_path / "a.npz", x=np.r_[images, images], y=np.r_[labels, labels])
+    data = load(tmp_path / "a.npz", data_dir=tmp_path)
+    seen = [{x.tobytes() for x in split.inputs} for split in data.splits.values()]
+    assert sum(map(len, seen)) == len(set.union(*seen)) == 20

@@ -416,3 +416,17 @@ def test_two_folders_of_masks_are_refused(tmp_path):
     picture(folder / "labels" / "0.png", 1)
     with pytest.raises(DataError, match="holds both masks/ and labels/; keep one"):
         masks(folder, tmp_path)
+
+
+def test_hidden_folders_do_not_hide_the_splits(tmp_path):
+    rng, counts = np.random.default_rng(0), {"train": 4, "val": 2, "test": 3}
+    for split, count in counts.items():
+        for part in ("images", "masks"):
+            (tmp_path / "d" / part / split).mkdir(parents=True)
+        for k in range(count):
+            image = rng.integers(0, 256, (8, 8), np.uint8)
+            Image.fromarray(image).save(tmp_path / f"d/images/{split}/{k}.png")
+            Image.fromarray(image % 2).save(tmp_path / f"d/masks/{split}/{k}.png")
+    (tmp_path / "d/images/.ipynb_checkpoints").mkdir()
+    data = load(tmp_path / "d", data_dir=tmp_path, target_type="masks")
+    assert [len(s.inputs) for s in data.splits.values()] == [*counts.values()]
