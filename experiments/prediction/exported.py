@@ -111,4 +111,7 @@ def _spec(about: dict[str, Any]) -> DataSpec:
     inputs, classes = about["inputs"], about["classes"]
     frames = [inputs["frames"]] if "frames" in inputs else []
     shape = [*frames, *inputs["shape"]]
-    return DataSpec(about.get("dataset", ""), classes, shape, len(classes), [], [])
+    known = dict(depth=inputs.get("depth"))
+    return DataSpec(
+        about.get("dataset", ""), classes, shape, len(classes), [], [], **known
+    )

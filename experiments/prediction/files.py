@@ -44,6 +44,8 @@ def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> byt
     shape = tuple(spec.image_shape)
     if spec.is_image:
         described = {"kind": "images", "shape": shape}
+        if spec.depth:
+            described["depth"] = spec.depth
     else:
         described = {
             "kind": "features" if spec.features else "clips",

@@ -52,6 +52,16 @@ def test_boxes_become_corners_in_pixels(tmp_path, places, counts):
             np.testing.assert_allclose(sorted(found), sorted(wanted), atol=1e-4)
 
 
+def test_names_among_the_labels_do_not_hide_the_splits(tmp_path):
+    for number in range(8):
+        place = "{half}/val" if number > 5 else "{half}/train"
+        write(tmp_path / "p", place, number, [*LINES][number % 2])
+    (tmp_path / "p" / "labels" / "classes.txt").write_text("cat\ndog\n")
+    data = boxes(tmp_path / "p", tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert len(data.splits["validation"].inputs) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
