@@ -1,4 +1,4 @@
-"""A fingerprint of a data set: what a resumed run compares its data with."""
+"""Fingerprints of data sets, by which a resumed run detects changed data."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 
 from lstm_jax.data.dataset import SPLITS, Dataset
 
-FINGERPRINT_FORMAT = 1  # of a fingerprint; raise it when hashes change
-_HASHED = 1 << 30  # bytes of inputs; of a larger set evenly spaced examples are hashed
-_LISTED = 4  # classes that a message names
+FINGERPRINT_FORMAT = 1  # raise it when the hashes change
+_HASHED = 1 << 30  # bytes of inputs; larger sets are sampled at even spacing
+_LISTED = 4  # number of classes that a message names
 
 
 def content_hashes(array: np.ndarray, rows: Sequence[int] | None = None) -> np.ndarray:
@@ -18,11 +18,11 @@ def content_hashes(array: np.ndarray, rows: Sequence[int] | None = None) -> np.n
 
     Args:
       array: [N, ...], of any dtype.
-      rows: which examples; None: all.
+      rows: indices of the examples to hash; None: all.
 
     Returns:
-      uint64 [N]; BLAKE2b of 8 bytes, so that two of a million examples share one with
-      a probability below 1e-7.
+      uint64 [N], 8 bytes of BLAKE2b: among a million different examples, two share a
+      hash with a probability below 1e-7.
     """
     rows = range(len(array)) if rows is None else rows
     out = np.empty(len(rows), np.uint64)
@@ -34,16 +34,17 @@ def content_hashes(array: np.ndarray, rows: Sequence[int] | None = None) -> np.n
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """Classes, counts and content of a data set, as JSON can hold them.
+    """Classes, counts and content hashes of a data set, as JSON values.
 
-    Inputs above 1 GiB in all are sampled: a change of few examples may go unnoticed
-    there, a change of counts or classes may not.
+    Of inputs above 1 GiB only a sample is hashed: a change of a few examples may then
+    go unnoticed, but a change of counts or classes is always found.
 
     Returns:
-      "format"; "dataset", its name; "example_shape"; "classes", of each its "name" and,
-      where an example has one class, "examples" and a "digest" of them in any order;
-      "splits", of each "examples" and digests of its "inputs" and "targets" in order;
-      "inputs", a digest of all in any order.
+      A dict with "format"; "dataset", the name; "example_shape"; "classes", a list of
+      dicts with "name" and, if each example has one class, "examples" (the count) and
+      "digest" (of these examples, independent of order); "splits", for each split
+      "examples" (the count) and ordered digests of "inputs" and "targets"; and
+      "inputs", a digest of all inputs, independent of order.
     """
     total = sum(split.inputs.nbytes for split in dataset.splits.values())
     share = min(1.0, _HASHED / max(total, 1))
@@ -92,10 +93,10 @@ def _any_order(hashes: np.ndarray) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What changed between two fingerprints, in words; [] where nothing did.
+    """Describes what changed between two fingerprints; [] if nothing changed.
 
     Args:
-      old, new: as `fingerprint` returns them.
+      old, new: fingerprints, as `fingerprint` returns them.
 
     Raises:
       KeyError, TypeError, AttributeError: `old` is not a fingerprint.
@@ -130,7 +131,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _class_changes(old: list[dict], new: list[dict]) -> list[str]:
-    """How classes were renamed, reordered, swapped, or changed in content."""
+    """Lines on classes that were renamed, reordered, swapped, or changed in content."""
     was, now = ({c["name"]: c for c in classes} for classes in (old, new))
     gone = [name for name in was if name not in now]
     came = [name for name in now if name not in was]
@@ -142,7 +143,7 @@ def _class_changes(old: list[dict], new: list[dict]) -> list[str]:
         lines.append(
             f"class {name!r} is now called {other!r}"
             if renamed
-            else f"class {name!r} is gone"
+            else f"class {name!r} is missing"
         )
         came = [each for each in came if not renamed or each != other]
     lines += [f"class {name!r} is new" for name in came[:_LISTED]]

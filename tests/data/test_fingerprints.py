@@ -53,7 +53,7 @@ def test_a_renamed_class_is_recognised_by_its_content():
         "z": PIXELS["a"][1:]
     }
     found = changes(dataset(other))
-    assert "class 'a' is gone" in found and "class 'z' is new" in found
+    assert "class 'a' is missing" in found and "class 'z' is new" in found
 
 
 def test_contents_of_two_classes_that_are_swapped():
