@@ -336,7 +336,7 @@ def _check(
         )
     if groups is not None and len(set(groups)) < folds:
         raise DataError(
-            f"{name}: folds={folds}, but there are only {len(set(groups))} groups "
+            f"{name}: folds={folds}, but there are {len(set(groups))} groups "
             "besides the test split; give fewer folds, or smaller groups"
         )
 
