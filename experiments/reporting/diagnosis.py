@@ -18,7 +18,7 @@ def diagnosis(evaluation: Evaluation) -> Section | None:
     """Problems of results and network, and a trace of the worst test example."""
     results = read_results((evaluation.finished or {}) | {"test": evaluation.test})
     told = tuple((each.words, each.suggestion) for each in results)
-    header = ("found", "what may help")
+    header = ("problem", "suggestion")
     if not evaluation.experiment.model_kind.explains:
         if not told:
             return None

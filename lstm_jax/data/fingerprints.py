@@ -104,10 +104,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     lines = []
     counts = [sum(s["examples"] for s in f["splits"].values()) for f in (old, new)]
     if counts[0] != counts[1]:
-        lines.append(f"{counts[1]:,} examples, were {counts[0]:,}")
+        lines.append(f"{counts[1]:,} examples instead of {counts[0]:,}")
     shapes = ["x".join(map(str, f["example_shape"])) for f in (old, new)]
     if shapes[0] != shapes[1]:
-        lines.append(f"examples of {shapes[1]}, were {shapes[0]}")
+        lines.append(f"examples of {shapes[1]} instead of {shapes[0]}")
     changed = _class_changes(old["classes"], new["classes"])
     if changed and old["inputs"] == new["inputs"] and counts[0] == counts[1]:
         changed.append("only labels changed, the inputs are the same")
@@ -116,7 +116,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         return lines
     pairs = [(name, old["splits"][name], new["splits"][name]) for name in SPLITS]
     moved = [name for name, was, now in pairs if was["inputs"] != now["inputs"]]
-    sizes = [f"{n} {b['examples']:,}, was {a['examples']:,}" for n, a, b in pairs]
+    sizes = [f"{n} {b['examples']:,}, not {a['examples']:,}" for n, a, b in pairs]
     if any(was["examples"] != now["examples"] for _, was, now in pairs):
         return [f"the splits have other sizes ({'; '.join(sizes)})"]
     if moved and old["inputs"] == new["inputs"]:
@@ -165,10 +165,10 @@ def _class_changes(old: list[dict], new: list[dict]) -> list[str]:
         )
     rest = [n for n in changed if n not in swapped]
     told = [
-        f"{n!r} has {now[n]['examples']:,}, had {was[n]['examples']:,}"
+        f"{n!r} has {now[n]['examples']:,} instead of {was[n]['examples']:,}"
         if now[n]["examples"] != was[n]["examples"]
         else f"the content of {n!r} differs"
         for n in rest[:_LISTED]
     ]
     told += [f"{len(rest) - _LISTED} more classes"] if len(rest) > _LISTED else []
-    return lines + ([f"of classes: {', '.join(told)}"] if told else [])
+    return lines + ([f"changed classes: {', '.join(told)}"] if told else [])

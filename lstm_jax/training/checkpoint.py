@@ -23,9 +23,7 @@ from lstm_jax.training.checkpoint_reader import keys_as_data, read_state
 from lstm_jax.training.devices import barrier
 
 State = Any  # a tree of arrays; typed PRNG keys are leaves too
-# Checkpoints are moved here before they are deleted, so that a kill during a deletion
-# leaves no partial checkpoint.
-_DELETED = ".deleted"
+_DELETED = ".deleted"  # moved here first, so that a kill leaves no partial checkpoint
 
 
 class Checkpoints:

@@ -206,7 +206,7 @@ def test_where_copies_cannot_be_written(page, tmp_path):
     again.write_text(page_text())
     for out, paths, words in (
         ("new.xml", [page, line], "one .xml file holds one page, but 2 files"),
-        ("out", [page, line], "which .*line.png has not"),
+        ("out", [page, line], "and .*line.png has no XML"),
         ("p.xml", [page], "would overwrite"),
         (".", [page], "would overwrite"),
         ("out", [page, again], "the name of several XML files"),

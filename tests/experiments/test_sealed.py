@@ -38,8 +38,8 @@ def test_values_come_back(tmp_path):
     [
         ("{{{", "cannot be read"),
         ("[" * 200_000, "cannot be read: nested too deeply"),
-        ("[]", "not that of a run"),
-        ('{"preset": "digits"}', "it has no format, and this version reads format 1"),
+        ("[]", "not from a run"),
+        ('{"preset": "digits"}', "it has no format number, and this version"),
         ('{"format": 7}', "has format 7, and this version reads format 1"),
         ('{"format": 1, "preset": "digits"}', "its checksum does not match"),
     ],

@@ -73,7 +73,7 @@ def test_the_majority_is_always_predicted(share):
     diagnostic = found(made)
     assert diagnostic.name == "one_class_predicted"
     assert "a is predicted for 100.0% of the test examples" in diagnostic.words
-    assert f"of which {share:.1%} are" in diagnostic.words
+    assert f"but only {share:.1%} are" in diagnostic.words
     assert "--task.class-weights=balanced" in diagnostic.suggestion
 
 
