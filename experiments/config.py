@@ -315,7 +315,7 @@ def read_run(directory: Path) -> dict[str, Any] | None:
     """What `config.json` of a run holds: "preset", "config", "data"; None without it.
 
     Raises:
-      UsageError: the file is damaged, of another version, or not that of a run.
+      UsageError: the file is damaged, from another version, or not from a run.
     """
     path = Path(directory, "config.json")
     values = read_sealed(path)
@@ -334,7 +334,7 @@ def check_run(values: Any, where: Any, strict: bool = True) -> dict[str, Any]:
       UsageError: a key is missing, unknown, or has a value of another kind.
     """
     if not isinstance(values, dict) or {"config", "data"} - values.keys():
-        raise UsageError(f"{where} is not that of a run")
+        raise UsageError(f"{where} is not from a run")
     from_dict(values["config"], where, strict)
     read_spec(values["data"], f"{where} (format {FORMAT})")
     return values

@@ -1,7 +1,7 @@
-"""What is reached without the network on the same split: a result means little alone.
+"""Baselines without a neural network, evaluated on the same test split.
 
-Each takes seconds: what is fitted learns from `LEARNT` examples at most, and is tested
-on `TESTED`.
+Each takes seconds: a baseline is fitted to at most `LEARNT` examples, and evaluated on
+at most `TESTED`.
 """
 
 import time
@@ -15,7 +15,7 @@ from experiments.evaluation.features import vectors
 from lstm_jax import metrics
 from lstm_jax.data import Dataset, Split
 
-LEARNT = 3_000  # a support-vector machine takes time n² for n examples, or worse
+LEARNT = 3_000  # fitting a support-vector machine to n examples takes O(n²) or more
 TESTED = 2_000
 
 
@@ -23,9 +23,9 @@ class Made(NamedTuple):
     """Predictions of a baseline.
 
     Attributes:
-      predictions: as those of the task, [n, ...].
-      rows: of which test examples, [n].
-      learnt: from how many examples.
+      predictions: in the format of the task's predictions, [n, ...].
+      rows: indices of the test examples that they are for, int [n].
+      learnt: the number of examples that the baseline was fitted to.
     """
 
     predictions: np.ndarray
@@ -34,11 +34,11 @@ class Made(NamedTuple):
 
 
 class Baseline(NamedTuple):
-    """How predictions are made without a network.
+    """A way to make predictions without a network.
 
     Attributes:
-      make: of a data set; None where it cannot be.
-      trivial: whether it does not look at the example.
+      make: takes a data set and returns `Made`; None if it cannot be fitted to it.
+      trivial: whether its predictions ignore the inputs.
     """
 
     make: Callable[[Dataset], Made | None]
@@ -46,18 +46,19 @@ class Baseline(NamedTuple):
 
 
 def fit(experiment: Any, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Scores of the baselines of a run's task, and how much better the run is.
+    """Fits and evaluates the baselines of a run's task, and compares the run with them.
 
-    Those that look at the examples are only fitted under `--baselines`.
+    Baselines that use the inputs are only fitted with `--baselines`.
 
     Args:
-      experiment: of the run.
-      predictions: of the run, for the test examples.
+      experiment: the run.
+      predictions: the run's predictions for the test examples.
 
     Returns:
-      By name: metrics as in the test report; "trivial"; "learnt" and "examples", how
-      many it learned from and was tested on; "seconds"; "difference": "mean"
-      and 95 % "interval" of the run's "metric" minus its own on the same examples.
+      A dict for each baseline, by name: metrics as in the test report; "trivial";
+      "learnt" and "examples", the numbers of examples that it was fitted to and
+      evaluated on; "seconds"; and "difference", the "mean" and 95 % "interval" of the
+      run's "metric" minus that of the baseline, on the same examples.
     """
     kind, dataset = experiment.kind, experiment.dataset
     labels = {name: (label, mode) for name, label, mode in kind.metrics}
@@ -101,7 +102,7 @@ def fit(experiment: Any, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
 
 
 def majority(dataset: Dataset) -> Made | None:
-    """The most frequent class of the training examples, always."""
+    """Always predicts the most frequent class of the training examples."""
     targets = dataset.splits["train"].targets
     counts = np.bincount(targets[targets >= 0], minlength=len(dataset.classes))
     if not counts.sum():
@@ -110,7 +111,7 @@ def majority(dataset: Dataset) -> Made | None:
 
 
 def mean_target(dataset: Dataset) -> Made:
-    """The mean of the training targets, always; of labels their shares."""
+    """Always predicts the mean of the training targets; for labels, their frequency."""
     targets = dataset.splits["train"].targets
     flat_targets = targets.reshape(-1, targets.shape[-1]).astype(np.float64)
     known = ~np.isnan(flat_targets)
@@ -121,7 +122,7 @@ def mean_target(dataset: Dataset) -> Made:
 
 
 def most_frequent_pixel(dataset: Dataset) -> Made:
-    """The most frequent class of the training pixels, everywhere."""
+    """Predicts the most frequent class of the training pixels for every pixel."""
     masks = dataset.splits["train"].targets
     counts = np.bincount(masks[:LEARNT].ravel(), minlength=256)
     most = counts[: len(dataset.classes)].argmax()
@@ -130,7 +131,7 @@ def most_frequent_pixel(dataset: Dataset) -> Made:
 
 
 def nearest_neighbour(dataset: Dataset) -> Made | None:
-    """The target of the most similar training or validation example."""
+    """Predicts the target of the most similar training or validation example."""
     from sklearn.neighbors import NearestNeighbors
 
     learnt, rows = _learnt(dataset), _tested(dataset)
@@ -141,7 +142,7 @@ def nearest_neighbour(dataset: Dataset) -> Made | None:
 
 
 def support_vector_machine(dataset: Dataset) -> Made | None:
-    """A support-vector machine with a Gaussian kernel."""
+    """Predictions of a support-vector machine with a Gaussian kernel."""
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import MinMaxScaler
     from sklearn.svm import SVC
@@ -156,7 +157,7 @@ def support_vector_machine(dataset: Dataset) -> Made | None:
 
 
 def last_frame(horizon: int) -> Callable[[Dataset], Made]:
-    """The last frame that is seen, repeated."""
+    """Predicts `horizon` copies of the last input frame."""
 
     def make(dataset: Dataset) -> Made:
         rows = _tested(dataset, 200)
@@ -175,15 +176,18 @@ def _always(dataset: Dataset, prediction: np.ndarray) -> Made:
 
 
 def _as_predictions(dataset: Dataset, targets: np.ndarray) -> np.ndarray:
-    """Targets as certain predictions; of an unknown label 0.5."""
+    """Targets as predictions with probability 1; 0.5 for unknown labels."""
     if targets.ndim == 1:
         return np.eye(len(dataset.classes), dtype=np.float32)[targets]
     return np.where(np.isnan(targets), np.float32(0.5), targets)
 
 
 def _learnt(dataset: Dataset) -> Split:
-    """Training and validation examples, of which nothing is to be chosen by: a little
-    more than the network has."""
+    """Examples that a baseline is fitted to, from the training and validation splits.
+
+    A baseline needs no validation split, so that it has a little more data to learn
+    from than the network.
+    """
     splits = [dataset.splits[name] for name in ("train", "validation")]
     count = sum(len(split.inputs) for split in splits)
     rows = np.sort(np.random.default_rng(0).permutation(count)[:LEARNT])

@@ -1,18 +1,18 @@
-"""What a support-vector machine or a nearest neighbour sees of an example."""
+"""Feature vectors of examples, for support-vector machines and nearest neighbours."""
 
 import numpy as np
 
-LARGEST = 4096  # numbers of an example
-PHOTOGRAPH = 33  # pixels of a side from which on shapes say more than pixels
-CHUNK = 256  # examples at a time
+LARGEST = 4096  # numbers in the vector of a sequence of features
+PHOTOGRAPH = 33  # pixels; images with sides of at least this use HOG, not pixels
+CHUNK = 256  # examples that are processed at a time
 
 
 def vectors(inputs: np.ndarray) -> np.ndarray:
     """Examples as vectors, float32 [N, D].
 
-    Small images as their pixels, photographs by `hog` at 48x48 or less; of a clip four
-    frames of at most 16x16; of features up to 16 steps, or their mean where these are
-    too many numbers.
+    Small images are represented by their pixels, photographs by `hog` at 48x48 or
+    less, clips by four frames of at most 16x16, and sequences of features by up to 16
+    of their steps, or by the mean over all steps if that is more than 4096 numbers.
 
     Args:
       inputs: uint8 [N, H, W, C] or [N, T, H, W, C], or float32 [N, T, F].
@@ -35,7 +35,7 @@ def vectors(inputs: np.ndarray) -> np.ndarray:
 
 
 def shrunk(images: np.ndarray, side: int) -> np.ndarray:
-    """Images [N, H, W, C] of at most `side` pixels a side, float32: means of blocks."""
+    """Images [N, H, W, C] reduced by block means to sides <= `side`, float32."""
     n, h, w, c = images.shape
     by_h, by_w = -(-h // side), -(-w // side)
     h, w = h // by_h, w // by_w
@@ -45,16 +45,16 @@ def shrunk(images: np.ndarray, side: int) -> np.ndarray:
 
 
 def hog(images: np.ndarray, *, cell: int = 8, bins: int = 9) -> np.ndarray:
-    """Histograms of oriented gradients: cells of 8x8, blocks of 2x2, L2-Hys.
+    """Histograms of oriented gradients in blocks of 2x2 cells, L2-Hys normalized.
 
     Args:
-      images: [N, H, W, C], H and W at least two cells; of several channels the one with
-        the largest gradient counts.
+      images: [N, H, W, C], with H and W of at least two cells; for each pixel, the
+        channel with the largest gradient is used.
       cell: side of a cell, in pixels.
-      bins: of unsigned orientations.
+      bins: number of bins for unsigned orientations.
 
     Returns:
-      float32 [N, (rows - 1) (columns - 1) 4 bins], of rows x columns cells.
+      float32 [N, (rows - 1) (columns - 1) 4 bins], for rows x columns cells.
 
     Reference: Dalal & Triggs 2005, Histograms of Oriented Gradients for Human
     Detection. Departs: a gradient counts for one bin and cell, without interpolation.

@@ -1,4 +1,4 @@
-"""What fine-tuning forgot: the test set of the run that `--init-from` names, again."""
+"""Forgetting by fine-tuning: re-evaluates the test set of the `--init-from` run."""
 
 from typing import Any
 
@@ -11,25 +11,26 @@ from experiments.experiment import Experiment, load_data
 from experiments.run.load_run import load_run, located, saved_run
 from lstm_jax import data, metrics
 
-MOST = 500  # test examples of the run that it begins with
+MOST = 500  # test examples of the donor that are evaluated
 
 
 class _Skipped(Exception):
-    """Why nothing is measured."""
+    """Forgetting cannot be measured; the message says why."""
 
 
 def forgetting(experiment: Experiment, params: Any) -> dict[str, Any]:
-    """The metric of the donor's test set, by its own weights and by those of the run.
+    """Evaluates the donor's test set with the donor's weights and with the run's.
 
     Args:
-      experiment: of the run that began with the weights of another one, the donor.
-      params: of its network, trained.
+      experiment: the run; the donor is the run whose weights initialized it.
+      params: trained parameters of the run's network.
 
     Returns:
-      {} of a run that was not; else {"forgotten": …}: "source" and "skipped", why
-      nothing was measured; or "source", "dataset", "examples", the metric's "name",
-      "label", "mode" and "rate", its value "before" and "after", and the 95 %
-      "interval" of after - before, on the same examples.
+      {} for a run without `--init-from`; otherwise {"forgotten": {…}} with "source"
+      and "skipped", the reason why nothing was measured; or with "source", "dataset",
+      "examples", the metric's "name", "label", "mode" and "rate", its values "before"
+      and "after" fine-tuning, and the 95 % "interval" of after - before, on the same
+      examples.
     """
     source = experiment.config.init_from
     if source is None:
@@ -44,15 +45,15 @@ def forgetting(experiment: Experiment, params: Any) -> dict[str, Any]:
 def _measured(experiment: Experiment, params: Any, source: str) -> dict[str, Any]:
     path = located(source)
     if path.is_file() and path.suffix != ".safetensors":
-        raise _Skipped("it holds weights alone, not the configuration of a run")
+        raise _Skipped("it holds only weights, not the configuration of a run")
     if saved_run(path) is None:
-        raise _Skipped("it is not there any more")
+        raise _Skipped("it no longer exists")
     donor, weights = load_run(path)
     options = donor.config.data
     if not data.is_available(options.source, options.dir):
         raise _Skipped(f"its data, {options.source}, are not available here")
     if donor.task.name != experiment.task.name:
-        raise _Skipped(f"its task, {donor.kind.name}, is another one")
+        raise _Skipped(f"its task, {donor.kind.name}, is different")
     again = Experiment(
         experiment.config, experiment.spec, dataset=_for_run(donor, experiment)
     )
@@ -69,7 +70,7 @@ def _measured(experiment: Experiment, params: Any, source: str) -> dict[str, Any
 
     whole = np.ones((1, len(before[1])))
     if name not in scores[0](whole):
-        raise _Skipped(f"single examples have no {name}")
+        raise _Skipped(f"{name} is not defined for single examples")
 
     def difference(drawn):
         first, second = (score(drawn)[name] for score in scores)
@@ -87,7 +88,7 @@ def _measured(experiment: Experiment, params: Any, source: str) -> dict[str, Any
 
 
 def _for_run(donor: Experiment, experiment: Experiment) -> data.Dataset:
-    """The donor's data as the network of the run reads and labels them."""
+    """The donor's data, with class indices of the run; checks that inputs fit."""
     classes = experiment.spec.classes
     dataset = load_data(donor.config, classes)
     shapes = [list(dataset.image_shape), list(experiment.spec.image_shape)]
@@ -95,20 +96,20 @@ def _for_run(donor: Experiment, experiment: Experiment) -> data.Dataset:
         shapes = [[height, channels] for height, _, channels in shapes]
     if shapes[0] != shapes[1]:
         sizes = ["x".join(map(str, shape)) for shape in shapes]
-        raise _Skipped(f"its examples are {sizes[0]}, those of this run {sizes[1]}")
+        raise _Skipped(f"its examples are {sizes[0]}, those of this run are {sizes[1]}")
     if donor.spec.per_step != experiment.spec.per_step:
-        raise _Skipped("its targets are of whole examples, or these are, not both")
+        raise _Skipped("only one of the two runs has a target for each time step")
     if list(dataset.classes) != classes:
         dataset = experiment.kind.relabelled(dataset, classes)
     elif not classes and donor.task.outputs != experiment.task.outputs:
-        raise _Skipped("its network has another number of outputs")
+        raise _Skipped("its network has a different number of outputs")
     if dataset is None:
-        raise _Skipped("its classes are not all among those of this run")
+        raise _Skipped("some of its classes do not occur in this run")
     return dataset
 
 
 def _evaluated(experiment: Experiment, params: Any):
-    """Predictions and targets of some test examples that can be compared."""
+    """Aligned predictions and targets of up to `MOST` test examples."""
     test = experiment.dataset.splits["test"]
     count = len(test.inputs)
     rows = np.unique(np.linspace(0, count - 1, min(count, MOST)).astype(int))

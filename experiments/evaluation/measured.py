@@ -1,4 +1,4 @@
-"""Metrics of a trained network on all splits, from which its report is made."""
+"""Metrics of a trained network on all splits, for its report."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from experiments.experiment import Experiment
 from lstm_jax import data, metrics
 from lstm_jax.inspect.results import is_small
 
-MOST = 500  # training examples that are measured, to compare them with the test
+MOST = 500  # training examples that are evaluated, to compare with the test split
 
 
 def tested_splits(dataset: data.Dataset) -> dict[str, data.Split]:
-    """The splits that a finished run is tested on, by name."""
+    """The splits that a finished run is evaluated on, by name."""
     return {"test": dataset.splits["test"], **(dataset.more or {})}
 
 
@@ -23,17 +23,18 @@ def measure(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Evaluates a network on the tested splits, and on some training examples.
 
-    Of the validation split only what is asked for: its interval, where it is too small
-    to choose a checkpoint by, and what the task tunes on it.
+    The validation split is evaluated only if the task tunes something on it, or if it
+    is too small to choose a checkpoint; in that case its interval is computed.
 
     Args:
-      experiment: of the run.
+      experiment: the run.
       evaluate: from `Experiment.evaluator`.
-      params: of the network.
+      params: parameters of the network.
 
     Returns:
-      `(predictions, facts)`: of each of `tested_splits`; and "metric", "splits" and
-      "tuned" of report.json, as `lstm_jax.inspect.read_results` has them.
+      `(predictions, facts)`: predictions for each of `tested_splits`; and the entries
+      "metric", "splits" and "tuned" of report.json, in the format that
+      `lstm_jax.inspect.read_results` takes.
     """
     config, kind, dataset = experiment.config, experiment.kind, experiment.dataset
     predictions, splits = {}, {}
@@ -72,12 +73,12 @@ def measure(
 
 
 def _finite(means: dict[str, float] | None) -> dict[str, float]:
-    """Metrics that JSON can hold; None of a run that is told to stop."""
+    """The finite metrics, which JSON can hold; {} for None, from a stopped run."""
     return {k: v for k, v in (means or {}).items() if math.isfinite(v)}
 
 
 def about_metric(experiment: Experiment, name: str) -> dict[str, Any]:
-    """A metric's name, label and mode, and whether it is between 0 and 1."""
+    """A metric's "name", "label" and "mode"; "rate": whether it is between 0 and 1."""
     kind, task = experiment.kind, experiment.task
     known: Mapping[str, tuple[str, str]] = {
         key: (label, mode) for key, label, mode in kind.metrics

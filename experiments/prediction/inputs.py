@@ -1,4 +1,4 @@
-"""The files that a prediction is made for, listed one path at a time."""
+"""Lists the files to predict, one path at a time."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -19,17 +19,18 @@ def listed(
     expand: Callable[[list[Path]], Iterable[Path]],
     spec: DataSpec,
 ) -> Iterator[dict[str, Any]]:
-    """The files of paths; a path that cannot be used does not stop the others.
+    """Lists the files in paths; an error in one path does not stop the others.
 
     Args:
       paths: as given on the command line.
-      expand: the files of one path, such as `data.image_paths`; raises DataError.
-      spec: of the run.
+      expand: returns the files of one path, such as `data.image_paths`; may raise
+        DataError.
+      spec: the run's `DataSpec`.
 
     Yields:
-      For each file a dict of `path`; for a path that is missing, holds nothing to
-      predict or is of another kind than the run's data, also `error`, one line; for an
-      image of which only a part is used, `note`, one line.
+      A dict for each file, with `path`; also with `error`, one line, if the path is
+      missing, has nothing to predict or does not fit the run's data; or with `note`,
+      one line, if only the first page or frame of an image is used.
     """
     for path in paths:
         path = Path(path).expanduser()
@@ -52,7 +53,7 @@ def listed(
 
 
 def _mismatch(path: Path, spec: DataSpec) -> str | None:
-    """Why a file is not what the run was trained on, where its name tells."""
+    """Why a file does not fit the run's training data; None if it seems to fit."""
     suffix = path.suffix.lower()
     if suffix == ".pdf" or _starts_with(path, _PDF):
         return _refused_pdf(path)
@@ -84,7 +85,7 @@ def _refused_pdf(path: Path) -> str:
 
 
 def _has_pages(path: Path) -> bool:
-    """Whether an image has several pages or frames; those of a JPEG are previews."""
+    """Whether an image has several pages or frames; not for JPEG with previews."""
     return path.suffix.lower() not in (".jpg", ".jpeg") and is_animated(path)
 
 

@@ -1,4 +1,4 @@
-"""Recognition of text: of images of one line, and of the lines of pages with XML."""
+"""Text recognition in images of single lines, and in pages with ALTO or PAGE XML."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,19 +15,19 @@ from lstm_jax.data.files.line_reading import read_page_lines
 from lstm_jax.data.files.pages import is_page, page_files, page_image, read_pages
 
 BATCH = 32
-# Bucket widths, in multiples of the line height; the last bucket has the largest width
-# that is supported.
+# Bucket widths, in multiples of the line height; one more bucket has the largest
+# supported width.
 ASPECTS = (5, 8, 12, 18, 27, 40, 60)
-# A higher image that is not this many times as wide as high is a page.
+# An image higher than TALLEST pixels and less than LONG times as wide is a page.
 TALLEST, LONG = 256, 10
 XML = ".xml"
 
 
 def text_files(paths: Sequence[Path]) -> list[Path]:
-    """Images of lines, and ALTO or PAGE XML files, each in place of its page image.
+    """Images of lines, and ALTO or PAGE XML files instead of their page images.
 
     Raises:
-      DataError: a path does not exist, holds neither, or has two XML files.
+      DataError: a path does not exist or holds neither, or a page has two XML files.
     """
     found: list[Path] = []
     for path in paths:
@@ -55,20 +55,21 @@ def predict_lines(
     """Recognises lines of text.
 
     Args:
-      predictor: of the run.
-      paths: images of one line each, folders, CSV tables; or pages: ALTO or PAGE XML
-        beside the page image, or that image.
+      predictor: the run's predictor.
+      paths: images of one line each, folders, CSV tables; or pages, each given as
+        ALTO or PAGE XML beside the page image, or as that image.
 
     Yields:
-      For each line a dict of `path`, `size` (width and height in pixels) and the
-      entries of `decoded`; for a line of a page also `page` (the XML), `line` (its id)
-      and `box` (x0, y0, x1, y1 on the page image); or `path` and `error`.
+      A dict for each line: `path`, `size` (width and height in pixels) and the
+      entries of `decoded`; for a line of a page also `page` (the XML file), `line`
+      (its id) and `box` (x0, y0, x1, y1 on the page image). On failure: `path` and
+      `error`.
     """
     config, spec = predictor.config, predictor.spec
     high = spec.image_shape[0]
     widths = sorted({*(aspect * high for aspect in ASPECTS), data.WIDEST})
     found = _images(listed(paths, text_files, spec), high)
-    # The first line alone, so that its prediction needs only one compilation.
+    # The first part is a single line: its prediction waits for one compilation only.
     for size in itertools.chain([1], itertools.repeat(8 * BATCH)):
         if not (part := list(itertools.islice(found, size))):
             return
@@ -98,7 +99,7 @@ def predict_lines(
 def _images(
     rows: Iterable[dict[str, Any]], high: int
 ) -> Iterator[tuple[dict[str, Any], np.ndarray | None]]:
-    """`(row, image uint8 [high, W, 1])` of each line; None beside an error."""
+    """`(row, image uint8 [high, W, 1])` of each line; the image is None on error."""
     for row in rows:
         path = Path(row["path"])
         if "error" in row:
@@ -114,14 +115,14 @@ def _images(
 
 
 def _line(path: Path, row: dict[str, Any], high: int) -> np.ndarray:
-    """The image of one line, whose size is added to its row."""
+    """Reads the image of one line, and adds its size to the row."""
     h, w = data.image_size(path) or (0, 0)
     if h > TALLEST and w < LONG * h:
         raise data.DataError(
             f"{path}: {w}x{h} pixels is a page, not a line of text; give its ALTO or "
-            "PAGE XML with the lines, which kraken, eScriptorium or Transkribus make, "
-            "or cut it into images of one line each (if it is one line, scale it to "
-            f"{TALLEST} pixels in height or less)"
+            "PAGE XML with the lines, from kraken, eScriptorium or Transkribus, or cut "
+            "it into images of one line each (if it is a single line, scale it to a "
+            f"height of {TALLEST} pixels or less)"
         )
     image = data.read_line(path, high)
     row["size"] = [w, h]
@@ -155,13 +156,14 @@ def decoded(alphabet: Sequence[str], rows, steps: int, width: int, pad: float = 
     Args:
       alphabet: characters; the first one has label 1.
       rows: the task's prediction, `[T, 4]`.
-      steps: time steps of the line, padding included.
-      width: of the image, in pixels.
+      steps: number of time steps of the line, including padding.
+      width: width of the image, in pixels.
       pad: columns added on each side, in pixels of the image.
 
     Returns:
-      `text`; `confidence`, the mean over characters; and `characters` from left to
-      right: dicts of `character`, `confidence` and `x`, its first and last column.
+      A dict: `text`; `confidence`, the mean over characters; and `characters` from
+      left to right: dicts of `character`, `confidence` and `x`, its first and last
+      column in pixels.
     """
     scale, found = (width + 2 * pad) / max(steps, 1), []
     for label, confidence, first, last in rows.tolist():

@@ -1,4 +1,4 @@
-"""Loads the predictor of a run folder, of a weights file or of an exported file."""
+"""Loads the predictor from a run folder, a weights file or an exported file."""
 
 import functools
 from pathlib import Path
@@ -9,7 +9,7 @@ from experiments.tasks import TASKS
 
 _EXPORTED = ".jaxexport"
 _WEIGHTS = ".safetensors"
-_OTHERS = {  # what people have instead, by suffix
+_OTHERS = {  # other formats of models, by suffix
     ".pt": "a PyTorch file",
     ".pth": "a PyTorch file",
     ".ckpt": "a PyTorch file",
@@ -21,10 +21,10 @@ _OTHERS = {  # what people have instead, by suffix
 
 
 def load(run: str | Path):
-    """The `Predictor` of a run or a file, loaded again if it was written again.
+    """The `Predictor` of a run or file, cached until that is rewritten.
 
     Raises:
-      ValueError: there is none, or the file is of another format.
+      ValueError: there is no run, or the file has another format.
     """
     path = Path(run) if Path(run).is_file() else Path(run, "config.json")
     return _load(str(run), path.stat().st_mtime if path.exists() else 0.0)
@@ -37,10 +37,10 @@ def _load(run: str, written: float):
 
 
 def check_format(run: str | Path) -> None:
-    """Checks by its name that a file is of a format that `predict` loads.
+    """Checks by its suffix that a file has a format that `predict` loads.
 
     Raises:
-      UsageError: it is not; the message names what can be given instead.
+      UsageError: it has another format; the message names the supported ones.
     """
     path = Path(run).expanduser()
     if path.suffix.lower() in (_EXPORTED, _WEIGHTS) or path.is_dir():
@@ -58,7 +58,7 @@ def is_exported(run: str | Path) -> bool:
 
 
 def source(run: str | Path):
-    """The module that loads predictors: for exported files without Flax."""
+    """The module that loads the predictor; that of exported files needs no Flax."""
     if is_exported(run):
         from experiments.prediction import exported as module
     else:
@@ -70,8 +70,8 @@ def start(run: Path, accelerator: str):
     """Selects the device.
 
     Returns:
-      The run's `TaskKind`, which decides on the formats of `--out`; None for an
-      exported file, and where loading the run will raise the error.
+      The run's `TaskKind`, which determines the formats of `--out`; None for an
+      exported file, and if there is no run, for which loading raises the error.
     """
     check_format(run)
     if is_exported(run):

@@ -1,4 +1,4 @@
-"""Recognised text written into copies of the ALTO or PAGE XML of pages."""
+"""Writes recognised text into copies of ALTO or PAGE XML files."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ _AFTER_TEXT = ("TextStyle", "UserDefined", "Labels")  # in the order of PAGE's s
 
 
 def by_page(predictions: Sequence[dict[str, Any]]) -> dict[Path, list[dict[str, Any]]]:
-    """The recognised lines of each XML file; other predictions are left out."""
+    """The recognised lines of each XML file; drops predictions for images of lines."""
     pages: dict[Path, list[dict[str, Any]]] = {}
     for row in predictions:
         if "page" in row:
@@ -29,8 +29,8 @@ def check_out(out: Path, paths: Sequence[str | Path]) -> None:
     """Checks that the copies of XML files can be written to `--out`.
 
     Raises:
-      UsageError: several pages in one .xml, pages beside images of lines, images of
-        lines for a folder, or a copy that would overwrite its original.
+      UsageError: several files for one .xml; images of lines, or two XML files of the
+        same name, for a folder; or a copy would overwrite its original.
     """
     folder = not out.suffix or out.is_dir()
     if not folder and out.suffix != XML:
@@ -44,18 +44,19 @@ def check_out(out: Path, paths: Sequence[str | Path]) -> None:
     pages = [file for file in files if file.suffix.lower() == XML]
     if folder and (other := next((f for f in files if f not in pages), None)):
         raise UsageError(
-            f"--out={out}: a folder is for copies of ALTO or PAGE XML, which {other} "
-            "has not; give a .txt, .jsonl, .csv or .xml file"
+            f"--out={out}: a folder is for copies of ALTO or PAGE XML, and {other} has "
+            "no XML; give a .txt, .jsonl, .csv or .xml file"
         )
     if not folder and pages and len(files) > 1:
         raise UsageError(
-            f"--out={out}: the copy of one page, but {len(files)} files are given, "
-            f"such as {files[0]}; give a folder, such as --out={out.with_suffix('')}"
+            f"--out={out}: one .xml file holds one page, but {len(files)} files are "
+            f"given, such as {files[0]}; give a folder, such as "
+            f"--out={out.with_suffix('')}"
         )
     targets = [out] if not folder else [out / page.name for page in pages]
     for page, target in zip(pages, targets, strict=False):
         if target.exists() and target.samefile(page):
-            raise UsageError(f"--out={out} would overwrite {page}; give another place")
+            raise UsageError(f"--out={out} would overwrite {page}; give another path")
     names = Counter(page.name for page in pages)
     if folder and (twice := [name for name, count in names.items() if count > 1]):
         raise UsageError(
@@ -65,10 +66,10 @@ def check_out(out: Path, paths: Sequence[str | Path]) -> None:
 
 
 def save(predictions: list[dict[str, Any]], folder: Path) -> None:
-    """Writes the copies, of the same names as the XML files.
+    """Writes the copies to a folder, under the names of the original XML files.
 
     Raises:
-      DataError: a file cannot be transcribed, after the others are written.
+      DataError: a file could not be transcribed; the others have been written.
     """
     failed = None
     for file, rows in by_page(predictions).items():
@@ -83,16 +84,16 @@ def save(predictions: list[dict[str, Any]], folder: Path) -> None:
 
 
 def transcribed(file: Path, rows: Sequence[dict[str, Any]]) -> str:
-    """The XML of a page with the recognised text in place of its own.
+    """The XML of a page, with its text replaced by the recognised text.
 
     ALTO: String, SP and HYP elements of a line are replaced, with positions and
     confidences of words. PAGE: the TextEquiv of a line is replaced and its Words are
-    removed, because they hold the text that was replaced; the TextEquiv of a region
-    becomes that of its lines. Lines that were not recognised stay as they are.
+    removed, because they hold the previous text; the TextEquiv of a region becomes
+    the text of its lines. Lines that were not recognised stay unchanged.
 
     Args:
-      file: ALTO or PAGE XML, as `read_pages` accepts it.
-      rows: predictions of its lines.
+      file: an ALTO or PAGE XML file, as `read_pages` accepts it.
+      rows: predictions for its lines.
 
     Raises:
       DataError: two lines have the same id.
@@ -105,7 +106,7 @@ def transcribed(file: Path, rows: Sequence[dict[str, Any]]) -> str:
         name = line.getAttribute("id" if page else "ID") or str(number)
         if lines.setdefault(name, line) is not line:
             raise DataError(
-                f"{file}: has two TextLines with the id {name!r}; give each its own"
+                f"{file}: two TextLines have the id {name!r}; give each a unique id"
             )
     changed = set()
     for row in rows:
@@ -138,7 +139,7 @@ def _into_page(document: Document, line: Element, row: dict[str, Any]) -> None:
 
 
 def _into_region(document: Document, region: Element) -> None:
-    """The text of a region, if it has one, from that of its lines."""
+    """Replaces the text of a region, if it has any, by the text of its lines."""
     if not _children(region, "TextEquiv"):
         return
     texts = list(_texts(region))
@@ -148,7 +149,7 @@ def _into_region(document: Document, region: Element) -> None:
 
 
 def _texts(region: Element) -> Iterator[str]:
-    """Of the lines of a region, each by its first TextEquiv."""
+    """The text of each line of a region, from its first TextEquiv."""
     for line in _children(region, "TextLine"):
         for equivalent in _children(line, "TextEquiv")[:1]:
             for part in _children(equivalent, "Unicode"):

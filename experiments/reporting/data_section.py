@@ -1,4 +1,4 @@
-"""The section of a report on its data: splits, copies across them, and changes."""
+"""The section Data of a report: splits, copies across splits, and changes."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from experiments.reporting.page import Fold, Section, Table, Words, plural
 from experiments.run.data_check import changes_of, earlier_changes
 from lstm_jax.data.duplicates import ACROSS, Pair
 
-LEAK = 0.01  # share of a split whose copies elsewhere are a finding
+LEAK = 0.01  # share of leaked examples in a split from which on it is a finding
 
 
 def data_section(evaluation: Evaluation) -> Section:
-    """Examples by split, copies of training examples among them, and what changed."""
+    """Numbers of examples and copies by split, lists of copies, and data changes."""
     found = evaluation.experiment.duplicates
     blocks: list[Any] = []
     since = changes_of(evaluation.run, evaluation.experiment)
@@ -30,8 +30,8 @@ def data_section(evaluation: Evaluation) -> Section:
     )
     header = ("split", f"{found.noun}s", "copies", "near copies")
     words = (
-        "Copies of other training examples; of validation examples, those of training "
-        "examples; of test examples, those of training or validation examples."
+        "Training: copies of other training examples. Validation: copies of training "
+        "examples. Test: copies of training or validation examples."
     )
     blocks += [Table(header, rows), Words(words, "quiet")]
     lines, tone = found.lines(), "plain" if data_findings(evaluation) else "quiet"
@@ -50,10 +50,10 @@ def data_section(evaluation: Evaluation) -> Section:
 
 
 def data_findings(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """What makes a result worth less, and what to do about it; [] of sound data.
+    """(problem, suggestion) pairs for the diagnosis; [] if the data has no problem.
 
-    That is a test or validation split of which 1 % or more are copies of training
-    examples, and copies with different labels where they are as many.
+    Problems are: 1 % or more of the test or validation split are copies of training
+    examples; 1 % or more of all examples are in pairs of copies with different labels.
     """
     found = evaluation.experiment.duplicates
     if found.skipped and not any(found.identical.values()):
@@ -75,8 +75,8 @@ def data_findings(evaluation: Evaluation) -> list[tuple[str, str]]:
         rows.append(
             (
                 f"{plural(found.contradictions, 'pair')} of copies have different "
-                "labels: one of each pair is wrong",
-                "correct the labels of those that the section Data lists",
+                "labels: at least one label of each pair is wrong",
+                "correct the labels of the examples listed in the section Data",
             )
         )
     return rows

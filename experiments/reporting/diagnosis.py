@@ -1,4 +1,4 @@
-"""The section of a report with a diagnosis of the network, and how it reads."""
+"""The section Diagnosis of a report: problems, measurements and a trace."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from experiments.reporting.page import Picture, Section, Table, Words, plural
 from lstm_jax import inspect
 from lstm_jax.inspect.results import read_results
 
-MEASURED = 32  # examples that a diagnosis looks at
+MEASURED = 32  # training examples on which the network is measured
 
 
 def diagnosis(evaluation: Evaluation) -> Section | None:
-    """Problems of results and network, and how it reads its worst test example."""
+    """Problems of results and network, and a trace of the worst test example."""
     results = read_results((evaluation.finished or {}) | {"test": evaluation.test})
     told = tuple((each.words, each.suggestion) for each in results)
-    header = ("found", "what may help")
+    header = ("problem", "suggestion")
     if not evaluation.experiment.model_kind.explains:
         if not told:
             return None
@@ -51,8 +51,8 @@ def diagnosis(evaluation: Evaluation) -> Section | None:
     if rows:
         blocks.insert(0, Table(header, rows, numbers=False))
     caption = (
-        "How gradients, gates and memory go through the steps of a sequence, and how "
-        "much of its norm a step of training changed of each matrix."
+        "Gradients, gates and cell states along the steps of a sequence, and the size "
+        "of a training step's update relative to the norm of each matrix."
     )
     blocks.append(Picture(inspect.summary_figure(measures, updates), caption))
     if evaluation.has_targets:
@@ -76,5 +76,5 @@ def _reading(evaluation: Evaluation, network) -> Picture:
         shown=test.inputs[place] if test.inputs.dtype == np.uint8 else None,
         predict=evaluation.task.predict,
     )
-    caption = "How it reads, step by step, the test example that it errs on most."
+    caption = "The network step by step on the test example with the highest loss."
     return Picture(figure, caption, photo=True)

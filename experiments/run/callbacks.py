@@ -20,10 +20,10 @@ class Resumed(NamedTuple):
     """The point from which a run is resumed.
 
     Attributes:
-      state: of the latest readable checkpoint, or the initial state.
-      step: of the state.
-      owed: whether the validation at this step is missing.
-      rows: of metrics.jsonl up to `step`; later rows are deleted.
+      state: the state in the latest readable checkpoint, or the initial state.
+      step: the step of the state.
+      owed: whether the validation at this step still has to be done.
+      rows: rows of metrics.jsonl up to `step`; later rows are deleted.
       notes: lines to print.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a resumed run has the data that it began with: data_fingerprint.json."""
+"""Checks that a resumed run has the data that it began with: data_fingerprint.json."""
 
 import dataclasses
 import json
@@ -19,12 +19,12 @@ _ALLOW = "--data.allow-changed"
 
 
 def write(directory: Path, experiment: Experiment, changes: Sequence[str] = ()) -> None:
-    """Keeps the fingerprint of the data with a run, and what changed on the way.
+    """Saves the fingerprint of the data in a run's folder, with a list of changes.
 
     Args:
-      directory: of the run.
-      experiment: of the run.
-      changes: lines of `compare`, added to those that the file holds.
+      directory: the run's folder.
+      experiment: the run.
+      changes: lines from `compare`, appended to those in the file.
     """
     path = directory / FILE
     before = _read(path) if path.exists() else None
@@ -35,15 +35,16 @@ def write(directory: Path, experiment: Experiment, changes: Sequence[str] = ()) 
 
 
 def compare(directory: Path, experiment: Experiment) -> tuple[Experiment, list[str]]:
-    """Compares the data of a run that resumes with those that it began with.
+    """Compares the data of a resumed run with the data that it began with.
 
     Args:
-      directory: of the run.
-      experiment: that the run is to resume with.
+      directory: the run's folder.
+      experiment: the run as it is about to resume.
 
     Returns:
-      `(experiment, lines that say what changed)`. Where the data changed, which
-      `--data.allow-changed` accepts, inputs are normalised as they were.
+      `(experiment, lines that say what changed)`. If the data changed and
+      `--data.allow-changed` accepts that, the returned experiment keeps the
+      normalization of the original data.
 
     Raises:
       UsageError: the data changed, or the file is damaged.
@@ -63,8 +64,8 @@ def compare(directory: Path, experiment: Experiment) -> tuple[Experiment, list[s
     old, new = DataSpec(**saved["data"]), experiment.spec
     if not _same_sizes(old, new, experiment.kind.bucketed):
         raise UsageError(
-            f"{what}. Its network has other inputs or outputs; restore the data, or "
-            f"train a new run with another --run-dir and --init-from={directory}"
+            f"{what}. The network's inputs or outputs no longer fit; restore the data, "
+            f"or train a new run with another --run-dir and --init-from={directory}"
         )
     if not config.data.allow_changed:
         raise UsageError(
@@ -87,7 +88,7 @@ def _normalised_as(saved: dict[str, Any], experiment: Experiment) -> Experiment:
 
 
 def changes_of(directory: Path, experiment: Experiment) -> list[str] | None:
-    """What changed in the data since a run began; None where it kept no fingerprint.
+    """Lines on data changes since a run began; None if it has no fingerprint.
 
     Raises:
       UsageError: the file is damaged.
@@ -103,7 +104,7 @@ def changes_of(directory: Path, experiment: Experiment) -> list[str] | None:
 
 
 def earlier_changes(directory: Path) -> list[str]:
-    """Changes of the data that a run went on with."""
+    """Lines on changes of the data with which a run was resumed."""
     path = directory / FILE
     return list(_read(path)["changes"]) if path.exists() else []
 

@@ -1,4 +1,4 @@
-"""`train --check-data`: what would be read from `--data`, without training."""
+"""`train --check-data`: a report on the data in `--data`, without training."""
 
 import shlex
 from collections import Counter
@@ -13,7 +13,7 @@ from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from lstm_jax import data
 
-_SHOWN = 10  # classes, sizes or files that are listed
+_SHOWN = 10  # classes or sizes that are listed
 
 
 def report_data(config: Config) -> int:
@@ -53,7 +53,7 @@ def _print(head: str, text: str) -> None:
 
 
 def _lines(experiment: Experiment, own: bool) -> Iterator[tuple[str, str]]:
-    """(heading, text) of each line on the data that was read."""
+    """(heading, text) of each line of the report on the loaded data."""
     dataset, spec = experiment.dataset, experiment.spec
     for name, split in dataset.splits.items():
         text = f"{len(split.inputs):,}"
@@ -77,7 +77,7 @@ def _lines(experiment: Experiment, own: bool) -> Iterator[tuple[str, str]]:
 
 
 def _by_class(dataset: data.Dataset, split: data.Split) -> str:
-    """Examples of each class in a split; "" if the targets are no classes."""
+    """Numbers of examples by class in a split; "" if the targets are not classes."""
     if dataset.target_type != "labels" or split.targets.ndim != 1:
         return ""
     if not dataset.classes:
@@ -90,7 +90,7 @@ def _by_class(dataset: data.Dataset, split: data.Split) -> str:
 
 
 def _sizes(dataset: data.Dataset, source: Path) -> str:
-    """Sizes of the image files, height by width in pixels; "" if there are none."""
+    """Sizes of the image files, height × width in pixels; "" if there are none."""
     home = source.expanduser()
     home = home if home.is_dir() else home.parent
     found: Counter[Any] = Counter()

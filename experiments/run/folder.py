@@ -1,4 +1,4 @@
-"""The folder of a run, and what is returned of it."""
+"""The folder of a run, and the `Run` that training returns."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from experiments.run import lock
 from experiments.run.extend import LENGTH, check_extends
 from experiments.run.sealed import copy_of, write_sealed
 
-# What a resumed run may change: it changes no number beyond its rounding.
+# Options that a resumed run may change: they change results by rounding at most.
 FREE = {
     "run_dir",
     "overwrite",
@@ -54,17 +54,17 @@ class Run:
     params: Any
 
     def curves(self):
-        """Loss and metrics against steps, a matplotlib figure."""
+        """Loss and metrics against steps, a Matplotlib figure."""
         return self.figures["curves"]
 
     def confusion(self):
         """The confusion matrix of the test split, a Matplotlib figure."""
         if "confusion_matrix" not in self.figures:
-            raise UsageError("a regression has no confusion matrix; see figures")
+            raise UsageError("this run has no confusion matrix; see Run.figures")
         return self.figures["confusion_matrix"]
 
     def predict(self, *paths: str) -> list[dict[str, Any]]:
-        """Predictions for image files or folders, a dict each."""
+        """Predictions for image files or folders, one dict per prediction."""
         from experiments.predict import predict
 
         return predict(self.directory, *paths)
@@ -75,7 +75,7 @@ class Run:
 
 
 def place_of(name: str, config: Config, root: str = "runs") -> Path:
-    """The run's folder, whatever is there; below `root` where none is given."""
+    """The run's folder, without checking its content; below `root` by default."""
     if config.run_dir:
         directory = Path(config.run_dir).expanduser()
     else:
@@ -91,7 +91,11 @@ def place_of(name: str, config: Config, root: str = "runs") -> Path:
 
 
 def directory_of(name: str, config: Config) -> Path:
-    """The run's folder, new or with the same run in it; nothing is written yet."""
+    """The run's folder; checks that it is free or holds this run, and writes nothing.
+
+    Raises:
+      UsageError: the folder holds another run or other files, or lacks config.json.
+    """
     directory = place_of(name, config)
     try:
         old = read_run(directory)
@@ -114,14 +118,17 @@ def directory_of(name: str, config: Config) -> Path:
 
 
 def check_same(saved: dict[str, Any], config: Config, where: Path) -> None:
-    """Refuses a configuration that is not the one that a run was begun with.
+    """Checks that a configuration is the one that a run was started with.
 
-    Only its length may be another one, where `check_extends` allows it.
+    Only its length may differ, if `check_extends` allows it.
 
     Args:
-      saved: of the run, as `to_dict` made it.
-      config: of the command.
+      saved: the configuration of the run, from `to_dict`.
+      config: the configuration of the command.
       where: the folder that holds the run, for the message.
+
+    Raises:
+      UsageError: the configurations differ; the message lists the differences.
     """
     was, now = flat(saved), flat(to_dict(config))
     changed = {
@@ -140,20 +147,20 @@ def check_same(saved: dict[str, Any], config: Config, where: Path) -> None:
 
 
 def underway(directory: Path, config: Config) -> bool:
-    """Whether a run resumes from a checkpoint, which holds its first weights."""
+    """Whether a run would resume from a checkpoint in its folder."""
     kept = directory / "checkpoints"
     found = kept.is_dir() and any(path.name.isdecimal() for path in kept.iterdir())
     return found and not config.overwrite
 
 
 def begin(directory: Path, name: str, config: Config, spec: Any) -> None:
-    """Makes a run's folder, emptied where that is asked for, and its config.json.
+    """Creates a run's folder, or empties it with `--overwrite`, and writes config.json.
 
     Args:
       directory: the folder.
-      name: of the preset.
-      config: of the run.
-      spec: what the network must remember of its data, a `DataSpec`.
+      name: name of the preset.
+      config: configuration of the run.
+      spec: the `DataSpec`, which predictions need.
     """
     if config.overwrite:
         empty(directory)
@@ -164,19 +171,19 @@ def begin(directory: Path, name: str, config: Config, spec: Any) -> None:
 
 
 def content(directory: Path) -> list[Path]:
-    """What is in a folder, besides its lock."""
+    """Paths in a folder, without the lock file."""
     found = directory.iterdir() if directory.exists() else ()
     return [path for path in found if path.name != lock.NAME]
 
 
 def run_files(directory: Path) -> dict[str, bytes]:
-    """The files of a run that a checkpoint keeps a copy of."""
+    """The content, by name, of the run's files that each checkpoint copies."""
     paths = (directory / name for name in ("config.json", "metrics.jsonl"))
     return {path.name: path.read_bytes() for path in paths if path.exists()}
 
 
 def empty(directory: Path) -> None:
-    """Deletes what is in a folder, but not the folder, which may be a link."""
+    """Deletes the content of a folder, but not the folder, which may be a link."""
     for path in content(directory):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -185,7 +192,7 @@ def empty(directory: Path) -> None:
 
 
 def steady_rate(rows: list[dict[str, Any]]) -> float | None:
-    """Median images per second over the windows of the run."""
+    """Median images per second over the logged rows of a run; None without any."""
     rates = sorted(
         row["images_per_second"] for row in rows if row.get("images_per_second")
     )
@@ -193,10 +200,10 @@ def steady_rate(rows: list[dict[str, Any]]) -> float | None:
 
 
 def spread(scores: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Mean, standard deviation (of n - 1) and values of whatever is a measured number.
+    """Mean, standard deviation (with n - 1) and values of each metric.
 
     Args:
-      scores: of each run or fold, as `flat` makes them.
+      scores: a dict of metrics for each run or fold, as `flat` returns it.
     """
     names = dict.fromkeys(
         name

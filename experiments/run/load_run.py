@@ -1,4 +1,4 @@
-"""A trained run again: out of its folder, or out of one file of its weights.
+"""Loads a trained run from its folder, or from a file of its weights.
 
 This file imports nothing heavy, so that `predict --help` is instant.
 """
@@ -17,21 +17,21 @@ WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 def located(run: str | Path) -> Path:
-    """Where a run is; "text-lines" and the like name weights that are installed."""
+    """The path of a run; a name such as "text-lines" stands for installed weights."""
     path = Path(run).expanduser()
     installed = WEIGHTS / f"{run}.safetensors"
     return path if path.exists() or not installed.is_file() else installed
 
 
 def load_run(run: str | Path):
-    """`(experiment, params)` of a trained run, by its chosen checkpoint.
+    """`(experiment, params)` of a trained run, from the checkpoint it was tested with.
 
     Args:
-      run: its folder, a .safetensors file of its weights, or the name of weights that
-        are installed, "text-lines".
+      run: its folder, a .safetensors file of its weights, or the name of installed
+        weights, such as "text-lines".
 
     Raises:
-      UsageError: there is no run, or it holds several.
+      UsageError: there is no run, or the folder holds several.
     """
     from experiments.experiment import Experiment
     from experiments.spec import DataSpec
@@ -47,8 +47,8 @@ def load_run(run: str | Path):
     config = from_dict(saved["config"], run, strict=run.is_dir())
     if config.folds and config.fold is None:
         raise UsageError(
-            f"{run} holds {config.folds} folds, each a run; give one of them, such as "
-            f"{Path(run, 'fold-0')}"
+            f"{run} holds {config.folds} folds, each a run; give the folder of one "
+            f"fold, such as {Path(run, 'fold-0')}"
         )
     experiment = Experiment(config, DataSpec(**saved["data"]))
     if run.is_file():
@@ -60,10 +60,11 @@ def load_run(run: str | Path):
 
 
 def chosen_step(run: Path, checkpoints: Any, config: Config) -> int | None:
-    """The checkpoint of a run that is used: the best one, or the latest.
+    """The step of the checkpoint to use: the best one or the latest one.
 
     Raises:
-      UsageError: it is not the one that the run ended with.
+      UsageError: the run was tested with another checkpoint, which is missing or
+        damaged.
     """
     from experiments.run.record import parse_rows
 
@@ -73,7 +74,7 @@ def chosen_step(run: Path, checkpoints: Any, config: Config) -> int | None:
     if step not in (None, ended):
         raise UsageError(
             f"{run} ended with checkpoint {ended}, which is missing or damaged; rerun "
-            "the training command, which says whether it can be made again"
+            "the training command, which says whether it can be restored"
         )
     if step is not None:
         content = checkpoints.file("metrics.jsonl")
@@ -82,12 +83,12 @@ def chosen_step(run: Path, checkpoints: Any, config: Config) -> int | None:
 
 
 def check_best(checkpoints: Any, config: Config, rows: Iterable[dict]) -> None:
-    """Refuses to take another checkpoint for the best one, which is lost.
+    """Checks that the best checkpoint still exists, if the run uses it.
 
     Args:
-      checkpoints: of the run.
-      config: of the run, which may use the best one or the latest.
-      rows: of metrics.jsonl, up to the latest checkpoint.
+      checkpoints: the checkpoints of the run.
+      config: the configuration of the run.
+      rows: rows of metrics.jsonl, up to the latest checkpoint.
 
     Raises:
       UsageError: the best of the validations in `rows` has no checkpoint.
@@ -97,16 +98,16 @@ def check_best(checkpoints: Any, config: Config, rows: Iterable[dict]) -> None:
         return
     raise UsageError(
         f"checkpoint {best} in {checkpoints.directory}, the best on validation, is "
-        "damaged or missing: another one would be taken for it. Use the last one, by "
-        "training with --test-checkpoint=last, or start again with --overwrite"
+        "damaged or missing. Use the last checkpoint, by training with "
+        "--test-checkpoint=last, or train again with --overwrite"
     )
 
 
 def rows_of(run: Path, checkpoints: Any) -> list[dict[str, Any]]:
-    """The rows of a run's metrics.jsonl, compared with the copy in its checkpoint.
+    """The rows of a run's metrics.jsonl, verified with the copy in its checkpoint.
 
     Raises:
-      UsageError: they differ up to the step of the checkpoint.
+      UsageError: the file does not begin with that copy.
     """
     from experiments.run.record import MetricsLog
 
@@ -120,7 +121,7 @@ def rows_of(run: Path, checkpoints: Any) -> list[dict[str, Any]]:
 
 
 def checkpoints_of(run: Path, task: Any):
-    """The checkpoints of a run, whose best one is by the task's monitor."""
+    """The checkpoints of a run; the task's monitor selects the best one."""
     from lstm_jax import training
 
     folder = run / "checkpoints"
@@ -128,10 +129,13 @@ def checkpoints_of(run: Path, task: Any):
 
 
 def saved_run(run: str | Path) -> dict[str, Any] | None:
-    """What a run was, as `read_run` has it, of a folder or of a .safetensors file.
+    """The content of config.json for a run's folder or a .safetensors file.
+
+    Returns:
+      A dict as `read_run` returns it; None if there is no run.
 
     Raises:
-      UsageError: a file that is damaged, or holds weights alone.
+      UsageError: the file is damaged, or holds weights without a configuration.
     """
     path = located(run)
     if not path.is_file():
@@ -148,14 +152,14 @@ def saved_run(run: str | Path) -> dict[str, Any] | None:
         raise UsageError(f"{path}: {error}") from error
     if not isinstance(saved, dict) or {"config", "data"} - saved.keys():
         raise UsageError(
-            f"{path} does not tell of which network it holds the weights; export it "
-            "again, by `python -m experiments.export RUN --format=safetensors`"
+            f"{path} does not say which network its weights belong to; export it "
+            "again with `python -m experiments.export RUN --format=safetensors`"
         )
     return check_run(saved, path, strict=False)
 
 
 def _of_kraken(path: Path) -> dict[str, Any]:
-    """As if a recogniser of kraken's were a run."""
+    """The content of config.json that corresponds to a kraken recognition model."""
     from experiments import presets
     from experiments.config import override
     from experiments.models import MODELS
@@ -181,7 +185,7 @@ def _of_kraken(path: Path) -> dict[str, Any]:
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Params by our paths, of a .safetensors file of ours or of kraken's."""
+    """Params by path in this library's layout, from its .safetensors or kraken's."""
     from lstm_jax import interop, training
     from lstm_jax.models import kraken
 
@@ -191,7 +195,7 @@ def read_weights(path: Path) -> dict[str, Any]:
 
 
 def _weights(path: Path, experiment: Any):
-    """Params of a network out of a .safetensors file."""
+    """Params of a network from a .safetensors file; checks names and shapes."""
     import jax
 
     from lstm_jax import training

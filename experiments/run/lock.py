@@ -1,4 +1,4 @@
-"""The lock on a run's folder: one process at a time writes there."""
+"""The lock on a run's folder, so that only one process at a time writes to it."""
 
 import contextlib
 import json
@@ -16,17 +16,17 @@ NAME = ".lock"
 
 @contextlib.contextmanager
 def locked(directory: Path | None) -> Iterator[None]:
-    """Holds the lock of a folder, which is made if it is not there.
+    """Holds the lock of a folder, which is created if it does not exist.
 
-    The lock is the operating system's (`flock`): it ends with the process, however
-    that ends. Where a file system has none, the file says who holds it, and a process
-    that is gone, or of another boot, holds it no longer.
+    The lock is the operating system's `flock`, which is released when the process
+    ends, even by a crash. On a file system without locks, the lock file names its
+    process; the lock is free if that process has ended or the machine was rebooted.
 
     Args:
-      directory: the folder; None, of a process that writes nothing, locks nothing.
+      directory: the folder; None for processes that write nothing: no lock is taken.
 
     Raises:
-      UsageError: another process holds the lock; the message says which.
+      UsageError: another process holds the lock; the message names it.
     """
     if directory is None:
         yield
@@ -45,7 +45,7 @@ def locked(directory: Path | None) -> Iterator[None]:
 
 
 def _acquire(path: Path) -> int:
-    """The open lock file, which is ours."""
+    """Opens the lock file and takes the lock; returns the file descriptor."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -54,7 +54,7 @@ def _acquire(path: Path) -> int:
                 ours = not _alive(holder)
             if not ours:
                 raise UsageError(_message(path.parent, holder))
-            if _same(file, path):  # else its holder has just let go, and deleted it
+            if _same(file, path):  # else the last holder has just deleted the file
                 return file
         except BaseException:
             os.close(file)
@@ -63,7 +63,11 @@ def _acquire(path: Path) -> int:
 
 
 def _flock(file: int) -> bool | None:
-    """Whether the lock is ours now; None where the system or the disk has none."""
+    """Tries to take the lock.
+
+    Returns:
+      Whether this process holds it; None if the system or disk has no locks.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -95,7 +99,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _holder(file: int) -> dict[str, Any]:
-    """What the lock file says; {} if nothing."""
+    """The process that the lock file names; {} if it names none."""
     try:
         values = json.loads(os.pread(file, 1 << 16, 0))
         return values if values["host"] and int(values["pid"]) > 0 else {}
@@ -104,7 +108,7 @@ def _holder(file: int) -> dict[str, Any]:
 
 
 def _alive(holder: dict[str, Any]) -> bool:
-    """Whether the process may still run; of another host nobody can tell."""
+    """Whether the process may still run; True for one on another host."""
     if not holder:
         return False
     if holder["host"] != platform.node():
@@ -121,7 +125,7 @@ def _alive(holder: dict[str, Any]) -> bool:
 
 
 def _boot() -> str | None:
-    """What tells one boot of a Linux machine from another."""
+    """The identifier of the current boot of a Linux machine; None elsewhere."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -129,7 +133,7 @@ def _boot() -> str | None:
 
 
 def _ticks(pid: int) -> int | None:
-    """When a process of this Linux machine started; None if it is gone."""
+    """The start time of a process in Linux clock ticks; None if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
         return int(stat.rpartition(")")[2].split()[19])

@@ -11,21 +11,26 @@ from typing import Any
 from experiments.errors import UsageError
 from experiments.run import record
 
-FORMAT = 1  # one more whenever a file of an older version would be misunderstood
+FORMAT = 1  # raise it when files of older versions would be misunderstood
 
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """Writes values as JSON, whole or not at all; errors as those of `write_json`."""
+    """Writes values atomically as JSON, with format number and checksum.
+
+    Raises:
+      The errors of `write_json`.
+    """
     values = record.plain(values, path.name)
     seal = {"format": FORMAT, "checksum": _checksum(values)}
     record.write_json(path, seal | values)
 
 
 def read_sealed(path: Path) -> dict[str, Any] | None:
-    """What `write_sealed` wrote, without its seal; None where there is no file.
+    """Reads the values that `write_sealed` wrote; None if there is no file.
 
     Raises:
-      UsageError: the file is damaged, changed, of another format, or something else.
+      UsageError: the file is damaged, was edited, has another format, or was not
+        written by `write_sealed`.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -36,8 +41,8 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
         raise UsageError(f"{path} cannot be read: {cause}{_remedy(path)}") from error
     if not isinstance(values, dict) or "format" not in values:
         raise UsageError(
-            f"{path} is not that of a run, or of another version of lstm_jax: it has "
-            f"no format, and this version reads format {FORMAT}"
+            f"{path} is not from a run, or is from another version of lstm_jax: it "
+            f"has no format number, and this version reads format {FORMAT}"
         )
     if values["format"] != FORMAT:
         raise UsageError(
@@ -54,7 +59,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
 
 
 def copy_of(path: Path) -> Path | None:
-    """The copy of a run's file in its latest checkpoint, if there is one."""
+    """The copy of a run's file in its latest checkpoint; None if there is none."""
     copies = path.parent.glob(f"checkpoints/*/{path.name}")
     steps = (copy for copy in copies if copy.parent.name.isdecimal())
     return max(steps, key=lambda copy: int(copy.parent.name), default=None)

@@ -1,4 +1,4 @@
-"""How many examples each class has: checked before and after decoding."""
+"""Checks the number of examples per class, before and after decoding."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from lstm_jax.data.dataset import SPLITS, DataError
 
-_TRAIN = (None, "train")  # of these, missing splits are taken
+_TRAIN = (None, "train")  # missing splits are drawn from these
 
 
 def check_counts(
@@ -19,12 +19,12 @@ def check_counts(
     targets: np.ndarray | None = None,
     classes: Sequence[str] = (),
 ) -> None:
-    """Checks that there are enough training examples, of each class if there are any.
+    """Checks that there are enough training examples, for each class if there are any.
 
     Args:
       source: the data set's path, for errors.
       items: [N], each with its `split`; None: assigned at random.
-      what: the name of one example, such as "image".
+      what: the word for an example, such as "image".
       targets: class indices, int [N], -1 if unknown; only with `classes`.
       classes: class names.
 
@@ -33,8 +33,7 @@ def check_counts(
     """
     if len(classes) == 1:
         raise DataError(
-            f"{source}: one class only, {classes[0]!r}; classes to tell apart are two "
-            "or more"
+            f"{source}: one class only, {classes[0]!r}; expected two or more"
         )
     given = {item.split or "train" for item in items}
     needed = 1 + len(set(SPLITS) - given - {"train"})
@@ -69,7 +68,7 @@ def large_classes(
 
     Args:
       items: [N], each with its `label` ("": unknown) and `split`.
-      what: the name of one example, such as "image".
+      what: the word for an example, such as "image".
       minimum: the least number of training examples; None: all classes are kept.
 
     Returns:

@@ -8,8 +8,8 @@ import numpy as np
 from lstm_jax.data.dataset import SPLITS, Dataset
 from lstm_jax.data.similarity import COMPARED, HASHED, Copies, connected, find_copies
 
-LEARNED = "train or validation"  # what a network is trained and chosen by
-# A split, and what must not hold its examples.
+LEARNED = "train or validation"  # splits for training and for model selection
+# Pairs of a split and the splits that must not contain its examples.
 ACROSS = (("test", LEARNED), ("validation", "train"))
 LISTED = 20  # pairs that are listed by name
 _NAMES = {"train": "training", LEARNED: "training or validation"}  # in messages
@@ -24,20 +24,21 @@ class Pair(NamedTuple):
 
 
 class Duplicates(NamedTuple):
-    """How many examples of a data set are copies of others.
+    """Counts and lists of the copies in a data set.
 
     Attributes:
-      noun: what an example is called, "image", "clip" or "line".
-      sizes: examples by split.
-      identical: examples of the first split that are also in the second, by (split,
-        split), of "test" also in "train or validation"; of (split, split) itself,
-        examples beyond the first of each content.
-      near: nearly identical ones likewise, beside those.
+      noun: the word for an example: "image", "clip" or "line".
+      sizes: number of examples by split.
+      identical: number of examples of split a that also occur in split b, by (a, b);
+        b may be "train or validation" for the test split. For (a, a), the number of
+        examples that repeat an earlier one.
+      near: the same for nearly identical examples that are not identical.
       contradictions: number of pairs of copies with different labels.
-      contradicting: the first 20 of them.
+      contradicting: the first 20 of these pairs.
       across: number of pairs of copies in different splits.
-      leaks: the first 20 of them.
-      skipped: a sentence where copies were not looked for, or only identical ones.
+      leaks: the first 20 of these pairs.
+      skipped: a sentence if copies, or nearly identical ones, were not searched for;
+        otherwise "".
     """
 
     noun: str
@@ -51,7 +52,7 @@ class Duplicates(NamedTuple):
     skipped: str
 
     def lines(self) -> list[str]:
-        """What there is to say, a line each; [] where no copies were found."""
+        """Messages on the copies, one line each; [] if no copies were found."""
         found = []
         for one, other in ACROSS:
             same, near = self.identical[one, other], self.near[one, other]
@@ -88,16 +89,16 @@ class Duplicates(NamedTuple):
         return self.identical[one, other] + self.near[one, other]
 
     def leaked(self, one: str) -> float:
-        """Share of the examples of "test" or "validation" that leaked, in 0..1.
+        """Share of leaked examples of "test" or "validation", in 0..1.
 
-        That is which are copies of training examples or, of "test", validation
-        examples.
+        These are copies of training examples or, for "test", of training or
+        validation examples.
         """
         (pair,) = (pair for pair in ACROSS if pair[0] == one)
         return self._leaks(*pair) / max(self.sizes[one], 1)
 
     def counts(self) -> dict[str, Any]:
-        """As JSON can hold them: `{"identical": {"test in train": 45, …}, …}`."""
+        """The counts as JSON values: `{"identical": {"test in train": 45, …}, …}`."""
 
         def plain(table):
             named = {
@@ -127,13 +128,13 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
         count, none = sum(sizes.values()), np.zeros((0, 2), np.int64)
         copies = Copies(np.arange(count), none, False)
         skipped = (
-            f"duplicates were not looked for: {size:.1f} GiB of {noun}s, over the "
-            f"{HASHED >> 30} GiB that are compared"
+            f"duplicates were not searched for: {size:.1f} GiB of {noun}s, over the "
+            f"limit of {HASHED >> 30} GiB"
         )
     elif of_images and not copies.compared:
         skipped = (
-            f"only identical {noun}s were looked for, not nearly identical ones: "
-            f"{size:.1f} GiB, over the {COMPARED / 2**30:.1f} GiB that are compared"
+            f"only identical {noun}s were searched for, not nearly identical ones: "
+            f"{size:.1f} GiB, over the limit of {COMPARED / 2**30:.1f} GiB"
         )
     ends = np.cumsum([0, *sizes.values()])
     kinds = {name: copies.first[ends[k] : ends[k + 1]] for k, name in enumerate(SPLITS)}
@@ -159,7 +160,8 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
         split = dataset.splits[SPLITS[split_of[number]]]
         return split.targets[number - ends[split_of[number]]]
 
-    # A box or a mask of a nearly identical image may differ by a pixel.
+    # Boxes and masks of nearly identical images may differ by a pixel, so only class
+    # and text labels of these are compared.
     pairs = [(pair, True) for pair in same.tolist()]
     pairs += [(pair, False) for pair in copies.near.tolist()]
     contradicting = [
@@ -186,7 +188,12 @@ def find_duplicates(dataset: Dataset) -> Duplicates:
 
 
 def _across(one: np.ndarray, other: np.ndarray, near: np.ndarray) -> tuple[int, int]:
-    """Examples of one split that are in another, and that nearly are, by `first`."""
+    """Counts examples of one split with identical, or only near, copies in another.
+
+    Args:
+      one, other: `Copies.first` of the examples of the two splits.
+      near: `Copies.near`.
+    """
     same = np.isin(one, other)
     partners = [near[np.isin(near[:, 1 - k], other), k] for k in (0, 1)]
     close = np.isin(one, np.concatenate(partners)) & ~same
@@ -194,8 +201,10 @@ def _across(one: np.ndarray, other: np.ndarray, near: np.ndarray) -> tuple[int, 
 
 
 def _within(one: np.ndarray, near: np.ndarray) -> tuple[int, int]:
-    """Examples of a split beyond the first of each content, and beyond the first of
-    each group of nearly identical ones."""
+    """Numbers of identical and of nearly identical copies within a split.
+
+    The first example of each group of copies is not counted.
+    """
     kinds = np.unique(one)
     inside = near[np.isin(near, kinds).all(1)]
     groups = connected(len(kinds), np.searchsorted(kinds, inside))
@@ -203,7 +212,7 @@ def _within(one: np.ndarray, near: np.ndarray) -> tuple[int, int]:
 
 
 def _contradict(one: np.ndarray, other: np.ndarray, text: bool) -> bool:
-    """Whether two targets cannot both be right; what is not known contradicts none."""
+    """Whether two targets differ; unknown values (-1, NaN) are ignored."""
     one, other = np.atleast_1d(one), np.atleast_1d(other)
     if text:
         one, other = np.trim_zeros(one, "b"), np.trim_zeros(other, "b")
@@ -217,7 +226,7 @@ def _contradict(one: np.ndarray, other: np.ndarray, text: bool) -> bool:
 
 
 def _label(dataset: Dataset, target: np.ndarray) -> str:
-    """A target in words, "" where it has none."""
+    """The label of a target as text; "" if it is unknown or has no text form."""
     if dataset.target_type == "text":
         return "".join(dataset.classes[k - 1] for k in target if k)
     if target.ndim == 0 and dataset.classes:

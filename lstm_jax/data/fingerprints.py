@@ -1,4 +1,4 @@
-"""A fingerprint of a data set: what a resumed run compares its data with."""
+"""Fingerprints of data sets, by which a resumed run detects changed data."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,9 @@ import numpy as np
 
 from lstm_jax.data.dataset import SPLITS, Dataset
 
-FINGERPRINT_FORMAT = 1  # of a fingerprint; raise it when hashes change
-_HASHED = 1 << 30  # bytes of inputs; of a larger set evenly spaced examples are hashed
-_LISTED = 4  # classes that a message names
+FINGERPRINT_FORMAT = 1  # raise it when the hashes change
+_HASHED = 1 << 30  # bytes of inputs; larger sets are sampled at even spacing
+_LISTED = 4  # number of classes that a message names
 
 
 def content_hashes(array: np.ndarray, rows: Sequence[int] | None = None) -> np.ndarray:
@@ -18,11 +18,11 @@ def content_hashes(array: np.ndarray, rows: Sequence[int] | None = None) -> np.n
 
     Args:
       array: [N, ...], of any dtype.
-      rows: which examples; None: all.
+      rows: indices of the examples to hash; None: all.
 
     Returns:
-      uint64 [N]; BLAKE2b of 8 bytes, so that two of a million examples share one with
-      a probability below 1e-7.
+      uint64 [N], 8 bytes of BLAKE2b: among a million different examples, two share a
+      hash with a probability below 1e-7.
     """
     rows = range(len(array)) if rows is None else rows
     out = np.empty(len(rows), np.uint64)
@@ -34,16 +34,17 @@ def content_hashes(array: np.ndarray, rows: Sequence[int] | None = None) -> np.n
 
 
 def fingerprint(dataset: Dataset) -> dict[str, Any]:
-    """Classes, counts and content of a data set, as JSON can hold them.
+    """Classes, counts and content hashes of a data set, as JSON values.
 
-    Inputs above 1 GiB in all are sampled: a change of few examples may go unnoticed
-    there, a change of counts or classes may not.
+    Of inputs above 1 GiB only a sample is hashed: a change of a few examples may then
+    go unnoticed, but a change of counts or classes is always found.
 
     Returns:
-      "format"; "dataset", its name; "example_shape"; "classes", of each its "name" and,
-      where an example has one class, "examples" and a "digest" of them in any order;
-      "splits", of each "examples" and digests of its "inputs" and "targets" in order;
-      "inputs", a digest of all in any order.
+      A dict with "format"; "dataset", the name; "example_shape"; "classes", a list of
+      dicts with "name" and, if each example has one class, "examples" (the count) and
+      "digest" (of these examples, independent of order); "splits", for each split
+      "examples" (the count) and ordered digests of "inputs" and "targets"; and
+      "inputs", a digest of all inputs, independent of order.
     """
     total = sum(split.inputs.nbytes for split in dataset.splits.values())
     share = min(1.0, _HASHED / max(total, 1))
@@ -92,10 +93,10 @@ def _any_order(hashes: np.ndarray) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What changed between two fingerprints, in words; [] where nothing did.
+    """Describes what changed between two fingerprints; [] if nothing changed.
 
     Args:
-      old, new: as `fingerprint` returns them.
+      old, new: fingerprints, as `fingerprint` returns them.
 
     Raises:
       KeyError, TypeError, AttributeError: `old` is not a fingerprint.
@@ -103,10 +104,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     lines = []
     counts = [sum(s["examples"] for s in f["splits"].values()) for f in (old, new)]
     if counts[0] != counts[1]:
-        lines.append(f"{counts[1]:,} examples, were {counts[0]:,}")
+        lines.append(f"{counts[1]:,} examples instead of {counts[0]:,}")
     shapes = ["x".join(map(str, f["example_shape"])) for f in (old, new)]
     if shapes[0] != shapes[1]:
-        lines.append(f"examples of {shapes[1]}, were {shapes[0]}")
+        lines.append(f"examples of {shapes[1]} instead of {shapes[0]}")
     changed = _class_changes(old["classes"], new["classes"])
     if changed and old["inputs"] == new["inputs"] and counts[0] == counts[1]:
         changed.append("only labels changed, the inputs are the same")
@@ -115,7 +116,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         return lines
     pairs = [(name, old["splits"][name], new["splits"][name]) for name in SPLITS]
     moved = [name for name, was, now in pairs if was["inputs"] != now["inputs"]]
-    sizes = [f"{n} {b['examples']:,}, was {a['examples']:,}" for n, a, b in pairs]
+    sizes = [f"{n} {b['examples']:,}, not {a['examples']:,}" for n, a, b in pairs]
     if any(was["examples"] != now["examples"] for _, was, now in pairs):
         return [f"the splits have other sizes ({'; '.join(sizes)})"]
     if moved and old["inputs"] == new["inputs"]:
@@ -130,7 +131,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _class_changes(old: list[dict], new: list[dict]) -> list[str]:
-    """How classes were renamed, reordered, swapped, or changed in content."""
+    """Lines on classes that were renamed, reordered, swapped, or changed in content."""
     was, now = ({c["name"]: c for c in classes} for classes in (old, new))
     gone = [name for name in was if name not in now]
     came = [name for name in now if name not in was]
@@ -142,7 +143,7 @@ def _class_changes(old: list[dict], new: list[dict]) -> list[str]:
         lines.append(
             f"class {name!r} is now called {other!r}"
             if renamed
-            else f"class {name!r} is gone"
+            else f"class {name!r} is missing"
         )
         came = [each for each in came if not renamed or each != other]
     lines += [f"class {name!r} is new" for name in came[:_LISTED]]
@@ -164,10 +165,10 @@ def _class_changes(old: list[dict], new: list[dict]) -> list[str]:
         )
     rest = [n for n in changed if n not in swapped]
     told = [
-        f"{n!r} has {now[n]['examples']:,}, had {was[n]['examples']:,}"
+        f"{n!r} has {now[n]['examples']:,} instead of {was[n]['examples']:,}"
         if now[n]["examples"] != was[n]["examples"]
         else f"the content of {n!r} differs"
         for n in rest[:_LISTED]
     ]
     told += [f"{len(rest) - _LISTED} more classes"] if len(rest) > _LISTED else []
-    return lines + ([f"of classes: {', '.join(told)}"] if told else [])
+    return lines + ([f"changed classes: {', '.join(told)}"] if told else [])

@@ -1,4 +1,4 @@
-"""Examples held out of others: stratified by class, groups left whole."""
+"""Stratified hold-out of examples that keeps groups together."""
 
 from collections.abc import Hashable, Sequence
 
@@ -11,16 +11,17 @@ def stratified_holdout(
     rng: np.random.Generator,
     groups: Sequence[Hashable] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Take `count` examples out, each stratum in proportion, groups left whole.
+    """Holds out `count` examples, in proportion from each stratum.
 
-    Shares are rounded by largest remainder. A stratum of two or more gives at least
-    one example and keeps at least one. With groups the count is met only roughly.
+    Shares are rounded by largest remainder. Of a stratum with two or more examples, at
+    least one is held out and at least one is kept. Groups are never divided, so with
+    groups the count is only approximate.
 
     Args:
-      strata: int [N], the class of each example; all zeros to draw plainly.
-      count: examples to take, 0..N.
-      rng: draws which.
-      groups: [N] labels; examples of one group stay together. None: all apart.
+      strata: int [N], the class of each example; all zeros: no stratification.
+      count: number of examples to hold out, 0..N.
+      rng: random generator for the draw.
+      groups: [N] labels; examples of one group stay together. None: no groups.
 
     Returns:
       (kept, taken), two sorted int64 index arrays that together cover 0..N-1.
@@ -46,11 +47,11 @@ def stratified_holdout(
     have = np.stack([np.bincount(strata[b], minlength=len(values)) for b in bundles])
     inside = np.zeros(len(bundles), bool)
     for number, own in enumerate(have):
-        # A group goes over when at least half of it is still wanted there.
+        # A group is held out if at least half of its examples are still needed.
         if 2 * np.minimum(own, np.maximum(need, 0)).sum() >= own.sum():
             inside[number] = True
             need = need - own
-    while True:  # moved by one group at a time, nearer to what is wanted
+    while True:  # move one group at a time, while that brings counts nearer to `need`
         change = np.where(inside, 2, -2) * (have @ need) + (have**2).sum(1)
         best = change.argmin()
         if change[best] >= 0:
@@ -58,7 +59,8 @@ def stratified_holdout(
         need = need + np.where(inside[best], have[best], -have[best])
         inside[best] ^= True
     for stratum in wanted[have[inside].sum(0)[wanted] == 0]:
-        # None of its groups was taken: the smallest goes over that can be spared.
+        # No group with this stratum was held out: hold out the smallest one that
+        # leaves every stratum with kept examples.
         left = have[~inside].sum(0)
         spare = ~inside & (have[:, stratum] > 0) & ((have == 0) | (have < left)).all(1)
         if spare.any():

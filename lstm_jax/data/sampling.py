@@ -1,4 +1,4 @@
-"""Orders of training examples in which no class is rare."""
+"""Class-balanced sampling of training examples."""
 
 import functools
 from collections.abc import Callable
@@ -7,17 +7,18 @@ import numpy as np
 
 
 def balanced_order(targets: np.ndarray, seed: int) -> Callable[[int], np.ndarray]:
-    """The order of examples by epoch, in which every class occurs equally often.
+    """Orders of examples in which every class occurs equally often in each epoch.
 
-    An epoch has N examples, as always: of a rare class each occurs several times, of a
-    frequent one some are left out, in each epoch others.
+    An epoch still has N examples: those of a rare class occur several times, and some
+    of a frequent class are left out, different ones in each epoch.
 
     Args:
       targets: int [N], the class of each example.
-      seed: of the draws, at least 0.
+      seed: seed of the draws, at least 0.
 
     Returns:
-      epoch -> int64 [N], a pure function of (targets, seed, epoch).
+      A function of the epoch that returns indices, int64 [N]; it is pure in (targets,
+      seed, epoch).
     """
     members = [np.flatnonzero(targets == k) for k in np.unique(targets)]
     share, more = divmod(len(targets), len(members))
@@ -37,6 +38,6 @@ def balanced_order(targets: np.ndarray, seed: int) -> Callable[[int], np.ndarray
 
 
 def _draw(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` of the rows: each as often as any other, or once more."""
+    """Draws `count` of the rows; how often two rows occur differs by at most one."""
     times, rest = divmod(count, len(rows))
     return np.concatenate([np.tile(rows, times), rng.permutation(rows)[:rest]])

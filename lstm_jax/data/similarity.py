@@ -1,4 +1,4 @@
-"""Which examples are copies of others: identical, or images that are nearly so."""
+"""Finds identical examples, and images or clips that are nearly identical."""
 
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
@@ -7,27 +7,27 @@ import numpy as np
 
 from lstm_jax.data.fingerprints import content_hashes
 
-# Root mean square of the difference of two images, over the geometric mean of their
-# standard deviations: at most, in all and in the tile that differs most. Photographs
-# saved again as JPEG of quality 75 to 90, or scaled by 0.7, mostly stay below both; the
-# two nearest of scikit-learn's digits are 0.11 apart.
+# Largest RMS difference of nearly identical images, divided by the geometric mean of
+# their standard deviations: over all pixels (NEAR) and in each tile (LOCAL). Photos
+# saved again as JPEG of quality 75 to 90, or scaled by 0.7, mostly stay below both. The
+# smallest distance between two of scikit-learn's digits is 0.11.
 NEAR, LOCAL = 0.1, 0.25
-FORMAT = 1  # of stored groups of copies; raise it when what counts as one changes
-_TILE = 8  # pixels a side, at most
-_FLAT = 1.0  # grey levels; images of a smaller deviation are only compared exactly
-_CELLS, _AXES, _NEIGHBOURS = 8, 8, 9  # of the search
-_CHUNK = 1 << 18  # numbers that are compared at once: they stay in the cache
-HASHED = 2 << 30  # bytes of inputs, of which identical examples are looked for
-COMPARED = 512 << 20  # bytes of images, of which nearly identical ones are looked for
+FORMAT = 1  # format of stored groups; raise it when the definition of a copy changes
+_TILE = 8  # largest side of a tile, pixels
+_FLAT = 1.0  # grey levels; images with a smaller deviation are only compared exactly
+_CELLS, _AXES, _NEIGHBOURS = 8, 8, 9  # parameters of the search
+_CHUNK = 1 << 18  # numbers that are compared at once: they fit into the CPU's cache
+HASHED = 2 << 30  # bytes; in larger inputs identical examples are not searched for
+COMPARED = 512 << 20  # bytes; in larger inputs near copies are not searched for
 
 
 class Copies(NamedTuple):
     """Copies among N examples.
 
     Attributes:
-      first: int64 [N], the number of the first example with the same content.
-      near: int64 [P, 2], pairs of such first examples that are nearly identical.
-      compared: whether nearly identical ones were looked for.
+      first: int64 [N], the index of the first example with the same content.
+      near: int64 [P, 2], pairs of these first examples that are nearly identical.
+      compared: whether nearly identical examples were searched for.
     """
 
     first: np.ndarray
@@ -35,12 +35,12 @@ class Copies(NamedTuple):
     compared: bool
 
     def groups(self) -> np.ndarray:
-        """int64 [N]: the same number for copies, copies of these, and so on."""
+        """int64 [N]: the same number for all copies of one example, transitively."""
         return connected(len(self.first), self.near)[self.first]
 
 
 def connected(count: int, pairs: np.ndarray) -> np.ndarray:
-    """Numbers of the connected components of a graph, int [count]."""
+    """The index of the connected component of each node of a graph, int [count]."""
     if not len(pairs):
         return np.arange(count)
     from scipy.sparse import csgraph, csr_array  # scikit-learn's
@@ -53,16 +53,16 @@ def connected(count: int, pairs: np.ndarray) -> np.ndarray:
 def joined_groups(
     groups: Sequence[Hashable] | None, copies: np.ndarray | None, count: int
 ) -> list[Hashable] | None:
-    """Groups of examples that stay together because of either.
+    """Merges given groups with groups of copies: both stay in one split.
 
     Args:
-      groups: [N] labels, such as patients; None: all apart.
+      groups: [N] labels, such as patients; None: no groups.
       copies: int [N], the same number for copies; None: not known.
       count: N.
 
     Returns:
-      [N], the label of the first example of each group, or a number; None where all
-      are apart.
+      [N], the label of each example's group (that of its first example, or an index);
+      None if no two examples share a group.
     """
     pairs = []
     for known in (groups, None if copies is None else copies.tolist()):
@@ -79,15 +79,15 @@ def joined_groups(
 
 
 def find_copies(parts: Sequence[np.ndarray]) -> Copies | None:
-    """Identical examples, and images or clips that are nearly identical.
+    """Finds identical examples, and images or clips that are nearly identical.
 
     Args:
-      parts: arrays [N_i, ...] of one shape and dtype but for N_i; nearly identical
-        ones are looked for in uint8 [N_i, ..., H, W, C].
+      parts: arrays [N_i, ...] that agree in dtype and shape except for N_i; near
+        copies are only searched for in uint8 [N_i, ..., H, W, C].
 
     Returns:
-      The `Copies`, numbered through all parts; None for more than 2 GiB. Nearly
-      identical ones are not looked for above 512 MiB.
+      The `Copies`, with indices into the concatenated parts; None for more than 2 GiB.
+      Near copies are not searched for above 512 MiB.
     """
     size = sum(part.nbytes for part in parts)
     if size > HASHED:
@@ -101,30 +101,34 @@ def find_copies(parts: Sequence[np.ndarray]) -> Copies | None:
 
 
 def copy_groups(parts: Sequence[np.ndarray]) -> np.ndarray | None:
-    """`Copies.groups` of what `find_copies` finds; None where it does not look."""
+    """`Copies.groups` of the result of `find_copies`; None if that is None."""
     copies = find_copies(parts)
     return None if copies is None else copies.groups()
 
 
 def near_pairs(parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
-    """Pairs of images that differ by compression or scaling, not more.
+    """Pairs of images that differ about as much as by compression or scaling.
 
-    Images i and j are a pair where RMS(i - j) <= 0.1 sqrt(s_i s_j) over all pixels, and
-    <= 0.25 sqrt(s_i s_j) in each tile of 8x8 pixels at most, s their standard
-    deviations: a moved object or another letter counts. With z = (i - mean) / s_i,
-    RMS(z_i - z_j) is no larger. Candidates are neighbours by the means of 8x8 blocks of
-    z, and of these by their first 8 principal axes, both orthogonal projections, in
-    which no pair is farther apart; of each image the 8 nearest are compared.
+    Images i and j with standard deviations s_i and s_j are a pair if
+    RMS(i - j) <= 0.1 sqrt(s_i s_j) over all pixels and <= 0.25 sqrt(s_i s_j) in each
+    tile of up to 8x8 pixels, so that a moved object or another letter makes two images
+    different.
+
+    The search uses z_i = (i - mean(i)) / s_i, for which RMS(z_i - z_j) is at most the
+    distance above. Block means of z (8x8 blocks) and their first 8 principal axes are
+    orthogonal projections, which never increase this distance. Each image is compared
+    with its 8 nearest neighbours in that space.
 
     Args:
       parts: uint8 arrays [N_i, ..., H, W, C].
-      rows: int [M], which of all N = sum N_i images, ascending.
+      rows: int [M], ascending indices of the compared images among all N = sum N_i.
 
     Returns:
-      int64 [P, 2], each i < j.
+      int64 [P, 2], with i < j in each row.
 
     Reference: Yang, Gu and Niu 2006, Block mean value based image perceptual hashing.
-    Departs: the means are compared as numbers, not as bits, and candidates by pixels.
+    Departs: means are compared as numbers, not as bits; candidates are then compared
+    pixel by pixel.
     """
     from scipy.spatial import KDTree  # scikit-learn's
 
@@ -146,7 +150,7 @@ def near_pairs(parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
     count = min(_NEIGHBOURS, len(rows))
     _, found = KDTree(places).query(places, count, distance_upper_bound=NEAR)
     one, other = np.repeat(np.arange(len(rows)), count), found.ravel()
-    known = other < len(rows)  # KDTree pads with this number
+    known = other < len(rows)  # KDTree pads missing neighbours with len(rows)
     pairs = np.stack([one[known], other[known]], 1)
     pairs = np.unique(np.sort(pairs[pairs[:, 0] != pairs[:, 1]], 1), axis=0)
     apart = np.linalg.norm(means[pairs[:, 0]] - means[pairs[:, 1]], axis=1)
@@ -157,7 +161,7 @@ def near_pairs(parts: Sequence[np.ndarray], rows: np.ndarray) -> np.ndarray:
 
 
 def _chunks(parts: Sequence[np.ndarray], rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Images of all parts together, float32 [n, H, W, C]; of clips below each other."""
+    """Chunks of the images `rows`, float32 [n, H, W, C]; frames of clips stacked."""
     starts = np.cumsum([0, *map(len, parts)])
     step = max(_CHUNK // max(int(np.prod(parts[0].shape[1:])), 1), 1)
     for begin in range(0, len(rows), step):
@@ -170,7 +174,7 @@ def _chunks(parts: Sequence[np.ndarray], rows: np.ndarray) -> Iterator[np.ndarra
 
 
 def _centred(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(images minus their means, standard deviations [n]), of images [n, H, W, C]."""
+    """(images minus their means, standard deviations [n]) for images [n, H, W, C]."""
     flat = images.reshape(len(images), -1)
     flat = flat - flat.mean(1, keepdims=True)
     deviation = np.sqrt(np.einsum("np,np->n", flat, flat) / flat.shape[1])
@@ -178,13 +182,13 @@ def _centred(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sums(values: np.ndarray, edges: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Sums of [n, H, W] over blocks that begin at the edges, [n, rows, columns]."""
+    """Sums of [n, H, W] over blocks that start at the edges, [n, rows, columns]."""
     rows = np.add.reduceat(values, edges[0], axis=1)
     return np.add.reduceat(rows, edges[1], axis=2)
 
 
 def _block_means(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(a projection of z with an RMS distance no larger [n, cells], deviations [n])."""
+    """(block means of z as an orthogonal projection [n, cells], deviations [n])."""
     centred, deviation = _centred(images)
     sides = images.shape[1:3]
     edges = tuple(

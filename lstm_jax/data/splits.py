@@ -1,4 +1,4 @@
-"""How examples are divided into splits and folds, and subsets of them."""
+"""Splits, cross-validation folds and subsets of examples."""
 
 import inspect
 from collections.abc import Hashable, Mapping, Sequence
@@ -12,7 +12,7 @@ from lstm_jax.data.dataset import SPLITS, DataError, Dataset, Split
 from lstm_jax.data.holdout import stratified_holdout
 from lstm_jax.data.similarity import copy_groups, joined_groups
 
-_POOL = ("train", "validation")  # what is split into folds, in this order
+_POOL = ("train", "validation")  # the splits that folds are made from, in this order
 
 
 def split_indices(
@@ -23,16 +23,16 @@ def split_indices(
     seed: int,
     groups: Sequence[Hashable] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Indices of the three splits; those not assigned are taken from "train".
+    """Indices of the three splits; missing splits are drawn from "train".
 
-    A test split takes a fifth of it.
+    A missing test split gets a fifth of the assigned "train".
 
     Args:
-      targets: int [N] classes (stratified) or float [N, ...] (drawn plainly).
-      assigned: indices by split name; "train" is there.
-      validation: share of the examples in "train" as it is assigned, in (0, 1).
-      seed: of the draw.
-      groups: [N] labels of examples that stay together; None: all apart.
+      targets: int [N] classes (stratified) or float [N, ...] (not stratified).
+      assigned: indices by split name; it has "train".
+      validation: share of the assigned "train" for validation, in (0, 1).
+      seed: seed of the draws.
+      groups: [N] labels of examples that stay together; None: no groups.
 
     Returns:
       Sorted int64 indices by name for "train", "validation" and "test".
@@ -40,7 +40,8 @@ def split_indices(
     assigned = dict(assigned)
     strata = targets if targets.ndim == 1 else np.zeros(len(targets), np.int32)
     total = len(assigned["train"])
-    # Test first, with a seed of its own: the share of validation cannot move it.
+    # Test is drawn first and with its own seed, so that it does not depend on the share
+    # of validation.
     for number, (name, share) in enumerate((("test", 0.2), ("validation", validation))):
         if name not in assigned:
             pool = assigned["train"]
@@ -65,25 +66,27 @@ def assign_splits(
     seed: int,
     inputs: np.ndarray | None = None,
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Splits examples; those without a split are assigned at random, stratified.
+    """Assigns examples to splits; missing splits are drawn at random, stratified.
 
-    Identical and nearly identical inputs stay together, unless too few differ.
+    Identical and nearly identical inputs stay in one split, unless too few examples
+    differ for that.
 
     Args:
       source: the data set's path, for errors.
-      items: [N], each with its `split`, or None to assign it, and its `group`, whose
-        examples stay together; None in any group: no groups.
-      what: the name of one example, such as "image".
-      targets: class indices, stratified; only with `classes`.
+      items: [N], each with `split`, None to assign it here, and `group`, the label of
+        examples that stay together; if any group is None, there are no groups.
+      what: the word for an example, such as "image".
+      targets: class indices, for stratification; only with `classes`.
       classes: class names.
       validation, seed: as in `load`.
-      inputs: [N, ...], what copies are found among; None: copies are not looked for.
+      inputs: [N, ...], searched for copies; None: copies are not searched for.
 
     Returns:
       (indices by split, notes).
 
     Raises:
-      DataError: one class only, too few of a class, or groups that cannot be split.
+      DataError: only one class, too few examples of a class, or groups that cannot be
+        split.
     """
     check_counts(source, items, what, targets, classes)
     given = [item.split or "train" for item in items]
@@ -126,19 +129,19 @@ def _check_splits(
     classes: tuple[str, ...],
     groups: Sequence[Hashable] | None,
 ) -> None:
-    """Refuses an empty split, and a class that is not trained on."""
+    """Raises DataError for an empty split, or a class without training examples."""
     for name, indices in rows.items():
         if not len(indices):
             raise DataError(
                 f"{source}: its {len(set(groups or ()))} groups cannot be split, "
-                f"{name} stays empty; give more and smaller groups, or a split column"
+                f"{name} is empty; give more and smaller groups, or a split column"
             )
     left = np.bincount(strata[rows["train"]], minlength=len(classes))
     lacking = np.flatnonzero(left == 0)
     if len(lacking):
         raise DataError(
             f"{source}: no {what} of class {classes[lacking[0]]!r} is left to train "
-            "on, since its groups went to other splits; give more groups of it, or a "
+            "on, because its groups are in other splits; give more groups of it, or a "
             "split column"
         )
 
@@ -146,19 +149,19 @@ def _check_splits(
 def by_split(
     values: Sequence | None, rows: Mapping[str, np.ndarray]
 ) -> dict[str, tuple] | None:
-    """What is known of each example, such as its name, by split; None of None."""
+    """Values of each example, such as its name, by split; None if `values` is None."""
     if values is None:
         return None
     return {name: tuple(values[k] for k in indices) for name, indices in rows.items()}
 
 
 def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
-    """The same with `count` training examples at most, of each class in proportion.
+    """The data set with at most `count` training examples, in proportion by class.
 
-    Shares are rounded by largest remainder, but no class is left out.
+    Shares are rounded by largest remainder; each class keeps at least one example.
 
     Raises:
-      DataError: fewer than one of each class.
+      DataError: `count` is less than the number of classes.
     """
     split = dataset.splits["train"]
     if count >= len(split.inputs):
@@ -189,7 +192,7 @@ def subset(dataset: Dataset, count: int, seed: int) -> Dataset:
 
 
 def _shares(sizes: np.ndarray, count: int) -> np.ndarray:
-    """`count` in proportion to `sizes`, no more than these, and no less than 1."""
+    """Divides `count` in proportion to `sizes`; each share is from 1 to its size."""
     exact = sizes * (count / sizes.sum())
     need = np.maximum(np.floor(exact).astype(np.int64), 1)
     while need.sum() != count:
@@ -203,18 +206,18 @@ def _shares(sizes: np.ndarray, count: int) -> np.ndarray:
 def split_folds(
     dataset: Dataset, folds: int, *, validation: float, seed: int
 ) -> list[dict[str, np.ndarray]]:
-    """Indices of the three splits of every fold; "test" of fold k is fold k.
+    """Indices of the three splits for every fold; "test" of fold k is fold k.
 
-    They count the pool: the examples of "train", then those of "validation". Classes
-    are stratified, and no group is in two splits: StratifiedKFold, GroupKFold,
-    StratifiedGroupKFold or KFold, shuffled by `seed`. Copies stay together like a
-    group, unless too few examples differ.
+    Indices refer to the examples of "train" followed by those of "validation". Classes
+    are stratified, and no group is in two splits: this uses scikit-learn's
+    StratifiedKFold, GroupKFold, StratifiedGroupKFold or KFold, shuffled by `seed`.
+    Copies stay together like a group, unless too few examples differ for that.
 
     Args:
-      dataset: its "test" is not looked at.
-      folds: at least 2.
+      dataset: its "test" is not used.
+      folds: number of folds, at least 2.
       validation: fraction of the other folds for "validation", in (0, 1).
-      seed: of both draws.
+      seed: seed of both draws.
 
     Returns:
       For each fold sorted int64 indices for "train", "validation" and "test".
@@ -259,16 +262,16 @@ def _assign_folds(
 def select_fold(
     dataset: Dataset, folds: int, fold: int, *, validation: float, seed: int
 ) -> Dataset:
-    """The data set with fold `fold`, from 0, as "test", the others as the rest.
+    """The data set with fold `fold` (from 0) as "test", and the other folds as "train"
+    and "validation".
 
-    The data set's own "test" is left out. Arguments and errors as in `split_folds`; the
+    The data set's own "test" is not used. Arguments and errors as in `split_folds`; the
     examples are copied into memory.
     """
     chosen = split_folds(dataset, folds, validation=validation, seed=seed)[fold]
     note = (
-        f"fold {fold} of 0 to {folds - 1} is tested on; the test split of "
-        f"{dataset.name}, {len(dataset.splits['test'].inputs):,} examples, stays "
-        "untouched"
+        f"fold {fold} of 0 to {folds - 1} is the test split; the test split of "
+        f"{dataset.name}, {len(dataset.splits['test'].inputs):,} examples, is not used"
     )
     return dataset._replace(
         splits={name: _taken(dataset, rows) for name, rows in chosen.items()},
@@ -285,7 +288,7 @@ def _pooled(by_split: Any) -> tuple | None:
 
 
 def _taken(dataset: Dataset, rows: np.ndarray) -> Split:
-    """Examples of the pool, which is never held as a whole."""
+    """Examples of "train" followed by "validation", without concatenating the two."""
     first, second = (dataset.splits[name] for name in _POOL)
     early = rows < len(first.inputs)
 
@@ -301,7 +304,7 @@ def _taken(dataset: Dataset, rows: np.ndarray) -> Split:
 
 
 def _splitter(stratified: bool, grouped: bool, folds: int, seed: int) -> Any:
-    from sklearn import model_selection as kinds  # a second, for who has folds
+    from sklearn import model_selection as kinds  # takes 1 s, only needed for folds
 
     if stratified:
         kind = kinds.StratifiedGroupKFold if grouped else kinds.StratifiedKFold
@@ -320,7 +323,7 @@ def _check(
     groups: Sequence[Hashable] | None,
     folds: int,
 ) -> None:
-    """Refuses more folds than there are examples, of a class too, or groups."""
+    """Raises DataError for more folds than examples, examples of a class, or groups."""
     counts = {"training and validation together": len(targets)}
     if classes:
         each = np.bincount(targets, minlength=len(classes))
@@ -329,12 +332,12 @@ def _check(
     if least < folds:
         raise DataError(
             f"{name}: folds={folds}, but {what} has {least} examples besides the test "
-            "split; every fold wants one: give fewer folds, or more examples"
+            "split; every fold needs one: give fewer folds, or more examples"
         )
     if groups is not None and len(set(groups)) < folds:
         raise DataError(
-            f"{name}: folds={folds}, but there are {len(set(groups))} groups besides "
-            "the test split, which stay whole; give fewer folds, or smaller groups"
+            f"{name}: folds={folds}, but there are {len(set(groups))} groups "
+            "besides the test split; give fewer folds, or smaller groups"
         )
 
 
@@ -354,5 +357,5 @@ def _check_fold(
     if len(lost):
         raise DataError(
             f"{where}: no example of class {classes[lost[0]]!r} is left to train on, "
-            "since its groups are in other splits; give more groups of it"
+            "because its groups are in other splits; give more groups of it"
         )

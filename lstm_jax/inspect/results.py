@@ -1,4 +1,4 @@
-"""What the numbers of a run's report say about it."""
+"""Diagnostics from the metrics in a run's report."""
 
 import math
 from collections.abc import Iterator
@@ -6,15 +6,17 @@ from typing import Any
 
 from lstm_jax.inspect.history import Diagnostic
 
-# A split of fewer examples, or with fewer of a class, tells checkpoints apart by one or
-# two of them.
+# Below these numbers of examples, in all or of one class, the choice of a checkpoint
+# depends on one or two examples.
 LEAST_EXAMPLES, LEAST_OF_A_CLASS = 30, 5
-# A class of which more than two in five are missed, while of half of the others four in
-# five are found; by chance that happens to any of the classes in one run of a hundred.
+# A class is hardly found if its recall is below HARDLY_FOUND while the median recall of
+# the others is HIGH or more, with a p-value below CHANCE (Bonferroni-corrected).
 HARDLY_FOUND, HIGH, CHANCE = 0.6, 0.8, 0.01
-# Of almost all examples the same class is predicted, and more often than it occurs.
+# One class is predicted for this share of all examples, and this much more often than
+# it occurs.
 ALWAYS, MORE_OFTEN = 0.98, 0.01
-# Of a metric between 0 and 1, or of the error of a trivial baseline.
+# Generalization gap of a metric between 0 and 1, or relative to a trivial baseline's
+# error; an error must also be TIMES as high on the test set as on training examples.
 LARGE_GAP, LARGE_GAP_OF_ERRORS, TIMES = 0.1, 0.05, 1.5
 
 MORE_DATA = (
@@ -24,18 +26,18 @@ WEIGHTS = "--task.class-weights=balanced"
 
 
 def read_results(report: dict[str, Any]) -> list[Diagnostic]:
-    """Findings from what a run's report holds.
+    """Finds problems in the results of a run.
 
     Args:
-      report: of it are read, where they are there: "test", with "per_class" or
-        "per_label" and "confusion_matrix"; "metric", {"name", "label", "mode",
-        "rate"}, the last of which is whether it is between 0 and 1; "splits", {"train"
-        | "validation" | "test": {"examples", metric: …}}, of "validation" also
-        "chooses", "fewest" {"name", "examples"}, "monitor" (as "metric") and its
-        "interval"; "baselines"; "forgotten".
+      report: the run's report. These entries are used, if present: "test", with
+        "per_class" or "per_label" and "confusion_matrix"; "metric", {"name", "label",
+        "mode", "rate"}, with "rate" true for metrics between 0 and 1; "splits",
+        {"train" | "validation" | "test": {"examples", metric: …}}, where "validation"
+        also has "chooses", "fewest" {"name", "examples"}, "monitor" (as "metric") and
+        its "interval"; "baselines"; "forgotten".
 
     Returns:
-      The gravest first.
+      Diagnostics, the most serious ones first.
     """
     test, found = report.get("test", {}), []
     always = _always(test)
@@ -50,7 +52,7 @@ def read_results(report: dict[str, Any]) -> list[Diagnostic]:
 
 
 def _always(test: dict[str, Any]) -> list[Diagnostic]:
-    """The class that is predicted for nearly all examples."""
+    """Finds a class that is predicted for nearly all examples."""
     matrix, classes = test.get("confusion_matrix"), test.get("classes")
     if not matrix or not classes or "accuracy" not in test:
         return []
@@ -61,7 +63,7 @@ def _always(test: dict[str, Any]) -> list[Diagnostic]:
     if said < ALWAYS or said < true + MORE_OFTEN:
         return []
     words = (
-        f"{classes[most]} is predicted for {said:.1%} of the test examples, of which "
+        f"{classes[most]} is predicted for {said:.1%} of the test examples, but only "
         f"{true:.1%} are: an accuracy of {test['accuracy']:.1%} says little"
     )
     suggestion = f"{WEIGHTS}, or --task.sampler=balanced; more --steps"
@@ -69,10 +71,10 @@ def _always(test: dict[str, Any]) -> list[Diagnostic]:
 
 
 def _as_good(report: dict[str, Any], *, trivial: bool) -> list[Diagnostic]:
-    """The best baseline that the network is not better than.
+    """Finds the best baseline that the network does not beat.
 
-    A trivial one has to be beaten beyond the noise of the test set; one that looks at
-    the examples, at all.
+    For a trivial baseline, the 95 % interval of the difference must exclude zero; for
+    one that uses the inputs, any improvement suffices.
     """
     worst, test = None, report.get("test", {})
     for name, baseline in report.get("baselines", {}).items():
@@ -103,7 +105,7 @@ def _as_good(report: dict[str, Any], *, trivial: bool) -> list[Diagnostic]:
 
 
 def _hardly_found(test: dict[str, Any]) -> list[Diagnostic]:
-    """The class, or label, with the lowest recall where the others' are high."""
+    """Finds the class or label with the lowest recall, if most others' are high."""
     rows = test.get("per_class") or test.get("per_label") or []
     rows = [row for row in rows if row.get("support") and row.get("recall") is not None]
     found = []
@@ -128,7 +130,7 @@ def _hardly_found(test: dict[str, Any]) -> list[Diagnostic]:
 
 
 def _untested(test: dict[str, Any]) -> list[Diagnostic]:
-    """Classes, or labels, of which the test set has no example, or nothing else."""
+    """Finds classes or labels for which no or all test examples are positive."""
     rows = test.get("per_class") or test.get("per_label") or []
     names = [
         row["name"]
@@ -139,16 +141,16 @@ def _untested(test: dict[str, Any]) -> list[Diagnostic]:
         return []
     more = ", …" if len(names) > 3 else ""
     words = (
-        f"{len(names)} of {len(rows)} classes cannot be evaluated, the test split has "
-        f"none or only them ({', '.join(names[:3])}{more}): no ROC AUC of these, and "
-        "the means are over the others"
+        f"{len(names)} of {len(rows)} classes cannot be evaluated, because none or all "
+        f"of the test examples belong to them ({', '.join(names[:3])}{more}): their "
+        "ROC AUC is undefined, and means are over the other classes"
     )
     suggestion = "another --data.split-seed, or more test examples"
     return [Diagnostic("class_untested", len(names), words, suggestion)]
 
 
 def _at_most(hits: int, count: int, share: float) -> float:
-    """The probability of `hits` or fewer of `count` at a share, 0.99 at most."""
+    """P(X <= hits), X ~ Binomial(count, share); `share` is clipped to 0.01..0.99."""
     share = min(max(share, 0.01), 0.99)
     log = math.lgamma
 
@@ -160,7 +162,7 @@ def _at_most(hits: int, count: int, share: float) -> float:
 
 
 def _gap(report: dict[str, Any]) -> list[Diagnostic]:
-    """A test metric far behind that of the training examples."""
+    """Finds a test metric that is much worse than that of training examples."""
     metric, splits = report.get("metric"), report.get("splits", {})
     if not metric or not {"train", "test"} <= splits.keys():
         return []
@@ -186,7 +188,7 @@ def _gap(report: dict[str, Any]) -> list[Diagnostic]:
         return []
     words = (
         f"the {metric['label']} is {_number(train, metric)} on training examples and "
-        f"{_number(test, metric)} on the test set: what was learned does not carry over"
+        f"{_number(test, metric)} on the test set: the network generalizes poorly"
     )
     return [Diagnostic("generalization_gap", gap, words, MORE_DATA)]
 
@@ -199,7 +201,7 @@ def _trivial(report: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _forgotten(forgotten: dict[str, Any] | None) -> list[Diagnostic]:
-    """What became worse of the run that this one began with."""
+    """Finds forgetting: a worse metric on the test set of the `--init-from` run."""
     if not forgotten or "after" not in forgotten:
         return []
     sign = 1 if forgotten["mode"] == "min" else -1
@@ -208,8 +210,8 @@ def _forgotten(forgotten: dict[str, Any] | None) -> list[Diagnostic]:
     words = (
         f"on the test set of {forgotten['source']} the {forgotten['label']} went from "
         f"{_number(forgotten['before'], forgotten)} to "
-        f"{_number(forgotten['after'], forgotten)}: part of what the initial weights "
-        "knew was forgotten"
+        f"{_number(forgotten['after'], forgotten)}: fine-tuning has forgotten part of "
+        "it"
     )
     suggestion = (
         "a tenth of --optimizer.learning-rate, fewer --steps, "
@@ -220,13 +222,13 @@ def _forgotten(forgotten: dict[str, Any] | None) -> list[Diagnostic]:
 
 
 def _too_small(validation: dict[str, Any]) -> list[Diagnostic]:
-    """A validation split that chooses the checkpoint and is too small for that."""
+    """Finds a validation split that is too small to choose a checkpoint."""
     if not validation.get("chooses") or not is_small(validation):
         return []
     count, fewest = validation["examples"], validation.get("fewest")
     of_class = f" ({fewest['examples']} of {fewest['name']})" if fewest else ""
     words = (
-        f"the validation split is too small to choose a checkpoint by: {count:,} "
+        f"the validation split is too small to choose a checkpoint: {count:,} "
         f"example{'' if count == 1 else 's'}{of_class}"
     )
     if interval := validation.get("interval"):
@@ -238,7 +240,11 @@ def _too_small(validation: dict[str, Any]) -> list[Diagnostic]:
 
 
 def is_small(validation: dict[str, Any]) -> bool:
-    """Whether a validation split is too small to choose by; see `read_results`."""
+    """Whether a validation split is too small to choose a checkpoint.
+
+    Args:
+      validation: as in the "splits" of `read_results`.
+    """
     fewest = validation.get("fewest")
     few = fewest is not None and fewest["examples"] < LEAST_OF_A_CLASS
     return few or validation["examples"] < LEAST_EXAMPLES

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the latest ones and the best one, written in the background."""
+"""Saves and restores checkpoints: the latest ones and the best one, asynchronously."""
 
 import contextlib
 import json
@@ -23,21 +23,21 @@ from lstm_jax.training.checkpoint_reader import keys_as_data, read_state
 from lstm_jax.training.devices import barrier
 
 State = Any  # a tree of arrays; typed PRNG keys are leaves too
-_DELETED = ".deleted"  # renamed to be deleted: a kill leaves no part of a checkpoint
+_DELETED = ".deleted"  # moved here first, so that a kill leaves no partial checkpoint
 
 
 class Checkpoints:
     """The checkpoints in one directory; use it in a `with` statement.
 
-    The latest `keep` checkpoints stay, and the one that is best on `monitor`: the
-    best is for prediction, the latest for going on. Each holds a manifest with the
-    checksums of its files, which is verified before anything is restored.
+    The latest `keep` checkpoints are kept for resuming, and the one that is best on
+    `monitor` for prediction. Each has a manifest with checksums of its files, which
+    are verified before the checkpoint is restored.
 
     Args:
-      directory: made by the first save.
-      monitor: the name of the metric that says which is best.
-      mode: "max" or "min" of it is best.
-      keep: how many of the latest to keep, 1 or more.
+      directory: created by the first save.
+      monitor: the name of the metric that determines the best checkpoint.
+      mode: "max" if higher values are better, "min" if lower ones are.
+      keep: number of latest checkpoints to keep, 1 or more.
 
     Raises:
       ValueError: an argument out of range.
@@ -67,10 +67,10 @@ class Checkpoints:
                 raise
 
     def close(self) -> None:
-        """Waits for the save under way, then lets go of the directory.
+        """Waits for a running save, then releases the directory.
 
         Raises:
-          CheckpointError: that save failed.
+          CheckpointError: the save failed.
         """
         if self._open_manager is None:
             return
@@ -78,7 +78,7 @@ class Checkpoints:
             self._wait()
         finally:
             manager, self._open_manager = self._open_manager, None
-            with contextlib.suppress(Exception):  # what failed was told by _wait
+            with contextlib.suppress(Exception):  # _wait has already raised it
                 manager.close()
         self._remove_deleted()
 
@@ -91,22 +91,22 @@ class Checkpoints:
         force: bool = False,
         files: dict[str, bytes] | None = None,
     ) -> bool:
-        """Starts to write a checkpoint; the state may be donated at once.
+        """Starts to write a checkpoint; the state may be donated after the call.
 
         Args:
           step: the number of updates done.
-          state: a tree of arrays, typed keys among them.
-          config: what JSON can hold; `config()` gives it back.
-          metrics: those of this very state, or None if it was not evaluated.
-          force: replace a checkpoint of the same step, which else stays as it is.
-          files: more files to keep with it, by name; `file()` gives them back.
+          state: a tree of arrays, which may include typed PRNG keys.
+          config: JSON values; `config()` returns them.
+          metrics: metrics of this state; None if it was not evaluated.
+          force: whether to replace an existing checkpoint of the same step.
+          files: content of further files to store, by name; `file()` returns it.
 
         Returns:
           Whether a checkpoint is being written.
 
         Raises:
-          CheckpointError: the disk is full or does not allow it (also of the save
-            before), or `metrics` lack the monitored one.
+          CheckpointError: writing failed, for example because the disk is full (now or
+            in the previous save), or `metrics` lack the monitored one.
         """
         if metrics is not None and self.monitor not in metrics:
             raise CheckpointError(
@@ -115,7 +115,7 @@ class Checkpoints:
             )
         metrics = {name: float(value) for name, value in (metrics or {}).items()}
         with self._writing():
-            if not self._swept:  # by who writes: a reader may come during a save
+            if not self._swept:  # only writers clean up: readers may run during a save
                 self._remove_unfinished()
                 self._swept = True
             manager = self._manager()
@@ -138,13 +138,13 @@ class Checkpoints:
             )
 
     def latest_step(self) -> int | None:
-        """The step of the latest checkpoint, None if there is none."""
+        """The step of the latest checkpoint; None if there is none."""
         return max(self._steps(), default=None)
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint; see `rank` for ties.
 
-        If none was evaluated it is the latest; None if there is none at all.
+        The latest one if none was evaluated; None if there are no checkpoints.
 
         Raises:
           CheckpointError: the metrics of a checkpoint are damaged.
@@ -154,15 +154,15 @@ class Checkpoints:
             try:
                 rows.append(self._manifest(step)["metrics"] | {"step": step})
             except CorruptCheckpoint:
-                if (self.directory / str(step)).is_dir():  # else just deleted
+                if (self.directory / str(step)).is_dir():  # else it was just deleted
                     raise
         return self.best_of(rows)
 
     def best_of(self, rows: Iterable[dict[str, Any]]) -> int | None:
-        """The step of the best of some metrics, as `best_step` chooses.
+        """The step of the best row of metrics, by the rule of `best_step`.
 
         Args:
-          rows: metrics and their "step"; of null ones NaN is taken.
+          rows: dicts of metrics and "step"; None values count as NaN.
         """
         nan = float("nan")
         rows = [{k: nan if v is None else v for k, v in row.items()} for row in rows]
@@ -195,16 +195,16 @@ class Checkpoints:
             return manifest.read_file(self.directory / str(step), step, name)
 
     def restore(self, template: State, step: int | None = None) -> State:
-        """Reads the state of one checkpoint, after a look at its checksums.
+        """Verifies the checksums of a checkpoint and reads its state.
 
         Args:
-          template: the tree to fill; of its leaves only shape and dtype matter, so
-            arrays, NumPy arrays and the result of `jax.eval_shape` all do.
+          template: a tree like the state; only shape and dtype of its leaves are used,
+            so it may be the result of `jax.eval_shape`.
           step: by default the latest.
 
         Returns:
-          The state with NumPy leaves (and typed keys), whatever devices it was saved
-          from: put it on devices with `TrainStep.put_state`.
+          The state with NumPy leaves (and typed keys), independent of the devices it
+          was saved from; `TrainStep.put_state` puts it on devices.
 
         Raises:
           CheckpointError: there is no such checkpoint, it is damaged, or it does not
@@ -218,17 +218,17 @@ class Checkpoints:
     def restore_latest(
         self, template: State
     ) -> tuple[State | None, int | None, list[str]]:
-        """Reads the latest checkpoint that is not damaged, and verifies all of them.
+        """Verifies all checkpoints, and reads the latest one that is not damaged.
 
-        Damaged ones are moved aside to `corrupt-STEP`, so that their steps can be
-        saved again.
+        Damaged ones are renamed to `corrupt-STEP`, so that their steps can be saved
+        again.
 
         Args:
           template: as in `restore`.
 
         Returns:
           The state and its step (None and None if nothing was ever saved), and one
-          line for each checkpoint that was passed over.
+          line for each damaged checkpoint.
 
         Raises:
           CheckpointError: all are damaged, or one does not fit the template.
@@ -258,7 +258,7 @@ class Checkpoints:
             return read_state(self.directory / str(step) / "state", template, step)
 
     def _verify_all(self) -> tuple[dict[int, str], list[int]]:
-        """What is wrong with each damaged checkpoint, and the steps of the others."""
+        """(the error of each damaged checkpoint by step, steps of the others)."""
         damage, sound = {}, []
         for step in self._steps():
             try:
@@ -276,7 +276,7 @@ class Checkpoints:
     def _manager(self) -> ocp.CheckpointManager:
         if self._open_manager is None:
             policy = preservation_policy
-            # The policies decide what stays; best_fn says what is best.
+            # The policies decide which checkpoints are kept; best_fn ranks them.
             options = ocp.CheckpointManagerOptions(
                 preservation_policy=policy.AnyPreservationPolicy(
                     [
@@ -305,7 +305,7 @@ class Checkpoints:
         return self._open_manager
 
     def _write_manifest(self) -> None:
-        """Called by the process that is about to give a finished save its name."""
+        """Adds the manifest to a finished save, before its folder is renamed."""
         step, values, files = self._saving
         (folder,) = self.directory.glob(f"{step}.orbax-checkpoint-tmp*")
         for name, content in files.items():
@@ -322,7 +322,7 @@ class Checkpoints:
     def _steps(self) -> list[int]:
         if self._open_manager is not None:
             self._wait()
-        if not self.directory.is_dir():  # reading makes no directory
+        if not self.directory.is_dir():  # reading must not create it
             return []
         folders = (path for path in self.directory.iterdir() if path.is_dir())
         return sorted(int(path.name) for path in folders if _is_step(path.name))
@@ -378,18 +378,19 @@ class Checkpoints:
 
 
 def rank(metrics: dict, monitor: str, sign: float) -> tuple[float, float]:
-    """Sort key of checkpoints, the best last; at a tie the later step is best.
+    """Sort key of checkpoints, the best last.
 
-    An accuracy on few examples ties often, and the earliest of equal checkpoints is
-    the least trained one: a lower loss breaks ties, then the later step.
+    Accuracies on few examples are often equal, and the earliest of equal checkpoints is
+    the least trained one. Therefore the lower loss decides between equal metrics, and
+    then the later step.
 
     Args:
-      metrics: of a checkpoint; empty if it was not evaluated.
-      monitor: the compared metric.
-      sign: 1 if higher is better, -1 if lower is.
+      metrics: metrics of a checkpoint; empty if it was not evaluated.
+      monitor: the name of the monitored metric.
+      sign: 1 if higher is better, -1 if lower is better.
 
     Returns:
-      `(sign * monitored metric, -loss)`, -inf for what is missing or NaN.
+      `(sign * monitored metric, -loss)`, with -inf for missing values and NaN.
     """
 
     def finite(value: float) -> float:
@@ -400,5 +401,5 @@ def rank(metrics: dict, monitor: str, sign: float) -> tuple[float, float]:
 
 
 def _is_step(name: str) -> bool:
-    """Whether a folder's name is a step as it is written: no sign, no leading zero."""
+    """Whether a folder's name is a step: decimal, without sign or leading zeros."""
     return name.isascii() and name.isdecimal() and str(int(name)) == name

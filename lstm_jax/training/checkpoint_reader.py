@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint, read into NumPy, whatever devices they come from."""
+"""Reads the arrays of a checkpoint into NumPy, independent of devices."""
 
 import asyncio
 import contextlib
@@ -18,13 +18,13 @@ def read_state(directory: pathlib.Path, template: Any, step: int) -> Any:
     """Reads a saved state.
 
     Args:
-      directory: of the saved arrays.
-      template: the tree to fill; of its leaves only shape and dtype matter.
-      step: of the checkpoint, for messages.
+      directory: the directory of the saved arrays.
+      template: a tree like the state; only shape and dtype of its leaves are used.
+      step: the step of the checkpoint, for messages.
 
     Raises:
       CheckpointError: the state does not fit the template.
-      Exception: of many kinds, where the files cannot be read.
+      Exception: the files cannot be read; the type depends on the damage.
     """
     with contextlib.closing(_reader()) as reader:
         metadata = reader.metadata(directory)
@@ -43,21 +43,21 @@ def read_state(directory: pathlib.Path, template: Any, step: int) -> Any:
 
 
 def keys_as_data(state: Any) -> Any:
-    """The state with typed PRNG keys as the integers that they are made of."""
+    """The state with typed PRNG keys replaced by their key data, integers."""
     return jax.tree.map(_key_to_data, state)
 
 
 class _Reads:
-    """Part of a handler of arrays: reads that fail wait for those in flight.
+    """Mixin for Orbax's array handlers: a failed read waits for all pending reads.
 
-    Orbax's own handlers raise with the first error, upon which it closes the event
-    loop under the other reads. Their threads then find it closed, and each prints
-    "RuntimeError: Event loop is closed" to stderr.
+    Orbax's own handlers raise at the first error, and the event loop is closed while
+    other reads are pending. Their threads then print "RuntimeError: Event loop is
+    closed" to stderr.
     """
 
     def __init__(self, in_flight: set[asyncio.Task]):
         super().__init__()
-        self._in_flight = in_flight  # by all handlers of a reader
+        self._in_flight = in_flight  # shared by all handlers of a reader
 
     async def metadata(self, infos):
         own = super().metadata
@@ -74,7 +74,8 @@ class _Reads:
         while waiting := {task for task in self._in_flight if not task.done()}:
             await asyncio.wait(waiting)
         self._in_flight.difference_update(tasks)
-        for error in [task.exception() for task in tasks]:  # asks all: none is logged
+        # Retrieves the exceptions of all tasks; asyncio would log the others.
+        for error in [task.exception() for task in tasks]:
             if error is not None:
                 raise error
         return [array for task in tasks for array in task.result()]
@@ -89,7 +90,7 @@ class _ArrayHandler(_Reads, ocp.type_handlers.ArrayHandler):
 
 
 def _reader() -> ocp.PyTreeCheckpointHandler:
-    """Reads a saved state into NumPy arrays."""
+    """An Orbax handler that reads a saved state into NumPy arrays."""
     in_flight = set()
     registry = ocp.type_handlers.create_type_handler_registry(
         (np.ndarray, _NumpyHandler(in_flight)), (jax.Array, _ArrayHandler(in_flight))
@@ -118,7 +119,7 @@ def _data_to_key(leaf, data):
 
 
 def _key_impl(dtype) -> str:
-    """The name of the generator of a typed key."""
+    """The name of the PRNG implementation of a typed key."""
     for name in ("threefry2x32", "rbg", "unsafe_rbg"):
         if (
             jax.eval_shape(lambda name=name: jax.random.key(0, impl=name)).dtype
@@ -138,8 +139,8 @@ def _check_fit(step: int, saved: dict[str, Any], wanted: dict[str, Any]) -> None
     for name, leaf in wanted.items():
         shape = tuple(leaf.shape)
         if name not in saved:
-            refuse(f"it has no {name}, which this model wants with shape {shape}")
+            refuse(f"it has no {name}, which this model needs with shape {shape}")
         if (found := tuple(saved[name].shape)) != shape:
-            refuse(f"{name} has shape {found}, but this model wants {shape}")
+            refuse(f"{name} has shape {found}, but this model needs {shape}")
     for name in sorted(saved.keys() - wanted.keys()):
         refuse(f"this model has no {name} (shape {tuple(saved[name].shape)})")

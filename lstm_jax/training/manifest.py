@@ -1,7 +1,7 @@
-"""The manifest of a checkpoint: its step, metrics, and a checksum of each of its files.
+"""The manifest of a checkpoint: step, metrics, and a checksum of each file.
 
-It is written last, before the checkpoint gets its name: a folder without one, or with
-one that does not match, is no checkpoint.
+It is written last, before the checkpoint's folder gets its final name. A folder without
+a manifest, or with one that does not match, is not a valid checkpoint.
 """
 
 import json
@@ -14,25 +14,25 @@ from typing import Any
 NAME = "manifest.json"
 FORMAT = 1
 _CHUNK = 1 << 22  # bytes that are read at once
-_RECORD = "_CHECKPOINT_METADATA"  # Orbax's, still being written when ours is
+_RECORD = "_CHECKPOINT_METADATA"  # Orbax's metadata, written at the same time
 
 
 class Damaged(ValueError):
-    """Files of a checkpoint are missing, or not as they were written."""
+    """Files of a checkpoint are missing, or differ from what was written."""
 
 
 def encode(values: dict[str, Any]) -> str:
-    """JSON in one spelling, of which a checksum can be taken."""
+    """JSON with sorted keys, so that equal values have equal checksums."""
     return json.dumps(values, sort_keys=True, ensure_ascii=False)
 
 
 def write(folder: pathlib.Path, step: int, values: dict[str, Any]) -> None:
-    """Adds the manifest to a folder that is otherwise complete.
+    """Adds the manifest to the folder of an otherwise complete checkpoint.
 
     Args:
-      folder: of the checkpoint, perhaps under a temporary name.
-      step: of the checkpoint.
-      values: more to keep in it, what JSON can hold.
+      folder: the folder of the checkpoint; it may have a temporary name.
+      step: the step of the checkpoint.
+      values: further JSON values to store in the manifest.
     """
     inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     paths = [path for path in inside if path.name != _RECORD]
@@ -47,10 +47,10 @@ def write(folder: pathlib.Path, step: int, values: dict[str, Any]) -> None:
 
 
 def read(folder: pathlib.Path, step: int) -> dict[str, Any]:
-    """What `write` kept, with "metrics" and the like; the files are not looked at.
+    """Reads the values that `write` stored, without verifying the files.
 
     Raises:
-      Damaged: there is no manifest, it is damaged, or it is of another step.
+      Damaged: there is no manifest, it is damaged, or it is from another step.
     """
     try:
         whole = json.loads((folder / NAME).read_bytes())
@@ -70,10 +70,10 @@ def read(folder: pathlib.Path, step: int) -> dict[str, Any]:
 
 
 def verify(folder: pathlib.Path, step: int) -> dict[str, Any]:
-    """As `read`, after a look at every byte of the checkpoint.
+    """As `read`, and verifies the checksums of all files of the checkpoint.
 
     Raises:
-      Damaged: names the first file that is missing or not as it was written.
+      Damaged: a file is missing or was changed; the message names the first one.
     """
     values = read(folder, step)
     names = list(values["files"])
@@ -89,10 +89,10 @@ def verify(folder: pathlib.Path, step: int) -> dict[str, Any]:
 
 
 def read_file(folder: pathlib.Path, step: int, name: str) -> bytes:
-    """One file of a checkpoint; empty if it was saved without it.
+    """The content of one file of a checkpoint; empty if it was saved without it.
 
     Raises:
-      Damaged: it is missing, or not as it was written.
+      Damaged: the file is missing or was changed.
     """
     wanted = read(folder, step)["files"].get(name)
     if wanted is None:
@@ -107,7 +107,7 @@ def read_file(folder: pathlib.Path, step: int, name: str) -> bytes:
 
 
 def _is_orbax_record(path: pathlib.Path) -> bool:
-    """Whether Orbax, which reads its own record of every step, can read it."""
+    """Whether Orbax can read its metadata file; it reads that of every checkpoint."""
     try:
         values = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -125,7 +125,7 @@ def _of_text(text: str) -> str:
 
 
 def _checksums(paths: list[pathlib.Path]) -> list[tuple[int, str] | None]:
-    """Size and CRC-32 of each file, None where it cannot be read."""
+    """Size and CRC-32 of each file; None if it cannot be read."""
     with ThreadPoolExecutor(4) as pool:
         return list(pool.map(_checksum, paths))
 

@@ -282,4 +282,4 @@ def test_too_much_data_is_told(monkeypatch):
     assert "not nearly identical ones" in lines[1]
     monkeypatch.setattr(similarity, "HASHED", 1000)
     (line,) = find_duplicates(whole).lines()
-    assert "duplicates were not looked for" in line
+    assert "duplicates were not searched for" in line

@@ -131,7 +131,7 @@ def test_a_fold_is_a_data_set_with_everything_in_its_place(fold):
         assert taken.groups[name] == tuple(PATIENTS[i] for i in rows)
     assert taken.notes[0] == "a note"
     assert f"fold {fold} of 0 to 3" in taken.notes[1]
-    assert "test split of set, 3 examples, stays untouched" in taken.notes[1]
+    assert "test split of set, 3 examples, is not used" in taken.notes[1]
 
 
 def few(classes, groups=None):

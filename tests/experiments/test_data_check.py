@@ -109,7 +109,7 @@ def test_unchanged_data_resume_without_a_word(resume, trained):
 @pytest.mark.parametrize(
     "change, words",
     [
-        (thirty_gone, "60 examples, were 90"),
+        (thirty_gone, "60 examples instead of 90"),
         (renamed, "class 'a' is now called 'd'"),
         (swapped, "'a' holds what was in 'b', 'b' holds what was in 'a'"),
         (edited, "the content of 'c' differs"),
@@ -127,7 +127,9 @@ def test_allowed_changes_are_told_and_kept(resume, trained, command):
     run, code, out, err = resume(thirty_gone, "--data.allow-changed")
     assert code == 0, err
     told = " ".join(out.split())
-    assert "60 examples, were 90" in told and "resuming on the changed data" in told
+    assert (
+        "60 examples instead of 90" in told and "resuming on the changed data" in told
+    )
     kept = json.loads((run / FILE).read_text())
     assert kept["splits"]["test"]["examples"] == 12
     assert len(kept["changes"]) == 1 and "were 90" in kept["changes"][0]

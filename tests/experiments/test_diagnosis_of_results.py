@@ -108,7 +108,7 @@ def test_a_validation_split_of_six(trained, capsys):
         "6 examples (3 of a); the 95 % interval of its accuracy is"
         in (run.report["diagnosis"][0]["words"])
     )
-    assert capsys.readouterr().out.count("too small to choose a checkpoint by") == 1
+    assert capsys.readouterr().out.count("too small to choose a checkpoint") == 1
     # where it chooses nothing it may be small
     again = trained(dataset, **LARGER, test_checkpoint="last", overwrite=True)
     assert names(again) == []

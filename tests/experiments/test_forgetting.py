@@ -77,12 +77,12 @@ def test_classes_in_another_order_and_more_of_them_are_found_by_name(donor, digi
 @pytest.mark.parametrize(
     "case, words",
     [
-        ("gone", "it is not there any more"),
-        ("weights", "it holds weights alone"),
+        ("gone", "it no longer exists"),
+        ("weights", "it holds only weights"),
         ("data", "its data, nowhere/, are not available"),
-        ("task", "its task, classification, is another one"),
-        ("shape", "its examples are 8x8x1, those of this run 9x9x1"),
-        ("classes", "its classes are not all among those of this run"),
+        ("task", "its task, classification, is different"),
+        ("shape", "its examples are 8x8x1, those of this run are 9x9x1"),
+        ("classes", "some of its classes do not occur in this run"),
     ],
 )
 def test_what_cannot_be_measured_is_said(case, words, donor, digits_run, tmp_path):

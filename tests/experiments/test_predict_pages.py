@@ -193,7 +193,7 @@ def test_a_page_with_two_xml_files_is_ambiguous(predictor, page, tmp_path):
 def test_ids_that_are_not_unique_are_refused(predictor, page):
     page.write_text(page_text(ids=("l0", "l1", "l1")))
     rows = list(KIND.predict(predictor, [page]))
-    with pytest.raises(DataError, match="two TextLines with the id 'l1'"):
+    with pytest.raises(DataError, match="two TextLines have the id 'l1'"):
         page_xml.transcribed(page, rows)
 
 
@@ -205,8 +205,8 @@ def test_where_copies_cannot_be_written(page, tmp_path):
     again = tmp_path / "b" / "p.xml"
     again.write_text(page_text())
     for out, paths, words in (
-        ("new.xml", [page, line], "the copy of one page, but 2 files"),
-        ("out", [page, line], "which .*line.png has not"),
+        ("new.xml", [page, line], "one .xml file holds one page, but 2 files"),
+        ("out", [page, line], "and .*line.png has no XML"),
         ("p.xml", [page], "would overwrite"),
         (".", [page], "would overwrite"),
         ("out", [page, again], "the name of several XML files"),

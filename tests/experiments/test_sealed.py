@@ -38,8 +38,8 @@ def test_values_come_back(tmp_path):
     [
         ("{{{", "cannot be read"),
         ("[" * 200_000, "cannot be read: nested too deeply"),
-        ("[]", "not that of a run"),
-        ('{"preset": "digits"}', "it has no format, and this version reads format 1"),
+        ("[]", "not from a run"),
+        ('{"preset": "digits"}', "it has no format number, and this version"),
         ('{"format": 7}', "has format 7, and this version reads format 1"),
         ('{"format": 1, "preset": "digits"}', "its checksum does not match"),
     ],
@@ -70,7 +70,7 @@ def test_another_file_is_one_line(copied_run, command, content, words):
         (lambda s: s.update(data=None), '"data" is None, but it must be an object'),
         (lambda s: s["data"].update(outputs="ten"), "has data.outputs of another kind"),
         (lambda s: s["data"].update(colour=1), "has an unknown data.colour"),
-        (lambda s: s.pop("data"), "is not that of a run"),
+        (lambda s: s.pop("data"), "is not from a run"),
     ],
 )
 def test_a_configuration_of_another_version_is_named(

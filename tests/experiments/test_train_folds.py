@@ -101,7 +101,7 @@ def test_each_fold_and_their_spread(whole, pool):
         assert saved["test"]["accuracy"] == right == run.report["test"]["accuracy"]
         assert saved["data"]["examples"]["test"] == len(own)
         assert sum(saved["data"]["examples"].values()) == len(pool)
-        assert any("360 examples, stays untouched" in x for x in saved["data"]["notes"])
+        assert any("360 examples, is not used" in x for x in saved["data"]["notes"])
         assert set(run.figures) == {"confusion_matrix", "roc", "curves"}
         assert run.history[-1]["step"] == 20
         scores.append(saved["test"])

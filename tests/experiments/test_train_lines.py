@@ -293,7 +293,7 @@ def test_one_file_of_weights_reads_and_is_fine_tuned(run, folder, tmp_path, comm
     bad = tmp_path / "bad.safetensors"
     write_safetensors(bad, {"a": np.zeros(3)})
     code, _, err = command("predict", bad, paths[0])
-    assert code == 2 and "does not tell of which network" in err
+    assert code == 2 and "does not say which network" in err
 
 
 @pytest.mark.slow

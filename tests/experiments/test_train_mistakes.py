@@ -163,7 +163,7 @@ def test_overwrite_refuses_a_folder_that_holds_no_run(command, tmp_path):
     flags = [*SMALL_FLAGS, f"--run-dir={folder}", "--overwrite"]
     refused(command("train", *flags), "holds files, but no run", "--run-dir")
     (folder / "config.json").write_text('{"name": "somebody else\'s"}')
-    refused(command("train", *flags), "not that of a run", "--run-dir")
+    refused(command("train", *flags), "not from a run", "--run-dir")
     (folder / "config.json").write_text('{"name"')
     refused(command("train", *flags), "config.json cannot be read", "--run-dir")
     assert (folder / "chapter.tex").read_text() == "years"

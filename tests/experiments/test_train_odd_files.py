@@ -47,6 +47,15 @@ def test_the_depth_of_the_data_set_is_that_of_predictions(run, photos):
     assert {answer["label"] for answer in answers} == {"dark"}
 
 
+def test_an_exported_file_knows_the_depth(run, photos, tmp_path, command):
+    from experiments.predict import predict
+
+    file = tmp_path / "x.jaxexport"
+    assert command("export", run.directory, f"--out={file}")[0] == 0
+    labels = {row["label"] for row in predict(file, photos / "dark")}
+    assert labels == {"dark"}
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
 def test_predictions_for_odd_names_are_printed_and_written(
     run, photos, suffix, tmp_path, command

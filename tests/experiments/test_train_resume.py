@@ -215,7 +215,7 @@ def test_a_run_of_constant_rate_can_be_extended(tmp_path, capsys):
     capsys.readouterr()
     longer = train("digits", **half)
     out = capsys.readouterr().out
-    assert "extended from 20 to 40 steps: the constant schedule goes on" in out
+    assert "extended from 20 to 40 steps: the constant schedule continues" in out
     assert "resuming at step 20 of 40" in out
     assert_same_run(whole, longer)
     with pytest.raises(UsageError, match="a run of 40 steps, more than 30"):
@@ -230,7 +230,7 @@ def test_a_run_of_constant_rate_can_be_extended(tmp_path, capsys):
         (
             dict(optimizer__schedule="constant", optimizer__schedule__warmup_steps=15),
             dict(optimizer__schedule="constant", optimizer__schedule__warmup_steps=15),
-            "the warm-up, which 20 steps cut short,",
+            "the warm-up, which was shortened to fit 20 steps,",
         ),
         (
             PLATEAU | dict(eval_every=None),

@@ -33,7 +33,7 @@ def test_one_class_in_the_test_split_is_said():
 def test_a_class_without_test_examples_is_named():
     words = undefined_auc(classified([0, 1] * 10))
     assert words == (
-        "ROC AUC is undefined for 'eel': the test split has no example of them; the "
+        "ROC AUC is undefined for 'eel': the test split has no examples of them; the "
         "macro average leaves them out."
     )
     many = [f"c{k}" for k in range(12)]

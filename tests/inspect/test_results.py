@@ -73,7 +73,7 @@ def test_the_majority_is_always_predicted(share):
     diagnostic = found(made)
     assert diagnostic.name == "one_class_predicted"
     assert "a is predicted for 100.0% of the test examples" in diagnostic.words
-    assert f"of which {share:.1%} are" in diagnostic.words
+    assert f"but only {share:.1%} are" in diagnostic.words
     assert "--task.class-weights=balanced" in diagnostic.suggestion
 
 
@@ -128,7 +128,7 @@ def test_classes_that_the_test_split_does_not_have():
     diagnostic = found(report(scored(targets, targets)))
     assert diagnostic.name == "class_untested"
     assert diagnostic.words.startswith("2 of 10 classes cannot be evaluated")
-    assert "(i, j)" in diagnostic.words and "no ROC AUC" in diagnostic.words
+    assert "(i, j)" in diagnostic.words and "ROC AUC is undefined" in diagnostic.words
     one = scored(np.zeros(50, int), np.zeros(50, int), "ab")
     assert one["macro"]["roc_auc"] is None
     assert names(report(one)) == ["class_untested"]
@@ -238,7 +238,7 @@ def test_a_validation_split_that_is_too_small(change, said):
     if said is None:
         assert names(made) == []
         return
-    assert f"too small to choose a checkpoint by: {said}" in found(made).words
+    assert f"too small to choose a checkpoint: {said}" in found(made).words
     with_interval = copy.deepcopy(made)
     with_interval["splits"]["validation"] |= dict(interval=[0.5, 1.0], monitor=ACCURACY)
     words = "the 95 % interval of its accuracy is 50.00% to 100.00%"

@@ -243,8 +243,8 @@ def test_a_template_that_does_not_fit(tmp_path):
     other = some_state(tx=make_optimizer("sgd", 0.1))
     with Checkpoints(tmp_path) as checkpoints:
         for template, words in [
-            (wide, r"params/w has shape \(5, 3\), but this model wants \(5, 4\)"),
-            (more, r"it has no params/v, which this model wants with shape \(2,\)"),
+            (wide, r"params/w has shape \(5, 3\), but this model needs \(5, 4\)"),
+            (more, r"it has no params/v, which this model needs with shape \(2,\)"),
             (less, r"this model has no params/b \(shape \(3,\)\)"),
             (other, r"does not fit: it has no opt_state/0/trace/b"),
         ]:

@@ -1,4 +1,4 @@
-"""Arrays in a file: .npz, HDF5, Zarr, or a folder of .npy files."""
+"""Reads arrays from .npz, HDF5 and Zarr files, and from folders of .npy files."""
 
 import contextlib
 import re
@@ -26,8 +26,8 @@ class Stored(NamedTuple):
     """An array in a file.
 
     Attributes:
-      shape, dtype: of the array.
-      read: reads it into memory.
+      shape, dtype: shape and dtype of the array.
+      read: a function that reads the array into memory.
     """
 
     shape: tuple[int, ...]
@@ -39,7 +39,7 @@ class Stored(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The arrays of one split; None: to be split at random."""
+    """Names of the arrays of one split; split None: examples are split at random."""
 
     split: str | None
     inputs: str
@@ -47,7 +47,7 @@ class Part(NamedTuple):
 
 
 def is_array_dataset(path: Path) -> bool:
-    """Whether a path is a file of arrays, or a folder with .npy files and no others."""
+    """Whether a path is a file of arrays, or a folder of .npy files only."""
     if path.suffix.lower() in ARRAYS:
         return True
     if not path.is_dir() or not holds(path, (".npy",)):
@@ -57,10 +57,10 @@ def is_array_dataset(path: Path) -> bool:
 
 @contextlib.contextmanager
 def open_arrays(path: Path) -> Iterator[dict[str, Stored]]:
-    """The arrays of a file or folder by name, while it is open.
+    """Opens the arrays of a file or folder; yields them by name.
 
     Raises:
-      DataError: it cannot be read, or a package is missing.
+      DataError: the file cannot be read, or a package is missing.
     """
     suffix = path.suffix.lower()
     try:
@@ -118,10 +118,13 @@ def _package(name: str, path: Path) -> Any:
 
 
 def parse_arrays(text: str) -> dict[tuple[str | None, str], str]:
-    """Parses "inputs:a,targets:b,test_inputs:c,test_targets:d" to names by role.
+    """Parses "inputs:a,targets:b,test_inputs:c,test_targets:d".
+
+    Returns:
+      Names of arrays by (split or None, "inputs" or "targets").
 
     Raises:
-      DataError: it is malformed.
+      DataError: the text is malformed.
     """
     found = {}
     for pair in text.split(",") if text else ():
@@ -138,7 +141,7 @@ def parse_arrays(text: str) -> dict[tuple[str | None, str], str]:
 
 
 def find_parts(path: Path, arrays: dict[str, Stored], given: str | None) -> list[Part]:
-    """Which arrays are the inputs and targets of which split.
+    """Finds the arrays with the inputs and targets of each split.
 
     Names such as x_train, train_labels, test/images and y are recognised.
 
@@ -182,7 +185,7 @@ def find_parts(path: Path, arrays: dict[str, Stored], given: str | None) -> list
 
 
 def _key(name: str) -> tuple[str | None, str] | None:
-    """(split, role) that the name of an array spells; None: neither."""
+    """(split, role) from the name of an array; None if it is not recognised."""
     words = [w for w in re.findall(r"[a-z]+", name.lower()) if w != "arr"]
     splits = [SPELLINGS[w] for w in words if w in SPELLINGS]
     roles = [_ROLE_OF[w] for w in words if w in _ROLE_OF]
@@ -194,14 +197,14 @@ def _key(name: str) -> tuple[str | None, str] | None:
 def read_part(
     path: Path, arrays: dict[str, Stored], part: Part
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets of a part, checked.
+    """Reads and checks the inputs and targets of a part.
 
     Returns:
-      (inputs, uint8 [N, H, W, C] or [N, T, H, W, C], or float32 [N, T, F]; targets
-      [N, ...] as they are).
+      (inputs, targets): inputs uint8 [N, H, W, C] or [N, T, H, W, C], or float32
+      [N, T, F]; targets [N, ...] unchanged.
 
     Raises:
-      DataError: a shape or dtype that is not read; the message states them.
+      DataError: a shape or dtype is not supported; the message states them.
     """
     x, y = arrays[part.inputs], arrays[part.targets]
     where = f"{path}: {part.inputs} {x}"
@@ -227,7 +230,7 @@ def read_part(
     if low < 0 or high > 255:
         raise DataError(
             f"{where}: its values are {low} to {high}; expected pixels from 0 to 255, "
-            "or features of floating point"
+            "or floating-point features"
         )
     inputs = inputs.astype(np.uint8)
     if inputs.ndim == 3:
@@ -244,8 +247,8 @@ def read_part(
 def _features(where: str, inputs: np.ndarray) -> np.ndarray:
     if inputs.ndim != 3:
         raise DataError(
-            f"{where}: images of floating point are not read; save them as uint8, 0 to "
-            "255"
+            f"{where}: floating-point images are not supported; save them as uint8, 0 "
+            "to 255"
         )
     if not np.isfinite(inputs).all():
         raise DataError(f"{where}: holds NaN or infinite numbers")

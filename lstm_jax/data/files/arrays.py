@@ -1,4 +1,4 @@
-"""Your own arrays as a data set."""
+"""Loads a data set from files of arrays."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -30,20 +30,21 @@ def load_arrays(
     min_per_class: int | None = None,
     arrays: str | None = None,
 ) -> Dataset:
-    """Load images, clips or features and their targets from arrays.
+    """Loads images, clips or features and their targets from arrays.
 
-    Inputs are as in `Split`; images may lack the axis of channels. Targets [N] or
-    [N, 1] are classes if they are integers or strings, else numbers to predict; [N, K]
-    of 0 and 1 are classes if each row holds a single 1, else labels.
+    Inputs are as in `Split`; grey images may lack the channel axis. Targets [N] or
+    [N, 1] are classes if they are integers or strings, otherwise numbers to predict;
+    targets [N, K] of 0 and 1 are one-hot classes if each row has a single 1, otherwise
+    several labels per example.
 
     Args:
       path: an .npz, HDF5 or Zarr file, or a folder of .npy files.
-      root: the cache folder, which is not used.
-      size: side of the square to resize images to, pixels; None: unchanged.
+      root: the cache folder; not used.
+      size: side of the square that images are resized to, pixels; None: unchanged.
       validation, seed, min_per_class, arrays: as in `load`.
 
     Raises:
-      DataError: arrays are missing, ambiguous, or of a shape that is not read.
+      DataError: arrays are missing or ambiguous, or have an unsupported shape.
     """
     notes, xs, ys, items = [], [], [], []
     with open_arrays(path) as stored:
@@ -58,7 +59,7 @@ def load_arrays(
             )
     for parts, what in ((xs, "inputs"), (ys, "targets")):
         if len(shapes := {part.shape[1:] for part in parts}) > 1:
-            raise DataError(f"{path}: its splits have {what} of the shapes {shapes}")
+            raise DataError(f"{path}: {what} of its splits differ in shape: {shapes}")
     inputs, written = np.concatenate(xs), np.concatenate(ys)
     targets, classes, labels = _targets(path, written)
     entries = [_Item(*pair) for pair in zip(labels, items, strict=True)]
@@ -90,7 +91,7 @@ def load_arrays(
 def _targets(
     path: Path, written: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
-    """(targets, class names, label of each example, "" if it has none)."""
+    """(targets, class names, the class label of each example or "" without classes)."""
     if written.ndim == 1:
         if written.dtype.kind not in "iubfSUO":
             raise DataError(f"{path}: targets of {written.dtype}; expected numbers")
@@ -99,7 +100,7 @@ def _targets(
             for v in written.tolist()
         ]
         targets, classes = targets_of(path, labels)
-        if classes and written.dtype.kind == "f":  # 1.0, 2.0: classes all the same
+        if classes and written.dtype.kind == "f":  # whole numbers such as 1.0, 2.0
             labels = [str(int(v)) for v in written.tolist()]
             targets, classes = targets_of(path, labels)
         return targets, classes, labels if classes else [""] * len(labels)

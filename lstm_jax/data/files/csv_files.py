@@ -1,4 +1,4 @@
-"""Tables of files as people save them: separators, encodings, headers, columns."""
+"""Reads tables of files in CSV: detects separator, encoding, header and columns."""
 
 import codecs
 import csv
@@ -27,15 +27,16 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _FILE = re.compile(r"[^:*?\"<>|]*\.[A-Za-z][A-Za-z0-9]{1,4}")  # a name with a suffix
-_PROBED = 20  # rows by which the separator is found
+_PROBED = 20  # rows that are used to detect the separator
 
 
 class TableFormat(NamedTuple):
-    """What a user says of a table.
+    """The user's options for tables.
 
     Attributes:
-      columns: names or numbers from 1 of columns, by role, such as {"path": "file"}.
-      encoding: None: UTF-8, or UTF-16 with a byte-order mark.
+      columns: by role, the name of a column or its number from 1, such as {"path":
+        "file"}.
+      encoding: name of the encoding; None: UTF-8, or UTF-16 with a byte-order mark.
     """
 
     columns: Mapping[str, str] = MappingProxyType({})
@@ -46,12 +47,12 @@ class Table(NamedTuple):
     """A table of files.
 
     Attributes:
-      rows: cells by column name, stripped; roles have their own names, others are in
-        lower case.
-      columns: the name of the column of each role that it has, as written.
-      separator: one character.
-      encoding: of the file.
-      header: whether its first row names the columns.
+      rows: stripped cells by column name; a column with a role has the name of the
+        role, the others have their own in lower case.
+      columns: by role, the name of the column as written in the file.
+      separator: the character between cells.
+      encoding: the encoding of the file.
+      header: whether the first row names the columns.
     """
 
     rows: list[dict[str, str]]
@@ -61,7 +62,7 @@ class Table(NamedTuple):
     header: bool
 
     def described(self) -> str:
-        """What is not as in a plain CSV with the usual columns; "" if nothing is."""
+        """How the table differs from a plain CSV with the usual columns; "" if not."""
         parts = []
         if self.separator != ",":
             parts.append(f"separated by {_SEPARATORS[self.separator]}")
@@ -94,26 +95,26 @@ def parse_columns(text: str) -> dict[str, str]:
 def read_table(
     path: Path, wanted: Iterable[str], form: TableFormat = TableFormat()
 ) -> list[dict[str, str]]:
-    """Rows of a table as dicts by column name; `wanted` are required."""
+    """Rows of a table as dicts by column name; the roles in `wanted` are required."""
     return open_table(path, wanted, form).rows
 
 
 def open_table(
     path: Path, wanted: Iterable[str], form: TableFormat = TableFormat()
 ) -> Table:
-    """Read a table.
+    """Reads a table.
 
-    Commas, semicolons, tabs and bars separate cells. Columns are found by the usual
-    names, such as filename for `path` and class for `label`. A table of two columns
-    needs no header if one of them holds file names.
+    Commas, semicolons, tabs or bars separate cells. Columns are found by common names,
+    such as filename for `path` and class for `label`. A table of two columns needs no
+    header if one of them contains file names.
 
     Args:
       path: the file.
-      wanted: the roles that it must have.
-      form: what the user says of it.
+      wanted: the required roles.
+      form: the user's options.
 
     Raises:
-      DataError: the table cannot be read as one; the message names the cause.
+      DataError: the file is not a readable table; the message names the cause.
     """
     wanted = list(wanted)
     text, encoding = _decoded(path, form.encoding)
@@ -177,7 +178,7 @@ def _decoded(path: Path, given: str | None) -> tuple[str, str]:
 
 
 def _separator(path: Path, lines: Sequence[str]) -> str:
-    """The character that separates cells, by the first rows."""
+    """Detects the character that separates cells from the first rows."""
     lines = [line for line in lines[: 2 * _PROBED] if line.strip()][:_PROBED]
     scores = {}
     for mark in _SEPARATORS:
@@ -203,7 +204,7 @@ def _separator(path: Path, lines: Sequence[str]) -> str:
 
 
 def _role(name: str) -> str | None:
-    """The role for which a column name is usual."""
+    """The role that a common column name stands for; None if it is not a common one."""
     plain = name.replace(" ", "_").replace("-", "_")
     return next((role for role, names in _ALIASES.items() if plain in names), None)
 
@@ -246,7 +247,7 @@ def _columns(
         others = [k for k in range(len(lower)) if k not in at.values()]
         others = [k for k in others if lower[k] and lower[k] not in ROLES]
         if role == "label" and role not in wanted and len(others) > 1:
-            continue  # of several columns of labels, none is the only one
+            continue  # several columns may hold labels: none of them is chosen
         if len(usual) > 1 and role in wanted:
             raise DataError(
                 f"{path}: {_quoted([first[k] for k in usual])} may all be the {role}; "
@@ -264,7 +265,7 @@ def _columns(
             f"{path}: no column {_quoted(missing)}; its first line names "
             f"{_quoted(lower) or 'nothing'}.{single} Expected columns: path,"
             f"{'text' if 'text' in wanted else 'label'} and, optionally, group and "
-            f"split; or tell which they are with --data.columns={example}"
+            f"split; or name the columns with --data.columns={example}"
         )
     names = list(lower)
     for role, k in at.items():
@@ -274,7 +275,7 @@ def _columns(
 
 
 def _headless(path, first, files, wanted, at):
-    """As `_columns`, if the first row is one of the data."""
+    """As `_columns`, for a table whose first row is data instead of a header."""
     if not at and len(files) == 1 and len(first) == 2 and len(wanted) <= 2:
         other = next((role for role in wanted if role != "path"), "label")
         at = {"path": files[0], other: 1 - files[0]}
@@ -298,11 +299,11 @@ def _quoted(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-@functools.lru_cache(maxsize=1024)  # a table with steps lists each clip many times
+@functools.lru_cache(maxsize=1024)  # a table with time steps repeats each clip's path
 def placed(table: Path, written: str) -> Path:
-    """The path of a file in a table, relative to the table's folder.
+    """The path of a file listed in a table; relative paths start at the table's folder.
 
-    Backslashes are separators, as in Windows, if the file is not found otherwise.
+    If the file is not found, backslashes are taken as separators, as on Windows.
     """
     path = table.parent / Path(written).expanduser()
     if "\\" in written and not _exists(path):
@@ -314,7 +315,7 @@ def check_files(table: Path, written: Sequence[str]) -> None:
     """Checks that at least one of the listed files exists.
 
     Raises:
-      DataError: none does; the message names the cause, if one is found.
+      DataError: none of them exists; the message names a likely cause.
     """
     written = list(dict.fromkeys(written))
     if any(_exists(placed(table, name)) for name in written):
@@ -328,7 +329,7 @@ def check_files(table: Path, written: Sequence[str]) -> None:
     if "://" in name:
         why = f"{name!r} is a URL; download the files and list their paths"
     elif re.match(r"[A-Za-z]:[\\/]", name):
-        why = f"{name!r} is a path of another machine; list paths relative to {home}"
+        why = f"{name!r} is a path on another machine; list paths relative to {home}"
     elif _exists(Path(flat)):
         why = (
             f"{name!r} exists in the working directory, but paths are relative to the "

@@ -1,4 +1,4 @@
-"""Decoding of image files to 8 bits, of large ones in memory bounded by the result."""
+"""Decodes image files to 8 bits, large ones in bands to bound the memory."""
 
 import threading
 import warnings
@@ -20,15 +20,17 @@ from lstm_jax.data.files.orientation import Geometry
 from lstm_jax.data.files.png import PNG, band_image, read_bands, read_header
 
 JPEG = ("JPEG", "MPO")  # Pillow's names; MPO is what many phones write
-_LARGE = 1 << 24  # pixels; larger images are reduced in bands, one image at a time
-_WHOLE = 1 << 26  # pixels; the limit for formats that are decoded whole
+_LARGE = 1 << 24  # pixels; larger images are decoded in bands, one image at a time
+_WHOLE = 1 << 26  # pixels; the limit for formats that can only be decoded as a whole
 _BAND = 1 << 22  # bytes of a decoded band
-_MARGIN = 2  # a box filter reduces to this many times the result or more,
-_MOST_REDUCED = 16  # by this factor or less; the bilinear filter does the rest
-_DARK = 64  # if the largest 8-bit value is lower, 2 of 16 bits or more are unused
+# A box filter first reduces large images, by _MOST_REDUCED at most and to _MARGIN times
+# the final size at least; then they are resized bilinearly.
+_MARGIN = 2
+_MOST_REDUCED = 16
+_DARK = 64  # if the largest 8-bit value is lower, at least 2 of 16 bits are unused
 _ONE = threading.Lock()
 
-# `_WHOLE` takes the place of Pillow's warning; Pillow's error stays.
+# `_WHOLE` replaces Pillow's warning about large images; Pillow's error remains.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -38,17 +40,17 @@ def is_large(image: Image.Image) -> bool:
 
 
 def is_grey_png(image: Image.Image) -> bool:
-    """Whether an opened image is a grey PNG; Pillow's mode of some is RGBA."""
+    """Whether an opened image is a grey PNG; Pillow opens some of these as RGBA."""
     png = _png(image)
     return bool(png) and png.colour in (0, 4)
 
 
 def check_whole(image: Image.Image, what: str | None = None) -> None:
-    """Raises DataError if an opened image is too large to be decoded whole.
+    """Raises DataError if an opened image is too large to be decoded as a whole.
 
     Args:
       image: the opened image.
-      what: is decoded whole, for the error; None: files of the image's format.
+      what: the kind of file, for the error, such as "masks"; None: from the format.
     """
     if image.width * image.height > _WHOLE:
         kind = {"PNG": "interlaced PNG", "JPEG": "progressive JPEG"}
@@ -79,10 +81,10 @@ def _opaque(image: Image.Image, channels: int) -> Image.Image:
 
 
 def load_8_bits(image: Image.Image, depth: int | None) -> Image.Image:
-    """An opened image, decoded to 8 bits per sample, without its EXIF orientation.
+    """Decodes an image to 8 bits per sample, without applying its EXIF orientation.
 
     Args:
-      image: opened, not loaded.
+      image: an opened image that is not loaded yet.
       depth: as in `read_image`.
     """
     png = _png(image)
@@ -102,7 +104,7 @@ def load_8_bits(image: Image.Image, depth: int | None) -> Image.Image:
 
 
 def sample_depth(image: Image.Image) -> int | None:
-    """Bits that the samples of an opened image use; None if it has 8-bit samples."""
+    """The number of bits that an opened image's samples use; None for 8-bit samples."""
     png = _png(image)
     if png and png.bits == 16 and not png.interlaced:
         bands = read_bands(image.fp, png, _rows(png.row_bytes, 1))
@@ -119,13 +121,13 @@ def decode_large(
     shape: tuple[int, int, int],
     depth: int | None,
 ) -> np.ndarray:
-    """An opened image of many pixels, reduced while it is decoded: uint8 [H, W, C].
+    """Decodes a large opened image and reduces it to `shape`: uint8 [H, W, C].
 
-    One image at a time is decoded so, whatever the number of threads. Pixels differ
-    from those of `fit` by rounding and by the support of the filters.
+    Only one image is decoded at a time, independent of the number of threads. Pixels
+    differ from those of `fit` by rounding and because the filters differ.
     """
     if image.format == "TIFF":
-        geometry = Geometry(geometry.shown)  # Pillow turns it while it decodes
+        geometry = Geometry(geometry.shown)  # Pillow applies the orientation itself
     *size, channels = shape
     height, width = size[::-1] if geometry.orientation >= 5 else size
     with _ONE:
@@ -151,7 +153,7 @@ def decode_large(
 
 
 def _bands(image: Image.Image, depth: int | None, rows: int) -> Iterator[Image.Image]:
-    """Decodes an opened image in bands of 8 bits, from the top."""
+    """Decodes an opened image to 8 bits in bands, from top to bottom."""
     png = _png(image)
     if png and not png.interlaced:
         for band in read_bands(image.fp, png, rows):
@@ -169,12 +171,12 @@ def _bands(image: Image.Image, depth: int | None, rows: int) -> Iterator[Image.I
 
 
 def _factor(full: int, wanted: int) -> int:
-    """By how much the box filter reduces a side."""
+    """The factor by which the box filter reduces a side."""
     return min(max(1, full // (_MARGIN * wanted)), _MOST_REDUCED)
 
 
 def _rows(row_bytes: int, factor: int) -> int:
-    """Rows of a band, a multiple of the reducing factor."""
+    """The number of rows in a band, a multiple of the reduction factor."""
     return max(1, _BAND // row_bytes // factor) * factor
 
 
@@ -193,7 +195,7 @@ def _to_8_bits(image: Image.Image, depth: int | None) -> Image.Image:
 
 
 def _narrow(pixels: np.ndarray, depth: int) -> Image.Image:
-    """An 8-bit image of 16-bit samples [H, W, 1 to 4]; alpha always has 16 bits."""
+    """An 8-bit image from 16-bit samples [H, W, 1 to 4]; alpha always uses 16 bits."""
     samples = pixels.shape[-1]
     narrow = to_8_bits(pixels, depth)
     if samples in (2, 4):

@@ -1,4 +1,4 @@
-"""The files below folders; symbolic links are resolved once."""
+"""Recursive search for files; each folder is read once, also through symbolic links."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,8 +10,8 @@ class Tree(NamedTuple):
     """Files below some folders.
 
     Attributes:
-      files: of each folder, sorted.
-      notes: a line for each symbolic link that is not followed.
+      files: the sorted files of each folder.
+      notes: one line for each symbolic link that is not followed.
     """
 
     files: list[list[Path]]
@@ -26,16 +26,16 @@ def hidden(name: str) -> bool:
 def walk(
     folders: Sequence[Path], suffixes: Iterable[str], top: Path | None = None
 ) -> Tree:
-    """Find the files below folders, without hidden ones.
+    """Finds the files below folders, except hidden ones.
 
-    Folders that are no links are read first. Then a link to a folder is followed if
-    its target has not been read and does not contain `top`, so that no file is found
-    twice and no link leads in a circle.
+    Folders that are not symbolic links are read first. A link to a folder is then
+    followed if its target has not been read and does not contain `top`, so that no
+    file is found twice and no cycle is followed.
 
     Args:
-      folders: that are searched recursively.
+      folders: the folders to search recursively.
       suffixes: lower-case suffixes of the files to find.
-      top: the folder that holds all others; None: there is none.
+      top: the folder that contains all others; None: the first of `folders`.
     """
     suffixes, seen = frozenset(suffixes), set()
     found: list[list[Path]] = [[] for _ in folders]
@@ -73,19 +73,19 @@ def walk(
         if key in above and not given:
             notes.append(f"left out {link}: a link to a folder that contains it")
         elif key in seen:
-            notes.append(f"left out {link}: a link to a folder that is read already")
+            notes.append(f"left out {link}: a link to a folder that was already read")
         else:
             read(link, number)
     return Tree([sorted(files) for files in found], notes)
 
 
 def holds(folder: Path, suffixes: Iterable[str], *, deep: bool = False) -> bool:
-    """Whether a folder holds a file of the suffixes; `deep`: or a folder in it."""
+    """Whether a folder has files with the suffixes; `deep`: also in its subfolders."""
     return any(True for _ in _files(folder, frozenset(suffixes), deep))
 
 
 def count(folder: Path, suffixes: Iterable[str], *, deep: bool = False) -> int:
-    """How many files of the suffixes a folder holds; `deep`: and the folders in it."""
+    """The number of files with the suffixes; `deep`: also those in subfolders."""
     return sum(1 for _ in _files(folder, frozenset(suffixes), deep))
 
 
@@ -110,7 +110,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as inside:
             return [entry for entry in inside if not hidden(entry.name)]
-    except OSError:  # it may not be read, or went away
+    except OSError:  # no permission, or deleted meanwhile
         return []
 
 
@@ -122,7 +122,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
-    """Which folder it is, by whatever name; None if it cannot be opened."""
+    """(device, inode) of a folder, the same for all its paths; None on errors."""
     try:
         stat = folder.stat()
     except OSError:

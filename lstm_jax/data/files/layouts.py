@@ -1,4 +1,4 @@
-"""Which layout a folder or file of your own has: recognised by what lies in it."""
+"""Detects the layout of a data set from the files in it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +22,8 @@ class Layout(NamedTuple):
 
     Attributes:
       kind: "images", "clips", "arrays", "masks", "boxes" or "text".
-      name: how it is called, such as "class folders in train/ and test/".
-      ignored: a line for each thing that is not read.
+      name: a description, such as "images in class folders in train/ and test/".
+      ignored: one line for each file or folder that is not read.
       notes: lines to show to the user.
     """
 
@@ -34,7 +34,7 @@ class Layout(NamedTuple):
 
     @property
     def target_type(self) -> str:
-        """As of `Dataset`."""
+        """As in `Dataset`."""
         return self.kind if self.kind in _PRESETS else "labels"
 
 
@@ -47,15 +47,14 @@ def detect(
     """The layout of a folder, table or annotation file.
 
     Args:
-      path: it exists.
-      target_type: what is asked for: "labels", "masks", "boxes" or "text"; None:
-        whatever is there.
+      path: an existing folder or file.
+      target_type: the expected type, "labels", "masks", "boxes" or "text"; None: any.
       frames: as in `load`.
-      form: what the user says of a table.
+      form: the user's options for tables.
 
     Raises:
-      DataError: no known layout, one of another target type, or one that can be
-        understood in several ways; the message says what was seen and what to do.
+      DataError: the layout is unknown, ambiguous or of another target type; the
+        message says what was found and what to do.
     """
     if is_array_dataset(path):
         if target_type not in ("labels", None):
@@ -93,7 +92,7 @@ def detect(
 
 
 def _annotated(path: Path, form: TableFormat) -> dict[str, Layout]:
-    """Layouts whose targets lie beside the images, by target type."""
+    """Layouts with targets in files beside the images, by target type."""
     found = {}
     if is_line_dataset(path, form):
         name = "lines of text (NAME.gt.txt, a column text, or ALTO or PAGE XML)"
@@ -117,7 +116,7 @@ def _table_notes(path: Path, wanted, form: TableFormat) -> tuple[str, ...]:
 
 
 def _unsupported(path: Path) -> str | None:
-    """What a known layout that is not read is called, with the way out."""
+    """The name of a known but unsupported layout, with a remedy; None if none."""
     names = {f.name.lower(): f for f in visible(path) if f.is_dir()}
     if "annotations" in names and "jpegimages" in names:
         if holds(names["annotations"], (".xml",)):

@@ -1,4 +1,4 @@
-"""What data from other people may not do: lead outside its folder, or hide in names."""
+"""Checks of untrusted data: paths outside its folder, and unprintable names."""
 
 import os
 import unicodedata
@@ -8,11 +8,11 @@ from pathlib import Path
 from lstm_jax.data.dataset import DataError
 
 FOLLOW = "--data.follow-outside"
-_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, separators of lines
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, line and paragraph
 
 
 def check_folder(path: Path) -> None:
-    """Raises DataError if a folder is no data set's: the root, or a home folder."""
+    """Raises DataError if a folder is the file system's root or the home folder."""
     real = Path(os.path.realpath(path))
     what = {Path(real.anchor): "the whole file system"}
     what |= {Path(os.path.realpath(Path.home())): "your home folder"}
@@ -24,21 +24,21 @@ def check_folder(path: Path) -> None:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path, with its `..` resolved but not its links, is below a folder."""
+    """Whether a path is below a folder; resolves `..`, but not symbolic links."""
     path, folder = (Path(os.path.normpath(p.absolute())) for p in (path, folder))
     return path.is_relative_to(folder)
 
 
 def check_names(path: Path, names: Iterable[str]) -> None:
-    """Raises DataError if the name of a class cannot be printed.
+    """Raises DataError if a class name cannot be printed.
 
-    Such names hold escape sequences for a terminal, or bytes that are not UTF-8.
+    Such names contain terminal escape sequences, or bytes that are not UTF-8.
     """
     for name in names:
         if not printable(name):
             raise DataError(
-                f"{path}: the class name {ascii(name)} holds a character that cannot "
-                "be printed, or is not UTF-8; rename the class"
+                f"{path}: the class name {ascii(name)} has a character that cannot be "
+                "printed, or is not UTF-8; rename the class"
             )
 
 

@@ -1,4 +1,4 @@
-"""Classes of segmentation masks: their names, and the colours that stand for them."""
+"""Class names and class colours of segmentation masks."""
 
 import re
 from pathlib import Path
@@ -14,16 +14,16 @@ NAMES = "classes.txt"
 # Colour tables of Kaggle's CamVid, of CamVid itself and of CVAT.
 _TABLES = (NAMES, "class_dict.csv", "label_colors.txt", "labelmap.txt")
 _COLOR = re.compile(r"(?<!\d)(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})(?!\d)")
-_IGNORED = ("void", "ignore", "ignored")  # names of colours whose pixels do not count
+_IGNORED = ("void", "ignore", "ignored")  # names of colours whose pixels are ignored
 
 
 class Classes(NamedTuple):
-    """Classes as a file beside the masks tells them.
+    """Classes as listed in a file beside the masks.
 
     Attributes:
-      names: in index order; None: there is no file.
-      colors: of each class, and with index 255 of ignored pixels: (r, g, b, index);
-        (): pixel values are indices.
+      names: class names in index order; None: there is no file.
+      colors: (r, g, b, index) of each class, and of ignored pixels, with index 255;
+        (): pixel values are class indices.
       file: the name of the file.
     """
 
@@ -33,10 +33,11 @@ class Classes(NamedTuple):
 
 
 def read_classes(path: Path) -> Classes:
-    """The classes that classes.txt or a colour table in a folder tells.
+    """Reads the classes from classes.txt or a colour table in a folder.
 
-    Lines are NAME, or for masks in colours NAME R G B, in any usual order and with any
-    separator. The colours of void and ignore are ignored.
+    Each line is NAME or, for masks in colours, NAME R G B, with the name before or
+    after the colour and any separator. Colours named void or ignore mark ignored
+    pixels.
 
     Raises:
       DataError: the file is malformed.
@@ -89,8 +90,8 @@ def color_indices(image: Image.Image, classes: Classes) -> np.ndarray:
     """Class indices of a mask in colours, or in three equal channels.
 
     Args:
-      image: of any 8-bit mode.
-      classes: with colours; without them, all channels must be equal.
+      image: an image of any 8-bit mode.
+      classes: classes with their colours; without, all channels must be equal.
 
     Returns:
       uint8 [H, W].

@@ -1,4 +1,4 @@
-"""Pairs of an image and its segmentation mask, found by their names."""
+"""Finds pairs of an image and its segmentation mask by their file names."""
 
 import re
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def base_of(stem: str) -> str | None:
 
 
 def mask_layout(path: Path) -> str | None:
-    """How images and masks lie in a folder, or in its folder train/; None: not so."""
+    """A description of the images and masks in a folder or its splits; None if none."""
     for folder in (path, *split_folders(path).values()):
         if part := _part(folder):
             if part.masks is None:
@@ -50,10 +50,13 @@ def mask_layout(path: Path) -> str | None:
 
 
 def find_pairs(path: Path) -> tuple[list[Pair], list[str]]:
-    """Pairs of image and mask, and notes on files without a counterpart.
+    """Finds pairs of image and mask.
+
+    Returns:
+      (pairs, notes on files without a counterpart).
 
     Raises:
-      DataError: there are none.
+      DataError: there are no pairs.
     """
     pairs, alone, unused, twice, total = [], [], [], [], 0
     for split, part in _parts(path):
@@ -67,13 +70,13 @@ def find_pairs(path: Path) -> tuple[list[Pair], list[str]]:
             if stem not in stems or part.masks is None:
                 stem = base_of(stem) or stem
             if masks_of.setdefault(stem, mask) != mask:
-                twice.append(f"left out {mask}: another mask has its name")
+                twice.append(f"left out {mask}: another mask has the same name")
         used: dict[str, Path] = {}
         for image in images:
             total += 1
             stem = _stem(part.images, image)
             if stem in used:
-                twice.append(f"skipped {image}: {used[stem].name} has its name, too")
+                twice.append(f"skipped {image}: {used[stem].name} has the same name")
             elif stem not in masks_of:
                 name = f"{stem}.png" if part.masks else f"{stem}_mask.png"
                 alone.append(f"skipped {image}: has no mask {home.name}/{name}")
@@ -122,7 +125,7 @@ def _parts(path: Path) -> Iterator[tuple[str | None, _Part]]:
 
 
 def _part(path: Path) -> _Part | None:
-    """Where the images and the masks of a folder are."""
+    """The folders of images and masks in a folder; None if it has none."""
     if not path.is_dir():
         return None
     inside = {f.name.lower(): f for f in path.iterdir() if f.is_dir()}
@@ -138,7 +141,7 @@ def _part(path: Path) -> _Part | None:
             if len(several) > 1:
                 raise DataError(
                     f"{path}: holds both {several[0].name}/ and {several[1].name}/; "
-                    "keep one, so that it is clear which images and masks are meant"
+                    "keep one of them"
                 )
         return _Part(images[0], masks[0])
     files = {f.stem for f in path.iterdir() if f.suffix.lower() in SUFFIXES}
@@ -158,7 +161,7 @@ def _files(part: _Part) -> tuple[list[Path], list[Path]]:
 
 
 def _splits_of(part: _Part) -> dict[str, str]:
-    """Splits of the folders in images/ if all are named so: images/train/1.png."""
+    """The split of each folder in images/, such as images/train/; {} if not splits."""
     inside = sorted(part.images.iterdir())
     folders = [f.name for f in inside if f.is_dir() and not hidden(f.name)]
     splits = {name: split_of(name) for name in folders}
@@ -168,7 +171,7 @@ def _splits_of(part: _Part) -> dict[str, str]:
 
 
 def _lists(path: Path) -> dict[str, str]:
-    """The split of each stem that Pascal VOC's lists name; {} without a list train."""
+    """The split of each stem in Pascal VOC's lists; {} without a list for train."""
     found: dict[str, str] = {}
     files = {split_of(f.stem): f for f in sorted((path / _LISTS).glob("*.txt"))}
     if "train" not in files:

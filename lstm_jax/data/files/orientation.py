@@ -1,4 +1,4 @@
-"""The EXIF orientation of an image, applied to its pixels, masks and boxes alike."""
+"""Applies the EXIF orientation of an image to its pixels, masks and boxes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -24,10 +24,10 @@ Size = tuple[int, int]  # (H, W)
 
 
 class Geometry(NamedTuple):
-    """How the pixels stored in a file become upright.
+    """The transform from the pixels stored in a file to the upright image.
 
     Attributes:
-      stored: (H, W) of the pixels in the file.
+      stored: (H, W) of the stored pixels.
       orientation: EXIF orientation, 1 (upright) to 8.
     """
 
@@ -40,7 +40,7 @@ class Geometry(NamedTuple):
         return self.stored[::-1] if self.orientation >= 5 else self.stored
 
     def pixels(self, stored: np.ndarray) -> np.ndarray:
-        """Upright pixels of those stored, [H, W, ...]."""
+        """Transforms stored pixels [H, W, ...] to upright ones."""
         if self.orientation >= 5:
             stored = stored.swapaxes(0, 1)
         if self.orientation in (3, 4, 7, 8):
@@ -50,7 +50,7 @@ class Geometry(NamedTuple):
         return stored
 
     def points(self, stored: np.ndarray) -> np.ndarray:
-        """Upright points of points (x, y) on the stored pixels, float [..., 2]."""
+        """Transforms points (x, y) on the stored pixels, float [..., 2]."""
         height, width = self.shown
         x, y = np.moveaxis(np.asarray(stored, np.float64), -1, 0)
         if self.orientation >= 5:
@@ -62,20 +62,20 @@ class Geometry(NamedTuple):
         return np.stack([x, y], -1)
 
     def boxes(self, stored: np.ndarray) -> np.ndarray:
-        """Upright boxes (x0, y0, x1, y1) of boxes on the stored pixels, [..., 4]."""
+        """Transforms boxes (x0, y0, x1, y1) on the stored pixels, [..., 4]."""
         stored = np.asarray(stored)
         corners = self.points(stored.reshape(*stored.shape[:-1], 2, 2))
         return np.concatenate([corners.min(-2), corners.max(-2)], -1)
 
 
 def upright(image: Image.Image, geometry: Geometry) -> Image.Image:
-    """A decoded image, as it is stored, with its EXIF orientation applied."""
+    """Applies the EXIF orientation to a decoded image."""
     method = _METHODS.get(geometry.orientation)
     return image if method is None else image.transpose(method)
 
 
 def geometry_of(image: Image.Image) -> Geometry:
-    """The geometry of an opened image file; most files are not decoded for it."""
+    """The geometry of an opened image file, without decoding most formats."""
     height, width = image.height, image.width
     if image.format == "TIFF":  # Pillow gives the upright size before decoding
         width = image.tag_v2.get(_WIDTH, width)
@@ -90,11 +90,11 @@ def geometry_of(image: Image.Image) -> Geometry:
 
 
 def is_stored_size(geometry: Geometry, written: Size | None) -> bool | None:
-    """Whether targets of the size `written` lie on the stored pixels of an image.
+    """Whether targets of the size `written` refer to the stored pixels of an image.
 
     Returns:
-      True for the stored pixels, False for the upright image; None if the size does
-      not tell, because both have the same, or because no size is given.
+      True for the stored pixels, False for the upright image; None if that is unknown,
+      because both have the same size or because no size is given.
     """
     if geometry.orientation == 1:
         return False
@@ -104,10 +104,13 @@ def is_stored_size(geometry: Geometry, written: Size | None) -> bool | None:
 
 
 def lie_on_stored(facts: Sequence[bool | None]) -> bool:
-    """What is assumed of targets whose size does not tell, from those that do.
+    """The assumption for targets whose size is ambiguous, from all other targets.
 
-    They lie on the stored pixels, as for libraries that ignore EXIF data, unless all
-    targets that tell are on upright images.
+    They are assumed to refer to the stored pixels, as in libraries that ignore EXIF
+    data, unless all unambiguous targets refer to upright images.
+
+    Args:
+      facts: results of `is_stored_size`.
     """
     known = [fact for fact in facts if fact is not None]
     return not known or any(known)
@@ -117,9 +120,9 @@ def notes_on_turns(turned: Sequence[str], unsure: Sequence[str], what: str) -> l
     """Notes on targets, such as "masks", of images with an EXIF orientation.
 
     Args:
-      turned: names of images whose targets were turned with them.
-      unsure: names of images whose size does not tell whether they should be.
-      what: the targets.
+      turned: names of images whose targets were rotated with them.
+      unsure: names of images whose targets have an ambiguous size.
+      what: the word for the targets.
     """
     notes = []
     if turned:
@@ -130,7 +133,7 @@ def notes_on_turns(turned: Sequence[str], unsure: Sequence[str], what: str) -> l
     if unsure:
         notes.append(
             f"{_counted(unsure)} an EXIF orientation that does not change the size, so "
-            f"the {what} may belong to the turned or to the stored pixels; assumed: "
+            f"the {what} may refer to the turned or to the stored pixels; assumed: "
             f"{'stored' if set(unsure) <= set(turned) else 'turned'}. If that is "
             f"wrong, save the images upright (first: {unsure[0]})"
         )

@@ -1,6 +1,6 @@
-"""PNG files read in bands of rows, in memory that does not depend on the height.
+"""Reads PNG files in bands of rows, in memory that does not depend on the height.
 
-Pillow decodes a PNG whole, and drops the low bytes of 16-bit colours.
+Pillow decodes a PNG as a whole, and drops the low bytes of 16-bit colours.
 
 Reference: Portable Network Graphics (PNG) Specification, sections 5, 7, 9 and 11.
 """
@@ -17,7 +17,7 @@ from PIL import Image
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # per pixel, by colour type
 _READ = 1 << 16  # bytes of compressed data that are read at once
-_KEPT = (b"PLTE", b"tRNS")  # chunks that decide what the samples mean
+_KEPT = (b"PLTE", b"tRNS")  # palette and transparency chunks
 
 
 class PNG(NamedTuple):
@@ -27,8 +27,8 @@ class PNG(NamedTuple):
       width, height: pixels.
       bits: per sample, 1 to 16.
       colour: colour type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGB and alpha.
-      interlaced: whether rows are not in order.
-      palette: the chunks PLTE and tRNS, as they stand in the file.
+      interlaced: whether rows are stored interlaced (Adam7).
+      palette: the chunks PLTE and tRNS, as stored in the file.
     """
 
     width: int
@@ -45,23 +45,23 @@ class PNG(NamedTuple):
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row without its filter type."""
+        """Bytes per row, without the filter type."""
         return (self.width * self.samples * self.bits + 7) // 8
 
     @property
     def deep_colour(self) -> bool:
-        """Whether Pillow would drop low bytes of its samples, which `wide` keeps."""
+        """Whether Pillow would drop the samples' low bytes, which `wide` keeps."""
         deep = self.bits == 16 and self.colour != 0
         return deep and not self.interlaced and not self.palette
 
     def wide(self, band: np.ndarray) -> np.ndarray:
-        """16-bit samples of unfiltered bytes: uint16 [H, W, samples]."""
+        """Unfiltered bytes as 16-bit samples: uint16 [H, W, samples]."""
         shape = len(band), self.width, self.samples
         return np.ascontiguousarray(band).view(">u2").reshape(shape)
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """(type, bytes) of each chunk; the file is then at the chunk's data."""
+    """Yields (type, size) of each chunk, with the file positioned at its data."""
     file.seek(len(_SIGNATURE))
     while len(head := file.read(8)) == 8:
         size, start = int.from_bytes(head[:4], "big"), file.tell()
@@ -70,7 +70,7 @@ def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 def read_header(file: BinaryIO) -> PNG:
-    """Header of an open PNG file, which Pillow has opened without an error."""
+    """Reads the header of a PNG file that Pillow has opened without an error."""
     palette, header, position = b"", b"", file.tell()
     for kind, size in _chunks(file):
         if kind == b"IHDR":
@@ -85,7 +85,7 @@ def read_header(file: BinaryIO) -> PNG:
 
 
 def png_exif(file: BinaryIO) -> Image.Exif:
-    """EXIF data of an open PNG file, found without decoding; empty if there is none."""
+    """Reads the EXIF data of a PNG file without decoding it; empty if it has none."""
     exif, position = Image.Exif(), file.tell()
     try:
         for kind, size in _chunks(file):
@@ -98,7 +98,7 @@ def png_exif(file: BinaryIO) -> Image.Exif:
 
 
 def read_bands(file: BinaryIO, png: PNG, rows: int) -> Iterator[np.ndarray]:
-    """Unfiltered bytes of a PNG that is not interlaced, `rows` rows at a time.
+    """Yields the unfiltered bytes of a PNG without interlacing, `rows` rows at a time.
 
     Yields:
       uint8 [rows or fewer, row_bytes].
@@ -107,7 +107,7 @@ def read_bands(file: BinaryIO, png: PNG, rows: int) -> Iterator[np.ndarray]:
       OSError: the file is truncated, or its compressed data is damaged.
     """
     stride, left = png.row_bytes + 1, png.height
-    step = max(1, png.samples * png.bits // 8)  # bytes between a sample and the last
+    step = max(1, png.samples * png.bits // 8)  # bytes per pixel, for the filters
     above = np.zeros(png.row_bytes, np.uint8)
     inflate = _inflated(file)
     while left:
@@ -120,7 +120,7 @@ def read_bands(file: BinaryIO, png: PNG, rows: int) -> Iterator[np.ndarray]:
 
 
 def band_image(png: PNG, band: np.ndarray) -> Image.Image:
-    """A band as Pillow decodes it, in the mode that Pillow has for the file."""
+    """A band as an image, in the mode in which Pillow opens the file."""
     rows = np.zeros((len(band), png.row_bytes + 1), np.uint8)
     rows[:, 1:] = band
     return _decoded(png.width, rows, png.bits, png.colour, png.palette)
@@ -163,8 +163,8 @@ def _image_data(file: BinaryIO) -> Iterator[bytes]:
 def _unfiltered(filtered: np.ndarray, above: np.ndarray, step: int) -> np.ndarray:
     """Undoes the filters of rows, whose first byte is the filter type.
 
-    Bytes that are `step` apart depend on each other only, so Pillow decodes each such
-    set as a grey image of its own, below the row `above`.
+    A byte depends only on bytes at multiples of `step` from it. Each such set of bytes
+    is therefore decoded by Pillow as a separate grey image, below the row `above`.
     """
     count, stride = filtered.shape
     out = np.empty((count, stride - 1), np.uint8)
@@ -181,7 +181,7 @@ def _unfiltered(filtered: np.ndarray, above: np.ndarray, step: int) -> np.ndarra
 def _decoded(
     width: int, rows: np.ndarray, bits: int, colour: int, palette: bytes = b""
 ) -> Image.Image:
-    """What Pillow decodes of filtered rows."""
+    """The image that Pillow decodes from filtered rows."""
     header = struct.pack(">IIBBBBB", width, len(rows), bits, colour, 0, 0, 0)
     data = zlib.compress(rows.data, 0)
     parts = (

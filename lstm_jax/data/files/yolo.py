@@ -1,4 +1,4 @@
-"""Boxes in the format of YOLO: labels/NAME.txt, for images/NAME.jpg."""
+"""Reads boxes in YOLO format: labels/NAME.txt for images/NAME.jpg."""
 
 import math
 from pathlib import Path
@@ -14,10 +14,9 @@ _NAMES = ("classes.txt", "obj.names", "data.yaml", "data.yml", "dataset.yaml")
 
 
 def find_yolo(path: Path) -> dict[str | None, Path]:
-    """Folders of labels by split; None: to be split at random. {}: there are none.
+    """Folders of labels by split; the key None: split at random; {}: none found.
 
-    These are labels/ beside images/; labels/train/ and so on; or train/labels/ and so
-    on.
+    These are labels/ beside images/, or for each split labels/SPLIT/ or SPLIT/labels/.
     """
     if not path.is_dir():
         return {}
@@ -33,14 +32,14 @@ def find_yolo(path: Path) -> dict[str | None, Path]:
 
 
 def read_yolo(labels: Path, top: Path) -> dict[str, list[dict[str, Any]]]:
-    """The images and boxes of a folder of labels, as a COCO file lists them.
+    """Reads the images and boxes of a folder of labels into the structure of COCO.
 
-    Each line is `class x y w h`, center and size as fractions of the image, or the
-    class and the corners of a polygon. An image without labels has no box.
+    Each line is `class x y w h`, with center and size as fractions of the image, or
+    the class and the corners of a polygon. An image without a label file has no boxes.
 
     Args:
-      labels: the folder; images are in the folder images in place of labels.
-      top: the data set's folder, in which classes.txt or data.yaml names the classes.
+      labels: the folder; the path of the images has `images` instead of `labels`.
+      top: the data set's folder, with class names in classes.txt or data.yaml.
 
     Raises:
       DataError: a line is malformed, or the names cannot be read.
@@ -66,14 +65,14 @@ def read_yolo(labels: Path, top: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def images_of(labels: Path) -> Path:
-    """The folder of the images of a folder of labels."""
+    """The folder of images that belongs to a folder of labels."""
     parts = list(labels.parts)
     parts[max(k for k, part in enumerate(parts) if part == _LABELS)] = _IMAGES
     return Path(*parts)
 
 
 def _boxes(file: Path):
-    """(class, (x0, y0, x1, y1) in fractions) of each line of a file."""
+    """(class, (x0, y0, x1, y1) as fractions of the image) of each line of a file."""
     try:
         lines = file.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -102,7 +101,7 @@ def _boxes(file: Path):
 
 
 def _names(top: Path) -> dict[int, str] | None:
-    """Class names by number, as a file in the data set's folder tells them."""
+    """Class names by index, from a file in the data set's folder; None without one."""
     files = [folder / name for folder in (top, top / _LABELS) for name in _NAMES]
     file = next((file for file in files if file.is_file()), None)
     if file is None:

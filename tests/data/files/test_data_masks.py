@@ -173,12 +173,12 @@ def cut(path):
         ),
         (
             lambda p: picture(p / "images/3.jpg", 0),
-            "skipped {p}/images/3.png: 3.jpg has its name, too",
+            "skipped {p}/images/3.png: 3.jpg has the same name",
             8,
         ),
         (
             lambda p: picture(p / "masks/3.tif", 0),
-            "left out {p}/masks/3.tif: another mask has its name",
+            "left out {p}/masks/3.tif: another mask has the same name",
             8,
         ),
     ],

@@ -65,7 +65,7 @@ FOLDERS = [
     ("a*5 b*5 readme.txt=x .hidden/x*3", "images a,b 6/2/2"),
     ("a*5 b*5 stray.png", "6/2/2; left out 1 files directly in p/: they are in no c"),
     ("10*5 9*5", "images 9,10 6/2/2"),
-    ("a*3", "p: one class only, 'a'; classes to tell apart are two or more"),
+    ("a*3", "p: one class only, 'a'; expected two or more"),
     ("a*3 b*1", "class 'b' has too few images for training, 1 readable; 3 or more"),
     ("0.png 1.png", "p: the images are not in class folders; put each into a folder"),
     ("x.docx=x y.docx=x", "p: no images (it holds 2 .docx); expected p/CLASS/image"),
@@ -142,7 +142,7 @@ FOLDERS = [
     ("a*5 b*5 a/up->", "6/2/2; left out p/a/up: a link to a folder that contains it"),
     ("a*5 b*5 up->", "6/2/2; left out p/up: a link to a folder that contains it"),
     ("a*5 b*5 a/b->b", "6/2/2; left out p/a/b: a link to a folder that is read alr"),
-    ("a*5 b*5 c->b", "6/2/2; left out p/c: a link to a folder that is read already"),
+    ("a*5 b*5 c->b", "6/2/2; left out p/c: a link to a folder that was already read"),
     ("a*5 b->../out", "images a,b"),
     ("a*5 b*5 a/self->a/self", "images a,b 6/2/2"),
 ]
@@ -265,7 +265,7 @@ TABLES = [
         rows(head="x,y"),
         {},
         "no column 'path', 'label'; its first line names 'x', 'y'. Expected columns: "
-        "path,label and, optionally, group and split; or tell which they are with "
+        "path,label and, optionally, group and split; or name the columns with "
         "--data.columns=path:NAME,label:NAME",
     ),
     (rows(head="x,y"), dict(columns="path:z"), "names 'z' as path, but its columns "),
@@ -287,7 +287,7 @@ TABLES = [
         {},
         "none of its 10 files exists: 'https://a.b/0.png' is a URL; download the files",
     ),
-    (rows(change=lambda p: f"C:\\a\\{p}"), {}, "is a path of another machine; list pa"),
+    (rows(change=lambda p: f"C:\\a\\{p}"), {}, "is a path on another machine; list pa"),
     (rows(change=lambda p: f"t/{p}"), {}, "'t/0.png' is in sub/; list it as sub/0.png"),
     (rows(change=lambda p: p[:-4]), {}, "'0' lacks its suffix; 0.png exists"),
     (rows(change=lambda p: f"x{p}"), {}, "x0.png: No such file or directory"),

@@ -124,7 +124,7 @@ def test_a_mask_is_turned_with_its_image(orientation, place, tmp_path):
     turned = place == "stored" and orientation != 1
     told = [n for n in data.notes if "the masks are turned with the pixels" in n]
     assert len(told) == turned, data.notes
-    doubt = [n for n in data.notes if "may belong to the turned or" in n]
+    doubt = [n for n in data.notes if "may refer to the turned or" in n]
     assert len(doubt) == (turned and orientation < 5), data.notes
 
 
@@ -194,7 +194,7 @@ def test_a_box_is_turned_with_its_image(orientation, place, shape, tmp_path):
     assert boxes_on_bright(data) == 8
     told = [n for n in data.notes if "the boxes are turned with the pixels" in n]
     assert len(told) == (place == "stored" and orientation != 1), data.notes
-    doubt = [n for n in data.notes if "may belong to the turned or" in n]
+    doubt = [n for n in data.notes if "may refer to the turned or" in n]
     assert len(doubt) == unsure, data.notes
 
 
