@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,8 +91,17 @@ def written_beside(target: Path) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(beside)
+        _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Deletes a folder, in which a thread may still be finishing a file."""
+    for _ in range(20):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
 
 
 def new_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap:

@@ -132,7 +132,7 @@ def test_allowed_changes_are_told_and_kept(resume, trained, command):
     )
     kept = json.loads((run / FILE).read_text())
     assert kept["splits"]["test"]["examples"] == 12
-    assert len(kept["changes"]) == 1 and "were 90" in kept["changes"][0]
+    assert len(kept["changes"]) == 1 and "instead of 90" in kept["changes"][0]
     old, new = read_run(trained[0])["data"], read_run(run)["data"]
     assert old["pixel_offset"] == new["pixel_offset"]  # as the network was trained
     flags = [*SMALL_FLAGS, f"--data={trained[1]}", f"--run-dir={run}"]

@@ -53,7 +53,7 @@ def images(root, label):
 def test_a_class_name_that_cannot_be_printed_is_refused(label, shown, tmp_path):
     images(tmp_path / "q", "good")
     images(tmp_path / "q", label)
-    with pytest.raises(DataError, match=f"the class name {shown} holds a") as error:
+    with pytest.raises(DataError, match=f"the class name {shown} has a") as error:
         load(tmp_path / "q", data_dir=tmp_path / "cache")
     assert str(error.value).isprintable()
 

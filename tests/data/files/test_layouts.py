@@ -141,7 +141,7 @@ FOLDERS = [
     # Links
     ("a*5 b*5 a/up->", "6/2/2; left out p/a/up: a link to a folder that contains it"),
     ("a*5 b*5 up->", "6/2/2; left out p/up: a link to a folder that contains it"),
-    ("a*5 b*5 a/b->b", "6/2/2; left out p/a/b: a link to a folder that is read alr"),
+    ("a*5 b*5 a/b->b", "6/2/2; left out p/a/b: a link to a folder that was already"),
     ("a*5 b*5 c->b", "6/2/2; left out p/c: a link to a folder that was already read"),
     ("a*5 b->../out", "images a,b"),
     ("a*5 b*5 a/self->a/self", "images a,b 6/2/2"),
