@@ -150,7 +150,7 @@ fig, (left, bars) = plt.subplots(1, 2, figsize=(8, 2.4), width_ratios=(1, 3))
 left.imshow(pixels, cmap="gray")
 left.axis("off")
 bars.bar(prediction["probabilities"].keys(), prediction["probabilities"].values())
-title = f"{prediction['label']}, confidence {prediction['confidence']:.0%}"
+title = f"{prediction['label']}, confidence {100 * prediction['confidence']:.0f} %"
 bars.set(ylim=(0, 1), title=title)
 plt.show()
 

@@ -48,9 +48,9 @@ def accuracy(options: Accuracy) -> list[dict[str, Any]]:
         own = [row for row in rows if row["name"] == name]
         scores, seconds = ([row[k] for row in own] for k in ("accuracy", "seconds"))
         rates[name] = [row["images_per_second"] for row in own]
-        each = " ".join(f"{score:.2%}" for score in scores)
+        each = " ".join(f"{100 * score:.2f} %" for score in scores)
         print(
-            f"  {name:<22} mean {np.mean(scores):.2%}   seeds {each}   "
+            f"  {name:<22} mean {100 * np.mean(scores):.2f} %   seeds {each}   "
             f"{np.median(rates[name]):,.0f} images/s   {np.mean(seconds):.0f} s per run"
         )
     ratio = np.median(np.divide(rates["lstm_jax"], rates["torch"]))
@@ -60,7 +60,7 @@ def accuracy(options: Accuracy) -> list[dict[str, Any]]:
 
 
 def _row(name: str, seed: int, score, rate, seconds) -> dict[str, Any]:
-    print(f"{name}, seed {seed}: {score:.2%}, {rate:,.0f} images/s", flush=True)
+    print(f"{name}, seed {seed}: {100 * score:.2f} %, {rate:,.0f} images/s", flush=True)
     return {
         "name": name,
         "seed": seed,

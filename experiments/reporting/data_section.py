@@ -64,7 +64,8 @@ def data_findings(evaluation: Evaluation) -> list[tuple[str, str]]:
         if share >= LEAK:
             rows.append(
                 (
-                    f"{share:.0%} of the {one} {found.noun}s are copies of training "
+                    f"{100 * share:.0f} % of the {one} {found.noun}s are copies of "
+                    "training "
                     f"{found.noun}s: the {what} are too good",
                     f"delete the copies, or give the {found.noun}s without splits: "
                     "copies then stay in one split",

@@ -183,11 +183,11 @@ def _importance(ax, importance, trials):
     shares = [importance[name] for name in names]
     ax.barh([safe(_short(name, importance), 24) for name in names], shares, color=BLUE)
     for at, share in enumerate(shares):
-        ax.text(share, at, f" {share:.0%}", va="center", fontsize=9, color=INK)
+        ax.text(share, at, f" {100 * share:.0f} %", va="center", fontsize=9, color=INK)
     ax.set_xlim(0, max(shares) * 1.2)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"share of the variance, {trials} trials (fANOVA)")
-    ax.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
 
 
 def _places(ax, what: Range | Choices, values):

@@ -114,7 +114,7 @@ class Classification(LabelTask):
         return best_of(spec.classes, output.tolist())
 
     def row(self, answer):
-        return answer["path"], answer["label"], f"{answer['confidence']:.1%}"
+        return answer["path"], answer["label"], f"{100 * answer['confidence']:.1f} %"
 
     def extra_metrics(self, evaluation) -> dict[str, Any]:
         import numpy as np
@@ -141,8 +141,8 @@ class Classification(LabelTask):
     def caption(self, spec, prediction, target) -> str:
         best = int(prediction.argmax())
         return (
-            f"says: {spec.classes[best]} ({prediction[best]:.1%})\n"
-            f"true: {spec.classes[target]} ({prediction[target]:.1%})"
+            f"says: {spec.classes[best]} ({100 * prediction[best]:.1f} %)\n"
+            f"true: {spec.classes[target]} ({100 * prediction[target]:.1f} %)"
         )
 
 

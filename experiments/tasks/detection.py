@@ -97,7 +97,7 @@ class Detection(DensePrediction):
         boxes = prediction["boxes"]
         if boxes and isinstance(boxes[0], list):
             return f"{sum(map(len, boxes))} boxes in {len(boxes)} frames"
-        words = ", ".join(f"{b['label']} {b['score']:.0%}" for b in boxes)
+        words = ", ".join(f"{b['label']} {100 * b['score']:.0f} %" for b in boxes)
         return words or "no detections"
 
 

@@ -241,7 +241,7 @@ class TaskKind(ABC):
         if spec.classes:
             now = np.asarray(now)
             best = int(now.argmax())
-            return f"{spec.classes[best]} {now[best]:.1%}"
+            return f"{spec.classes[best]} {100 * now[best]:.1f} %"
         return ", ".join(f"{value:.4g}" for value in np.asarray(now).ravel())
 
     # Report

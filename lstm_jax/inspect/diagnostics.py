@@ -131,7 +131,8 @@ def _saturated(layers: Iterable[LayerMeasures]) -> Diagnostic | None:
     return Diagnostic(
         "saturated_gates",
         float(shares[name]),
-        f"gates sit at 0 or 1 in {shares[name]:.0%} of all steps and units ({name})",
+        f"gates sit at 0 or 1 in {100 * shares[name]:.0f} % of all steps and units "
+        f"({name})",
         "a smaller --optimizer.learning-rate, --optimizer.weight-decay=1e-4, "
         "--data.normalize=standard",
     )

@@ -158,7 +158,7 @@ def _oscillating(losses) -> Diagnostic | None:
     swing = float(np.median(np.abs(np.diff(half))) / losses[0])
     if swing <= SWING:
         return None
-    words = f"the training loss oscillates by {swing:.0%} of its first value"
+    words = f"the training loss oscillates by {100 * swing:.0f} % of its first value"
     suggestion = "a third of --optimizer.learning-rate, or a larger --batch-size"
     return Diagnostic("oscillation", swing, words, suggestion)
 
@@ -183,7 +183,8 @@ def _falling(losses) -> Diagnostic | None:
     if last >= (1 - FALLING) * third or last <= LEARNED * losses[0]:
         return None
     words = (
-        f"the training loss was still falling at the end, by {1 - last / third:.0%} in "
+        "the training loss was still falling at the end, by "
+        f"{100 * (1 - last / third):.0f} % in "
         "the last quarter: the run is too short, or the learning rate too low"
     )
     suggestion = "more --steps, or three times --optimizer.learning-rate"

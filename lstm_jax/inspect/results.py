@@ -63,8 +63,9 @@ def _always(test: dict[str, Any]) -> list[Diagnostic]:
     if said < ALWAYS or said < true + MORE_OFTEN:
         return []
     words = (
-        f"{classes[most]} is predicted for {said:.1%} of the test examples, but only "
-        f"{true:.1%} are: an accuracy of {test['accuracy']:.1%} says little"
+        f"{classes[most]} is predicted for {100 * said:.1f} % of the test examples, "
+        f"but only {100 * true:.1f} % are: an accuracy of {100 * test['accuracy']:.1f} % "
+        "says little"
     )
     suggestion = f"{WEIGHTS}, or --task.sampler=balanced; more --steps"
     return [Diagnostic("one_class_predicted", said, words, suggestion)]
@@ -122,8 +123,9 @@ def _hardly_found(test: dict[str, Any]) -> list[Diagnostic]:
     recall, row, usual = min(found, key=lambda each: each[0])
     more = f", and {len(found) - 1} more like it" if len(found) > 1 else ""
     words = (
-        f"{row['name']} is hardly found: recall {recall:.1%} of {row['support']:,} "
-        f"test examples, where the others' median is {usual:.1%}{more}"
+        f"{row['name']} is hardly found: recall {100 * recall:.1f} % of "
+        f"{row['support']:,} test examples, where the others' median is "
+        f"{100 * usual:.1f} %{more}"
     )
     suggestion = f"{WEIGHTS}, --task.loss=focal; more examples of it"
     return [Diagnostic("class_hardly_found", recall, words, suggestion)]
@@ -251,7 +253,7 @@ def is_small(validation: dict[str, Any]) -> bool:
 
 
 def _number(value: float, monitor: dict[str, Any]) -> str:
-    return f"{value:.2%}" if monitor["rate"] else f"{value:.4g}"
+    return f"{100 * value:.2f} %" if monitor["rate"] else f"{value:.4g}"
 
 
 def _value(scores: dict[str, Any], name: str) -> Any:

@@ -70,10 +70,11 @@ def test_a_leak_is_in_the_report_and_its_diagnosis(leaky_run):
     sections = {section.title: section.blocks for section in found.sections}
     (table,) = (b for b in sections["Diagnosis"] if isinstance(b, Table))
     told = dict(table.rows)
-    assert "30% of the test images are copies of training images: the test" in " ".join(
-        told
+    assert (
+        "30 % of the test images are copies of training images: the test"
+        in " ".join(told)
     )
-    assert any(line.startswith("10% of the validation images") for line in told)
+    assert any(line.startswith("10 % of the validation images") for line in told)
     assert any("1 pair of copies have different labels" in line for line in told)
     (table, *_) = (b for b in sections["Data"] if isinstance(b, Table))
     rows = {row[0]: row[1:] for row in table.rows}

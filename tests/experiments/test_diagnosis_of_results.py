@@ -69,7 +69,7 @@ def test_noise_of_which_most_is_one_class(trained, capsys):
     assert names(run)[0] == "one_class_predicted"
     out = capsys.readouterr().out
     assert "balanced accuracy" in out and "majority" in out
-    assert "found: a is predicted for " in out and "of which 94.7% are" in out
+    assert "found: a is predicted for " in out and "but only 94.7 % are" in out
     assert "may help: --task.class-weights=balanced" in out
 
 

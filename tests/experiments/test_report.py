@@ -217,7 +217,7 @@ def test_calibration_and_worst_answers_are_those_of_the_predictions(finished):
     assert [row[0] for row in table.rows] == [f"test example {k}" for k in worst]
     best = p[worst[0]].argmax()
     chosen, true = (experiment.spec.classes[k] for k in (best, test.targets[worst[0]]))
-    assert f"says: {chosen} ({p[worst[0], best]:.1%})" in table.rows[0][1]
+    assert f"says: {chosen} ({100 * p[worst[0], best]:.1f} %)" in table.rows[0][1]
     assert f"true: {true} (" in table.rows[0][1]
 
 

@@ -72,8 +72,8 @@ def test_the_majority_is_always_predicted(share):
     )
     diagnostic = found(made)
     assert diagnostic.name == "one_class_predicted"
-    assert "a is predicted for 100.0% of the test examples" in diagnostic.words
-    assert f"but only {share:.1%} are" in diagnostic.words
+    assert "a is predicted for 100.0 % of the test examples" in diagnostic.words
+    assert f"but only {100 * share:.1f} % are" in diagnostic.words
     assert "--task.class-weights=balanced" in diagnostic.suggestion
 
 
@@ -90,7 +90,7 @@ def test_a_class_that_is_never_found():
     targets = np.arange(200) % 10
     diagnostic = found(report(scored(targets, np.where(targets == 4, 0, targets))))
     assert diagnostic.name == "class_hardly_found" and diagnostic.number == 0
-    assert diagnostic.words.startswith("e is hardly found: recall 0.0% of 20 ")
+    assert diagnostic.words.startswith("e is hardly found: recall 0.0 % of 20 ")
     assert "--task.class-weights=balanced" in diagnostic.suggestion
 
 
@@ -101,7 +101,7 @@ def test_a_rare_class_that_is_half_found():
     made = scored(targets, chosen, "ab")
     assert made["accuracy"] == 0.975
     diagnostic = found(report(made))
-    assert diagnostic.words.startswith("b is hardly found: recall 50.0% of 10 ")
+    assert diagnostic.words.startswith("b is hardly found: recall 50.0 % of 10 ")
 
 
 def test_a_label_that_is_never_found():
@@ -110,7 +110,7 @@ def test_a_label_that_is_never_found():
     p = np.where(truth > 0, 0.9, 0.1)
     p[:, 1] = 0.2
     diagnostic = found(report(multilabel(["x", "y", "z"]).report(p, truth)))
-    assert diagnostic.words.startswith("y is hardly found: recall 0.0%")
+    assert diagnostic.words.startswith("y is hardly found: recall 0.0 %")
 
 
 def test_a_class_that_is_missed_by_chance_is_left_alone():
@@ -208,7 +208,7 @@ def test_a_gap_between_training_and_test(metric, train, test, said):
     made["baselines"] = {"trivial": trivial}
     assert names(made) == ["generalization_gap"] * said
     if metric is CER and said:
-        words = "error rate is 11.00% on training examples and 23.00% on the test set"
+        words = "error rate is 11.00 % on training examples and 23.00 % on the test set"
         assert words in found(made).words
 
 
@@ -241,7 +241,7 @@ def test_a_validation_split_that_is_too_small(change, said):
     assert f"too small to choose a checkpoint: {said}" in found(made).words
     with_interval = copy.deepcopy(made)
     with_interval["splits"]["validation"] |= dict(interval=[0.5, 1.0], monitor=ACCURACY)
-    words = "the 95 % interval of its accuracy is 50.00% to 100.00%"
+    words = "the 95 % interval of its accuracy is 50.00 % to 100.00 %"
     assert words in found(with_interval).words
 
 
@@ -251,7 +251,7 @@ def test_what_was_forgotten():
     diagnostic = found(report(forgotten=forgotten))
     assert diagnostic.name == "forgotten"
     assert (
-        "test set of runs/lines the character error rate went from 0.76% to 1.33%"
+        "test set of runs/lines the character error rate went from 0.76 % to 1.33 %"
         in (diagnostic.words)
     )
     # not beyond chance, or better, or not measured
