@@ -64,8 +64,8 @@ def _always(test: dict[str, Any]) -> list[Diagnostic]:
         return []
     words = (
         f"{classes[most]} is predicted for {100 * said:.1f} % of the test examples, "
-        f"but only {100 * true:.1f} % are: an accuracy of {100 * test['accuracy']:.1f} % "
-        "says little"
+        f"but only {100 * true:.1f} % are: an accuracy of "
+        f"{100 * test['accuracy']:.1f} % says little"
     )
     suggestion = f"{WEIGHTS}, or --task.sampler=balanced; more --steps"
     return [Diagnostic("one_class_predicted", said, words, suggestion)]
