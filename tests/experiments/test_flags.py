@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import itertools
+import re
 import subprocess
 import sys
 
@@ -51,7 +52,7 @@ def test_the_help_of_a_preset_is_a_screen_for_each_group(capsys):
 @pytest.mark.parametrize("name", PRESETS)
 def test_it_lists_the_options_of_the_preset_and_no_others(name, capsys):
     text = shown(capsys, name)
-    flags = {word for word in text.split() if word.startswith("--")}
+    flags = {word.rstrip(",") for word in text.split() if word.startswith("--")}
     flags -= {"--help", "--no-compilation-cache", "--no-baselines", "--lr", "--data"}
     flags = {flag for flag in flags if ".no-" not in flag} - {"--check-data"}
     known = {f"--{option.name.replace('_', '-')}" for option in options(preset(name))}
@@ -124,8 +125,9 @@ def test_help_texts_that_tyro_prints_are_one_line(name):
 
 def test_short_flags_are_listed(capsys):
     text = shown(capsys, "digits")
-    assert "\n  --lr FLOAT, --optimizer.learning-rate FLOAT\n" in text
-    assert "\n  --data STR, --data.source STR\n" in text
+    # Python 3.13 writes the type of a flag once, older versions after each name.
+    assert re.search(r"\n  --lr( FLOAT)?, --optimizer.learning-rate FLOAT\n", text)
+    assert re.search(r"\n  --data( STR)?, --data.source STR\n", text)
 
 
 @pytest.mark.parametrize(
