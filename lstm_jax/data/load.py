@@ -4,6 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,13 +25,13 @@ from lstm_jax.data.files.masks import load_masks
 from lstm_jax.data.tfds.builders import load_named
 
 TARGET_TYPES = ("labels", "masks", "boxes", "text")
-_LOADERS = {
-    "images": load_images,
-    "arrays": load_arrays,
-    "clips": load_clips,
-    "masks": load_masks,
-    "boxes": load_coco,
-    "text": load_lines,
+_LOADERS = {  # by layout, with the options that only some layouts have
+    "images": (load_images, ("group", "min_per_class", "form")),
+    "arrays": (load_arrays, ("min_per_class", "arrays")),
+    "clips": (load_clips, ("group", "min_per_class", "form", "frames", "sampling")),
+    "masks": (load_masks, ("group",)),
+    "boxes": (load_coco, ("group", "follow_outside")),
+    "text": (load_lines, ("group", "form", "alphabet")),
 }
 
 
@@ -139,35 +140,25 @@ def load(
     path = _local_path(source, text)
     with cache_root(data_dir) as (root, notes):
         options = dict(size=size, validation=validation, seed=seed)
+        more = dict(
+            group=group,
+            min_per_class=min_per_class,
+            arrays=arrays,
+            follow_outside=follow_outside,
+        )
         if path is not None:
             check_folder(path)
             form = TableFormat(parse_columns(columns or ""), encoding)
             layout = detect(path, target_type, frames, form)
-            kind = layout.kind
-            if kind in ("images", "clips", "text"):
-                options |= dict(form=form)
-            if kind == "boxes":
-                options |= dict(follow_outside=follow_outside)
-            if kind == "text":
-                options |= dict(alphabet=alphabet)
-            if kind == "arrays":
-                options |= dict(arrays=arrays)
-            else:
-                options |= dict(group=group)
-            if kind in ("images", "clips", "arrays"):
-                options |= dict(min_per_class=min_per_class)
-            if kind == "clips":
-                options |= dict(frames=frames, sampling=sampling)
-            if kind == "arrays" and group is not None:
-                raise DataError(f"{path}: --data.group needs file names, not arrays")
-            dataset = _LOADERS[kind](path, root, **options)
+            loader, accepted = _LOADERS[layout.kind]
+            _check_options(more, accepted, f"{path}: {layout.name}")
+            more |= dict(form=form, frames=frames, sampling=sampling, alphabet=alphabet)
+            options |= {name: more[name] for name in accepted}
+            dataset = loader(path, root, **options)
             dataset = dataset._replace(notes=(*layout.notes, *dataset.notes))
-        elif group is not None:
-            raise DataError(
-                f"--data.group={group} is for your own files; {text} is a data set by "
-                "name"
-            )
         else:
+            tables = dict(columns=columns, encoding=encoding)
+            _check_options(more | tables, (), f"{text}: a data set by name")
             options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
             options |= dict(target_type=target_type)
             dataset = load_named(text, root, **options)
@@ -180,6 +171,16 @@ def load(
                 more=dataset.more and _in_memory(dataset.more),
             )
         return dataset
+
+
+def _check_options(
+    options: Mapping[str, Any], accepted: Sequence[str], what: str
+) -> None:
+    """Raises DataError if an option is given that has no effect on the data."""
+    for name, value in options.items():
+        if value not in (None, False) and name not in accepted:
+            flag = name.replace("_", "-")
+            raise DataError(f"{what}: --data.{flag} has no effect on it; leave it out")
 
 
 def is_available(

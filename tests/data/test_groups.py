@@ -146,7 +146,7 @@ def test_groups_that_cannot_be(subjects, tmp_path):
     refused(subjects, "(subject", "not a regular expression")
     refused(subjects, "(patient[0-9]+)", "names have no group by --data.group=")
     refused(subjects, "healthy/(subject[0-9]+)", "the first is ill/subject")
-    refused("digits", "(x)", "for your own files; digits is a data set by name")
+    refused("digits", "(x)", "--data.group has no effect on it")
     table = tmp_path / "t.csv"
     table.write_text(f"path,label\n{next(subjects.rglob('*.png'))},a\n")
     refused(table, "patient", "neither a column of the table nor a regular expression")

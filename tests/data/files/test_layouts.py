@@ -339,3 +339,27 @@ def test_a_class_of_which_nothing_is_readable_is_not_lost(tmp_path):
     make(tmp_path / "p", "a*5 b*5 c/0.png=x c/1.png=x c/2.png=x")
     assert "no image of class 'c' can be read, such as p/c/" in told(tmp_path / "p")
     assert told(tmp_path / "p", min_per_class=2).startswith("images a,b 6/2/2")
+
+
+@pytest.mark.parametrize(
+    ("source", "option"),
+    [
+        ("digits", dict(group="(a)")),
+        ("digits", dict(arrays="x:y")),
+        ("digits", dict(encoding="utf-8")),
+        ("digits", dict(min_per_class=3)),
+        ("photos", dict(arrays="x:y")),
+        ("photos", dict(follow_outside=True)),
+    ],
+)
+def test_an_option_without_effect_is_refused(tmp_path, source, option):
+    rng = np.random.default_rng(0)
+    for label in "ab":
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        for k in range(4):
+            pixels = rng.integers(0, 256, (4, 4), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / label / f"{k}.png")
+    place = source if source == "digits" else tmp_path / source
+    flag = next(iter(option)).replace("_", "-")
+    with pytest.raises(DataError, match=f"--data.{flag} has no effect on it"):
+        load(place, data_dir=tmp_path / "c", **option)
