@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from small_runs import SMALL_FLAGS, draw
+from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 
 from experiments.config import read_run
 from experiments.run.data_check import FILE
@@ -35,21 +35,7 @@ def trained(original, tmp_path_factory, prepared_data):
     home = tmp_path_factory.mktemp("home")
     images, run = home / "shapes", home / "run"
     shutil.copytree(original, images)
-    train(
-        "digits",
-        data=images,
-        run_dir=run,
-        accelerator="cpu",
-        steps=20,
-        batch_size=16,
-        baselines=False,
-        model__features=8,
-        model__layers=1,
-        model__order="rows",
-        model__bidirectional=False,
-        model__dropout=0.0,
-        augment__translate=0,
-    )
+    train("digits", data=images, run_dir=run, **SMALL | SMALL_MODEL)
     return run, images
 
 
