@@ -67,6 +67,6 @@ def test_a_run_as_onnx(digits_run, tmp_path, command):
 def test_what_is_not_exported_is_refused():
     pytest.importorskip("jax2onnx", reason="it writes ONNX, in an environment apart")
     with pytest.raises(
-        NotImplementedError, match="a segmentation is not exported to ONNX"
+        NotImplementedError, match="ONNX export does not support segmentation"
     ):
         onnx_bytes(*untrained("masks"))
