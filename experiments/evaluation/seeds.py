@@ -120,7 +120,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             write_sealed(folder / "report.json", report)
             reports.append(flat(report["test"]))
         summary = {"preset": name, "seeds": each, "test": spread(reports)}
-        record.write_json(directory / SUMMARY, summary)
+        write_sealed(directory / SUMMARY, summary)
         for metric, found in summary["test"].items():
             values = "  ".join(number(value, metric) for value in found["values"])
             mean = mean_and_sd(found["mean"], found["sd"], metric)

@@ -15,6 +15,7 @@ from experiments.errors import UsageError
 from experiments.evaluation.seeds import _directory, train_seeds
 from experiments.experiment import Experiment
 from experiments.run.load_run import load_run
+from experiments.run.sealed import read_sealed
 from experiments.spec import DataSpec
 from experiments.train import _train
 from lstm_jax.training import LambdaCallback, flatten_params
@@ -266,7 +267,7 @@ def test_the_spread_over_seeds(seeds):
     ]
     assert summary["test"]["loss"]["mean"] == pytest.approx(np.mean(losses))
     assert summary["test"]["loss"]["sd"] == pytest.approx(np.std(losses, ddof=1))
-    assert json.loads((directory / "seeds.json").read_text()) == summary
+    assert read_sealed(directory / "seeds.json") == summary
 
 
 def test_seeds_begin_with_the_weights_of_a_file(monkeypatch, tmp_path):
