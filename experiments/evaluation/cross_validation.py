@@ -82,7 +82,7 @@ def train_folds(
 def _train_each(name, each, train_one, whole, mesh, folds) -> Folds:
     """Trains the runs of `each` that are not finished, and evaluates all of them."""
     from experiments.run import record
-    from experiments.run.display import Display
+    from experiments.run.display import Display, counted_diagnoses
 
     config, directory = whole.config, Path(each[0].run_dir).parent
     display, runs, known = Display(), [], []
@@ -101,6 +101,7 @@ def _train_each(name, each, train_one, whole, mesh, folds) -> Folds:
         record.save_figure(directory / f"{title}.png", figure)
     write_sealed(directory / "folds.json", report)
     display.note(_table(report))
+    display.notes(counted_diagnoses([run.report for run in runs], "folds"))
     display.note(
         f"written to {directory}/: folds.json, out_of_fold.csv and "
         f"{', '.join(figures)} (.png)"

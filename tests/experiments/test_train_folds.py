@@ -73,6 +73,14 @@ def test_every_example_is_out_of_fold_once(whole, pool):
     assert "path" not in rows[0] and "group" not in rows[0]
 
 
+def test_the_report_of_a_fold_is_that_of_a_run(whole):
+    for run in whole.runs:
+        assert run.report["splits"].keys() == {"train", "validation", "test"}
+        assert run.report["metric"]["name"] == "accuracy"
+        assert run.report["baselines"]["majority"]["trivial"]
+        assert isinstance(run.report["diagnosis"], list)
+
+
 def test_what_is_pooled_is_what_the_table_says(whole, pool):
     rows = table(whole.directory)
     chances = np.stack([column(rows, f"p_{k}") for k in range(10)], -1)
