@@ -71,6 +71,14 @@ class TaskKind(ABC):
 
     # Options and data
 
+    def check_options(self, options: TaskOptions) -> None:
+        """Refuses options of the task that have no effect beside the others.
+
+        Raises:
+          UsageError: the message names the remedy.
+        """
+        return None
+
     def load_size(self, config) -> int | None:
         """Side in pixels to which images are resized; None: unchanged."""
         return config.data.size
