@@ -23,6 +23,7 @@ from lstm_jax.data.files.images import (
     read_image,
 )
 from lstm_jax.data.files.mask_pairs import base_of
+from lstm_jax.data.files.read_options import ReadOptions, counted
 from lstm_jax.data.files.tables import (
     fingerprint,
     first_few,
@@ -45,58 +46,46 @@ class _Image(NamedTuple):
     split: str | None = None  # None: assigned at random
 
 
-def load_images(
-    path: Path,
-    root: Path,
-    *,
-    size: int | None,
-    validation: float,
-    seed: int,
-    group: str | None = None,
-    min_per_class: int | None = None,
-    form: TableFormat = TableFormat(),
-) -> Dataset:
+def load_images(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Load a folder or CSV; unreadable files are skipped and reported in `notes`.
 
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      size: as in `load`; None: the common size, or 32 if sizes differ.
-      validation, seed, group, min_per_class: as in `load`.
-      form: what the user says of a table.
+      options: without a size, the common one, or 32 if sizes differ.
 
     Raises:
       DataError: no images, only one class, too few images of a class, or a malformed
         table.
     """
-    folder = path.is_dir()
+    folder, size, minimum = path.is_dir(), options.size, options.min_per_class
     if folder:
         entries, seen = _from_folder(path)
-        entries = with_groups(path, entries, group)
+        entries = with_groups(path, entries, options.group)
     else:
-        entries, seen = _from_table(path, form, group), []
-    entries, small = _with_counts(path, entries, min_per_class)
+        entries, seen = _from_table(path, options.form, options.group), []
+    entries, small = _with_counts(path, entries, minimum)
     arrays, facts = cached(
         root,
         f"{path.name}-{size}" if size else path.name,
         [_FORMAT, size, [[str(p.path), *fingerprint(p.path)] for p in entries]],
-        lambda folder: decode_each(path, [p.path for p in entries], size, folder),
+        lambda folder: decode_each(path, [p.path for p in entries], options, folder),
     )
     listed = {entry.label: entry.path for entry in entries}
     entries = [entries[i] for i in facts["kept"]]
-    kept, more = large_classes(entries, "image", min_per_class)
+    kept, more = large_classes(entries, "image", minimum)
     images = arrays["images"][: len(entries)]
     if len(kept) < len(entries):
         entries, images = [entries[i] for i in kept], images[kept]
     labels = [entry.label for entry in entries]
     targets, classes = targets_of(path, labels, numbers=not folder)
-    if classes and min_per_class is None and (gone := listed.keys() - set(classes)):
+    if classes and minimum is None and (gone := listed.keys() - set(classes)):
         name = min(gone)
         raise DataError(
             f"{path}: no image of class {name!r} can be read, such as {listed[name]}; "
             "repair them, or leave the class out with --data.min-per-class=1"
         )
-    draw = dict(validation=validation, seed=seed, inputs=images)
+    draw = dict(validation=options.validation, seed=options.seed, inputs=images)
     chosen, assigned = assign_splits(path, entries, "image", targets, classes, **draw)
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     names = by_split([entry.name for entry in entries], chosen)
@@ -213,7 +202,7 @@ def _from_table(path: Path, form: TableFormat, by: str | None) -> list[_Image]:
 def decode_each(
     source: Path,
     paths: list[Path],
-    size: int | None,
+    options: ReadOptions,
     folder: Path,
     beside: Callable[[tuple], Callable] | None = None,
     *,
@@ -225,7 +214,7 @@ def decode_each(
     Args:
       source: the data set's path, for errors.
       paths: the image files.
-      size: as in `load`.
+      options: `size` and `progress` are used.
       folder: where images.npy is written.
       beside: a function of (H, W, C) and the `Head` of each image (None if unreadable)
         that returns a reader of additional data per example: reader(index) returns a
@@ -249,7 +238,7 @@ def decode_each(
         depth = common_depth([head.depth for head in heads], notes)
         known = next(iter(sizes)) if len(sizes) == 1 else None
         what = f"images of {len(sizes)} sizes"
-        height, width = common_size(known, size, fallback, what, notes)
+        height, width = common_size(known, options.size, fallback, what, notes)
         shape = (height, width, channels)
         if largest:
             what = f"images at {height}x{width}"
@@ -270,7 +259,8 @@ def decode_each(
             except DataError as error:
                 return error
 
-        for number, result in enumerate(pool.map(read, range(len(paths)))):
+        results = pool.map(read, range(len(paths)))
+        for number, result in enumerate(counted(results, len(paths), options)):
             if isinstance(result, DataError):
                 failed.append(f"skipped {result}")
             else:

@@ -24,6 +24,7 @@ from lstm_jax.data.files.orientation import (
     lie_on_stored,
     notes_on_turns,
 )
+from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
@@ -31,15 +32,7 @@ from lstm_jax.targets import VOID
 _FORMAT = 2  # version of the cached arrays; increase it when decoding changes
 
 
-def load_masks(
-    path: Path,
-    root: Path,
-    *,
-    size: int | None,
-    validation: float,
-    seed: int,
-    group: str | None = None,
-) -> Dataset:
+def load_masks(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Load images/ and masks/, or those in train/, val/ and test/.
 
     Also JPEGImages/ and SegmentationClass/, with the lists of Pascal VOC if they are
@@ -61,9 +54,8 @@ def load_masks(
     Args:
       path: the folder.
       root: the cache folder.
-      size: as in `load`; masks are resized by nearest neighbour. None: the common
-        size, or 64 if sizes differ.
-      validation, seed, group: as in `load`.
+      options: without a size, the common one, or 64 if sizes differ; masks are resized
+        by nearest neighbour.
 
     Returns:
       The Dataset; targets are uint8 [N, H, W], class indices or 255.
@@ -72,6 +64,7 @@ def load_masks(
       DataError: no images, none with a mask, too few examples, only one class, a
         class index not in classes.txt, or mask values that are not class indices.
     """
+    size, group = options.size, options.group
     pairs, notes = find_pairs(path)
     pairs = with_groups(path, pairs, group)
     known = read_classes(path)
@@ -80,12 +73,12 @@ def load_masks(
         root,
         f"{path.name}-masks-{size}" if size else f"{path.name}-masks",
         [_FORMAT, size, known, files],
-        lambda folder: _decode_all(path, pairs, known, size, folder),
+        lambda folder: _decode_all(path, pairs, known, options, folder),
     )
     kept = np.asarray(facts["kept"])
     pairs = [pairs[i] for i in kept]
     images, masks = arrays["images"][: len(pairs)], arrays["masks"]
-    draw = dict(validation=validation, seed=seed, inputs=images)
+    draw = dict(validation=options.validation, seed=options.seed, inputs=images)
     chosen, more = assign_splits(path, pairs, "image", **draw)
     splits = {name: Split(images[i], masks[kept[i]]) for name, i in chosen.items()}
     named = by_split([pair.name for pair in pairs], chosen)
@@ -108,7 +101,7 @@ def _decode_all(
     source: Path,
     pairs: list[Pair],
     known: Classes,
-    size: int | None,
+    options: ReadOptions,
     folder: Path,
 ) -> dict:
     """Decodes images.npy and masks.npy; masks are indexed like `pairs`."""
@@ -135,7 +128,7 @@ def _decode_all(
     facts = decode_each(
         source,
         [pair.image for pair in pairs],
-        size,
+        options,
         folder,
         beside,
         fallback=SCENE_SIZE,
