@@ -413,6 +413,7 @@ def load_data(
         encoding=options.encoding,
         arrays=options.arrays,
         follow_outside=options.follow_outside,
+        fit=options.fit,
         progress=progress,
     )
     if config.fold is not None:

@@ -22,16 +22,17 @@ from lstm_jax.data.files.layouts import Layout, detect
 from lstm_jax.data.files.limits import check_folder, check_names
 from lstm_jax.data.files.lines import load_lines
 from lstm_jax.data.files.masks import load_masks
+from lstm_jax.data.files.placement import FITS
 from lstm_jax.data.files.read_options import Progress, ReadOptions
 from lstm_jax.data.tfds.builders import load_named
 
 TARGET_TYPES = ("labels", "masks", "boxes", "text")
 _LOADERS = {  # by layout, with the options that are refused by the other layouts
-    "images": (load_images, ("group", "min_per_class")),
+    "images": (load_images, ("group", "min_per_class", "fit")),
     "arrays": (load_arrays, ("min_per_class", "arrays")),
     "clips": (load_clips, ("group", "min_per_class")),
-    "masks": (load_masks, ("group",)),
-    "boxes": (load_coco, ("group", "follow_outside")),
+    "masks": (load_masks, ("group", "fit")),
+    "boxes": (load_coco, ("group", "follow_outside", "fit")),
     "text": (load_lines, ("group",)),
 }
 
@@ -54,6 +55,7 @@ def load(
     encoding: str | None = None,
     arrays: str | None = None,
     follow_outside: bool = False,
+    fit: str | None = None,
     progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
@@ -107,6 +109,8 @@ def load(
       arrays: names of arrays by role, such as "inputs:images,targets:labels" or
         "test_inputs:x2"; None: by the usual names, such as x_train and y_train.
       follow_outside: load images that a COCO file names outside of its folder.
+      fit: how your own images are given one shape, as in `read_image`; None:
+        "letterbox" if their aspect ratios differ, else "squash".
       progress: called with (files read, all files) while your own files are read.
 
     Returns:
@@ -126,6 +130,8 @@ def load(
         near = difflib.get_close_matches(str(sampling), SAMPLINGS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"sampling is {', '.join(SAMPLINGS)}; got {sampling!r}{hint}")
+    if fit not in (None, *FITS):
+        raise DataError(f"fit is {', '.join(FITS)}; got {fit!r}")
     if min_per_class is not None and min_per_class < 1:
         raise DataError(f"min_per_class is at least 1; got {min_per_class}")
     if seed < 0:
@@ -147,6 +153,7 @@ def load(
             min_per_class=min_per_class,
             arrays=arrays,
             follow_outside=follow_outside,
+            fit=fit,
         )
         if path is not None:
             check_folder(path)

@@ -9,7 +9,7 @@ from PIL import Image
 from lstm_jax.data.counts import large_classes
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.array_files import find_parts, open_arrays, read_part
-from lstm_jax.data.files.images import fit
+from lstm_jax.data.files.decoding import to_array
 from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.tables import targets_of
 from lstm_jax.data.splits import assign_splits
@@ -111,4 +111,6 @@ def _targets(
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
     shape = (size, size, images.shape[-1])
-    return np.stack([fit(Image.fromarray(image.squeeze()), shape) for image in images])
+    return np.stack(
+        [to_array(Image.fromarray(image.squeeze()), shape) for image in images]
+    )

@@ -22,6 +22,7 @@ from lstm_jax.data.files.orientation import (
     lie_on_stored,
     notes_on_turns,
 )
+from lstm_jax.data.files.placement import place_image
 from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.split_names import SPELLINGS, split_folders
 from lstm_jax.data.files.tables import fingerprint, with_groups
@@ -29,7 +30,7 @@ from lstm_jax.data.files.yolo import find_yolo, images_of, read_yolo
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
 
-_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 _LARGEST_FILE = 1 << 30  # bytes of JSON; COCO itself, 118,287 images, takes 0.45 GB
 _SINGLE = ("annotations.json", "_annotations.coco.json")
 _PARTS = re.compile(rf"instances_({'|'.join(SPELLINGS)}|default)\d*\.json")
@@ -150,6 +151,7 @@ def load_coco(path: Path, root: Path, options: ReadOptions) -> Dataset:
         [
             _FORMAT,
             size,
+            options.fit,
             [[str(p.path), *fingerprint(p.path), p.size] for p in entries],
         ],
         lambda folder: decode_each(
@@ -157,7 +159,9 @@ def load_coco(path: Path, root: Path, options: ReadOptions) -> Dataset:
             [entry.path for entry in entries],
             options,
             folder,
-            lambda _, heads: lambda number: _placement(entries[number], heads[number]),
+            lambda _, heads, fit: (
+                lambda number: _placement(entries[number], heads[number])
+            ),
             fallback=SCENE_SIZE,
             largest=LARGEST,
         ),
@@ -165,7 +169,7 @@ def load_coco(path: Path, root: Path, options: ReadOptions) -> Dataset:
     kept = facts["kept"]
     geometries, turns = _geometries(entries, facts)
     shape = arrays["images"].shape[1:3]
-    targets = _tables(path, read, kept, geometries, shape, list(names))
+    targets = _tables(path, read, kept, geometries, shape, facts["fit"], list(names))
     entries = [entries[i] for i in kept]
     images = arrays["images"][: len(kept)]
     draw = dict(validation=options.validation, seed=options.seed, inputs=images)
@@ -186,6 +190,7 @@ def load_coco(path: Path, root: Path, options: ReadOptions) -> Dataset:
         groups,
         target_type="boxes",
         depth=facts["depth"],
+        fit=facts["fit"],
     )
 
 
@@ -412,6 +417,7 @@ def _tables(
     kept: list[int],
     geometries: list[tuple[Geometry, bool]],
     size: tuple[int, int],
+    fit: str,
     ids: list,
 ) -> np.ndarray:
     """Boxes of the images that were read, in resized pixels, float32 [N, M, 7]."""
@@ -428,7 +434,9 @@ def _tables(
         if stored:
             corners = geometry.boxes(corners)
         inside = np.clip(corners, 0, full)
-        x0, y0, x1, y1 = np.float32(inside * np.tile(size[::-1], 2) / full)
+        placed = place_image(geometry.shown, size, fit).boxes(inside)
+        edge = np.tile(size[::-1], 2)
+        x0, y0, x1, y1 = np.float32(np.clip(placed, 0, edge))
         clipped = np.abs(inside - corners).max() > _ROUNDING
         empty = x1 <= x0 or y1 <= y0
         if clipped or empty:

@@ -23,6 +23,7 @@ from lstm_jax.data.files.images import (
     read_image,
 )
 from lstm_jax.data.files.mask_pairs import base_of
+from lstm_jax.data.files.placement import chosen_fit
 from lstm_jax.data.files.read_options import ReadOptions, counted
 from lstm_jax.data.files.tables import (
     fingerprint,
@@ -33,7 +34,7 @@ from lstm_jax.data.files.tables import (
 )
 from lstm_jax.data.splits import assign_splits, by_split
 
-_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 FALLBACK_SIZE = 32
 _GROUPS = 3  # nested folders of a class with which they are kept whole
 
@@ -68,7 +69,12 @@ def load_images(path: Path, root: Path, options: ReadOptions) -> Dataset:
     arrays, facts = cached(
         root,
         f"{path.name}-{size}" if size else path.name,
-        [_FORMAT, size, [[str(p.path), *fingerprint(p.path)] for p in entries]],
+        [
+            _FORMAT,
+            size,
+            options.fit,
+            [[str(p.path), *fingerprint(p.path)] for p in entries],
+        ],
         lambda folder: decode_each(path, [p.path for p in entries], options, folder),
     )
     listed = {entry.label: entry.path for entry in entries}
@@ -92,8 +98,8 @@ def load_images(path: Path, root: Path, options: ReadOptions) -> Dataset:
     groups = [entry.group for entry in entries]
     groups = by_split(None if None in groups else groups, chosen)
     notes = (*seen, *small, *facts["notes"], *more, *assigned)
-    depth = facts["depth"]
-    return Dataset(path.name, splits, classes, notes, names, groups, depth=depth)
+    found = dict(depth=facts["depth"], fit=facts["fit"])
+    return Dataset(path.name, splits, classes, notes, names, groups, **found)
 
 
 def _with_counts(
@@ -214,17 +220,17 @@ def decode_each(
     Args:
       source: the data set's path, for errors.
       paths: the image files.
-      options: `size` and `progress` are used.
+      options: `size`, `fit` and `progress` are used.
       folder: where images.npy is written.
-      beside: a function of (H, W, C) and the `Head` of each image (None if unreadable)
-        that returns a reader of additional data per example: reader(index) returns a
-        JSON value, or raises DataError to skip the example.
+      beside: a function of (H, W, C), the `Head` of each image (None if unreadable) and
+        the fit that returns a reader of additional data per example: reader(index)
+        returns a JSON value, or raises DataError to skip the example.
       fallback: side of the square if images differ in size, pixels.
       largest: limit on the total size of the decoded images, bytes.
 
     Returns:
       dict: "kept", indices of the examples that were read; "notes"; "found", their
-      JSON values; "depth", as in `Dataset`.
+      JSON values; "depth" and "fit", as in `Dataset`.
 
     Raises:
       DataError: no image can be read, or they exceed `largest`.
@@ -239,18 +245,19 @@ def decode_each(
         known = next(iter(sizes)) if len(sizes) == 1 else None
         what = f"images of {len(sizes)} sizes"
         height, width = common_size(known, options.size, fallback, what, notes)
+        fit = chosen_fit(options.fit, sizes, notes)
         shape = (height, width, channels)
         if largest:
             what = f"images at {height}x{width}"
             total = len(paths) * height * width * channels
             check_size(source, total, what, largest, "give a smaller --data.size")
         images = new_array(folder / "images.npy", np.uint8, (len(paths), *shape))
-        other = beside(shape, probed) if beside else None
+        other = beside(shape, probed, fit) if beside else None
         kept, failed, found = [], [], []
 
         def read(number: int) -> tuple[np.ndarray, Any] | DataError:
             try:
-                image = read_image(paths[number], shape, depth)
+                image = read_image(paths[number], shape, depth, fit)
                 if not other:
                     return image, None
                 if not probed[number]:
@@ -277,4 +284,4 @@ def decode_each(
     notes += pages_note(pages)
     notes += first_few(failed, "skipped {} more files that cannot be read")
     found = found if beside else []
-    return {"kept": kept, "notes": notes, "found": found, "depth": depth}
+    return dict(kept=kept, notes=notes, found=found, depth=depth, fit=fit)

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from lstm_jax.data.cache import new_array
 from lstm_jax.data.dataset import LARGEST, DataError, check_size
+from lstm_jax.data.files.decoding import to_array
 from lstm_jax.data.files.images import (
-    fit,
     image_size,
     page_count,
     pages_note,
@@ -250,7 +250,7 @@ def _scaled(
                 raise DataError(f"{line.label}: its outline has no pixel on the page")
             light = np.uint8(np.percentile(piece[inside], 75))  # background colour
             piece = np.where(inside, piece, light)
-        image = fit(Image.fromarray(piece), shape)
+        image = to_array(Image.fromarray(piece), shape)
     if image.min() == image.max():
         raise DataError(f"{line.label}: the image is empty, it has one colour")
     return image

@@ -24,12 +24,13 @@ from lstm_jax.data.files.orientation import (
     lie_on_stored,
     notes_on_turns,
 )
+from lstm_jax.data.files.placement import Placement, place_image
 from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
 
-_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 
 
 def load_masks(path: Path, root: Path, options: ReadOptions) -> Dataset:
@@ -55,7 +56,7 @@ def load_masks(path: Path, root: Path, options: ReadOptions) -> Dataset:
       path: the folder.
       root: the cache folder.
       options: without a size, the common one, or 64 if sizes differ; masks are resized
-        by nearest neighbour.
+        by nearest neighbour, and 255 beside a letterboxed one.
 
     Returns:
       The Dataset; targets are uint8 [N, H, W], class indices or 255.
@@ -72,7 +73,7 @@ def load_masks(path: Path, root: Path, options: ReadOptions) -> Dataset:
     arrays, facts = cached(
         root,
         f"{path.name}-masks-{size}" if size else f"{path.name}-masks",
-        [_FORMAT, size, known, files],
+        [_FORMAT, size, options.fit, known, files],
         lambda folder: _decode_all(path, pairs, known, options, folder),
     )
     kept = np.asarray(facts["kept"])
@@ -94,6 +95,7 @@ def load_masks(path: Path, root: Path, options: ReadOptions) -> Dataset:
         groups,
         target_type="masks",
         depth=facts["depth"],
+        fit=facts["fit"],
     )
 
 
@@ -107,7 +109,9 @@ def _decode_all(
     """Decodes images.npy and masks.npy; masks are indexed like `pairs`."""
     names = known.names
 
-    def beside(shape: tuple[int, int, int], heads: list[Head | None]) -> Callable:
+    def beside(
+        shape: tuple[int, int, int], heads: list[Head | None], fit: str
+    ) -> Callable:
         masks = new_array(folder / "masks.npy", np.uint8, (len(pairs), *shape[:2]))
         on_stored, more = _on_stored(pairs, heads)
         turns.extend(more)
@@ -116,15 +120,15 @@ def _decode_all(
             geometry, stored = heads[number].geometry, on_stored.get(number)
             mask = _read_mask(pairs[number].mask, geometry, stored, known)
             values = np.unique(mask).tolist()
-            if mask.shape != shape[:2]:
-                image = Image.fromarray(mask)
-                mask = image.resize(shape[1::-1], Image.Resampling.NEAREST)
-            masks[number] = mask
+            placed[number] = placement = place_image(mask.shape, shape[:2], fit)
+            nearest = Image.Resampling.NEAREST
+            masks[number] = placement.image(Image.fromarray(mask), nearest, VOID)
             return values
 
         return read
 
     turns: list[str] = []
+    placed: dict[int, Placement] = {}
     facts = decode_each(
         source,
         [pair.image for pair in pairs],
@@ -146,7 +150,9 @@ def _decode_all(
             "ignored; with the classes 0 and 1, 255 is ignored"
         )
         masks = np.lib.format.open_memmap(folder / "masks.npy", "r+")
-        for mask in masks:
+        for number in facts["kept"]:
+            x0, y0, x1, y1 = placed[number].target  # the border of a letterbox stays
+            mask = masks[number, y0:y1, x0:x1]
             mask[mask == VOID] = 1
         masks.flush()
     elif names is None:

@@ -28,6 +28,7 @@ class ReadOptions(NamedTuple):
     alphabet: Sequence[str] | None = None
     arrays: str | None = None
     follow_outside: bool = False
+    fit: str | None = None
     progress: Progress | None = None
 
 
