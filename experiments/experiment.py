@@ -384,12 +384,17 @@ def length(config: Config, examples: int) -> tuple[int, int]:
     return steps, config.eval_every or max(per_epoch, -(-steps // 20))
 
 
-def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
+def load_data(
+    config: Config,
+    labels: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> data.Dataset:
     """Loads and prepares the data set of a configuration.
 
     Args:
       config: of the run.
       labels: class names whose labels are fixed, in order.
+      progress: as in `data.load`.
     """
     options, kind = config.data, task_kind(config)
     dataset = data.load(
@@ -408,6 +413,8 @@ def load_data(config: Config, labels: Sequence[str] = ()) -> data.Dataset:
         encoding=options.encoding,
         arrays=options.arrays,
         follow_outside=options.follow_outside,
+        fit=options.fit,
+        progress=progress,
     )
     if config.fold is not None:
         share = dict(validation=options.validation, seed=options.split_seed)

@@ -46,6 +46,7 @@ def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> byt
         described = {"kind": "images", "shape": shape}
         if spec.depth:
             described["depth"] = spec.depth
+        described["fit"] = spec.fit
     else:
         described = {
             "kind": "features" if spec.features else "clips",

@@ -112,6 +112,7 @@ class TaskKind(ABC):
             classes=list(dataset.classes),
             image_shape=list(dataset.image_shape),
             depth=dataset.depth,
+            fit=dataset.fit,
             **self.measure_inputs(config, dataset.splits["train"]),
             **self.measure_targets(dataset),
         )

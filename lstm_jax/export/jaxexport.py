@@ -177,6 +177,7 @@ def _known_table(about: Any) -> bool:
             and len(inputs["shape"]) == (1 if inputs["kind"] == "features" else 3)
             and ("frames" in inputs) == (inputs["kind"] != "images")
             and inputs.get("depth", 8) in range(8, 17)
+            and inputs.get("fit", "squash") in ("squash", "crop", "letterbox")
             and all(type(n) is int and 0 < n for n in sizes)
             and math.prod(sizes) <= _LARGEST
         )
