@@ -94,11 +94,11 @@ def start_train(prepared_data):
     """`experiments.train FLAGS…` on some devices, in a process of its own, started."""
 
     def start(*flags, devices=1, **environment):
+        own = f"--xla_force_host_platform_device_count={devices}"
+        xla = f"{os.environ.get('XLA_FLAGS', '')} {own}"
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.train", *last_of_each(flags)],
-            env=os.environ
-            | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-            | environment,
+            env=os.environ | {"XLA_FLAGS": xla} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
