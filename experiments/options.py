@@ -58,6 +58,7 @@ class Data:
     frames: ClassVar[int | None] = None
     sampling: ClassVar[str] = "uniform"
     noise_rows: ClassVar[int] = 0
+    fit: ClassVar[str | None] = None
     min_per_class: ClassVar[int | None] = None
     columns: ClassVar[str | None] = None
     encoding: ClassVar[str | None] = None
@@ -80,6 +81,9 @@ class Images(Clips):
 
     normalize: Literal["unit", "symmetric", "inverted", "standard"] = "standard"
     """Scale to [0, 1]; [-1, 1]; [0, 1] with white at 0; mean 0 and variance 1."""
+    fit: Literal["squash", "crop", "letterbox"] | None = None
+    """Resizing of your own images: change the aspect ratio, cut the centre, or leave a
+    border; default letterbox if aspect ratios differ, else squash."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class DataSpec:
         [] for equal weights.
       depth: bits from which images of more than 8 bits are scaled; None: from those
         that each uses.
+      fit: how images are given this shape, as in `lstm_jax.data.read_image`.
     """
 
     dataset: str
@@ -40,6 +41,7 @@ class DataSpec:
     target_scale: float = 1.0
     class_weights: list[Any] = dataclasses.field(default_factory=list)
     depth: int | None = None
+    fit: str = "squash"
 
     def normalize(self, inputs: Any, lengths: Any = None) -> Any:
         """Normalises inputs, in training, evaluation, prediction and export alike.
@@ -85,8 +87,9 @@ _KINDS = {  # of the fields of `DataSpec`, as JSON has them
     "target_scale": float,
     "class_weights": ([float], [[float]]),
     "depth": (int, type(None)),
+    "fit": str,
 }
-_OPTIONAL = {"class_weights", "depth"}  # weights of earlier versions have none
+_OPTIONAL = {"class_weights", "depth", "fit"}  # weights of earlier versions have none
 
 
 def read_spec(values: Any, where: str) -> DataSpec:

@@ -1,6 +1,9 @@
 """Text that is safe to print, whatever files and models it comes from."""
 
+import os
+import sys
 import unicodedata
+from typing import Any
 
 _ESCAPED = ("Cc", "Cs")  # Unicode categories: control, surrogate
 _KEPT = "\n\t"
@@ -21,3 +24,10 @@ def printable(text: str) -> str:
         else character
         for character in text
     )
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether lines can be rewritten: in a terminal, but not in a notebook."""
+    terminal = getattr(stream, "isatty", lambda: False)()
+    simple = os.environ.get("TERM", "") in ("dumb", "unknown")
+    return terminal and "ipykernel" not in sys.modules and not simple

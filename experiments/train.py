@@ -16,6 +16,7 @@ from experiments.errors import STOPPED, exit_code
 from experiments.evaluation.cross_validation import Folds, train_folds
 from experiments.flags import parse_command
 from experiments.run.folder import Run, begin, directory_of, underway
+from experiments.run.status import reading
 
 
 def train(name: str = "digits", **options: Any) -> Run | Folds:
@@ -40,28 +41,31 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
     if config.folds and config.fold is None:
         return train_folds(name, config, lambda *own: _train(*own, callbacks))
 
-    # Imported here so that `--help` is instant.
-    import jax
+    with reading(config) as status:
+        # Imported here so that `--help` and the first line of text are instant.
+        import jax
 
-    from experiments.evaluation.measured import measure
-    from experiments.run import data_check, finish, setup
-    from experiments.run.callbacks import resume, run_callbacks
-    from experiments.run.display import Display, profile_line
-    from experiments.run.load_run import checkpoints_of
-    from experiments.run.lock import locked
-    from experiments.run.record import MetricsLog
-    from lstm_jax import training
+        from experiments.evaluation.measured import measure
+        from experiments.run import data_check, finish, setup
+        from experiments.run.callbacks import resume, run_callbacks
+        from experiments.run.display import Display, profile_line
+        from experiments.run.load_run import checkpoints_of
+        from experiments.run.lock import locked
+        from experiments.run.record import MetricsLog
+        from lstm_jax import training
 
-    directory = directory_of(name, config)
-    experiment, mesh = setup.start(config, directory)
-    experiment, changes = data_check.compare(directory, experiment)
-    training.barrier("data compared")  # before process 0 writes
-    dataset, steps = experiment.dataset, experiment.steps
-    step, stop = experiment.train_step(mesh), training.StopSignals()
-    feed, evaluate = experiment.feed(), experiment.evaluator(mesh, stop)
-    begins = not underway(directory, config)
-    params, key, sources = setup.first_weights(experiment, config.seed, begins)
-    state = training.init_state(params, experiment.optimizer, key, mesh)
+        directory = directory_of(name, config)
+        experiment, mesh = setup.start(config, directory, status=status)
+        experiment, changes = data_check.compare(directory, experiment)
+        training.barrier("data compared")  # before process 0 writes
+        dataset, steps = experiment.dataset, experiment.steps
+        step, stop = experiment.train_step(mesh), training.StopSignals()
+        feed, evaluate = experiment.feed(), experiment.evaluator(mesh, stop)
+        begins = not underway(directory, config)
+        status.show("initialising the network")
+        params, key, sources = setup.first_weights(experiment, config.seed, begins)
+        state = training.init_state(params, experiment.optimizer, key, mesh)
+        opening = setup.opening(experiment, mesh, params)
 
     # Nothing has been written so far; from here on, only process 0 writes.
     writes, log = jax.process_index() == 0, MetricsLog(directory)
@@ -76,7 +80,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
             begin(directory, name, config, experiment.spec)
             data_check.write(directory, experiment, changes)
         training.barrier("run folder created")
-        display.notes(setup.opening(experiment, mesh, params) + changes)
+        display.notes(opening + changes)
         resumed = resume(experiment, checkpoints, log, state)
         display.notes(resumed.notes if resumed.step else resumed.notes + sources)
         profile = {}

@@ -34,7 +34,8 @@ def explain(predictor: Predictor, folder: Path, found: list[dict[str, Any]]) -> 
             continue
         path, length = Path(row["path"]), None
         if spec.is_image:
-            image = data.read_image(path, tuple(spec.image_shape), spec.depth)
+            shape = tuple(spec.image_shape)
+            image = data.read_image(path, shape, spec.depth, spec.fit)
         else:
             image, length = predictor.read_clip(path)
         pixels = spec.normalize(image)

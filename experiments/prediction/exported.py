@@ -116,7 +116,7 @@ def _spec(about: dict[str, Any]) -> DataSpec:
     inputs, classes = about["inputs"], about["classes"]
     frames = [inputs["frames"]] if "frames" in inputs else []
     shape = [*frames, *inputs["shape"]]
-    known = dict(depth=inputs.get("depth"))
+    known = dict(depth=inputs.get("depth"), fit=inputs.get("fit", "squash"))
     return DataSpec(
         about.get("dataset", ""), classes, shape, len(classes), [], [], **known
     )

@@ -49,6 +49,7 @@ def jaxexport_bytes(
         described = {"kind": "images", "shape": shape}
         if spec.depth:
             described["depth"] = spec.depth
+        described["fit"] = spec.fit
     else:
         described = {
             "kind": "features" if spec.features else "clips",

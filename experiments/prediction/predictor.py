@@ -71,7 +71,7 @@ def predict_images(
     predictor: Predictor, paths: Sequence[str | Path]
 ) -> Iterator[dict[str, Any]]:
     """Predictions for image files, batch by batch."""
-    shape = tuple(predictor.spec.image_shape)
+    spec, shape = predictor.spec, tuple(predictor.spec.image_shape)
     files = listed(paths, data.image_paths, predictor.spec)
     while rows := list(itertools.islice(files, BATCH)):
         images = []
@@ -79,7 +79,8 @@ def predict_images(
             if "error" in row:
                 continue
             try:
-                images.append(data.read_image(row["path"], shape, predictor.spec.depth))
+                image = data.read_image(row["path"], shape, spec.depth, spec.fit)
+                images.append(image)
             except data.DataError as error:
                 row["error"] = str(error)
         good = [row for row in rows if "error" not in row]

@@ -80,6 +80,7 @@ def run_callbacks(
     on_log = [log.append] * writes + [lambda row: display.update(row["step"], row)]
     return [
         *(training.LambdaCallback(on_log=listener) for listener in on_log),
+        training.LambdaCallback(on_progress=display.progress),
         training.EarlyStopping(
             task.monitor,
             task.mode,

@@ -1,6 +1,5 @@
 """The console output of a run: progress, notes, and the table of test metrics."""
 
-import os
 import sys
 import time
 
@@ -12,7 +11,9 @@ from rich.text import Text
 
 from experiments.evaluation.undefined import undefined_auc
 from experiments.numbers import number, percent
-from experiments.terminal import printable
+from experiments.terminal import is_terminal, printable
+
+_EVERY = 0.2  # seconds between two refreshes of the bar
 
 
 class _SafeStream:
@@ -39,10 +40,7 @@ class Display:
 
     def __init__(self, stream=None):
         stream = sys.stdout if stream is None else stream
-        terminal = getattr(stream, "isatty", lambda: False)()
-        notebook = "ipykernel" in sys.modules
-        simple = os.environ.get("TERM", "") in ("dumb", "unknown")
-        self._bar = terminal and not notebook and not simple
+        self._bar = is_terminal(stream)
         self._console = Console(
             file=_SafeStream(stream),
             force_terminal=self._bar,
@@ -53,6 +51,7 @@ class Display:
         self._progress = None
         self._total = self._done = 0
         self._since = None  # (step, time) of the first update, after compilation
+        self._started = self._shown = 0.0  # times of the start and of the last refresh
 
     def __enter__(self):
         return self
@@ -64,6 +63,7 @@ class Display:
         """Starts the progress at step `done` of `total`."""
         self.stop()
         self._total, self._done, self._since = total, done, None
+        self._started, self._shown = time.monotonic(), 0.0
         if not self._bar:
             return
         self._progress = Progress(
@@ -79,6 +79,23 @@ class Display:
         )
         self._progress.start()
         self._progress.refresh()
+
+    def progress(self, step: int):
+        """Shows how many steps are complete; of the first call, that the program is
+        compiled. A bar is refreshed at most every 0.2 seconds."""
+        now = time.monotonic()
+        compiled = not self._shown
+        if not compiled and now - self._shown < _EVERY:
+            return
+        self._shown = now
+        if self._progress is None:
+            if compiled:
+                self.note(f"{self._at(step)}  compiled in {now - self._started:.0f} s")
+            return
+        text = {} if not compiled else {"text": "first step"}
+        if self._since is None and step > self._done:
+            text = {"text": "training"}
+        self._progress.update(self._task, completed=step, refresh=True, **text)
 
     def update(self, step: int, metrics: dict):
         """Shows a row of metrics: loss, a metric of the task, images_per_second."""

@@ -9,14 +9,21 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.errors import UsageError
-from experiments.experiment import Experiment, arrays
+from experiments.experiment import Experiment, arrays, load_data
 from experiments.options import Config
 from experiments.run.init_from import known_labels, weights_from
+from experiments.run.status import Status
 from lstm_jax import data, training
 from lstm_jax.inspect.summary import parameters, tree_bytes
 
 
-def start(config: Config, directory: Path, seeds: int | None = None):
+def start(
+    config: Config,
+    directory: Path,
+    seeds: int | None = None,
+    *,
+    status: Status = Status(""),
+):
     """Starts JAX on the devices of a run; call it before any other use of JAX.
 
     Args:
@@ -24,6 +31,7 @@ def start(config: Config, directory: Path, seeds: int | None = None):
       directory: of the run; nothing is written.
       seeds: number of seeds to train in parallel, each on one device; None: split
         batches over the devices.
+      status: shows what is read.
 
     Returns:
       `(experiment, mesh)`.
@@ -34,7 +42,10 @@ def start(config: Config, directory: Path, seeds: int | None = None):
         )
     else:
         training.split_cpu()
-    experiment = Experiment(config, labels=known_labels(config, directory))
+    labels = known_labels(config, directory)
+    dataset = load_data(config, labels, status.count)
+    status.show("measuring the data")
+    experiment = Experiment(config, dataset=dataset, labels=labels)
     mesh = training.data_mesh(_devices(experiment, seeds))
     if config.compilation_cache:
         training.enable_compilation_cache(data.default_root() / "compiled")

@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.errors import UsageError
 from experiments.options import Images, Noise
+from experiments.spec import DataSpec
 from experiments.tasks.kind import PerFileTask
 
 SHOWN = 6  # best, median and worst examples in a figure
@@ -27,9 +28,9 @@ class DensePrediction(PerFileTask):
 
     def check_data(self, config, dataset) -> None:
         super().check_data(config, dataset)
-        from experiments.models import MODELS
+        from experiments.models import model_kind
 
-        halvings = MODELS[config.model.name].halvings(config)
+        halvings = model_kind(config).halvings(config)
         h, w = dataset.image_shape[-3:-1]
         times = 2**halvings
         if h % times or w % times:
@@ -38,7 +39,7 @@ class DensePrediction(PerFileTask):
                 "resize them, such as with "
                 f"--data.size={max(times, round(max(h, w) / times) * times)}"
             )
-        MODELS[config.model.name].check_data(config, dataset)
+        model_kind(config).check_data(config, dataset)
 
     def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
         import numpy as np
@@ -115,17 +116,17 @@ class DensePrediction(PerFileTask):
         """
 
     @abstractmethod
-    def draw_on_file(self, image, found: dict, classes, scale: int):
+    def draw_on_file(self, image, found: dict, spec: DataSpec, scale: int):
         """A prediction with its labels, drawn on the image at the size of its file.
 
         Args:
           image: uint8 `[H, W, 3]`, of the file.
           found: the prediction, as `describe` returns it.
-          classes: names.
+          spec: of the run.
           scale: integer magnification of the result.
         """
 
-    def drawn(self, found: dict, classes):
+    def drawn(self, found: dict, spec: DataSpec):
         """The drawing of a prediction: on the image file, or on each input frame.
 
         Raises:
@@ -135,10 +136,10 @@ class DensePrediction(PerFileTask):
 
         seen, path = found["seen"], Path(found["path"])
         if seen.ndim == 4:
-            return self.draw(seen, found["raw"], classes)
+            return self.draw(seen, found["raw"], spec.classes)
         size = size_of(seen, path)
         image = data.read_image(path, (*size, 3))
-        return self.draw_on_file(image, found, classes, figures.magnification(size))
+        return self.draw_on_file(image, found, spec, figures.magnification(size))
 
     def truths(self, drawn, chosen) -> list[tuple[str, list]]:
         """A row of targets, if `draw` does not show them."""
@@ -153,7 +154,7 @@ class DensePrediction(PerFileTask):
             if "seen" not in found:
                 continue
             try:
-                page = self.drawn(found, spec.classes)
+                page = self.drawn(found, spec)
             except data.DataError as error:  # the file was removed meanwhile
                 found["error"] = str(error)
                 continue
@@ -183,6 +184,13 @@ def size_of(seen, path: Path) -> tuple[int, int]:
 
     size = data.image_size(path) if seen.ndim == 3 else None
     return size or seen.shape[-3:-1]
+
+
+def placement_of(spec: DataSpec, seen, path: Path):
+    """Where an image file is in the network's input; of a clip, a frame of it."""
+    from lstm_jax import data
+
+    return data.place_image(size_of(seen, path), seen.shape[-3:-1], spec.fit)
 
 
 def _unused(stem: str, used: set[str]) -> str:

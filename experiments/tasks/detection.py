@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.options import TaskOptions
-from experiments.tasks.dense import DensePrediction, size_of
+from experiments.tasks.dense import DensePrediction, placement_of, size_of
 from experiments.tasks.kind import past_the_end
 
 
@@ -36,10 +36,10 @@ class Detection(DensePrediction):
     by_class = ("class", ("ap50", "ap", "ar50", "things"))
 
     def objective(self, config, spec):
-        from experiments.models import MODELS
+        from experiments.models import model_kind
         from lstm_jax import tasks
 
-        sequential = MODELS[config.model.name].sequential(config)
+        sequential = model_kind(config).sequential(config)
         size = tuple(spec.image_shape[-3:-1])
         return tasks.detection(spec.classes, size, sequential=sequential)
 
@@ -54,10 +54,9 @@ class Detection(DensePrediction):
     def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
         """`boxes`, dicts of `label`, `score` and `box` [x, y, w, h] in pixels of the
         file (of a clip: of the network's input); for a clip a list for each frame."""
-        height, width = size_of(seen, path)
-        scale = width / seen.shape[-2], height / seen.shape[-3]
+        placement = placement_of(spec, seen, path)
         frames = output[None] if seen.ndim == 3 else output
-        boxes = [_boxes(rows, spec.classes, scale) for rows in frames]
+        boxes = [_boxes(_on_file(rows, placement), spec.classes) for rows in frames]
         boxes = boxes[0] if seen.ndim == 3 else boxes
         return {"seen": seen, "raw": output, "boxes": boxes}
 
@@ -66,15 +65,12 @@ class Detection(DensePrediction):
 
         return figures.overlay_boxes(image, prediction, classes, truth=truth)
 
-    def draw_on_file(self, image, found, classes, scale):
-        import numpy as np
-
+    def draw_on_file(self, image, found, spec, scale):
         from lstm_jax import figures
 
-        height, width = image.shape[0], image.shape[1]
-        across, down = width / found["seen"].shape[1], height / found["seen"].shape[0]
-        rows = found["raw"] * np.asarray([across, down, across, down, 1, 1])
-        return figures.overlay_boxes(image, rows, classes, scale=scale)
+        placement = placement_of(spec, found["seen"], Path(found["path"]))
+        rows = _on_file(found["raw"], placement)
+        return figures.overlay_boxes(image, rows, spec.classes, scale=scale)
 
     def save(self, spec, predictions, folder: Path) -> None:
         """Also writes all boxes to detections.json, in COCO format."""
@@ -101,14 +97,23 @@ class Detection(DensePrediction):
         return words or "no detections"
 
 
-def _boxes(rows, classes: list[str], scale: tuple[float, float]) -> list[dict]:
+def _on_file(rows, placement):
+    """Rows of boxes in pixels of the image file, clipped to the part that was seen."""
+    import numpy as np
+
+    boxes = placement.on_image(rows[:, :4])
+    x0, y0, x1, y1 = placement.source
+    boxes = np.clip(boxes, (x0, y0, x0, y0), (x1, y1, x1, y1))
+    return np.concatenate([boxes, rows[:, 4:]], -1)
+
+
+def _boxes(rows, classes: list[str]) -> list[dict]:
     from lstm_jax import metrics
 
     found = []
     for x0, y0, x1, y1, score, label in rows.tolist():
         if score >= metrics.SCORE_THRESHOLD:
-            corner, sides = (x0, y0), (x1 - x0, y1 - y0)
-            box = [v * s for v, s in zip(corner + sides, scale * 2, strict=True)]
+            box = [x0, y0, x1 - x0, y1 - y0]
             found.append({"label": classes[int(label)], "score": score, "box": box})
     return sorted(found, key=lambda box: -box["score"])
 

@@ -112,6 +112,7 @@ class TaskKind(ABC):
             classes=list(dataset.classes),
             image_shape=list(dataset.image_shape),
             depth=dataset.depth,
+            fit=dataset.fit,
             **self.measure_inputs(config, dataset.splits["train"]),
             **self.measure_targets(dataset),
         )
@@ -120,14 +121,14 @@ class TaskKind(ABC):
         """The fields of a `DataSpec` for the normalisation of inputs."""
         import numpy as np
 
-        from experiments.models import MODELS
+        from experiments.models import model_kind
         from lstm_jax import data
 
         # Features have no common range; each is standardised.
         pixels = train.inputs.dtype == np.uint8
         how = config.data.normalize if pixels else "standard"
         offset, scale = data.normalization(train.inputs, how, train.lengths)
-        wanted = MODELS[config.model.name].pixel_statistics(config)
+        wanted = model_kind(config).pixel_statistics(config)
         if wanted:  # for three channels; grey images are repeated
             offset, scale = np.asarray(wanted[0]), 1 / np.asarray(wanted[1])
         return dict(pixel_offset=offset.tolist(), pixel_scale=scale.tolist())

@@ -7,7 +7,7 @@ from typing import Any
 from experiments.choices import Amount
 from experiments.numbers import percent
 from experiments.options import TaskOptions
-from experiments.tasks.dense import DensePrediction, size_of
+from experiments.tasks.dense import DensePrediction, placement_of, size_of
 from experiments.tasks.kind import past_the_end
 
 
@@ -66,19 +66,17 @@ class Segmentation(DensePrediction):
         return right.sum(axes) / np.maximum(known.sum(axes), 1)
 
     def describe(self, spec, seen, output, path: Path) -> dict[str, Any]:
-        """`mask`, uint8 `[H, W]` in pixels of the file (of a clip: of the network's
-        input), and `shares`, the fraction of pixels of each class that occurs."""
+        """`mask`, uint8 `[H, W]` in pixels of the file, 255 outside of a crop (of a
+        clip: of the network's input), and `shares`, the fraction of pixels of each
+        class that occurs."""
         import numpy as np
 
-        from lstm_jax import figures
-
-        mask = (
-            output
-            if seen.ndim == 4
-            else figures.resize_mask(output, size_of(seen, path))
-        )
-        classes = spec.classes
-        counts = np.bincount(mask.ravel(), minlength=len(classes)) / mask.size
+        mask, classes = output, spec.classes
+        if seen.ndim == 3:
+            placement = placement_of(spec, seen, path)
+            mask = placement.mask_on_image(output, size_of(seen, path))
+        counts = np.bincount(mask.ravel(), minlength=len(classes))[: len(classes)]
+        counts = counts / counts.sum()
         shares = {n: float(c) for n, c in zip(classes, counts, strict=True) if c}
         return {"seen": seen, "raw": output, "mask": mask, "shares": shares}
 
@@ -103,10 +101,10 @@ class Segmentation(DensePrediction):
 
         return figures.overlay_mask(image, prediction)
 
-    def draw_on_file(self, image, found, classes, scale):
+    def draw_on_file(self, image, found, spec, scale):
         from lstm_jax import figures
 
-        return figures.overlay_mask(image, found["mask"], scale, classes=classes)
+        return figures.overlay_mask(image, found["mask"], scale, classes=spec.classes)
 
     def truths(self, drawn, chosen):
         return [("", [(drawn(k), "true") for k in chosen])]

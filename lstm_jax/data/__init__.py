@@ -25,6 +25,7 @@ from lstm_jax.data.files.clip_reading import (
 )
 from lstm_jax.data.files.images import image_paths, image_size, read_image
 from lstm_jax.data.files.line_reading import WIDEST, read_line
+from lstm_jax.data.files.placement import place_image
 from lstm_jax.data.fingerprints import FINGERPRINT_FORMAT, differences, fingerprint
 from lstm_jax.data.load import is_available, layout_of, load
 from lstm_jax.data.sampling import balanced_order

@@ -89,6 +89,7 @@ class Dataset(NamedTuple):
         "text"; for "text", `classes` holds the characters.
       depth: bits from which images of more than 8 bits were scaled; None: there are
         none, or it is not known.
+      fit: how images were given one shape, as in `read_image`.
       more: additional test splits by name, such as "unseen_fonts"; None: none.
     """
 
@@ -101,6 +102,7 @@ class Dataset(NamedTuple):
     target_type: str = "labels"
     more: Mapping[str, Split] | None = None
     depth: int | None = None
+    fit: str = "squash"
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -22,16 +22,18 @@ from lstm_jax.data.files.layouts import Layout, detect
 from lstm_jax.data.files.limits import check_folder, check_names
 from lstm_jax.data.files.lines import load_lines
 from lstm_jax.data.files.masks import load_masks
+from lstm_jax.data.files.placement import FITS
+from lstm_jax.data.files.read_options import Progress, ReadOptions
 from lstm_jax.data.tfds.builders import load_named
 
 TARGET_TYPES = ("labels", "masks", "boxes", "text")
-_LOADERS = {  # by layout, with the options that only some layouts have
-    "images": (load_images, ("group", "min_per_class", "form")),
+_LOADERS = {  # by layout, with the options that are refused by the other layouts
+    "images": (load_images, ("group", "min_per_class", "fit")),
     "arrays": (load_arrays, ("min_per_class", "arrays")),
-    "clips": (load_clips, ("group", "min_per_class", "form", "frames", "sampling")),
-    "masks": (load_masks, ("group",)),
-    "boxes": (load_coco, ("group", "follow_outside")),
-    "text": (load_lines, ("group", "form", "alphabet")),
+    "clips": (load_clips, ("group", "min_per_class")),
+    "masks": (load_masks, ("group", "fit")),
+    "boxes": (load_coco, ("group", "follow_outside", "fit")),
+    "text": (load_lines, ("group",)),
 }
 
 
@@ -53,6 +55,8 @@ def load(
     encoding: str | None = None,
     arrays: str | None = None,
     follow_outside: bool = False,
+    fit: str | None = None,
+    progress: Progress | None = None,
 ) -> Dataset:
     """Load a data set by name, or from your own folder, table or annotations.
 
@@ -105,6 +109,9 @@ def load(
       arrays: names of arrays by role, such as "inputs:images,targets:labels" or
         "test_inputs:x2"; None: by the usual names, such as x_train and y_train.
       follow_outside: load images that a COCO file names outside of its folder.
+      fit: how your own images are given one shape, as in `read_image`; None:
+        "letterbox" if their aspect ratios differ, else "squash".
+      progress: called with (files read, all files) while your own files are read.
 
     Returns:
       The Dataset: uint8 images or clips, or float32 features; splits "train",
@@ -123,6 +130,8 @@ def load(
         near = difflib.get_close_matches(str(sampling), SAMPLINGS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"sampling is {', '.join(SAMPLINGS)}; got {sampling!r}{hint}")
+    if fit not in (None, *FITS):
+        raise DataError(f"fit is {', '.join(FITS)}; got {fit!r}")
     if min_per_class is not None and min_per_class < 1:
         raise DataError(f"min_per_class is at least 1; got {min_per_class}")
     if seed < 0:
@@ -139,29 +148,46 @@ def load(
         raise DataError(f"target_type is {known}; got {target_type!r}")
     path = _local_path(source, text)
     with cache_root(data_dir) as (root, notes):
-        options = dict(size=size, validation=validation, seed=seed)
-        more = dict(
+        given = dict(
             group=group,
             min_per_class=min_per_class,
             arrays=arrays,
             follow_outside=follow_outside,
+            fit=fit,
         )
         if path is not None:
             check_folder(path)
             form = TableFormat(parse_columns(columns or ""), encoding)
             layout = detect(path, target_type, frames, form)
             loader, accepted = _LOADERS[layout.kind]
-            _check_options(more, accepted, f"{path}: {layout.name}")
-            more |= dict(form=form, frames=frames, sampling=sampling, alphabet=alphabet)
-            options |= {name: more[name] for name in accepted}
-            dataset = loader(path, root, **options)
+            _check_options(given, accepted, f"{path}: {layout.name}")
+            options = ReadOptions(
+                size,
+                validation,
+                seed,
+                form=form,
+                frames=frames,
+                sampling=sampling,
+                alphabet=alphabet,
+                progress=progress,
+                **given,
+            )
+            dataset = loader(path, root, options)
             dataset = dataset._replace(notes=(*layout.notes, *dataset.notes))
         else:
             tables = dict(columns=columns, encoding=encoding)
-            _check_options(more | tables, (), f"{text}: a data set by name")
-            options |= dict(frames=frames, sampling=sampling, manual_dir=manual_dir)
-            options |= dict(target_type=target_type)
-            dataset = load_named(text, root, **options)
+            _check_options(given | tables, (), f"{text}: a data set by name")
+            dataset = load_named(
+                text,
+                root,
+                manual_dir=manual_dir,
+                size=size,
+                validation=validation,
+                seed=seed,
+                frames=frames,
+                sampling=sampling,
+                target_type=target_type,
+            )
         if path is not None:
             check_names(path, dataset.classes)
         if notes:  # the cache is a temporary folder: copy what is mapped from it

@@ -180,6 +180,7 @@ def _known_table(about: Any) -> bool:
             and inputs.get("depth", 8) in range(8, 17)
             and len(cuts) == len(classes)
             and all(type(cut) is float and 0 <= cut <= 1 for cut in cuts)
+            and inputs.get("fit", "squash") in ("squash", "crop", "letterbox")
             and all(type(n) is int and 0 < n for n in sizes)
             and math.prod(sizes) <= _LARGEST
         )

@@ -14,5 +14,4 @@ from lstm_jax.figures.visualization import (
     magnification,
     overlay_boxes,
     overlay_mask,
-    resize_mask,
 )

@@ -42,14 +42,6 @@ def encode_png(image) -> bytes:
     return file.getvalue()
 
 
-def resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes a mask [h, w] to [H, W] by nearest neighbour."""
-    from PIL import Image
-
-    image = Image.fromarray(np.asarray(mask, np.uint8))
-    return np.asarray(image.resize(size[::-1], Image.Resampling.NEAREST))
-
-
 def encode_mask(mask: np.ndarray) -> bytes:
     """A mask [H, W] as a palette PNG whose pixel values are class indices."""
     from PIL import Image

@@ -15,6 +15,9 @@ class Callback:
 
     saves = False
 
+    def on_progress(self, step: int) -> None:
+        """Called when the step is compiled, and then as further steps are complete."""
+
     def on_log(self, row: dict[str, Any]) -> None:
         """Called with a row {"step", "split": "train" | "validation", name: number}."""
 
@@ -36,13 +39,18 @@ class LambdaCallback(Callback):
     def __init__(
         self,
         *,
+        on_progress: Callable[[int], Any] | None = None,
         on_log: Callable[[dict], Any] | None = None,
         on_evaluation: Callable[[Any, dict], Any] | None = None,
         on_save: Callable[[int, Any, dict | None], Any] | None = None,
         ends: Callable[[], bool] | None = None,
     ):
         given = dict(
-            on_log=on_log, on_evaluation=on_evaluation, on_save=on_save, ends=ends
+            on_progress=on_progress,
+            on_log=on_log,
+            on_evaluation=on_evaluation,
+            on_save=on_save,
+            ends=ends,
         )
         vars(self).update({name: f for name, f in given.items() if f is not None})
         self.saves = on_save is not None

@@ -68,7 +68,8 @@ def fit(
       schedule: step -> learning rate, for the rows.
       should_stop: called after each dispatch; if true, the run ends without an
         evaluation.
-      callbacks: called in order for each row, evaluation and save. Training rows hold
+      callbacks: called in order for each row, evaluation and save, and for progress:
+        at most once per dispatch, after steps that are complete. Training rows hold
         means over their steps; "learning_rate" of the last step if there is a
         schedule; "update_ratio/layer_0/w_h" and so on, the norm of a step's update
         divided by the norm of the matrix; and "images_per_second" (excluding
@@ -94,6 +95,10 @@ def fit(
     def log(row):
         for callback in callbacks:
             callback.on_log(row)
+
+    def completed(number):
+        for callback in callbacks:
+            callback.on_progress(number)
 
     def over():
         return any([callback.ends() for callback in callbacks])
@@ -135,6 +140,7 @@ def fit(
     size = jax.tree.leaves(host)[0].shape[1] * jax.process_count()
     batches = step.put_batches(host)
     state, _ = jax.block_until_ready(step.run(state, batches, 0))  # compiles
+    completed(start)
     slowed = rate_scale(step.get_state(state))
     pending = deque()  # metrics still on the devices, with their steps
     window = []  # metrics fetched since the last row
@@ -144,6 +150,7 @@ def fit(
         state, metrics = step.run(state, batches, len(part))
         if part[0] == start and start + 1 < steps:
             jax.block_until_ready(metrics)
+            completed(start + 1)
             most = _in_a_row(steps_per_execution, time.perf_counter() - since)
             plan.extend(_dispatches(start + 1, steps, most, everies))
             arriving = iter(read(stacked, list(plan)))
@@ -153,6 +160,7 @@ def fit(
             batches = step.put_batches(next(arriving))
         if len(pending) > 2:  # limit how far the host runs ahead
             jax.block_until_ready(pending[-3][1])
+            completed(pending[-3][0][-1] + 1)
 
         number = part[-1] + 1
         stopped = should_stop is not None and should_stop()

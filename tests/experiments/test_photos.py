@@ -112,7 +112,7 @@ def test_an_answer_is_that_of_the_test(photos_run, photos):
         **json.loads((photos_run.directory / "config.json").read_text())["data"]
     )
     path = photos / "down" / "05.jpg"
-    image = data.read_image(path, tuple(about.image_shape))
+    image = data.read_image(path, tuple(about.image_shape), fit=about.fit)
     apply = Experiment(photos_run.config, about).outputs
     wanted = jax.nn.softmax(apply(photos_run.params, image[None]))[0]
     (answer,) = photos_run.predict(path)

@@ -18,7 +18,6 @@ from lstm_jax.figures import (
     magnification,
     overlay_boxes,
     overlay_mask,
-    resize_mask,
 )
 from lstm_jax.figures.roc_pr import detection_precision_recall
 from lstm_jax.figures.visualization import bar_chart, class_color
@@ -201,13 +200,6 @@ def test_files_keep_pixels_and_classes():
         seen = np.asarray(found.convert("RGB"))
     for place in np.ndindex(6, 9):
         np.testing.assert_array_equal(seen[place], class_color(int(mask[place])))
-
-
-def test_a_mask_is_resized_without_new_classes():
-    mask = np.random.default_rng(4).integers(0, 256, (6, 9)).astype(np.uint8)
-    larger = resize_mask(mask, (18, 36))
-    np.testing.assert_array_equal(larger, mask.repeat(3, 0).repeat(4, 1))
-    np.testing.assert_array_equal(resize_mask(larger, (6, 9)), mask)
 
 
 def test_a_film_has_its_frames_and_a_duration():

@@ -123,6 +123,23 @@ def test_rows_saves_and_batches(parallel):
     assert not plain.params["w"].is_deleted()
 
 
+def test_progress_is_told_after_compilation_and_as_steps_complete():
+    state, step = start("jit")
+    told, given = [], []
+
+    def batch_at(number):
+        given.append(number)
+        return linear.batch_at(number)
+
+    def on_progress(number):
+        told.append(number)
+        assert number < len(given) or number == 1  # of steps with their batches
+
+    callbacks = [LambdaCallback(on_progress=on_progress)]
+    fit(state, step, steps=12, batch_at=batch_at, callbacks=callbacks)
+    assert told[:3] == [0, 1, 2] and told == sorted(set(told)) and told[-1] < 12
+
+
 def test_the_rate_leaves_out_compilation_and_evaluation():
     def batch_at(number):
         time.sleep(0.02)

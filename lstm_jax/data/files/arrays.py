@@ -9,7 +9,8 @@ from PIL import Image
 from lstm_jax.data.counts import large_classes
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.array_files import find_parts, open_arrays, read_part
-from lstm_jax.data.files.images import fit
+from lstm_jax.data.files.decoding import to_array
+from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.tables import targets_of
 from lstm_jax.data.splits import assign_splits
 
@@ -20,16 +21,7 @@ class _Item(NamedTuple):
     group: None = None
 
 
-def load_arrays(
-    path: Path,
-    root: Path,
-    *,
-    size: int | None,
-    validation: float,
-    seed: int,
-    min_per_class: int | None = None,
-    arrays: str | None = None,
-) -> Dataset:
+def load_arrays(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Loads images, clips or features and their targets from arrays.
 
     Inputs are as in `Split`; grey images may lack the channel axis. Targets [N] or
@@ -40,15 +32,15 @@ def load_arrays(
     Args:
       path: an .npz, HDF5 or Zarr file, or a folder of .npy files.
       root: the cache folder; not used.
-      size: side of the square that images are resized to, pixels; None: unchanged.
-      validation, seed, min_per_class, arrays: as in `load`.
+      options: without a size, images are not resized.
 
     Raises:
       DataError: arrays are missing or ambiguous, or have an unsupported shape.
     """
+    size = options.size
     notes, xs, ys, items = [], [], [], []
     with open_arrays(path) as stored:
-        for part in find_parts(path, stored, arrays):
+        for part in find_parts(path, stored, options.arrays):
             x, y = read_part(path, stored, part)
             xs.append(x)
             ys.append(y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y)
@@ -63,7 +55,7 @@ def load_arrays(
     inputs, written = np.concatenate(xs), np.concatenate(ys)
     targets, classes, labels = _targets(path, written)
     entries = [_Item(*pair) for pair in zip(labels, items, strict=True)]
-    kept, small = large_classes(entries, "example", min_per_class)
+    kept, small = large_classes(entries, "example", options.min_per_class)
     if len(kept) < len(entries):
         entries, inputs, written = (
             [entries[k] for k in kept],
@@ -80,8 +72,8 @@ def load_arrays(
         "example",
         targets,
         classes if exclusive else (),
-        validation=validation,
-        seed=seed,
+        validation=options.validation,
+        seed=options.seed,
         inputs=inputs,
     )
     splits = {name: Split(inputs[i], targets[i]) for name, i in chosen.items()}
@@ -119,4 +111,6 @@ def _targets(
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:
     shape = (size, size, images.shape[-1])
-    return np.stack([fit(Image.fromarray(image.squeeze()), shape) for image in images])
+    return np.stack(
+        [to_array(Image.fromarray(image.squeeze()), shape) for image in images]
+    )

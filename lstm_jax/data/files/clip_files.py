@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from lstm_jax.data.dataset import DataError
-from lstm_jax.data.files.images import SUFFIXES, fit, probe, read_image, reason
+from lstm_jax.data.files.decoding import to_array
+from lstm_jax.data.files.images import SUFFIXES, probe, read_image, reason
 
 VIDEOS = frozenset(".mp4 .avi .mov .mkv .webm".split())
 FEATURES = ".npy"
@@ -255,7 +256,7 @@ def _animation_frames(path, shape, wanted):
         with Image.open(path) as image:
             for frame in ImageSequence.Iterator(image):
                 if wanted is None or number in wanted:
-                    yield number, fit(frame, shape)
+                    yield number, to_array(frame, shape)
                 number += 1
     except Exception as error:  # Pillow raises exceptions of many types
         yield number, DataError(_early(path, number, error))
@@ -268,7 +269,7 @@ def video_frames(container, path, shape, wanted=None):
             if wanted is not None and number not in wanted:
                 continue
             try:
-                frame = fit(_upright(frame), shape)
+                frame = to_array(_upright(frame), shape)
             except Exception as error:  # PyAV's errors have no common base class
                 frame = DataError(_early(path, number, error))
         yield number, frame

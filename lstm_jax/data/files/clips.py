@@ -24,7 +24,7 @@ from lstm_jax.data.files.clip_files import (
     probe_clip,
 )
 from lstm_jax.data.files.clip_lists import Entry, list_folder, list_table
-from lstm_jax.data.files.csv_files import TableFormat
+from lstm_jax.data.files.read_options import ReadOptions, counted
 from lstm_jax.data.files.tables import (
     fingerprint,
     first_few,
@@ -39,43 +39,31 @@ _FRAMES = 16
 _FALLBACK_SIZE = 64
 
 
-def load_clips(
-    path: Path,
-    root: Path,
-    *,
-    frames: int | None,
-    sampling: str,
-    size: int | None,
-    validation: float,
-    seed: int,
-    group: str | None = None,
-    min_per_class: int | None = None,
-    form: TableFormat = TableFormat(),
-) -> Dataset:
+def load_clips(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Load a folder or CSV of clips; unreadable ones are reported in `notes`.
 
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      frames, sampling, validation, seed, group, min_per_class: as in `load`.
-      size: as in `load`; None: the common size, or 64 if sizes differ.
-      form: what the user says of a table.
+      options: without a size, the common one, or 64 if sizes differ.
 
     Raises:
       DataError: no clips, only one class, too few clips of a class, or a malformed
         table.
     """
+    frames, sampling, size = options.frames, options.sampling, options.size
     if path.is_dir():
         (entries, notes), columns, by_step = list_folder(path), None, False
-        entries = with_groups(path, entries, group)
+        entries = with_groups(path, entries, options.group)
     else:
-        (entries, columns, by_step), notes = list_table(path, form, group), []
+        listed = list_table(path, options.form, options.group)
+        (entries, columns, by_step), notes = listed, []
     kinds = {p.path.suffix.lower() == FEATURES for p in entries}
     if len(kinds) > 1:
         raise DataError(
             f"{path}: lists .npy features and clips; a data set has one kind"
         )
-    entries, small = _with_counts(path, entries, columns, min_per_class)
+    entries, small = _with_counts(path, entries, columns, options.min_per_class)
     notes += small
     paths = [entry.path for entry in entries]
     video = next((p for p in paths if p.suffix.lower() in VIDEOS), None)
@@ -87,7 +75,7 @@ def load_clips(
         root,
         slot,
         key,
-        functools.partial(_decode_all, path, paths, frames, sampling, size),
+        functools.partial(_decode_all, path, paths, options),
     )
     notes += facts["notes"]
     owners, steps = arrays["owners"], arrays["steps"]
@@ -109,7 +97,7 @@ def load_clips(
     inputs = arrays["inputs"]
     if len(inputs) != len(owned):  # rows of clips that could not be read
         inputs = inputs[arrays["rows"]] if inputs.nbytes <= HASHED else None
-    draw = dict(validation=validation, seed=seed, inputs=inputs)
+    draw = dict(validation=options.validation, seed=options.seed, inputs=inputs)
     chosen, more = assign_splits(path, owned, "clip", targets, known, **draw)
     unknown = targets == -1 if exclusive else np.isnan(targets)
     bare = sum(unknown[i].all() for i in chosen["test"])
@@ -158,9 +146,7 @@ def _fingerprint(path: Path) -> list:
 def _decode_all(
     source: Path,
     paths: list[Path],
-    frames: int | None,
-    sampling: str,
-    size: int | None,
+    options: ReadOptions,
     folder: Path,
 ) -> dict:
     """Decodes the readable clips to inputs.npy [rows, T, ...].
@@ -170,6 +156,7 @@ def _decode_all(
     the steps of the clip that the example holds, padded with -1.
     """
     failed: dict[int, str] = {}
+    frames, sampling = options.frames, options.sampling
     with concurrent.futures.ThreadPoolExecutor() as pool:
         probed = dict(enumerate(pool.map(functools.partial(_tried, probe_clip), paths)))
         features = any(path.suffix.lower() == FEATURES for path in paths)
@@ -178,7 +165,7 @@ def _decode_all(
             _drop_other_widths(paths, clips, failed)
         if not clips:
             raise DataError(_none_usable(source, paths, failed))
-        shape, notes = _shape([*clips.values()], features, size)
+        shape, notes = _shape([*clips.values()], features, options.size)
         if frames is None:
             frames = max(c.steps for c in clips.values()) if features else _FRAMES
         picked = {k: pick_steps(c.steps, frames, sampling) for k, c in clips.items()}
@@ -192,6 +179,7 @@ def _decode_all(
             return fill_clip(paths[k], picked[k], out)
 
         tried = pool.map(functools.partial(_tried, fill), picked)
+        tried = counted(tried, len(picked), options)
         filled = _sorted_out(dict(zip(picked, tried, strict=True)), failed)
         inputs.flush()
     if not filled:

@@ -22,13 +22,15 @@ from lstm_jax.data.files.orientation import (
     lie_on_stored,
     notes_on_turns,
 )
+from lstm_jax.data.files.placement import place_image
+from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.split_names import SPELLINGS, split_folders
 from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.files.yolo import find_yolo, images_of, read_yolo
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import CLASS, COLUMNS
 
-_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 _LARGEST_FILE = 1 << 30  # bytes of JSON; COCO itself, 118,287 images, takes 0.45 GB
 _SINGLE = ("annotations.json", "_annotations.coco.json")
 _PARTS = re.compile(rf"instances_({'|'.join(SPELLINGS)}|default)\d*\.json")
@@ -97,16 +99,7 @@ def find_coco(path: Path) -> dict[str | None, Path]:
     return found
 
 
-def load_coco(
-    path: Path,
-    root: Path,
-    *,
-    size: int | None,
-    validation: float,
-    seed: int,
-    group: str | None = None,
-    follow_outside: bool = False,
-) -> Dataset:
+def load_coco(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Load the images and boxes that COCO JSON files list, or labels of YOLO.
 
     An image's `file_name` is searched beside the JSON file and in images/; for
@@ -122,11 +115,9 @@ def load_coco(
     Args:
       path: a JSON file, or a folder in which `find_coco` or `find_yolo` finds some.
       root: the cache folder.
-      size: as in `load`; boxes are scaled with the images. None: the common size, or
-        64 if sizes differ.
-      validation, seed, group: as in `load`.
-      follow_outside: load images outside of the folder, which `file_name` can lead to
-        by `..` or an absolute path.
+      options: without a size, the common one, or 64 if sizes differ; boxes are scaled
+        with the images. `follow_outside` loads images outside of the folder, which
+        `file_name` can lead to by `..` or an absolute path.
 
     Returns:
       The Dataset; targets are float32 [N, M, 7], boxes as in `Split`; M is the largest
@@ -136,6 +127,7 @@ def load_coco(
       DataError: a file is not JSON, too large, or lacks a key; it names an image
         outside of its folder; no readable image, too few of them, or no box.
     """
+    size, group = options.size, options.group
     files = find_coco(path) or find_yolo(path)
     if not files:
         raise DataError(
@@ -145,7 +137,7 @@ def load_coco(
     read = _Read([], [], {}, Counter(), {})
     for split in (None, *SPLITS):
         if split in files:
-            _read_file(files[split], split, path, read, follow_outside)
+            _read_file(files[split], split, path, read, options.follow_outside)
     names, notes = _classes(path, read)
     entries = with_groups(path, read.images, group)
     if not entries:
@@ -159,14 +151,17 @@ def load_coco(
         [
             _FORMAT,
             size,
+            options.fit,
             [[str(p.path), *fingerprint(p.path), p.size] for p in entries],
         ],
         lambda folder: decode_each(
             path,
             [entry.path for entry in entries],
-            size,
+            options,
             folder,
-            lambda _, heads: lambda number: _placement(entries[number], heads[number]),
+            lambda _, heads, fit: (
+                lambda number: _placement(entries[number], heads[number])
+            ),
             fallback=SCENE_SIZE,
             largest=LARGEST,
         ),
@@ -174,10 +169,10 @@ def load_coco(
     kept = facts["kept"]
     geometries, turns = _geometries(entries, facts)
     shape = arrays["images"].shape[1:3]
-    targets = _tables(path, read, kept, geometries, shape, list(names))
+    targets = _tables(path, read, kept, geometries, shape, facts["fit"], list(names))
     entries = [entries[i] for i in kept]
     images = arrays["images"][: len(kept)]
-    draw = dict(validation=validation, seed=seed, inputs=images)
+    draw = dict(validation=options.validation, seed=options.seed, inputs=images)
     chosen, more = assign_splits(path, entries, "image", **draw)
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     if not (splits["train"].targets[..., CLASS] >= 0).any():
@@ -195,6 +190,7 @@ def load_coco(
         groups,
         target_type="boxes",
         depth=facts["depth"],
+        fit=facts["fit"],
     )
 
 
@@ -421,6 +417,7 @@ def _tables(
     kept: list[int],
     geometries: list[tuple[Geometry, bool]],
     size: tuple[int, int],
+    fit: str,
     ids: list,
 ) -> np.ndarray:
     """Boxes of the images that were read, in resized pixels, float32 [N, M, 7]."""
@@ -437,7 +434,9 @@ def _tables(
         if stored:
             corners = geometry.boxes(corners)
         inside = np.clip(corners, 0, full)
-        x0, y0, x1, y1 = np.float32(inside * np.tile(size[::-1], 2) / full)
+        placed = place_image(geometry.shown, size, fit).boxes(inside)
+        edge = np.tile(size[::-1], 2)
+        x0, y0, x1, y1 = np.float32(np.clip(placed, 0, edge))
         clipped = np.abs(inside - corners).max() > _ROUNDING
         empty = x1 <= x0 or y1 <= y0
         if clipped or empty:

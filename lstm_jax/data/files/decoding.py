@@ -17,6 +17,7 @@ from lstm_jax.data.files.depth import (
     to_8_bits,
 )
 from lstm_jax.data.files.orientation import Geometry
+from lstm_jax.data.files.placement import FITS, PAD, place_image
 from lstm_jax.data.files.png import PNG, band_image, read_bands, read_header
 
 JPEG = ("JPEG", "MPO")  # Pillow's names; MPO is what many phones write
@@ -62,12 +63,19 @@ def check_whole(image: Image.Image, what: str | None = None) -> None:
         )
 
 
-def fit(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
-    """Resizes an 8-bit image, on a white background, to `shape`: uint8 [H, W, C]."""
-    height, width, channels = shape
-    image = _opaque(image, channels)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
+def to_array(
+    image: Image.Image, shape: tuple[int, int, int], fit: str = FITS[0]
+) -> np.ndarray:
+    """Places an 8-bit image, on a white background, on an array uint8 [H, W, C].
+
+    Args:
+      image: upright.
+      shape: (H, W, C).
+      fit: as in `place_image`.
+    """
+    placement = place_image(image.size[::-1], shape[:2], fit)
+    image = _opaque(image, shape[-1])
+    image = placement.image(image, Image.Resampling.BILINEAR, PAD)
     return np.asarray(image, np.uint8).reshape(shape)
 
 
@@ -120,36 +128,48 @@ def decode_large(
     geometry: Geometry,
     shape: tuple[int, int, int],
     depth: int | None,
+    fit: str = FITS[0],
 ) -> np.ndarray:
     """Decodes a large opened image and reduces it to `shape`: uint8 [H, W, C].
 
     Only one image is decoded at a time, independent of the number of threads. Pixels
-    differ from those of `fit` by rounding and because the filters differ.
+    differ from those of `to_array` by rounding and because the filters differ.
     """
     if image.format == "TIFF":
         geometry = Geometry(geometry.shown)  # Pillow applies the orientation itself
     *size, channels = shape
-    height, width = size[::-1] if geometry.orientation >= 5 else size
+    placement = place_image(geometry.shown, size, fit)
+    height, width = placement.resized
+    source = placement.source  # it has the centre of the image, however that is turned
+    if geometry.orientation >= 5:
+        height, width, source = width, height, (*source[1::-1], *source[:1:-1])
     with _ONE:
         if depth is None:
             depth = sample_depth(image)
         if image.format in JPEG:
             if image.info.get("progressive"):
                 check_whole(image)
-            image.draft(None, (_MARGIN * width, _MARGIN * height))
+            sides = np.subtract(source[2:], source[:2])  # of the part that is used
+            wanted = _MARGIN * np.asarray((width, height)) * image.size / sides
+            before = image.size
+            image.draft(None, tuple(map(round, wanted)))
+            source = np.multiply(source, np.tile(np.divide(image.size, before), 2))
         full_w, full_h = image.size
-        factors = _factor(full_w, width), _factor(full_h, height)
+        x0, y0, x1, y1 = map(float, source)
+        factors = _factor(x1 - x0, width), _factor(y1 - y0, height)
         reduced = [
             np.asarray(_opaque(band, channels).reduce(factors))
             for band in _bands(image, depth, _rows(4 * full_w, factors[1]))
         ]
         whole = Image.fromarray(np.concatenate(reduced))
         del reduced
-        if whole.size != (width, height):
-            box = 0, 0, full_w / factors[0], full_h / factors[1]
+        across, down = factors
+        box = x0 / across, y0 / down, x1 / across, y1 / down
+        if whole.size != (width, height) or box != (0, 0, *whole.size):
             whole = whole.resize((width, height), Image.Resampling.BILINEAR, box)
     pixels = geometry.pixels(np.asarray(whole, np.uint8))
-    return np.ascontiguousarray(pixels).reshape(shape)
+    padded = placement.padded(pixels, PAD)
+    return np.ascontiguousarray(pixels if padded is None else padded).reshape(shape)
 
 
 def _bands(image: Image.Image, depth: int | None, rows: int) -> Iterator[Image.Image]:
@@ -170,9 +190,9 @@ def _bands(image: Image.Image, depth: int | None, rows: int) -> Iterator[Image.I
         yield _to_8_bits(band, depth)
 
 
-def _factor(full: int, wanted: int) -> int:
+def _factor(full: float, wanted: int) -> int:
     """The factor by which the box filter reduces a side."""
-    return min(max(1, full // (_MARGIN * wanted)), _MOST_REDUCED)
+    return min(max(1, int(full) // (_MARGIN * wanted)), _MOST_REDUCED)
 
 
 def _rows(row_bytes: int, factor: int) -> int:

@@ -23,6 +23,8 @@ from lstm_jax.data.files.images import (
     read_image,
 )
 from lstm_jax.data.files.mask_pairs import base_of
+from lstm_jax.data.files.placement import chosen_fit
+from lstm_jax.data.files.read_options import ReadOptions, counted
 from lstm_jax.data.files.tables import (
     fingerprint,
     first_few,
@@ -32,7 +34,7 @@ from lstm_jax.data.files.tables import (
 )
 from lstm_jax.data.splits import assign_splits, by_split
 
-_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 FALLBACK_SIZE = 32
 _GROUPS = 3  # nested folders of a class with which they are kept whole
 
@@ -45,66 +47,59 @@ class _Image(NamedTuple):
     split: str | None = None  # None: assigned at random
 
 
-def load_images(
-    path: Path,
-    root: Path,
-    *,
-    size: int | None,
-    validation: float,
-    seed: int,
-    group: str | None = None,
-    min_per_class: int | None = None,
-    form: TableFormat = TableFormat(),
-) -> Dataset:
+def load_images(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Load a folder or CSV; unreadable files are skipped and reported in `notes`.
 
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      size: as in `load`; None: the common size, or 32 if sizes differ.
-      validation, seed, group, min_per_class: as in `load`.
-      form: what the user says of a table.
+      options: without a size, the common one, or 32 if sizes differ.
 
     Raises:
       DataError: no images, only one class, too few images of a class, or a malformed
         table.
     """
-    folder = path.is_dir()
+    folder, size, minimum = path.is_dir(), options.size, options.min_per_class
     if folder:
         entries, seen = _from_folder(path)
-        entries = with_groups(path, entries, group)
+        entries = with_groups(path, entries, options.group)
     else:
-        entries, seen = _from_table(path, form, group), []
-    entries, small = _with_counts(path, entries, min_per_class)
+        entries, seen = _from_table(path, options.form, options.group), []
+    entries, small = _with_counts(path, entries, minimum)
     arrays, facts = cached(
         root,
         f"{path.name}-{size}" if size else path.name,
-        [_FORMAT, size, [[str(p.path), *fingerprint(p.path)] for p in entries]],
-        lambda folder: decode_each(path, [p.path for p in entries], size, folder),
+        [
+            _FORMAT,
+            size,
+            options.fit,
+            [[str(p.path), *fingerprint(p.path)] for p in entries],
+        ],
+        lambda folder: decode_each(path, [p.path for p in entries], options, folder),
     )
     listed = {entry.label: entry.path for entry in entries}
     entries = [entries[i] for i in facts["kept"]]
-    kept, more = large_classes(entries, "image", min_per_class)
+    kept, more = large_classes(entries, "image", minimum)
     images = arrays["images"][: len(entries)]
     if len(kept) < len(entries):
         entries, images = [entries[i] for i in kept], images[kept]
     labels = [entry.label for entry in entries]
     targets, classes = targets_of(path, labels, numbers=not folder)
-    if classes and min_per_class is None and (gone := listed.keys() - set(classes)):
+    if classes and minimum is None and (gone := listed.keys() - set(classes)):
         name = min(gone)
         raise DataError(
             f"{path}: no image of class {name!r} can be read, such as {listed[name]}; "
             "repair them, or leave the class out with --data.min-per-class=1"
         )
-    draw = dict(validation=validation, seed=seed, inputs=images)
+    draw = dict(validation=options.validation, seed=options.seed, inputs=images)
     chosen, assigned = assign_splits(path, entries, "image", targets, classes, **draw)
     splits = {name: Split(images[i], targets[i]) for name, i in chosen.items()}
     names = by_split([entry.name for entry in entries], chosen)
     groups = [entry.group for entry in entries]
     groups = by_split(None if None in groups else groups, chosen)
     notes = (*seen, *small, *facts["notes"], *more, *assigned)
-    depth = facts["depth"]
-    return Dataset(path.name, splits, classes, notes, names, groups, depth=depth)
+    found = dict(depth=facts["depth"], fit=facts["fit"])
+    return Dataset(path.name, splits, classes, notes, names, groups, **found)
 
 
 def _with_counts(
@@ -213,7 +208,7 @@ def _from_table(path: Path, form: TableFormat, by: str | None) -> list[_Image]:
 def decode_each(
     source: Path,
     paths: list[Path],
-    size: int | None,
+    options: ReadOptions,
     folder: Path,
     beside: Callable[[tuple], Callable] | None = None,
     *,
@@ -225,17 +220,17 @@ def decode_each(
     Args:
       source: the data set's path, for errors.
       paths: the image files.
-      size: as in `load`.
+      options: `size`, `fit` and `progress` are used.
       folder: where images.npy is written.
-      beside: a function of (H, W, C) and the `Head` of each image (None if unreadable)
-        that returns a reader of additional data per example: reader(index) returns a
-        JSON value, or raises DataError to skip the example.
+      beside: a function of (H, W, C), the `Head` of each image (None if unreadable) and
+        the fit that returns a reader of additional data per example: reader(index)
+        returns a JSON value, or raises DataError to skip the example.
       fallback: side of the square if images differ in size, pixels.
       largest: limit on the total size of the decoded images, bytes.
 
     Returns:
       dict: "kept", indices of the examples that were read; "notes"; "found", their
-      JSON values; "depth", as in `Dataset`.
+      JSON values; "depth" and "fit", as in `Dataset`.
 
     Raises:
       DataError: no image can be read, or they exceed `largest`.
@@ -249,19 +244,20 @@ def decode_each(
         depth = common_depth([head.depth for head in heads], notes)
         known = next(iter(sizes)) if len(sizes) == 1 else None
         what = f"images of {len(sizes)} sizes"
-        height, width = common_size(known, size, fallback, what, notes)
+        height, width = common_size(known, options.size, fallback, what, notes)
+        fit = chosen_fit(options.fit, sizes, notes)
         shape = (height, width, channels)
         if largest:
             what = f"images at {height}x{width}"
             total = len(paths) * height * width * channels
             check_size(source, total, what, largest, "give a smaller --data.size")
         images = new_array(folder / "images.npy", np.uint8, (len(paths), *shape))
-        other = beside(shape, probed) if beside else None
+        other = beside(shape, probed, fit) if beside else None
         kept, failed, found = [], [], []
 
         def read(number: int) -> tuple[np.ndarray, Any] | DataError:
             try:
-                image = read_image(paths[number], shape, depth)
+                image = read_image(paths[number], shape, depth, fit)
                 if not other:
                     return image, None
                 if not probed[number]:
@@ -270,7 +266,8 @@ def decode_each(
             except DataError as error:
                 return error
 
-        for number, result in enumerate(pool.map(read, range(len(paths)))):
+        results = pool.map(read, range(len(paths)))
+        for number, result in enumerate(counted(results, len(paths), options)):
             if isinstance(result, DataError):
                 failed.append(f"skipped {result}")
             else:
@@ -287,4 +284,4 @@ def decode_each(
     notes += pages_note(pages)
     notes += first_few(failed, "skipped {} more files that cannot be read")
     found = found if beside else []
-    return {"kept": kept, "notes": notes, "found": found, "depth": depth}
+    return dict(kept=kept, notes=notes, found=found, depth=depth, fit=fit)

@@ -14,17 +14,18 @@ from lstm_jax.data.files.decoding import (
     JPEG,
     check_whole,
     decode_large,
-    fit,
     is_grey_png,
     is_large,
     load_8_bits,
     sample_depth,
+    to_array,
 )
 from lstm_jax.data.files.depth import WIDE_MODES
 from lstm_jax.data.files.file_tree import walk
 from lstm_jax.data.files.limits import check_folder
 from lstm_jax.data.files.mask_colors import Classes, color_indices
 from lstm_jax.data.files.orientation import Geometry, geometry_of, upright
+from lstm_jax.data.files.placement import FITS
 
 SUFFIXES = frozenset(
     ".png .jpg .jpeg .bmp .gif .tif .tiff .webp .ppm .pgm .pbm".split()
@@ -55,6 +56,7 @@ def decode(
     shape: tuple[int, int, int],
     name: str,
     depth: int | None = None,
+    fit: str = FITS[0],
 ) -> np.ndarray:
     """Decode one image from an open binary file; see `read_image`."""
     if shape[-1] not in (1, 3):
@@ -63,11 +65,11 @@ def decode(
         with Image.open(file) as opened:
             geometry = geometry_of(opened)
             if is_large(opened):
-                return decode_large(opened, geometry, shape, depth)
+                return decode_large(opened, geometry, shape, depth, fit)
             image = load_8_bits(opened, depth)
             if opened.format != "TIFF":  # which Pillow turns while it decodes
                 image = upright(image, geometry)
-            return fit(image, shape)
+            return to_array(image, shape, fit)
     except Exception as error:  # Pillow raises exceptions of many types
         raise DataError(f"{name}: not a readable image ({reason(error)})") from error
 
@@ -123,7 +125,10 @@ def decode_mask(
 
 
 def read_image(
-    path: str | os.PathLike, shape: tuple[int, int, int], depth: int | None = None
+    path: str | os.PathLike,
+    shape: tuple[int, int, int],
+    depth: int | None = None,
+    fit: str = FITS[0],
 ) -> np.ndarray:
     """Read one image of any size and mode.
 
@@ -134,10 +139,11 @@ def read_image(
 
     Args:
       path: the file.
-      shape: (H, W, C) of the result, C = 1 (grey) or 3 (RGB); the image is resized
-        without keeping its aspect ratio.
+      shape: (H, W, C) of the result, C = 1 (grey) or 3 (RGB).
       depth: bits of samples of more than 8 bits: 2^depth - 1 becomes 255. None: 8, 10,
         12, 14 or 16, the least that holds the largest sample of the image.
+      fit: "squash" changes the aspect ratio, "crop" uses the central part, and
+        "letterbox" leaves a grey border.
 
     Returns:
       uint8 [H, W, C].
@@ -147,7 +153,7 @@ def read_image(
     """
     try:
         with open(path, "rb") as file:
-            return decode(file, shape, os.fspath(path), depth)
+            return decode(file, shape, os.fspath(path), depth, fit)
     except OSError as error:
         raise DataError(f"{os.fspath(path)}: {reason(error)}") from error
 

@@ -11,13 +11,14 @@ from PIL import Image, ImageDraw
 
 from lstm_jax.data.cache import new_array
 from lstm_jax.data.dataset import LARGEST, DataError, check_size
+from lstm_jax.data.files.decoding import to_array
 from lstm_jax.data.files.images import (
-    fit,
     image_size,
     page_count,
     pages_note,
     read_image,
 )
+from lstm_jax.data.files.read_options import ReadOptions, counted
 from lstm_jax.data.files.tables import first_few
 
 HEIGHT = 32  # default height that lines are scaled to, pixels
@@ -110,14 +111,14 @@ def read_page_lines(
 
 
 def decode_lines(
-    source: Path, lines: Sequence[Line], height: int, folder: Path
+    source: Path, lines: Sequence[Line], options: ReadOptions, folder: Path
 ) -> dict:
     """Decode the readable lines to images.npy [N, H, W, 1] and widths.npy [N].
 
     Args:
       source: the data set's path, for errors.
       lines: lines of one page are decoded together.
-      height: to scale to, pixels.
+      options: `size` is the height to scale to, pixels; None: 32.
       folder: where the files are written.
 
     Returns:
@@ -126,6 +127,7 @@ def decode_lines(
     Raises:
       DataError: no line can be read, or they exceed the size limit.
     """
+    height = options.size or HEIGHT
     pages: dict[Path, dict[int, Line]] = {}
     for number, line in enumerate(lines):
         pages.setdefault(line.image, {})[number] = line
@@ -143,7 +145,7 @@ def decode_lines(
         shape = (max(sum(map(len, places)), 1), height, widest, 1)
         images = new_array(folder / "images.npy", np.uint8, shape)
         read = pool.map(lambda p, q: _read(*p, q, height), pages.items(), places)
-        for found, faults in read:
+        for found, faults in counted(read, len(pages), options):
             failed += faults
             for number, image in found.items():
                 row, width = images[len(kept)], image.shape[1]
@@ -248,7 +250,7 @@ def _scaled(
                 raise DataError(f"{line.label}: its outline has no pixel on the page")
             light = np.uint8(np.percentile(piece[inside], 75))  # background colour
             piece = np.where(inside, piece, light)
-        image = fit(Image.fromarray(piece), shape)
+        image = to_array(Image.fromarray(piece), shape)
     if image.min() == image.max():
         raise DataError(f"{line.label}: the image is empty, it has one colour")
     return image

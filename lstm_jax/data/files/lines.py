@@ -13,6 +13,7 @@ from lstm_jax.data.files.csv_files import TABLES, TableFormat, read_table
 from lstm_jax.data.files.images import find_images
 from lstm_jax.data.files.line_reading import HEIGHT, Line, decode_lines
 from lstm_jax.data.files.pages import is_page, is_page_dataset, read_pages
+from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.split_names import split_folders
 from lstm_jax.data.files.tables import (
     fingerprint,
@@ -82,17 +83,7 @@ def labels_of(texts: Sequence[str], alphabet: Sequence[str]) -> np.ndarray:
     return out
 
 
-def load_lines(
-    path: Path,
-    root: Path,
-    *,
-    size: int | None,
-    validation: float,
-    seed: int,
-    alphabet: Sequence[str] | None = None,
-    group: str | None = None,
-    form: TableFormat = TableFormat(),
-) -> Dataset:
+def load_lines(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Load text lines from a folder (optionally train/, val/ and test/), CSV or pages.
 
     Texts are UTF-8, normalized by `clean` and put in visual order by `visual`. Images
@@ -109,9 +100,7 @@ def load_lines(
       path: the folder; a CSV with the columns `path,text[,group][,split]`; or an XML
         file beside its image.
       root: the cache folder.
-      size: height to scale to, pixels; None: 32.
-      validation, seed, group, alphabet: as in `load`.
-      form: what the user says of a table.
+      options: `size` is the height to scale to, pixels; None: 32.
 
     Returns:
       The Dataset: inputs uint8 [N, H, W, 1]; lengths int32 [N], the valid columns of
@@ -121,8 +110,8 @@ def load_lines(
       DataError: no readable line, too few of them, a malformed table, or right-to-left
         text without the package python-bidi.
     """
-    height = size or HEIGHT
-    listed, notes = _listed(path, form, group)
+    height, alphabet = options.size or HEIGHT, options.alphabet
+    listed, notes = _listed(path, options.form, options.group)
     lines, faults = _with_valid_texts(listed, alphabet)
     notes += first_few(faults, "skipped {} more lines whose text cannot be used")
     notes += _invisible(listed)
@@ -137,12 +126,12 @@ def load_lines(
             height,
             [[str(n.image), *fingerprint(n.image), n.cut] for n in lines],
         ],
-        lambda folder: decode_lines(path, lines, height, folder),
+        lambda folder: decode_lines(path, lines, options, folder),
     )
     lines = [lines[k] for k in facts["kept"]]
     images, widths = arrays["images"][: len(lines)], arrays["widths"]
-    draw = dict(validation=validation, seed=seed, inputs=images)
-    chosen, grouped, more = _assign(path, lines, group is not None, draw)
+    draw = dict(validation=options.validation, seed=options.seed, inputs=images)
+    chosen, grouped, more = _assign(path, lines, options.group is not None, draw)
     texts = [line.text for line in lines]
     classes = alphabet_of(texts) if alphabet is None else tuple(alphabet)
     targets = labels_of(texts, classes)

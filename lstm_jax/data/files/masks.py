@@ -24,22 +24,16 @@ from lstm_jax.data.files.orientation import (
     lie_on_stored,
     notes_on_turns,
 )
+from lstm_jax.data.files.placement import Placement, place_image
+from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.tables import fingerprint, with_groups
 from lstm_jax.data.splits import assign_splits, by_split
 from lstm_jax.targets import VOID
 
-_FORMAT = 2  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 
 
-def load_masks(
-    path: Path,
-    root: Path,
-    *,
-    size: int | None,
-    validation: float,
-    seed: int,
-    group: str | None = None,
-) -> Dataset:
+def load_masks(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Load images/ and masks/, or those in train/, val/ and test/.
 
     Also JPEGImages/ and SegmentationClass/, with the lists of Pascal VOC if they are
@@ -61,9 +55,8 @@ def load_masks(
     Args:
       path: the folder.
       root: the cache folder.
-      size: as in `load`; masks are resized by nearest neighbour. None: the common
-        size, or 64 if sizes differ.
-      validation, seed, group: as in `load`.
+      options: without a size, the common one, or 64 if sizes differ; masks are resized
+        by nearest neighbour, and 255 beside a letterboxed one.
 
     Returns:
       The Dataset; targets are uint8 [N, H, W], class indices or 255.
@@ -72,6 +65,7 @@ def load_masks(
       DataError: no images, none with a mask, too few examples, only one class, a
         class index not in classes.txt, or mask values that are not class indices.
     """
+    size, group = options.size, options.group
     pairs, notes = find_pairs(path)
     pairs = with_groups(path, pairs, group)
     known = read_classes(path)
@@ -79,13 +73,13 @@ def load_masks(
     arrays, facts = cached(
         root,
         f"{path.name}-masks-{size}" if size else f"{path.name}-masks",
-        [_FORMAT, size, known, files],
-        lambda folder: _decode_all(path, pairs, known, size, folder),
+        [_FORMAT, size, options.fit, known, files],
+        lambda folder: _decode_all(path, pairs, known, options, folder),
     )
     kept = np.asarray(facts["kept"])
     pairs = [pairs[i] for i in kept]
     images, masks = arrays["images"][: len(pairs)], arrays["masks"]
-    draw = dict(validation=validation, seed=seed, inputs=images)
+    draw = dict(validation=options.validation, seed=options.seed, inputs=images)
     chosen, more = assign_splits(path, pairs, "image", **draw)
     splits = {name: Split(images[i], masks[kept[i]]) for name, i in chosen.items()}
     named = by_split([pair.name for pair in pairs], chosen)
@@ -101,6 +95,7 @@ def load_masks(
         groups,
         target_type="masks",
         depth=facts["depth"],
+        fit=facts["fit"],
     )
 
 
@@ -108,13 +103,15 @@ def _decode_all(
     source: Path,
     pairs: list[Pair],
     known: Classes,
-    size: int | None,
+    options: ReadOptions,
     folder: Path,
 ) -> dict:
     """Decodes images.npy and masks.npy; masks are indexed like `pairs`."""
     names = known.names
 
-    def beside(shape: tuple[int, int, int], heads: list[Head | None]) -> Callable:
+    def beside(
+        shape: tuple[int, int, int], heads: list[Head | None], fit: str
+    ) -> Callable:
         masks = new_array(folder / "masks.npy", np.uint8, (len(pairs), *shape[:2]))
         on_stored, more = _on_stored(pairs, heads)
         turns.extend(more)
@@ -123,19 +120,19 @@ def _decode_all(
             geometry, stored = heads[number].geometry, on_stored.get(number)
             mask = _read_mask(pairs[number].mask, geometry, stored, known)
             values = np.unique(mask).tolist()
-            if mask.shape != shape[:2]:
-                image = Image.fromarray(mask)
-                mask = image.resize(shape[1::-1], Image.Resampling.NEAREST)
-            masks[number] = mask
+            placed[number] = placement = place_image(mask.shape, shape[:2], fit)
+            nearest = Image.Resampling.NEAREST
+            masks[number] = placement.image(Image.fromarray(mask), nearest, VOID)
             return values
 
         return read
 
     turns: list[str] = []
+    placed: dict[int, Placement] = {}
     facts = decode_each(
         source,
         [pair.image for pair in pairs],
-        size,
+        options,
         folder,
         beside,
         fallback=SCENE_SIZE,
@@ -153,7 +150,9 @@ def _decode_all(
             "ignored; with the classes 0 and 1, 255 is ignored"
         )
         masks = np.lib.format.open_memmap(folder / "masks.npy", "r+")
-        for mask in masks:
+        for number in facts["kept"]:
+            x0, y0, x1, y1 = placed[number].target  # the border of a letterbox stays
+            mask = masks[number, y0:y1, x0:x1]
             mask[mask == VOID] = 1
         masks.flush()
     elif names is None:
