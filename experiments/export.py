@@ -62,7 +62,7 @@ def export(
     import jax
 
     from experiments.prediction import files
-    from experiments.run.load_run import load_run
+    from experiments.run.load_run import load_run, tuned_of
     from lstm_jax import training
     from lstm_jax.export import weights
     from lstm_jax.interop.safetensors import write_bytes
@@ -71,7 +71,7 @@ def export(
     if streaming and format != "jaxexport":
         raise UsageError(f"--streaming is for {ENDINGS['jaxexport']}, not for {out}")
     experiment, params = load_run(run)
-    params = jax.device_get(params)
+    params, tuned = jax.device_get(params), tuned_of(run)
     if experiment.kind.bucketed and format != "safetensors":
         raise UsageError(
             f"{run} is a text recogniser, of which only the weights can be exported: "
@@ -79,11 +79,12 @@ def export(
         )
     try:
         if format == "jaxexport":
-            write_bytes(out, files.jaxexport_bytes(experiment, params, streaming))
+            content = files.jaxexport_bytes(experiment, params, tuned, streaming)
+            write_bytes(out, content)
         elif format == "onnx":
-            write_bytes(out, files.onnx_bytes(experiment, params))
+            write_bytes(out, files.onnx_bytes(experiment, params, tuned))
         elif format == "safetensors":
-            words = files.metadata(experiment)
+            words = files.metadata(experiment, tuned)
             weights.write(out, training.flatten_params(params), format, words)
         else:
             weights.write(out, params, format)

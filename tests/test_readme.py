@@ -302,3 +302,11 @@ def test_the_cell_of_the_readme_is_the_equation_of_a_leaky_rnn():
     # Float32, five steps of sums of a few products.
     np.testing.assert_allclose(ys[-1], h, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(carry.h, ys[-1])
+
+
+def test_the_tests_that_the_page_on_reliability_names_exist():
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"\| `(\S+\.py)` \| `(test_\w+)` \|", page)
+    assert len(named) > 20
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8")

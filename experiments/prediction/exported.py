@@ -43,7 +43,12 @@ def predictor(path: str | Path) -> Predictor:
     run = jaxexport.runner(path, functions["answer"])
     sampling = about["inputs"].get("sampling", "uniform")
     kind = TASKS[about["task"]]
-    return Predictor(kind, _spec(about), lambda x: run(*x.values()), sampling)
+    tuned = {"thresholds": about["thresholds"]} if "thresholds" in about else {}
+
+    def apply(batch):
+        return run(*batch.values())
+
+    return Predictor(kind, _spec(about), apply, sampling, tuned=tuned)
 
 
 def watch(path: str | Path, source: str, every: int = 25) -> dict[str, Any]:

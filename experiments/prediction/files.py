@@ -16,12 +16,15 @@ from experiments.prediction.trained import stepwise, whole
 from lstm_jax.export import jaxexport, onnx
 
 
-def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> bytes:
+def jaxexport_bytes(
+    experiment: Experiment, params: Any, tuned: dict[str, Any], streaming: bool
+) -> bytes:
     """A .jaxexport file.
 
     Args:
       experiment: of the run.
       params: of its network.
+      tuned: from `tuned_of`.
       streaming: include the step for one frame.
 
     Raises:
@@ -62,11 +65,12 @@ def jaxexport_bytes(experiment: Experiment, params: Any, streaming: bool) -> byt
         "platforms": jaxexport.PLATFORMS,
         "jax": jax.__version__,
         "lstm_jax": lstm_jax.__version__,
+        **tuned,
     }
     return jaxexport.pack(about, functions)
 
 
-def onnx_bytes(experiment: Experiment, params: Any) -> bytes:
+def onnx_bytes(experiment: Experiment, params: Any, tuned: dict[str, Any]) -> bytes:
     """An ONNX model.
 
     Raises:
@@ -83,18 +87,18 @@ def onnx_bytes(experiment: Experiment, params: Any) -> bytes:
     # jax2onnx does not support masks over a dynamic time axis.
     frames = None if spec.is_image else spec.image_shape[0]
     function, inputs = whole(experiment, params, frames=frames)
-    words = {"task": task.name, "classes": spec.classes}
+    words = {"task": task.name, "classes": spec.classes, **tuned}
     return onnx.model_bytes(function, inputs, words)
 
 
-def metadata(experiment: Experiment) -> dict[str, str]:
+def metadata(experiment: Experiment, tuned: dict[str, Any]) -> dict[str, str]:
     """Metadata of a .safetensors file: classes and configuration, without paths."""
     config, spec = experiment.config, experiment.spec
     data = dataclasses.replace(
         config.data, source=spec.dataset, dir=None, manual_dir=None
     )
     config = dataclasses.replace(config, data=data, run_dir=None, init_from=None)
-    run = {"config": to_dict(config), "data": dataclasses.asdict(spec)}
+    run = {"config": to_dict(config), "data": dataclasses.asdict(spec), "tuned": tuned}
     return {
         "classes": json.dumps(spec.classes),
         "by": "lstm_jax",

@@ -26,12 +26,16 @@ def load(run: str | Path):
     Raises:
       ValueError: there is no run, or the file has another format.
     """
-    path = Path(run) if Path(run).is_file() else Path(run, "config.json")
-    return _load(str(run), path.stat().st_mtime if path.exists() else 0.0)
+    if Path(run).is_file():
+        paths = [Path(run)]
+    else:
+        paths = [Path(run, name) for name in ("config.json", "report.json")]
+    times = (path.stat().st_mtime for path in paths if path.exists())
+    return _load(str(run), tuple(times))
 
 
 @functools.lru_cache(maxsize=4)
-def _load(run: str, written: float):
+def _load(run: str, written: tuple[float, ...]):
     check_format(run)
     return source(run).predictor(run)
 

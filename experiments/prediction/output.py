@@ -62,7 +62,7 @@ def write(kind: TaskKind, predictions: list[dict[str, Any]], out: Path) -> None:
             {k: v for k, v in row.items() if k not in _NESTED}
             | {f"p_{k}": v for k, v in row.get("probabilities", {}).items()}
             | {f"share_{k}": v for k, v in row.get("shares", {}).items()}
-            | ({"boxes": json.dumps(row["boxes"])} if "boxes" in row else {})
+            | {k: json.dumps(row[k]) for k in ("boxes", "labels") if k in row}
             for row in predictions
         ]
         columns = list(dict.fromkeys(key for row in flat for key in row))

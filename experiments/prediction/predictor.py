@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Predictor:
       sampling: how frames of a clip that is too long are selected.
       experiment: of the run; None for an exported file.
       params: of the run; None for an exported file.
+      tuned: what was chosen on the validation split, such as thresholds.
     """
 
     kind: Any
@@ -34,6 +35,7 @@ class Predictor:
     sampling: str
     experiment: Any = None
     params: Any = None
+    tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def config(self):
@@ -87,6 +89,7 @@ def predict_images(
             for row, image, output in zip(good, images, outputs, strict=True):
                 path = Path(row["path"])
                 row |= predictor.kind.describe(predictor.spec, image, output, path)
+                row |= predictor.kind.decide(row, predictor.tuned)
         yield from rows
 
 

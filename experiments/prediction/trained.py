@@ -12,7 +12,7 @@ from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.prediction import live
 from experiments.prediction.predictor import BATCH, Predictor, sampling_of
-from experiments.run.load_run import load_run
+from experiments.run.load_run import load_run, tuned_of
 from lstm_jax.models import stream
 
 
@@ -35,7 +35,7 @@ def predictor(run: str | Path) -> Predictor:
 
     sampling = sampling_of(experiment.config)
     parts = experiment.kind, experiment.spec, apply, sampling, experiment, params
-    return Predictor(*parts)
+    return Predictor(*parts, tuned_of(run))
 
 
 def watch(run: str | Path, source: str, every: int = 25) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Checks that a resumed run has the data that it began with: data_fingerprint.json."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 from experiments.config import read_run
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
-from experiments.run import record
 from experiments.run.folder import underway
+from experiments.run.sealed import read_sealed, write_sealed
 from experiments.spec import DataSpec
 from lstm_jax import data
 
@@ -27,11 +26,11 @@ def write(directory: Path, experiment: Experiment, changes: Sequence[str] = ()) 
       changes: lines from `compare`, appended to those in the file.
     """
     path = directory / FILE
-    before = _read(path) if path.exists() else None
-    told = [*(before or {}).get("changes", ()), *changes]
-    found = experiment.fingerprint | {"changes": told}
+    before = _read(path)
+    told = [*(before["changes"] if before else ()), *changes]
+    found = {"fingerprint": experiment.fingerprint, "changes": told}
     if before != found:
-        record.write_json(path, found)
+        write_sealed(path, found)
 
 
 def compare(directory: Path, experiment: Experiment) -> tuple[Experiment, list[str]]:
@@ -93,20 +92,14 @@ def changes_of(directory: Path, experiment: Experiment) -> list[str] | None:
     Raises:
       UsageError: the file is damaged.
     """
-    path = directory / FILE
-    if not path.exists():
-        return None
-    old = _read(path)
-    try:
-        return data.differences(old, experiment.fingerprint)
-    except (KeyError, TypeError, AttributeError):
-        raise UsageError(_damaged(path, "it holds no fingerprint")) from None
+    old = _read(directory / FILE)
+    return old and data.differences(old["fingerprint"], experiment.fingerprint)
 
 
 def earlier_changes(directory: Path) -> list[str]:
     """Lines on changes of the data with which a run was resumed."""
-    path = directory / FILE
-    return list(_read(path)["changes"]) if path.exists() else []
+    found = _read(directory / FILE)
+    return found["changes"] if found else []
 
 
 def _same_sizes(old: DataSpec, new: DataSpec, any_width: bool) -> bool:
@@ -116,27 +109,12 @@ def _same_sizes(old: DataSpec, new: DataSpec, any_width: bool) -> bool:
     return shapes[0] == shapes[1] and old.outputs == new.outputs
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(_damaged(path, reason)) from error
-    changes = found.get("changes") if isinstance(found, dict) else None
-    if not isinstance(changes, list) or not all(isinstance(c, str) for c in changes):
-        raise UsageError(_damaged(path, "it holds no fingerprint"))
-    if found.get("format") != data.FINGERPRINT_FORMAT:
+def _read(path: Path) -> dict[str, Any] | None:
+    remedy = "Delete it to resume without comparing the data"
+    found = read_sealed(path, remedy)
+    if found and found["fingerprint"]["format"] != data.FINGERPRINT_FORMAT:
         raise UsageError(
-            _damaged(
-                path,
-                f"its format is {found.get('format')!r}, not {data.FINGERPRINT_FORMAT}",
-            )
+            f"{path}: the fingerprint has format {found['fingerprint']['format']}, and "
+            f"this version makes format {data.FINGERPRINT_FORMAT}. {remedy}"
         )
     return found
-
-
-def _damaged(path: Path, reason: str) -> str:
-    return (
-        f"{path} cannot be read ({reason}); delete it to resume without comparing the "
-        "data"
-    )

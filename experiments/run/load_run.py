@@ -59,6 +59,17 @@ def load_run(run: str | Path):
     return experiment, training.weights(state)
 
 
+def tuned_of(run: str | Path) -> dict[str, Any]:
+    """What a run chose on its validation split; {} if it is unfinished.
+
+    Args:
+      run: as of `load_run`.
+    """
+    run = located(run)
+    found = saved_run(run) if run.is_file() else read_sealed(run / "report.json")
+    return (found or {}).get("tuned", {})
+
+
 def chosen_step(run: Path, checkpoints: Any, config: Config) -> int | None:
     """The step of the checkpoint to use: the best one or the latest one.
 

@@ -15,12 +15,12 @@ FORMAT = 1  # raise it when files of older versions would be misunderstood
 
 
 def write_sealed(path: Path, values: dict[str, Any]) -> None:
-    """Writes values atomically as JSON, with format number and checksum.
+    """Writes values atomically as JSON, with format number, checksum and file name.
 
     Raises:
       The errors of `write_json`.
     """
-    values = record.plain(values, path.name)
+    values = {"file": path.name} | record.plain(values, path.name)
     seal = {"format": FORMAT, "checksum": _checksum(values)}
     record.write_json(path, seal | values)
 
@@ -37,6 +37,7 @@ def read_sealed(path: Path, remedy: str | None = None) -> dict[str, Any] | None:
       UsageError: the file is damaged, was edited, has another format, or was not
         written by `write_sealed`.
     """
+    other = f". {remedy}" if remedy else ""  # of a file that may be somebody else's
     remedy = remedy or _remedy(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -48,7 +49,7 @@ def read_sealed(path: Path, remedy: str | None = None) -> dict[str, Any] | None:
     if not isinstance(values, dict) or "format" not in values:
         raise UsageError(
             f"{path} is not from a run, or is from another version of lstm_jax: it "
-            f"has no format number, and this version reads format {FORMAT}"
+            f"has no format number, and this version reads format {FORMAT}{other}"
         )
     if values["format"] != FORMAT:
         raise UsageError(
@@ -60,6 +61,9 @@ def read_sealed(path: Path, remedy: str | None = None) -> dict[str, Any] | None:
         raise UsageError(
             f"{path} is not as it was written: its checksum does not match. {remedy}"
         )
+    name = values.pop("file", path.name)
+    if name != path.name:
+        raise UsageError(f"{path} has the content of {name}. {remedy}")
     return values
 
 

@@ -1,6 +1,7 @@
 """The start of a training: processes, devices, data, and initial weights."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.errors import UsageError
-from experiments.experiment import Experiment, load_data
+from experiments.experiment import Experiment, arrays, load_data
 from experiments.options import Config
 from experiments.run.init_from import known_labels, weights_from
 from experiments.run.status import Status
@@ -48,20 +49,20 @@ def start(
     mesh = training.data_mesh(_devices(experiment, seeds))
     if config.compilation_cache:
         training.enable_compilation_cache(data.default_root() / "compiled")
-    check_memory(experiment, mesh, -(-(seeds or 1) // mesh.size))
+    check_memory(experiment, mesh, seeds)
     return experiment, mesh
 
 
-def check_memory(experiment: Experiment, mesh: Mesh, states: int = 1) -> None:
+def check_memory(experiment: Experiment, mesh: Mesh, seeds: int | None = None) -> None:
     """Refuses a network that the devices cannot hold, before anything is allocated.
 
-    What is counted is certain: parameters, optimizer state and gradients. Activations
-    come on top, and are told by the device when they do not fit.
+    Parameters, optimizer state and gradients are counted exactly. The size of the
+    activations is an estimate, and half of it must fit.
 
     Args:
       experiment: of the run.
       mesh: of its devices.
-      states: training states that a device holds.
+      seeds: as of `start`.
 
     Raises:
       UsageError: with the sum.
@@ -70,19 +71,76 @@ def check_memory(experiment: Experiment, mesh: Mesh, states: int = 1) -> None:
         warnings.simplefilter("ignore")
         shapes = experiment.state_shapes()
     weights, state = tree_bytes(shapes.params), tree_bytes(shapes)
-    device, needed = mesh.local_devices[0], states * (state + weights)
-    if device.platform == "cpu":  # its devices share one memory
-        needed *= len(mesh.local_devices)
+    device, states = mesh.local_devices[0], -(-(seeds or 1) // mesh.size)
     memory = training.device_memory(device)
-    if memory is None or needed <= memory:
+    if memory is None:
         return
+    if device.platform == "cpu":  # its devices share one memory
+        memory //= len(mesh.local_devices)
     kind = "this machine" if device.platform == "cpu" else device.device_kind
-    raise UsageError(
+    needed = states * (state + weights)
+    words = (
         f"the network has {parameters(shapes.params):,} parameters: with optimizer "
-        f"state and gradients they take {needed / 2**30:,.1f} GiB, but {kind} has "
-        f"{memory / 2**30:,.1f} GiB. Give a smaller network, such as fewer "
-        "--model.features"
+        f"state and gradients they take {_gib(needed)}"
     )
+    has = f"but {kind} has {_gib(memory)}"
+    if len(mesh.local_devices) > 1:
+        has += " per device"
+    if needed > memory:
+        raise UsageError(
+            f"{words}, {has}. Give a smaller network, such as fewer --model.features"
+        )
+    config = experiment.config
+    examples = config.batch_size // config.grad_accum_steps
+    examples = examples if seeds else -(-examples // mesh.size)
+    if (
+        needed + states * _most_activations(experiment, shapes.params, examples)
+        < memory
+    ):
+        return  # the estimate takes up to a second
+    saved = states * activation_bytes(experiment, shapes.params, examples)
+    if needed + saved / 2 > memory:
+        raise UsageError(
+            f"{words}, and the activations of {examples:,} examples about "
+            f"{_gib(saved)}, {has}. Give a smaller --batch-size, more "
+            "--grad-accum-steps, or a smaller network"
+        )
+
+
+def activation_bytes(experiment: Experiment, params: Any, examples: int) -> int:
+    """Bytes that the forward pass saves for the backward pass: the residuals of vjp.
+
+    XLA computes some of them again, and needs memory for other arrays: measured, it
+    took 0.8 to 1.9 times as much.
+
+    Args:
+      experiment: of the run.
+      params: shapes of the parameters.
+      examples: in a batch.
+    """
+    mask = jax.ShapeDtypeStruct((examples,), "float32")
+    batch = dict(mask=mask, progress=mask) | {
+        name: jax.ShapeDtypeStruct((examples, *array.shape[1:]), array.dtype)
+        for name, array in arrays(experiment.split).items()
+    }
+
+    def saved(params, batch):
+        keys = jax.random.split(jax.random.key(0), examples)
+        loss = partial(experiment.loss, batch=batch, keys=keys)
+        return jax.vjp(lambda params: loss(params)[0][0], params)[1]
+
+    saved = tree_bytes(jax.eval_shape(saved, params, batch))
+    return max(saved - tree_bytes(params), 0)
+
+
+def _most_activations(experiment: Experiment, params: Any, examples: int) -> int:
+    """Bytes far above the activations: 8 arrays of each layer at every pixel."""
+    channels = sum(leaf.shape[-1] for leaf in jax.tree.leaves(params))
+    return 8 * 4 * examples * experiment.split.inputs[0].size * channels
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:,.1f} GiB"
 
 
 def _devices(experiment: Experiment, seeds: int | None) -> list[jax.Device]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,12 @@ def optuna():
 
 @contextlib.contextmanager
 def opened(directory: Path, mode: str, search: Search) -> Iterator[Any]:
-    """Opens or creates the study of a folder."""
+    """Opens or creates the study of a folder.
+
+    Raises:
+      UsageError: its file is damaged.
+    """
+    _check_file(directory / FILE)
     pruners = optuna().pruners
     pruner = pruners.NopPruner()
     if search.pruner == "median":
@@ -65,6 +71,22 @@ def opened(directory: Path, mode: str, search: Search) -> Iterator[Any]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            (found,) = database.execute("pragma integrity_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        found = error
+    if found != "ok":
+        reason = " ".join(str(found).split())
+        raise UsageError(
+            f"{path} is damaged ({reason}); start again with --overwrite, or give "
+            "another --run-dir"
+        )
 
 
 def trials(study, search: Search, seed: int) -> Iterator[Any]:

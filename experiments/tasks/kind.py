@@ -253,6 +253,12 @@ class TaskKind(ABC):
             return f"{spec.classes[best]} {100 * now[best]:.1f} %"
         return ", ".join(f"{value:.4g}" for value in np.asarray(now).ravel())
 
+    def decide(
+        self, prediction: dict[str, Any], tuned: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Further entries of a prediction, by what `tune` chose."""
+        return {}
+
     # Report
 
     def extra_metrics(self, evaluation) -> dict[str, Any]:
@@ -293,7 +299,8 @@ class PerFileTask(TaskKind):
         clip, length = predictor.read_clip(path)
         batch = dict(inputs=clip[None], lengths=np.asarray([length], np.int32))
         output = predictor(**batch)[0]
-        return self.describe(predictor.spec, clip[:length], output, path)
+        found = self.describe(predictor.spec, clip[:length], output, path)
+        return found | self.decide(found, predictor.tuned)
 
     @abstractmethod
     def describe(self, spec: DataSpec, seen, output, path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Options(TaskOptions):
 
 class Multilabel(LabelTask):
     options = Options
-    columns = ("image", "label")
+    columns = ("image", "labels", "probabilities")
     metrics = (
         ("accuracy", "accuracy", "max"),
         ("macro.roc_auc", "ROC AUC, macro", "max"),
@@ -123,7 +123,24 @@ class Multilabel(LabelTask):
             for name, p in prediction["probabilities"].items()
         }
         words = ", ".join(f"{name} {percent(p)}" for name, p in likely.items())
-        return prediction["path"], words
+        found = prediction["labels"]
+        if found and isinstance(found[0], list):  # of each step
+            found = list(dict.fromkeys(name for names in found for name in names))
+        return prediction["path"], ", ".join(found) or "none", words
+
+    def decide(self, prediction, tuned) -> dict[str, Any]:
+        """The "labels" from their thresholds on: a list, or one for each step."""
+        import numpy as np
+
+        names = list(prediction["probabilities"])
+        columns = np.asarray(
+            list(prediction["probabilities"].values())
+        ).T  # [K], [T, K]
+        above = columns >= np.asarray(tuned.get("thresholds", 0.5))
+        found = [
+            [names[k] for k in np.flatnonzero(row)] for row in np.atleast_2d(above)
+        ]
+        return {"labels": found if columns.ndim == 2 else found[0]}
 
     def class_rows(self, test):
         return test["per_label"]

@@ -13,6 +13,10 @@ from lstm_jax.data.holdout import stratified_holdout
 from lstm_jax.data.similarity import copy_groups, joined_groups
 
 _POOL = ("train", "validation")  # the splits that folds are made from, in this order
+_COPIES_APART = (
+    "too few {what}s differ to keep copies in one split: a {what} and its copy may be "
+    "in different splits, which makes test metrics look better than they are"
+)
 
 
 def split_indices(
@@ -108,13 +112,14 @@ def assign_splits(
         _check_splits(source, what, found, strata, classes, labels)
         return found
 
+    notes = []
     try:
         chosen = deal(joined)
     except DataError:
         if joined == apart:
             raise
         chosen = deal(apart)
-    notes = []
+        notes.append(_COPIES_APART.format(what=what))
     if "test" not in assigned:
         shares = ", ".join(f"{n} {len(rows)}" for n, rows in chosen.items())
         notes.append(f"no test split was given: random split, seed {seed} ({shares})")
@@ -225,17 +230,24 @@ def split_folds(
     Raises:
       DataError: too few examples of a class, or too few groups, for so many folds.
     """
+    return _split_folds(dataset, folds, validation=validation, seed=seed)[0]
+
+
+def _split_folds(
+    dataset: Dataset, folds: int, **options
+) -> tuple[list[dict[str, np.ndarray]], tuple[str, ...]]:
+    """The folds of `split_folds`, and notes."""
     targets = np.concatenate([dataset.splits[name].targets for name in _POOL])
     copies = copy_groups([dataset.splits[name].inputs for name in _POOL])
     own = _pooled(dataset.groups)
     joined, apart = (joined_groups(own, c, len(targets)) for c in (copies, None))
-    options = dict(validation=validation, seed=seed)
     try:
-        return _assign_folds(dataset, targets, joined, folds, **options)
+        return _assign_folds(dataset, targets, joined, folds, **options), ()
     except DataError:
         if joined == apart:
             raise
-    return _assign_folds(dataset, targets, apart, folds, **options)
+    chosen = _assign_folds(dataset, targets, apart, folds, **options)
+    return chosen, (_COPIES_APART.format(what="example"),)
 
 
 def _assign_folds(
@@ -268,14 +280,16 @@ def select_fold(
     The data set's own "test" is not used. Arguments and errors as in `split_folds`; the
     examples are copied into memory.
     """
-    chosen = split_folds(dataset, folds, validation=validation, seed=seed)[fold]
+    options = dict(validation=validation, seed=seed)
+    each, notes = _split_folds(dataset, folds, **options)
+    chosen = each[fold]
     note = (
         f"fold {fold} of 0 to {folds - 1} is the test split; the test split of "
         f"{dataset.name}, {len(dataset.splits['test'].inputs):,} examples, is not used"
     )
     return dataset._replace(
         splits={name: _taken(dataset, rows) for name, rows in chosen.items()},
-        notes=(*dataset.notes, note),
+        notes=(*dataset.notes, *notes, note),
         names=by_split(_pooled(dataset.names), chosen),
         groups=by_split(_pooled(dataset.groups), chosen),
     )

@@ -168,6 +168,7 @@ def _known_table(about: Any) -> bool:
     """Whether a table is valid for such functions."""
     try:
         inputs, classes = about["inputs"], about["classes"]
+        cuts = about.get("thresholds", [0.5] * len(classes))
         sizes = [*inputs["shape"], *([inputs["frames"]] if "frames" in inputs else [])]
         return (
             about["format"] == FORMAT
@@ -177,6 +178,8 @@ def _known_table(about: Any) -> bool:
             and len(inputs["shape"]) == (1 if inputs["kind"] == "features" else 3)
             and ("frames" in inputs) == (inputs["kind"] != "images")
             and inputs.get("depth", 8) in range(8, 17)
+            and len(cuts) == len(classes)
+            and all(type(cut) is float and 0 <= cut <= 1 for cut in cuts)
             and inputs.get("fit", "squash") in ("squash", "crop", "letterbox")
             and all(type(n) is int and 0 < n for n in sizes)
             and math.prod(sizes) <= _LARGEST

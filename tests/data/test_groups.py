@@ -11,7 +11,9 @@ from test_duplicates import photos, saved_again
 from lstm_jax.data import DataError, Dataset, Split, find_duplicates, load, split_folds
 from lstm_jax.data.holdout import stratified_holdout
 from lstm_jax.data.similarity import joined_groups
+from lstm_jax.data.splits import select_fold
 
+SHARE = dict(validation=0.2, seed=1)
 SUBJECTS = [f"subject{k}" for k in range(12)]
 
 
@@ -189,9 +191,11 @@ def test_copies_in_one_folder_are_in_one_split(copied, tmp_path):
         assert abs(sizes[2] - 0.2 * 168) <= 2 and abs(sizes[1] - 0.1 * 168) <= 2
         for split in data.splits.values():  # stratified as before
             assert abs(np.bincount(split.targets)[0] - len(split.targets) / 2) <= 2
+    assert not any("differ" in note for note in data.notes)
+    assert not any("differ" in n for n in select_fold(data, 3, 0, **SHARE).notes)
     pool = [data.splits[name].inputs for name in ("train", "validation")]
     pool = np.concatenate(pool)
-    for rows in split_folds(data, 3, validation=0.2, seed=1):
+    for rows in split_folds(data, 3, **SHARE):
         splits = {
             name: Split(pool[k], np.zeros(len(k), np.int32)) for name, k in rows.items()
         }
@@ -207,6 +211,10 @@ def test_too_few_different_images_are_dealt_out_anyway(tmp_path):
     data = load(tmp_path / "p", data_dir=tmp_path)
     assert [len(split.inputs) for split in data.splits.values()] == [14, 2, 4]
     assert find_duplicates(data).identical["test", "train"] == 4
+    words = "too few images differ to keep copies in one split"
+    assert any(words in note for note in data.notes)
+    fold = select_fold(data, 2, 0, **SHARE)
+    assert any("too few examples differ" in note for note in fold.notes)
 
 
 def test_images_that_differ_are_dealt_out_as_before(tmp_path):

@@ -20,7 +20,7 @@ from experiments.choices import to_dict
 from experiments.config import preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
-from experiments.run import setup
+from experiments.run import data_check, setup
 from experiments.run.callbacks import resume
 from experiments.run.folder import begin, directory_of
 from experiments.run.load_run import checkpoints_of, load_run
@@ -117,6 +117,8 @@ def restart(directory, whole):
     config = dataclasses.replace(whole.run.config, run_dir=str(directory))
     experiment = whole.experiment
     directory_of("digits", config)
+    _, notes = data_check.compare(directory, experiment)
+    assert not any("changed" in note for note in notes)
     with locked(directory), checkpoints_of(directory, experiment.task) as checkpoints:
         begin(directory, "digits", config, experiment.spec)
         log = MetricsLog(directory)

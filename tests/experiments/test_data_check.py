@@ -1,6 +1,5 @@
 """A run that resumes has the data that it began with, or says what changed."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,6 +9,7 @@ from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 
 from experiments.config import read_run
 from experiments.run.data_check import FILE
+from experiments.run.sealed import read_sealed, write_sealed
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def test_allowed_changes_are_told_and_kept(resume, trained, command):
     assert (
         "60 examples instead of 90" in told and "resuming on the changed data" in told
     )
-    kept = json.loads((run / FILE).read_text())
-    assert kept["splits"]["test"]["examples"] == 12
+    kept = read_sealed(run / FILE)
+    assert kept["fingerprint"]["splits"]["test"]["examples"] == 12
     assert len(kept["changes"]) == 1 and "instead of 90" in kept["changes"][0]
     old, new = read_run(trained[0])["data"], read_run(run)["data"]
     assert old["pixel_offset"] == new["pixel_offset"]  # as the network was trained
@@ -139,16 +139,28 @@ def test_a_network_with_other_outputs_does_not_resume(resume):
 )
 def test_a_damaged_fingerprint_is_named(text, resume):
     _, code, out, err = resume(nothing, spoil=lambda path: path.write_text(text))
-    assert code == 2 and FILE in err and "delete it" in err
+    assert code == 2 and FILE in err and "Delete it to resume without" in err
     assert "Traceback" not in err and len(err.strip().splitlines()) == 1
 
 
-def test_values_of_wrong_types_are_named(resume):
+def test_an_edited_fingerprint_is_not_a_change_of_the_data(resume):
     def spoil(path):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"splits": 3}))
+        text = path.read_text()
+        assert '"examples": 9' in text
+        path.write_text(text.replace('"examples": 9', '"examples": 8', 1))
 
     _, code, out, err = resume(nothing, spoil=spoil)
-    assert code == 2 and FILE in err and "Traceback" not in err
+    assert code == 2 and "checksum does not match. Delete it to resume" in err
+
+
+def test_a_fingerprint_of_another_version_is_named(resume):
+    def spoil(path):
+        found = read_sealed(path)
+        found["fingerprint"]["format"] = 0
+        write_sealed(path, found)
+
+    _, code, out, err = resume(nothing, spoil=spoil)
+    assert code == 2 and "has format 0, and this version makes format 1" in err
 
 
 def test_a_missing_fingerprint_is_told(resume):

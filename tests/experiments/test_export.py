@@ -173,7 +173,7 @@ def made(name, tmp_path, streaming=False):
     """An exported file, what it has to equal, and the shape of an example."""
     parts = untrained(name)
     path = tmp_path / "x.jaxexport"
-    path.write_bytes(jaxexport_bytes(*parts, streaming))
+    path.write_bytes(jaxexport_bytes(*parts, {}, streaming))
     return jaxexport.read(path), answers(*parts), parts[0].spec.image_shape
 
 
@@ -369,6 +369,7 @@ BAD = {
     ),
     "is not that of format 1": lambda whole, made: table(whole, format=2),
     "is not that of format": lambda whole, made: table(whole, classes=3),
+    "is not that of form": lambda whole, made: table(whole, thresholds=[0.5]),
     "is not that": lambda whole, made: table(
         whole, inputs={"kind": "images", "shape": [2**20, 2**13, 1]}
     ),

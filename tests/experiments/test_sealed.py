@@ -33,6 +33,15 @@ def test_values_come_back(tmp_path):
     assert read_sealed(tmp_path / "none.json") is None
 
 
+def test_the_content_of_another_file_is_refused(copied_run, command):
+    directory, flags = copied_run
+    shutil.copy(directory / "config.json", directory / "report.json")
+    refused(
+        command("predict", directory, "a.png"),
+        f"{directory}/report.json has the content of config.json. Delete it and rerun",
+    )
+
+
 @pytest.mark.parametrize(
     "content, words",
     [

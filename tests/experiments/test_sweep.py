@@ -244,6 +244,21 @@ def test_another_sweep_or_other_files_in_the_folder_are_refused(fake, tmp_path):
         search(folder, trials=1)
 
 
+@pytest.mark.parametrize("keep", [20, 5000])
+def test_a_damaged_study_is_refused_in_one_line(keep, fake, tmp_path):
+    folder = tmp_path / "s"
+    search(folder, trials=1)
+    path = folder / "study.db"
+    path.write_bytes(b"x" + path.read_bytes()[1:keep])
+    for _ in range(2):
+        with pytest.raises(UsageError, match="study.db is damaged .*--overwrite"):
+            search(folder, trials=2)
+    path.write_bytes(b"SQLite format 3\0" + bytes(4000))
+    with pytest.raises(UsageError, match="study.db is damaged") as caught:
+        search(folder, trials=2)
+    assert "\n" not in str(caught.value)
+
+
 MISTAKES = {
     "nothing to search": ("--steps=5", "nothing to search", "1e-4..1e-2"),
     "unknown preset": ("digit --model.features=8,16", "Did you mean digits?"),

@@ -104,6 +104,18 @@ def test_a_rare_class_that_is_half_found():
     assert diagnostic.words.startswith("b is hardly found: recall 50.0 % of 10 ")
 
 
+def test_a_rare_class_under_a_better_baseline():
+    """Recall 0.55 of the rare class, and a support-vector machine that is better."""
+    targets = np.repeat([0, 1], [180, 20])
+    chosen = np.where(np.arange(200) < 189, 0, 1)
+    made = scored(targets, chosen, "ab")
+    assert made["per_class"][1]["recall"] == 0.55
+    others = {"svc": baseline(-0.03, -0.05, -0.01)}
+    found = {each.name: each for each in read_results(report(made, baselines=others))}
+    assert found.keys() == {"class_hardly_found", "no_better_than_baseline"}
+    assert "b is hardly found: recall 55.0 %" in found["class_hardly_found"].words
+
+
 def test_a_label_that_is_never_found():
     rng = np.random.default_rng(0)
     truth = np.float32(rng.random((100, 3)) < 0.4)
