@@ -13,9 +13,9 @@ from lstm_jax.data.catalog import OWN, STOCK
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.array_files import ARRAYS
 from lstm_jax.data.files.arrays import load_arrays
+from lstm_jax.data.files.box_files import load_boxes
 from lstm_jax.data.files.clip_files import SAMPLINGS
 from lstm_jax.data.files.clips import load_clips
-from lstm_jax.data.files.coco import load_coco
 from lstm_jax.data.files.csv_files import TABLES, TableFormat, parse_columns
 from lstm_jax.data.files.folders import load_images
 from lstm_jax.data.files.layouts import Layout, detect
@@ -32,7 +32,7 @@ _LOADERS = {  # by layout, with the options that are refused by the other layout
     "arrays": (load_arrays, ("min_per_class", "arrays")),
     "clips": (load_clips, ("group", "min_per_class")),
     "masks": (load_masks, ("group", "fit")),
-    "boxes": (load_coco, ("group", "follow_outside", "fit")),
+    "boxes": (load_boxes, ("group", "follow_outside", "fit")),
     "text": (load_lines, ("group",)),
 }
 
@@ -66,7 +66,8 @@ def load(
     `step`, each row labels one step of a clip, counted from 0.
 
     Data for segmentation is a folder with images/ and masks/ (see `load_masks`); for
-    detection, a COCO file and its images (see `load_coco`); for text recognition,
+    detection, a COCO file and its images, or labels of YOLO or Pascal VOC (see
+    `load_boxes`); for text recognition,
     NAME.png and NAME.gt.txt, a CSV path,text, or page images with ALTO or PAGE XML
     (see `load_lines`).
 

@@ -178,7 +178,7 @@ NAMES = [
     ("train2017*2 annotations/instances_train2017.json={}", "boxes (instances_train"),
     (
         "JPEGImages*2 Annotations/0.xml=<annotation>",
-        "p: holds boxes of Pascal VOC (Annotations/*.xml), which are not read; convert",
+        "boxes of Pascal VOC (*.xml)",
     ),
     ("images*2 labels/0.txt=0_.5_.5_.1_.1", "boxes of YOLO (labels/*.txt)"),
     ("images/train*2 labels/train/0.txt=0_.5_.5_.1_.1", "boxes of YOLO (labels/*.txt)"),
