@@ -1,7 +1,9 @@
 """Loads the predictor from a run folder, a weights file or an exported file."""
 
+import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import UsageError
 from experiments.run.load_run import saved_run
@@ -20,14 +22,25 @@ _OTHERS = {  # other formats of models, by suffix
 }
 
 
-def load(run: str | Path):
+def load(run: str | Path, tables: Any = None):
     """The `Predictor` of a run or file, cached until that is rewritten.
+
+    Args:
+      run: folder or file.
+      tables: options for tables, with the fields `columns`, `encoding` and
+        `follow_outside`.
 
     Raises:
       ValueError: there is no run, or the file has another format.
     """
     path = Path(run) if Path(run).is_file() else Path(run, "config.json")
-    return _load(str(run), path.stat().st_mtime if path.exists() else 0.0)
+    found = _load(str(run), path.stat().st_mtime if path.exists() else 0.0)
+    if tables is None:
+        return found
+    from lstm_jax import data
+
+    form = data.table_format(tables.columns, tables.encoding, tables.follow_outside)
+    return dataclasses.replace(found, tables=form)
 
 
 @functools.lru_cache(maxsize=4)

@@ -23,6 +23,7 @@ from lstm_jax.data.files.clip_reading import (
     read_features,
     stream_frames,
 )
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, table_format
 from lstm_jax.data.files.images import image_paths, image_size, read_image
 from lstm_jax.data.files.line_reading import WIDEST, read_line
 from lstm_jax.data.files.placement import place_image

@@ -16,7 +16,7 @@ from lstm_jax.data.files.arrays import load_arrays
 from lstm_jax.data.files.box_files import load_boxes
 from lstm_jax.data.files.clip_files import SAMPLINGS
 from lstm_jax.data.files.clips import load_clips
-from lstm_jax.data.files.csv_files import TABLES, TableFormat, parse_columns
+from lstm_jax.data.files.csv_files import TABLES, table_format
 from lstm_jax.data.files.folders import load_images
 from lstm_jax.data.files.layouts import Layout, detect
 from lstm_jax.data.files.limits import check_folder, check_names
@@ -109,7 +109,8 @@ def load(
       encoding: of a table; None: UTF-8, or UTF-16 with its byte-order mark.
       arrays: names of arrays by role, such as "inputs:images,targets:labels" or
         "test_inputs:x2"; None: by the usual names, such as x_train and y_train.
-      follow_outside: load images that a COCO file names outside of its folder.
+      follow_outside: load files that a table, or a file with boxes, names outside of
+        its folder.
       fit: how your own images are given one shape, as in `read_image`; None:
         "letterbox" if their aspect ratios differ, else "squash".
       progress: called with (files read, all files) while your own files are read.
@@ -158,9 +159,11 @@ def load(
         )
         if path is not None:
             check_folder(path)
-            form = TableFormat(parse_columns(columns or ""), encoding)
+            form = table_format(columns, encoding, follow_outside)
             layout = detect(path, target_type, frames, form)
             loader, accepted = _LOADERS[layout.kind]
+            if path.suffix.lower() in TABLES:
+                accepted = (*accepted, "follow_outside")
             _check_options(given, accepted, f"{path}: {layout.name}")
             options = ReadOptions(
                 size,
@@ -245,7 +248,7 @@ def layout_of(
       DataError: there are no such files, or they have no layout that can be read.
     """
     path = _local_path(source, os.fspath(source).strip())
-    form = TableFormat(parse_columns(columns or ""), encoding)
+    form = table_format(columns, encoding)
     return None if path is None else detect(path, target_type, frames, form)
 
 

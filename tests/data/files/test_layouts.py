@@ -262,6 +262,17 @@ TABLES = [
     (b"PK\x03\x04....", {}, "(an Excel or ZIP file); save the sheet as CSV, UTF-8"),
     (rows(), dict(encoding="klingon"), "--data.encoding=klingon: no such encoding"),
     (
+        rows(change=lambda p: f"../p/{p}"),
+        {},
+        PLAIN,
+    ),
+    (
+        rows(change=lambda p: f"../{p}"),
+        {},
+        "t.csv: '../0.png' leads outside of the table's folder; --data.follow-outside",
+    ),
+    (rows(change=lambda p: f"../{p}"), dict(follow_outside=True), PLAIN),
+    (
         rows(head="x,y"),
         {},
         "no column 'path', 'label'; its first line names 'x', 'y'. Expected columns: "
@@ -298,7 +309,7 @@ TABLES = [
 
 @pytest.mark.parametrize(("content", "options", "line"), TABLES)
 def test_tables(tmp_path, content, options, line):
-    names = [f"{where}{path}" for path, _ in ROWS for where in ("sub/", "")]
+    names = [f"{w}{path}" for path, _ in ROWS for w in ("sub/", "../", "")]
     if "t/0.png" in str(content):
         names = [name for name in names if "/" in name]
     make(tmp_path / "p", " ".join(names))
