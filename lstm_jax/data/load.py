@@ -249,7 +249,10 @@ def layout_of(
     """
     path = _local_path(source, os.fspath(source).strip())
     form = table_format(columns, encoding)
-    return None if path is None else detect(path, target_type, frames, form)
+    if path is None:
+        return None
+    check_folder(path)
+    return detect(path, target_type, frames, form)
 
 
 def _in_memory(splits: Mapping[str, Split]) -> dict[str, Split]:

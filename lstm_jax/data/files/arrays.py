@@ -72,7 +72,7 @@ def load_arrays(path: Path, root: Path, options: ReadOptions) -> Dataset:
         )
     targets, classes, labels = _targets(path, written)
     entries = [_Item(*pair) for pair in zip(labels, items, strict=True)]
-    kept, small = large_classes(entries, "example", options.min_per_class)
+    kept, small = large_classes(path, entries, "example", options.min_per_class)
     if len(kept) < len(entries):
         entries, inputs, written = (
             [entries[k] for k in kept],

@@ -252,7 +252,18 @@ TABLES = [
         dict(encoding="cp1251"),
         "images a,б 6/2/2; t.csv: encoded as cp1251",
     ),
+    (rows("\t", head=""), {}, "separated by tabs, without a header, column 1 as path,"),
+    (
+        "".join(f"{label},{path}\n" for path, label in ROWS),
+        {},
+        f"{PLAIN}; t.csv: without a header, column 2 as path, column 1 as label",
+    ),
     # Refused, with the cause
+    (
+        rows(head="").replace(",a", ",a,train").replace(",b", ",b,train"),
+        {},
+        "it has no header, its first row is '0.png', 'a', 'train'; name the columns in",
+    ),
     (
         rows().replace(",b", ",б").encode("cp1251"),
         {},
