@@ -19,7 +19,7 @@ from lstm_jax.data.files.clips import load_clips
 from lstm_jax.data.files.csv_files import TABLES, table_format
 from lstm_jax.data.files.folders import load_images
 from lstm_jax.data.files.layouts import Layout, detect
-from lstm_jax.data.files.limits import check_folder, check_names
+from lstm_jax.data.files.limits import check_alike, check_folder, check_names
 from lstm_jax.data.files.lines import load_lines
 from lstm_jax.data.files.masks import load_masks
 from lstm_jax.data.files.placement import FITS
@@ -194,6 +194,8 @@ def load(
             )
         if path is not None:
             check_names(path, dataset.classes)
+            if dataset.target_type != "text":  # whose classes are characters
+                check_alike(path, dataset.classes)
         if notes:  # the cache is a temporary folder: copy what is mapped from it
             dataset = dataset._replace(
                 splits=_in_memory(dataset.splits),

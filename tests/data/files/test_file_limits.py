@@ -66,6 +66,26 @@ def test_other_class_names_are_kept(label, tmp_path):
     assert label in load(tmp_path / "q", data_dir=tmp_path / "cache").classes
 
 
+@pytest.mark.parametrize(
+    "other", ["ca\u200df\u00e9", "caf\u00e9\ufe0f", "ca\u00adf\u00e9", "cafe\u0301"]
+)
+def test_classes_that_look_alike_are_told(other, tmp_path):
+    label = "caf\u00e9"
+    words = f"the classes {ascii(label)} and {ascii(other)} look alike"
+    backwards = f"the classes {ascii(other)} and {ascii(label)} look alike"
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(12):
+        pixels = rng.integers(0, 256, (4, 4), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        rows.append(f"{k}.png,{[label, other, 'tea'][k % 3]}\n")
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(rows), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        load(tmp_path / "t.csv", data_dir=tmp_path / "cache")
+    assert words in str(error.value) or backwards in str(error.value)
+    assert str(error.value).isascii()
+
+
 def test_a_folder_of_very_many_files_is_refused(tmp_path, monkeypatch):
     for k in range(12):
         (tmp_path / "p" / f"{k % 3}").mkdir(parents=True, exist_ok=True)
