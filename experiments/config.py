@@ -19,7 +19,7 @@ from experiments.options import Config, Plateau
 from experiments.presets import PRESETS
 from experiments.run.sealed import FORMAT, read_sealed
 from experiments.spec import read_spec
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, task_kind
 
 # What a logger needs.
 _PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb", "mlflow": "mlflow"}
@@ -109,12 +109,12 @@ def _kind(config: Config, name: str, old: Choice, word: str) -> type[Choice]:
 
 def _words(config: Config, name: str, value: Choice) -> tuple[str, ...]:
     """What may be chosen: of models those that can learn the task."""
-    return TASKS[config.task.name].models if name == "model" else tuple(value.kinds)
+    return task_kind(config).models if name == "model" else tuple(value.kinds)
 
 
 def _for_task(config: Config) -> Config:
     """With the data options, augmentation and, if it must be, the model of its task."""
-    kind = TASKS[config.task.name]
+    kind = task_kind(config)
     model = config.model
     if model.name not in kind.models:
         model = converted(model, MODELS[kind.models[0]].options)
@@ -192,6 +192,7 @@ def check(config: Config) -> Config:
     """Refuses values that no run can have."""
     for option in options(config):
         option.check()
+    TASKS[config.task.name].check_options(config.task)
     if config.steps is None and config.epochs is None:
         raise UsageError("give epochs or steps: a run has to end")
     if config.data.limit is not None and config.folds is not None:
@@ -242,7 +243,7 @@ def _check_folds(config: Config) -> None:
         raise UsageError(
             f"fold={fold}, but the {folds} folds are numbered 0 to {folds - 1}"
         )
-    if reason := TASKS[config.task.name].cross_validates:
+    if reason := task_kind(config).cross_validates:
         raise UsageError(reason)
     if config.distributed and fold is None:
         raise UsageError(

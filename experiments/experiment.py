@@ -17,10 +17,10 @@ from jax.sharding import Mesh
 from experiments import augmentation, optimization
 from experiments.choices import MOST_STEPS
 from experiments.errors import UsageError
-from experiments.models import MODELS
+from experiments.models import model_kind
 from experiments.options import Config
 from experiments.spec import DataSpec
-from experiments.tasks import TASKS
+from experiments.tasks import task_kind
 from lstm_jax import data, tasks, training
 from lstm_jax.keys import fold_in
 
@@ -46,8 +46,8 @@ class Experiment:
         labels: Sequence[str] = (),
     ):
         self.config = config
-        self.kind = TASKS[config.task.name]
-        self.model_kind = MODELS[config.model.name]
+        self.kind = task_kind(config)
+        self.model_kind = model_kind(config)
         self._spec, self._dataset = spec, dataset
         self._labels = labels or (spec.classes if spec else ())
 
@@ -396,7 +396,7 @@ def load_data(
       labels: class names whose labels are fixed, in order.
       progress: as in `data.load`.
     """
-    options, kind = config.data, TASKS[config.task.name]
+    options, kind = config.data, task_kind(config)
     dataset = data.load(
         options.source,
         data_dir=options.dir,

@@ -11,7 +11,6 @@ the task's metric on the validation set; the test set is not used for selection.
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import signal
@@ -26,6 +25,7 @@ from experiments.errors import STOPPED, UsageError, exit_code
 from experiments.numbers import number
 from experiments.run.folder import FREE, content, empty, place_of
 from experiments.run.lock import locked
+from experiments.run.sealed import read_sealed, write_sealed
 from experiments.search import study as studies
 from experiments.search.space import Space, read, split, split_flags, with_values
 from experiments.search.study import Search
@@ -115,7 +115,7 @@ def _sweep(name: str, config: Config, space: Space, search: Search) -> Sweep:
 
     def write(tried, **more):
         found = {"monitor": goal.monitor, "mode": goal.mode, "trials": tried}
-        record.write_json(directory / SUMMARY, made_of | found | more)
+        write_sealed(directory / SUMMARY, made_of | found | more)
 
     display, begun = Display(), _begun(directory, config.overwrite, write)
     with begun, display, studies.opened(directory, goal.mode, search) as study:
@@ -186,26 +186,22 @@ def _check_same(directory: Path, made_of: dict[str, Any], overwrite: bool) -> No
     """Checks that the folder is empty or contains the same sweep.
 
     Raises:
-      UsageError: it contains another sweep or other files.
+      UsageError: it contains another sweep or other files, or sweep.json is damaged.
     """
-    try:
-        old = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-        from_dict(old["config"], directory / SUMMARY)
-        was, now = (
-            flat({key: values[key] for key in made_of}) for values in (old, made_of)
-        )
-    except FileNotFoundError:
+    path = directory / SUMMARY
+    old = read_sealed(path, "Give another --run-dir")
+    if old is None:
         if content(directory):
             raise UsageError(
                 f"{directory} contains other files; give another --run-dir"
-            ) from None
+            )
         return
-    except UsageError:
-        raise
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UsageError(
-            f"{directory / SUMMARY} does not describe a sweep; give another --run-dir"
-        ) from error
+    if made_of.keys() - old.keys():
+        raise UsageError(f"{path} does not describe a sweep; give another --run-dir")
+    from_dict(old["config"], path)
+    was, now = (
+        flat({key: values[key] for key in made_of}) for values in (old, made_of)
+    )
     changed = [
         f"{key} was {was.get(key)!r}, is {now.get(key)!r}"
         for key in dict.fromkeys([*was, *now])

@@ -5,7 +5,7 @@ at most `TESTED`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,13 +45,46 @@ class Baseline(NamedTuple):
     trivial: bool
 
 
-def fit(experiment: Any, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
-    """Fits and evaluates the baselines of a run's task, and compares the run with them.
+class Fitted(NamedTuple):
+    """A baseline, fitted to the data of a run.
 
-    Baselines that use the inputs are only fitted with `--baselines`.
+    Attributes:
+      made: its predictions.
+      trivial: as of `Baseline`.
+      seconds: that it took.
+    """
+
+    made: Made
+    trivial: bool
+    seconds: float
+
+
+def fit(experiment: Any) -> dict[str, Fitted]:
+    """Fits the baselines of a run's task, by name.
+
+    They depend only on the data, so all seeds of a run share them. Baselines that use
+    the inputs are only fitted with `--baselines`.
+    """
+    found = {}
+    for name, baseline in experiment.kind.baselines(experiment.config).items():
+        if not (baseline.trivial or experiment.config.baselines):
+            continue
+        start = time.perf_counter()
+        made = baseline.make(experiment.dataset)
+        if made is not None:
+            seconds = round(time.perf_counter() - start, 3)
+            found[name] = Fitted(made, baseline.trivial, seconds)
+    return found
+
+
+def compare(
+    experiment: Any, fitted: Mapping[str, Fitted], predictions: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """Evaluates baselines, and compares a run with them.
 
     Args:
       experiment: the run.
+      fitted: from `fit`.
       predictions: the run's predictions for the test examples.
 
     Returns:
@@ -60,16 +93,10 @@ def fit(experiment: Any, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
       evaluated on; "seconds"; and "difference", the "mean" and 95 % "interval" of the
       run's "metric" minus that of the baseline, on the same examples.
     """
-    kind, dataset = experiment.kind, experiment.dataset
+    kind = experiment.kind
     labels = {name: (label, mode) for name, label, mode in kind.metrics}
-    test, found = dataset.splits["test"], {}
-    for name, baseline in kind.baselines(experiment.config).items():
-        if not (baseline.trivial or experiment.config.baselines):
-            continue
-        start = time.perf_counter()
-        made = baseline.make(dataset)
-        if made is None:
-            continue
+    test, found = experiment.dataset.splits["test"], {}
+    for name, (made, trivial, seconds) in fitted.items():
         part = _part(test, made.rows)
         theirs = kind.align_targets(part, made.predictions)
         ours = kind.align_targets(part, predictions[made.rows])
@@ -86,10 +113,10 @@ def fit(experiment: Any, predictions: np.ndarray) -> dict[str, dict[str, Any]]:
             kind.example_scores(*ours), kind.example_scores(*theirs)
         )
         found[name] = scores | {
-            "trivial": baseline.trivial,
+            "trivial": trivial,
             "learnt": made.learnt,
             "examples": len(theirs[1]),
-            "seconds": round(time.perf_counter() - start, 3),
+            "seconds": seconds,
             "difference": {
                 "metric": kind.score,
                 "label": labels[kind.score][0],

@@ -10,7 +10,7 @@ from experiments.config import Config, read_run
 from experiments.numbers import mean_and_sd
 from experiments.run.folder import Run, begin, directory_of, spread
 from experiments.run.lock import locked
-from experiments.run.sealed import read_sealed
+from experiments.run.sealed import read_sealed, write_sealed
 
 _COLUMNS = {  # the table shows the first four that exist; keys as in `flat`
     "accuracy": "accuracy",
@@ -82,7 +82,7 @@ def train_folds(
 def _train_each(name, each, train_one, whole, mesh, folds) -> Folds:
     """Trains the runs of `each` that are not finished, and evaluates all of them."""
     from experiments.run import record
-    from experiments.run.display import Display
+    from experiments.run.display import Display, counted_diagnoses
 
     config, directory = whole.config, Path(each[0].run_dir).parent
     display, runs, known = Display(), [], []
@@ -99,8 +99,9 @@ def _train_each(name, each, train_one, whole, mesh, folds) -> Folds:
     report, figures = _pool(whole, folds, runs, known)
     for title, figure in figures.items():
         record.save_figure(directory / f"{title}.png", figure)
-    record.write_json(directory / "folds.json", report)
+    write_sealed(directory / "folds.json", report)
     display.note(_table(report))
+    display.notes(counted_diagnoses([run.report for run in runs], "folds"))
     display.note(
         f"written to {directory}/: folds.json, out_of_fold.csv and "
         f"{', '.join(figures)} (.png)"

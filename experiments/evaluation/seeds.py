@@ -16,12 +16,13 @@ import numpy as np
 from experiments.choices import flat, to_dict
 from experiments.config import Config
 from experiments.errors import UsageError
-from experiments.evaluation.measured import tested_splits
+from experiments.evaluation import baselines
+from experiments.evaluation.measured import measure
 from experiments.experiment import Experiment
 from experiments.numbers import mean_and_sd, number
 from experiments.options import Plateau
 from experiments.run import data_check, record, setup
-from experiments.run.display import Display
+from experiments.run.display import Display, counted_diagnoses
 from experiments.run.finish import make_report
 from experiments.run.folder import begin, content, empty, place_of, run_files, spread
 from experiments.run.load_run import checkpoints_of
@@ -43,8 +44,8 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
       seeds: S, a multiple of the number of devices.
 
     Returns:
-      The contents of seeds.json: "preset", "seeds", and in "test" for each metric its
-      "values", "mean" and "sd" (with S - 1).
+      The contents of seeds.json: "preset", "seeds", and in "test" and "baselines" for
+      each metric its "values", "mean" and "sd" (with S - 1).
 
     Raises:
       UsageError: an option that --seeds does not support, or a folder that is not
@@ -98,7 +99,7 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
             schedule=experiment.schedule,
             callbacks=[kept],
         )
-        reports, tested = [], tested_splits(dataset).items()
+        reports, fitted = [], baselines.fit(experiment)
         for index, seed in enumerate(each):
             one = dataclasses.replace(config, seed=seed, run_dir=None, overwrite=False)
             folder, (state, metrics) = directory / f"seed-{seed}", kept.chosen[index]
@@ -115,16 +116,20 @@ def train_seeds(name: str, config: Config, seeds: int) -> dict[str, Any]:
                 save = int(state.step), state, to_dict(one), metrics
                 checkpoints.save(*save, force=True, files=files)
             final = training.weights(state)
-            predictions = {n: evaluate_one(final, split)[1] for n, split in tested}
-            report = make_report(experiment, state, predictions, experiment.steps)
-            write_sealed(folder / "report.json", report)
-            reports.append(flat(report["test"]))
-        summary = {"preset": name, "seeds": each, "test": spread(reports)}
-        record.write_json(directory / SUMMARY, summary)
+            predictions, facts = measure(experiment, evaluate_one, final)
+            about = experiment, state, predictions, experiment.steps, (), facts
+            reports.append(make_report(*about, compared=True, baselines=fitted))
+            write_sealed(folder / "report.json", reports[-1])
+        summary = {"preset": name, "seeds": each} | {
+            part: spread([flat(report[part]) for report in reports])
+            for part in ("test", "baselines")
+        }
+        write_sealed(directory / SUMMARY, summary)
         for metric, found in summary["test"].items():
             values = "  ".join(number(value, metric) for value in found["values"])
             mean = mean_and_sd(found["mean"], found["sd"], metric)
             display.note(f"{metric}: {mean}   {values}")
+        display.notes(counted_diagnoses(reports, "seeds"))
         each_step = 1e3 * kept.seconds / experiment.steps
         display.note(
             f"{each_step:.3g} ms per step of {seeds} seeds, {each_step / seeds:.3g} ms "

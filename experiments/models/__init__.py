@@ -2,10 +2,17 @@
 
 from experiments.models import classifier, dense, forecasters, text
 from experiments.models.kind import ModelKind, Network
+from experiments.options import Config
 
 MODELS: dict[str, ModelKind] = {
     kind.name: kind
     for kind in (classifier.KIND, *forecasters.KINDS, *dense.KINDS, *text.KINDS)
 }
 
-__all__ = ["MODELS", "ModelKind", "Network"]
+
+def model_kind(config: Config) -> ModelKind:
+    """The model of a configuration."""
+    return MODELS[config.model.name]
+
+
+__all__ = ["MODELS", "ModelKind", "Network", "model_kind"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.models import MODELS
+from experiments.models import model_kind
 from experiments.prediction.inputs import listed
 from lstm_jax import data
 from lstm_jax.data.files.images import find_images
@@ -97,7 +97,7 @@ def predict_lines(
                     inputs[k, :, : image.shape[1]] = image
                     lengths[k] = image.shape[1]
                 outputs = predictor(inputs=inputs, lengths=lengths)
-                steps = MODELS[config.model.name].steps(config, lengths)
+                steps = model_kind(config).steps(config, lengths)
                 for k, (row, _) in enumerate(batch):
                     wide = row["size"][0]
                     sides = config.model.pad * wide / int(lengths[k])

@@ -239,6 +239,24 @@ def diagnosis_lines(report: dict) -> list[str]:
     ]
 
 
+def counted_diagnoses(reports: list[dict], what: str) -> list[str]:
+    """A line for each kind of problem: in how many reports, and its words in the first.
+
+    Args:
+      reports: of several runs.
+      what: they are, such as "seeds".
+    """
+    found: dict[str, list[dict]] = {}
+    for report in reports:
+        for each in report["diagnosis"]:
+            found.setdefault(each["name"], []).append(each)
+    return [
+        f"found in {len(some)} of {len(reports)} {what}: {some[0]['words']}\n"
+        f"  may help: {some[0]['suggestion']}"
+        for some in found.values()
+    ]
+
+
 def forgotten_lines(report: dict) -> list[str]:
     """A line on the test set of the run that this one began with, if any."""
     found = report.get("forgotten")

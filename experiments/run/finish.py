@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.evaluation.baselines import fit
+from experiments.evaluation.baselines import Fitted, compare, fit
 from experiments.evaluation.forgetting import forgetting
 from experiments.evaluation.measured import tested_splits
 from experiments.experiment import Experiment
@@ -46,6 +46,7 @@ def make_report(
     facts: Mapping[str, Any] | None = None,
     *,
     compared: bool = False,
+    baselines: Mapping[str, Fitted] | None = None,
 ) -> dict[str, Any]:
     """The contents of report.json.
 
@@ -58,6 +59,7 @@ def make_report(
       facts: of all splits, from `measured.measure`.
       compared: whether to compare with baselines, and with the run given by
         `--init-from`.
+      baselines: from `baselines.fit`; None: they are fitted here.
     """
     dataset, scores, facts = experiment.dataset, {}, facts or {}
     for name, split in tested_splits(dataset).items():
@@ -67,6 +69,13 @@ def make_report(
         if labelled:
             experiment.kind.add_tuned(scores[name], known, facts.get("tuned", {}))
     sizes = {name: len(split.inputs) for name, split in dataset.splits.items()}
+    comparison = {"baselines": {}}
+    if compared:
+        fitted = fit(experiment) if baselines is None else baselines
+        comparison = {
+            "baselines": compare(experiment, fitted, predictions["test"]),
+            **forgetting(experiment, training.weights(state)),
+        }
     report = {
         **scores,
         **facts,
@@ -82,8 +91,7 @@ def make_report(
             "images_per_second": steady_rate(rows),
         },
         "model": {"parameters": parameters(state.params)},
-        "baselines": fit(experiment, predictions["test"]) if compared else {},
-        **(forgetting(experiment, training.weights(state)) if compared else {}),
+        **comparison,
         "environment": record.environment(),
     }
     found = [diagnostic._asdict() for diagnostic in read_results(report)]

@@ -10,7 +10,7 @@ from experiments.options import Config
 from experiments.run.folder import underway
 from experiments.run.load_run import load_run, located, read_weights, saved_run
 from experiments.spec import DataSpec
-from experiments.tasks import TASKS
+from experiments.tasks import TASKS, task_kind
 from lstm_jax import interop, training
 from lstm_jax.interop.entries import check
 from lstm_jax.models import kraken
@@ -29,7 +29,7 @@ def known_labels(config: Config, directory: Path) -> list[str]:
 
     They come from the run itself if it is resumed, else from `--init-from`.
     """
-    if not TASKS[config.task.name].extends_labels:
+    if not task_kind(config).extends_labels:
         return []
     saved = read_run(directory) if underway(directory, config) else None
     if saved is None and config.init_from:

@@ -162,7 +162,7 @@ def _of_kraken(path: Path) -> dict[str, Any]:
     """The content of config.json that corresponds to a kraken recognition model."""
     from experiments import presets
     from experiments.config import override
-    from experiments.models import MODELS
+    from experiments.models import model_kind
     from lstm_jax.models import kraken
 
     spec, alphabet = kraken.describe_kraken(path)
@@ -176,7 +176,7 @@ def _of_kraken(path: Path) -> dict[str, Any]:
     about = dict(
         dataset=path.name,
         classes=list(alphabet),
-        image_shape=[MODELS[config.model.name].height(config), kraken.MARGIN, 1],
+        image_shape=[model_kind(config).height(config), kraken.MARGIN, 1],
         outputs=1 + len(alphabet),
         pixel_offset=[255.0],
         pixel_scale=[-1 / 255],

@@ -1,4 +1,4 @@
-"""JSON files with a format number and a checksum: config.json and report.json.
+"""JSON files with a format number and a checksum: config.json, report.json and others.
 
 This file imports nothing heavy, so that `--help` is instant.
 """
@@ -25,20 +25,26 @@ def write_sealed(path: Path, values: dict[str, Any]) -> None:
     record.write_json(path, seal | values)
 
 
-def read_sealed(path: Path) -> dict[str, Any] | None:
+def read_sealed(path: Path, remedy: str | None = None) -> dict[str, Any] | None:
     """Reads the values that `write_sealed` wrote; None if there is no file.
+
+    Args:
+      path: of the file.
+      remedy: what to do if it is damaged; None: copy it from a checkpoint, or delete
+        it and rerun the training command.
 
     Raises:
       UsageError: the file is damaged, was edited, has another format, or was not
         written by `write_sealed`.
     """
+    remedy = remedy or _remedy(path)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError, RecursionError) as error:
         cause = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise UsageError(f"{path} cannot be read: {cause}{_remedy(path)}") from error
+        raise UsageError(f"{path} cannot be read: {cause}. {remedy}") from error
     if not isinstance(values, dict) or "format" not in values:
         raise UsageError(
             f"{path} is not from a run, or is from another version of lstm_jax: it "
@@ -52,8 +58,7 @@ def read_sealed(path: Path) -> dict[str, Any] | None:
     del values["format"]
     if values.pop("checksum", None) != _checksum(values):
         raise UsageError(
-            f"{path} is not as it was written: its checksum does not match"
-            f"{_remedy(path)}"
+            f"{path} is not as it was written: its checksum does not match. {remedy}"
         )
     return values
 
@@ -68,8 +73,8 @@ def copy_of(path: Path) -> Path | None:
 def _remedy(path: Path) -> str:
     copy = copy_of(path)
     if copy:
-        return f". Copy {copy} over it"
-    return ". Delete it and rerun the training command, which writes it again"
+        return f"Copy {copy} over it"
+    return "Delete it and rerun the training command, which writes it again"
 
 
 def _checksum(values: dict[str, Any]) -> str:

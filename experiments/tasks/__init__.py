@@ -1,5 +1,6 @@
 """The tasks by name, as in `--task`."""
 
+from experiments.options import Config
 from experiments.tasks import (
     classification,
     detection,
@@ -24,4 +25,10 @@ TASKS: dict[str, TaskKind] = {
     )
 }
 
-__all__ = ["TASKS", "TaskKind"]
+
+def task_kind(config: Config) -> TaskKind:
+    """The task of a configuration."""
+    return TASKS[config.task.name]
+
+
+__all__ = ["TASKS", "TaskKind", "task_kind"]

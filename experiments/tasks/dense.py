@@ -28,9 +28,9 @@ class DensePrediction(PerFileTask):
 
     def check_data(self, config, dataset) -> None:
         super().check_data(config, dataset)
-        from experiments.models import MODELS
+        from experiments.models import model_kind
 
-        halvings = MODELS[config.model.name].halvings(config)
+        halvings = model_kind(config).halvings(config)
         h, w = dataset.image_shape[-3:-1]
         times = 2**halvings
         if h % times or w % times:
@@ -39,7 +39,7 @@ class DensePrediction(PerFileTask):
                 "resize them, such as with "
                 f"--data.size={max(times, round(max(h, w) / times) * times)}"
             )
-        MODELS[config.model.name].check_data(config, dataset)
+        model_kind(config).check_data(config, dataset)
 
     def predict_clip(self, predictor, path: Path) -> dict[str, Any]:
         import numpy as np

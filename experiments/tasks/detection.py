@@ -36,10 +36,10 @@ class Detection(DensePrediction):
     by_class = ("class", ("ap50", "ap", "ar50", "things"))
 
     def objective(self, config, spec):
-        from experiments.models import MODELS
+        from experiments.models import model_kind
         from lstm_jax import tasks
 
-        sequential = MODELS[config.model.name].sequential(config)
+        sequential = model_kind(config).sequential(config)
         size = tuple(spec.image_shape[-3:-1])
         return tasks.detection(spec.classes, size, sequential=sequential)
 

@@ -71,6 +71,14 @@ class TaskKind(ABC):
 
     # Options and data
 
+    def check_options(self, options: TaskOptions) -> None:
+        """Refuses options of the task that have no effect beside the others.
+
+        Raises:
+          UsageError: the message names the remedy.
+        """
+        return None
+
     def load_size(self, config) -> int | None:
         """Side in pixels to which images are resized; None: unchanged."""
         return config.data.size
@@ -113,14 +121,14 @@ class TaskKind(ABC):
         """The fields of a `DataSpec` for the normalisation of inputs."""
         import numpy as np
 
-        from experiments.models import MODELS
+        from experiments.models import model_kind
         from lstm_jax import data
 
         # Features have no common range; each is standardised.
         pixels = train.inputs.dtype == np.uint8
         how = config.data.normalize if pixels else "standard"
         offset, scale = data.normalization(train.inputs, how, train.lengths)
-        wanted = MODELS[config.model.name].pixel_statistics(config)
+        wanted = model_kind(config).pixel_statistics(config)
         if wanted:  # for three channels; grey images are repeated
             offset, scale = np.asarray(wanted[0]), 1 / np.asarray(wanted[1])
         return dict(pixel_offset=offset.tolist(), pixel_scale=scale.tolist())

@@ -12,6 +12,13 @@ class LabelTask(PerFileTask):
 
     shown_from_file = True
 
+    def check_options(self, options) -> None:
+        if getattr(options, "gamma", None) is not None and options.loss != "focal":
+            raise UsageError(
+                f"task.gamma={options.gamma} has no effect on "
+                f"task.loss={options.loss}; add --task.loss=focal, or leave it out"
+            )
+
     def check_data(self, config, dataset) -> None:
         super().check_data(config, dataset)
         _check_labels(self.name, dataset)
@@ -39,7 +46,9 @@ class LabelTask(PerFileTask):
 
 def focal_gamma(options) -> float:
     """Of a task's loss: 0 unless it is the focal loss."""
-    return options.gamma if options.loss == "focal" else 0.0
+    if options.loss != "focal":
+        return 0.0
+    return 2.0 if options.gamma is None else options.gamma
 
 
 def _check_labels(name: str, dataset) -> None:

@@ -17,8 +17,8 @@ class Options(TaskOptions):
     name = "multilabel"
     loss: Literal["cross_entropy", "focal"] = "cross_entropy"
     """Cross-entropy, or the focal loss, in which easy entries count less."""
-    gamma: Amount = 2.0
-    """Of the focal loss: how much less."""
+    gamma: Amount | None = None
+    """Of the focal loss: how much less; default 2."""
     class_weights: Literal["none", "balanced"] = "none"
     """Weights of the loss; balanced: yes and no of each label count alike."""
 

@@ -64,9 +64,9 @@ class TextRecognition(TaskKind):
     formats = MappingProxyType({".txt": _as_text, ".xml": _as_xml})
 
     def load_size(self, config) -> int:
-        from experiments.models import MODELS
+        from experiments.models import model_kind
 
-        return MODELS[config.model.name].height(config)
+        return model_kind(config).height(config)
 
     def prepare(self, config, dataset, known):
         return (
@@ -183,7 +183,7 @@ def learnable(config, dataset, known: Sequence[str]):
     """
     import numpy as np
 
-    from experiments.models import MODELS
+    from experiments.models import model_kind
     from lstm_jax import data, metrics, tasks
 
     alphabet = list(dict.fromkeys([*known, *dataset.classes]))
@@ -196,7 +196,7 @@ def learnable(config, dataset, known: Sequence[str]):
     more = {name: relabelled(split) for name, split in (dataset.more or {}).items()}
     train, notes = splits["train"], list(dataset.notes)
     bad = metrics.infeasible(
-        train.targets, MODELS[config.model.name].steps(config, train.lengths)
+        train.targets, model_kind(config).steps(config, train.lengths)
     )
     if bad.any():
         first = int(bad.argmax())
@@ -227,7 +227,7 @@ def sheet(config, dataset, predictions, losses, *, worst: bool):
     """A Figure of lines with the recognised text below, errors in colour."""
     import numpy as np
 
-    from experiments.models import MODELS
+    from experiments.models import model_kind
     from lstm_jax import figures, tasks
 
     split = dataset.splits["test"]
@@ -239,7 +239,7 @@ def sheet(config, dataset, predictions, losses, *, worst: bool):
         [np.pad(line, sides, constant_values=255) for line in lines],
         [tasks.text_of(split.targets[k], dataset.classes) for k in shown],
         predictions[shown],
-        MODELS[config.model.name].steps(config, split.lengths[shown]),
+        model_kind(config).steps(config, split.lengths[shown]),
         dataset.classes,
         title="The worst lines" if worst else "The first lines",
     )

@@ -15,6 +15,10 @@ def experiment(dataset, name="digits", **options):
     return Experiment(config, dataset=dataset)
 
 
+def fit(made, predictions):
+    return baselines.compare(made, baselines.fit(made), predictions)
+
+
 def split(inputs, targets):
     return data.Split(np.asarray(inputs), np.asarray(targets))
 
@@ -37,7 +41,7 @@ def classes():
 def test_a_classification_has_three(classes):
     made, test = experiment(classes), classes.splits["test"]
     wrong = np.eye(2)[1 - test.targets]  # the network is always wrong
-    found = baselines.fit(made, wrong)
+    found = fit(made, wrong)
     assert list(found) == ["majority", "nearest_neighbour", "svc"]
     majority = found["majority"]
     assert majority["accuracy"] == 0.75 and majority["balanced_accuracy"] == 0.5
@@ -51,9 +55,7 @@ def test_a_classification_has_three(classes):
     low, high = majority["difference"]["interval"]
     assert low < majority["difference"]["mean"] == -0.75 < high
     # without --baselines only what costs nothing
-    assert list(baselines.fit(experiment(classes, baselines=False), wrong)) == [
-        "majority"
-    ]
+    assert list(fit(experiment(classes, baselines=False), wrong)) == ["majority"]
 
 
 def test_examples_are_bounded_and_unknown_ones_left_out(classes, monkeypatch):
@@ -62,7 +64,7 @@ def test_examples_are_bounded_and_unknown_ones_left_out(classes, monkeypatch):
     targets[:5] = -1
     test = classes.splits["test"]._replace(targets=targets)
     dataset = classes._replace(splits={**classes.splits, "test": test})
-    found = baselines.fit(experiment(dataset), np.full((40, 2), 0.5))
+    found = fit(experiment(dataset), np.full((40, 2), 0.5))
     assert [each["examples"] for each in found.values()] == [35, 35, 35]
     assert [each["learnt"] for each in found.values()] == [80, 50, 50]
 
@@ -74,7 +76,7 @@ def test_a_regression_has_the_mean_and_the_nearest_neighbour():
     part = split(pixels, values)
     splits = dict.fromkeys(("train", "validation", "test"), part)
     dataset = data.Dataset("made", splits, (), ())
-    found = baselines.fit(experiment(dataset, "digits-angle"), values)
+    found = fit(experiment(dataset, "digits-angle"), values)
     mean = np.abs(values - values.mean()).mean()
     assert found["mean"]["mae"] == pytest.approx(mean, rel=1e-6)
     assert found["mean"]["r2"] == pytest.approx(0, abs=1e-6)
@@ -93,7 +95,7 @@ def test_labels_have_their_shares_and_the_nearest_neighbour():
     dataset = data.Dataset(
         "made", dict.fromkeys(("train", "validation", "test"), part), ("x", "y"), ()
     )
-    found = baselines.fit(experiment(dataset, "features"), np.zeros(targets.shape))
+    found = fit(experiment(dataset, "features"), np.zeros(targets.shape))
     shares = found["share of each label"]
     # of 118 known entries 44 of x and 5 of y are yes: always x, never y
     assert shares["accuracy"] == pytest.approx((44 + 54) / 118)
@@ -109,7 +111,7 @@ def test_a_forecast_has_the_last_frame():
         data.Dataset("made", splits, (), ()), "moving-digits", task__horizon=2
     )
     perfect = clips[:, -2:].astype(np.float32) / 255
-    found = baselines.fit(made, perfect)["copy last frame"]
+    found = fit(made, perfect)["copy last frame"]
     report = made.task.report(perfect, clips)
     copied = report["references"]["copy last frame"]["mse"]
     assert found["difference"]["mean"] == pytest.approx(-copied, rel=1e-5)
@@ -128,7 +130,7 @@ def test_pixels_have_the_most_frequent_class():
         target_type="masks",
     )
     made = experiment(dataset, "segment-digits")
-    found = baselines.fit(made, masks.clip(0, 1))["one class"]
+    found = fit(made, masks.clip(0, 1))["one class"]
     assert found["pixel_accuracy"] == pytest.approx(11 / 15)
     assert found["difference"]["mean"] == pytest.approx(4 / 15)
 

@@ -16,6 +16,8 @@ from selection import slow
 from small_runs import SMALL, SMALL_MODEL
 
 from experiments import train
+from experiments.choices import to_dict
+from experiments.config import preset
 from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from experiments.run import setup
@@ -24,6 +26,8 @@ from experiments.run.folder import begin, directory_of
 from experiments.run.load_run import checkpoints_of, load_run
 from experiments.run.lock import locked
 from experiments.run.record import MetricsLog, RunError
+from experiments.run.sealed import read_sealed, write_sealed
+from experiments.sweep import SUMMARY, _check_same
 from lstm_jax import training
 
 OPTIONS = SMALL | SMALL_MODEL | dict(eval_every=5, log_every=5, model__dropout=0.2)
@@ -70,16 +74,16 @@ def bits(leaf):
     return np.ascontiguousarray(leaf)
 
 
-def damage(directory, rng):
-    """Spoils one thing in a run's folder; returns what was done."""
+def damage(directory, rng, kinds=KINDS):
+    """Damages one thing in a run's folder; returns what was done."""
     files = sorted(p for p in directory.rglob("*") if p.is_file())
     groups = collections.defaultdict(list)
     for path in files:
         inside = "checkpoints" in path.relative_to(directory).parts
         groups["checkpoints" if inside else path.name].append(path)
     often = ["config.json", "metrics.jsonl", "report.json", *["checkpoints"] * 7]
-    group = rng.choice([*often, *groups])
-    path, kind = rng.choice(groups[group]), rng.choice(KINDS)
+    group = rng.choice([*(often if len(groups) > 1 else ()), *groups])
+    path, kind = rng.choice(groups[group]), rng.choice(kinds)
     if group == "checkpoints" and kind == "rename" and rng.random() < 0.5:
         path = rng.choice(sorted((directory / "checkpoints").iterdir()))
         return rename(path, path.with_name(rng.choice(["999", "7", "020", "x"])))
@@ -166,6 +170,31 @@ def test_damage_ends_in_equal_bits_or_in_one_line(
             ends["train: equal" if step == 20 else "train: earlier checkpoint"] += 1
     print(dict(sorted(ends.items())))
     assert len(ends) == 5, ends
+
+
+@pytest.mark.parametrize("count, seed", [(40, 0), slow(200, 1)])
+@pytest.mark.parametrize("name", ["folds.json", "seeds.json", "sweep.json"])
+def test_a_damaged_summary_is_equal_or_refused_in_one_line(name, count, seed, tmp_path):
+    values = dict(preset="digits", config=to_dict(preset("digits")), search={})
+    values |= dict(sampler="tpe", pruner="median", test={"loss": [0.25, 0.5]})
+    path, ends = tmp_path / "run" / name, collections.Counter()
+    for number in range(count):
+        shutil.rmtree(path.parent, ignore_errors=True)
+        path.parent.mkdir()
+        write_sealed(path, values)
+        case = damage(path.parent, random.Random(f"{seed}{number}"), KINDS[:2])
+        try:
+            assert read_sealed(path) == values, case
+            ends["equal"] += 1
+        except UsageError as error:
+            assert told(error, path), f"{case}: {error}"
+            ends["refused"] += 1
+            if name == SUMMARY:
+                with pytest.raises(UsageError) as caught:
+                    _check_same(path.parent, values, overwrite=False)
+                assert told(caught.value, path), case
+    print(dict(ends))
+    assert ends["refused"] > count // 2
 
 
 @pytest.mark.parametrize("file", ["metrics.jsonl", slow("checkpoints/20/state")])

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from experiments.run import display, record
-from experiments.run.display import Display, summary_table
+from experiments.run.display import Display, counted_diagnoses, summary_table
 from experiments.run.record import (
     MetricsLog,
     RunError,
@@ -407,3 +407,18 @@ def test_the_best_of_a_line_is_bold():
     ours, theirs = (list(column.cells) for column in table.columns[1:])
     assert [str(cell.style) for cell in ours] == ["bold green", "bold green"]
     assert [str(cell.style) for cell in theirs] == ["", ""]
+
+
+def test_problems_of_several_runs_are_counted():
+    def report(*names):
+        return {
+            "diagnosis": [
+                {"name": name, "words": f"{name} is bad", "suggestion": "--steps"}
+                for name in names
+            ]
+        }
+
+    assert counted_diagnoses([report("a"), report("b", "a"), report()], "seeds") == [
+        "found in 2 of 3 seeds: a is bad\n  may help: --steps",
+        "found in 1 of 3 seeds: b is bad\n  may help: --steps",
+    ]

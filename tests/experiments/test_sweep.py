@@ -23,6 +23,7 @@ from experiments.errors import UsageError
 from experiments.run import record
 from experiments.run.folder import Run
 from experiments.run.record import MetricsLog
+from experiments.run.sealed import read_sealed, write_sealed
 from experiments.search.figures import overview
 from experiments.search.space import Choices, Range
 from lstm_jax import training
@@ -168,7 +169,7 @@ def test_a_trial_that_diverges_or_does_not_fit_is_not_the_end(fake, tmp_path):
     assert done.trials[0]["why"] == "training diverged: the loss is nan"
     assert done.trials[2]["why"] == "batch size 3 is odd"
     assert [s for _, s in numbers(tmp_path / "s")] == ["PRUNED"] * 3 + ["COMPLETE"] * 2
-    saved = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    saved = read_sealed(tmp_path / "s" / "sweep.json")
     assert saved["trials"] == done.trials and saved["best"] == done.best
 
 
@@ -212,7 +213,7 @@ def test_nothing_completed_is_said_and_drawn(fake, command, tmp_path):
         *("--accelerator=cpu", f"--run-dir={tmp_path / 's'}"),
     )
     assert result == 1 and "no trial was completed; the last error: too hot" in out
-    assert json.loads((tmp_path / "s" / "sweep.json").read_text())["line"] is None
+    assert read_sealed(tmp_path / "s" / "sweep.json")["line"] is None
     assert (tmp_path / "s" / "sweep.png").stat().st_size > 5000
 
 
@@ -236,6 +237,9 @@ def test_another_sweep_or_other_files_in_the_folder_are_refused(fake, tmp_path):
         with pytest.raises(UsageError, match="contains other files"):
             search(tmp_path / "own", overwrite=overwrite)
     (folder / "sweep.json").write_text("{}")
+    with pytest.raises(UsageError, match="no format number"):
+        search(folder, trials=1)
+    write_sealed(folder / "sweep.json", {})
     with pytest.raises(UsageError, match="does not describe a sweep"):
         search(folder, trials=1)
 
@@ -349,7 +353,7 @@ def whole(tmp_path_factory):
 
 
 def trials_of(folder):
-    return json.loads((folder / "sweep.json").read_text())["trials"]
+    return read_sealed(folder / "sweep.json")["trials"]
 
 
 def validations(folder):
@@ -358,7 +362,7 @@ def validations(folder):
 
 
 def test_the_line_of_the_best_makes_its_number_again(whole, command):
-    saved = json.loads((whole / "sweep.json").read_text())
+    saved = read_sealed(whole / "sweep.json")
     words = shlex.split(saved["line"])
     code, out, err = command("train", *words[3:])
     assert code == 0, err
@@ -432,7 +436,7 @@ def test_the_function_returns_what_the_command_writes(whole, tmp_path):
     options = SMALL | SMALL_MODEL | dict(eval_every=5, model__cell="rnn")
     options["optimizer__learning_rate"] = "1e-3..1e-1"
     done = sweep("digits", trials=2, run_dir=tmp_path / "s", **options)
-    saved = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    saved = read_sealed(tmp_path / "s" / "sweep.json")
     assert done.trials == saved["trials"] == trials_of(whole)
     assert (done.best, done.line) == (saved["best"], saved["line"])
     titles = [ax.get_title("left") for ax in done.figure.axes]

@@ -12,9 +12,11 @@ from small_runs import SMALL, SMALL_MODEL
 from experiments import train
 from experiments.config import blank, check, override, preset
 from experiments.errors import UsageError
+from experiments.evaluation import baselines
 from experiments.evaluation.seeds import _directory, train_seeds
 from experiments.experiment import Experiment
 from experiments.run.load_run import load_run
+from experiments.run.sealed import read_sealed
 from experiments.spec import DataSpec
 from experiments.train import _train
 from lstm_jax.training import LambdaCallback, flatten_params
@@ -234,7 +236,12 @@ def seeds(tmp_path_factory):
     directory = tmp_path_factory.mktemp("seeds")
     changes = OPTIONS | dict(seed=3, run_dir=str(directory), test_checkpoint="best")
     config = check(override(preset("digits"), changes))
-    return train_seeds("digits", config, 2), directory
+    fits, real = [], baselines.fit
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(baselines, "fit", lambda one: fits.append(1) or real(one))
+        summary = train_seeds("digits", config, 2)
+    assert fits == [1]  # all seeds share them
+    return summary, directory
 
 
 def test_each_of_many_seeds_is_its_single_run(seeds, tmp_path):
@@ -243,7 +250,16 @@ def test_each_of_many_seeds_is_its_single_run(seeds, tmp_path):
     alone = train(
         "digits", **OPTIONS | dict(seed=4, test_checkpoint="best"), run_dir=tmp_path
     )
-    mine = json.loads((directory / "seed-4" / "report.json").read_text())
+    mine = read_sealed(directory / "seed-4" / "report.json")
+    assert mine.keys() == alone.report.keys()
+    assert mine["splits"].keys() == {"train", "validation", "test"}
+    for name, found in alone.report["splits"].items():
+        assert mine["splits"][name].keys() == found.keys()
+    majority = mine["baselines"]["majority"]
+    assert majority["accuracy"] == alone.report["baselines"]["majority"]["accuracy"]
+    assert [d["name"] for d in mine["diagnosis"]] == [
+        d["name"] for d in alone.report["diagnosis"]
+    ]
     # the same sums in another order, after 20 steps in float32
     assert mine["test"]["loss"] == pytest.approx(alone.report["test"]["loss"], rel=1e-4)
     assert mine["train"]["checkpoint"] == alone.report["train"]["checkpoint"]
@@ -266,7 +282,8 @@ def test_the_spread_over_seeds(seeds):
     ]
     assert summary["test"]["loss"]["mean"] == pytest.approx(np.mean(losses))
     assert summary["test"]["loss"]["sd"] == pytest.approx(np.std(losses, ddof=1))
-    assert json.loads((directory / "seeds.json").read_text()) == summary
+    assert summary["baselines"]["majority.accuracy"]["sd"] == 0
+    assert read_sealed(directory / "seeds.json") == summary
 
 
 def test_seeds_begin_with_the_weights_of_a_file(monkeypatch, tmp_path):

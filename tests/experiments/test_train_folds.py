@@ -20,6 +20,7 @@ from experiments.experiment import load_data
 from experiments.models import classifier
 from experiments.options import Augment
 from experiments.run.folder import directory_of
+from experiments.run.sealed import read_sealed
 from lstm_jax import data
 
 OPTIONS = SMALL | dict(
@@ -72,11 +73,19 @@ def test_every_example_is_out_of_fold_once(whole, pool):
     assert "path" not in rows[0] and "group" not in rows[0]
 
 
+def test_the_report_of_a_fold_is_that_of_a_run(whole):
+    for run in whole.runs:
+        assert run.report["splits"].keys() == {"train", "validation", "test"}
+        assert run.report["metric"]["name"] == "accuracy"
+        assert run.report["baselines"]["majority"]["trivial"]
+        assert isinstance(run.report["diagnosis"], list)
+
+
 def test_what_is_pooled_is_what_the_table_says(whole, pool):
     rows = table(whole.directory)
     chances = np.stack([column(rows, f"p_{k}") for k in range(10)], -1)
     np.testing.assert_array_equal(column(rows, "prediction", int), chances.argmax(-1))
-    report = json.loads((whole.directory / "folds.json").read_text())
+    report = read_sealed(whole.directory / "folds.json")
     assert report == whole.report
     pooled = report["pooled"]
     assert pooled["accuracy"] == np.mean(chances.argmax(-1) == pool)
@@ -168,7 +177,7 @@ def test_a_killed_fold_goes_on_and_a_finished_one_is_left(
     assert files == {p: p.stat().st_mtime_ns for p in (directory / "fold-0").rglob("*")}
     assert "mean ± sd" in out and "pooled" in out
     assert table(directory) == table(whole.directory)
-    report = json.loads((directory / "folds.json").read_text())
+    report = read_sealed(directory / "folds.json")
     assert report["metrics"] == whole.report["metrics"]
 
 

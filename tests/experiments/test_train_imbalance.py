@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.config import check, override, preset
+from experiments.errors import UsageError
 from experiments.experiment import Experiment
 from lstm_jax import data
 
@@ -61,13 +62,21 @@ def test_the_focal_loss_is_of_its_gamma():
     p = np.exp(0) / (np.exp(0) + np.exp(2))
     for options, factor in (
         ({}, 1),
-        ({"task.gamma": 3.0}, 1),
         ({"task.loss": "focal"}, (1 - p) ** 2),
         ({"task.loss": "focal", "task.gamma": 3.0}, (1 - p) ** 3),
     ):
         made = experiment(**{"task.label_smoothing": 0.0} | options)
         (total, _) = made.task.loss(logits, batch)
         assert total == pytest.approx(-factor * np.log(p), rel=1e-5)  # float32
+
+
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_a_gamma_of_no_focal_loss_is_refused(task):
+    options = {"task": task, "task.gamma": 2.0}
+    words = "task.gamma=2.0 has no effect on task.loss=cross_entropy; add --task.loss=f"
+    with pytest.raises(UsageError, match=words):
+        check(override(preset("digits"), options))
+    check(override(preset("digits"), options | {"task.loss": "focal"}))
 
 
 def test_labels_are_weighted_too():

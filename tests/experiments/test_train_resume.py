@@ -184,7 +184,7 @@ for how in itertools.islice(itertools.cycle(hows), kills):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked children")
 def test_kills_change_no_bit(tmp_path, run_python):
     kills = int(os.environ.get("LSTM_JAX_KILLS", "8"))
-    options = OPTIONS | dict(steps=15 * kills, eval_every=3, log_every=3)
+    options = OPTIONS | dict(steps=10 * kills, eval_every=3, log_every=3)
     whole = train("digits", run_dir=tmp_path / "whole", **options)
     done = run_python(
         *("-c", KILLS, tmp_path / "killed", repr(options), "0", kills),
