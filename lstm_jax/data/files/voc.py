@@ -1,5 +1,6 @@
 """Reads boxes in the format of Pascal VOC: Annotations/NAME.xml for NAME.jpg."""
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,12 @@ from lstm_jax.data.files.file_tree import hidden
 from lstm_jax.data.files.images import SUFFIXES
 from lstm_jax.data.files.split_names import one_each, split_folders, split_of
 from lstm_jax.data.files.tables import first_few
-from lstm_jax.data.files.xml_files import parse_xml
+from lstm_jax.data.files.xml_files import parse_xml, read_bounded
 
 _IMAGES = ("jpegimages", "images", "image", "imgs", "img")
 _HEAD = 1 << 12  # bytes in which the root element is searched
 _ROOT = re.compile(rb"<annotation[\s>]")
+_ZERO = re.compile(rb"<[xy]min>\s*0+(\.0*)?\s*</")
 _LISTS = Path("ImageSets", "Main")
 _SIDES = ("xmin", "ymin", "xmax", "ymax")
 
@@ -39,8 +41,9 @@ def find_voc(path: Path) -> dict[str | None, Path]:
 def read_voc(part: Path, top: Path) -> dict[str, list]:
     """Reads the images and boxes of a split into the structure of COCO.
 
-    Boxes are counted from 1 and include their last pixel, unless a coordinate of the
-    split is 0. Difficult objects become crowd regions, which need not be detected.
+    Pixels are counted from 1, and boxes include their last one, unless a box of the
+    data set begins at 0. Difficult objects become crowd regions, which need not be
+    detected.
 
     Args:
       part: a folder, or a list of ImageSets/Main/.
@@ -49,7 +52,7 @@ def read_voc(part: Path, top: Path) -> dict[str, list]:
     Returns:
       As `read_coco`, and "notes" on files that were left out.
     """
-    home = top if part.is_file() else part
+    home = _home(part, top)
     files, notes = _files(home), []
     images = _beside(home)
     if part.is_file():
@@ -73,11 +76,10 @@ def read_voc(part: Path, top: Path) -> dict[str, list]:
         except DataError as error:
             faults.append(f"skipped {error}")
     notes += first_few(faults, "skipped {} more XML files")
-    first = 1
-    corners = [box for _, (_, _, objects) in found for _, box, _ in objects]
-    if any(0 in box[:2] for box in corners):
-        first = 0
-        notes.append(f"{home}: a box begins at 0, so pixels are counted from 0, not 1")
+    parts = find_voc(top)
+    first = _first_pixel({_home(one, top) for one in parts.values()})
+    if first == 0 and part == next(iter(parts.values())):
+        notes.append(f"{top}: a box begins at 0, so pixels are counted from 0, not 1")
     entries, boxes = [], []
     for key, (file, (name, size, objects)) in enumerate(found):
         image = images.get(file.stem)
@@ -94,8 +96,22 @@ def read_voc(part: Path, top: Path) -> dict[str, list]:
 
 def voc_folders(part: Path, top: Path) -> list[Path]:
     """Folders in which the images of a split may be."""
-    home = top if part.is_file() else part
+    home = _home(part, top)
     return [*_image_folders(home), home]
+
+
+def _home(part: Path, top: Path) -> Path:
+    """The folder of a split: the data set's folder for a list."""
+    return top if part.is_file() else part
+
+
+def _first_pixel(folders: set[Path]) -> int:
+    """0 if a box in one of the folders begins at 0, else 1."""
+    for file in (file for folder in folders for file in _files(folder)):
+        with contextlib.suppress(DataError):  # told when the file is read
+            if _ZERO.search(read_bounded(file)):
+                return 0
+    return 1
 
 
 def _files(folder: Path) -> list[Path]:

@@ -78,6 +78,18 @@ def test_a_box_at_0_tells_that_pixels_are_counted_from_0(tmp_path):
     assert any("pixels are counted from 0, not 1" in note for note in data.notes)
 
 
+def test_pixels_are_counted_alike_in_all_splits(tmp_path):
+    for k in range(8):
+        split = "train" if k < 5 else "valid" if k < 7 else "test"
+        box = ("cat", 2 * (k != 6), 5, 10, 20, "")
+        write(tmp_path / "p" / split, k, xml([box]), PLACES[2])
+    data = boxes(tmp_path / "p", tmp_path)
+    found = rows(data)
+    assert found[6] == [[0, 5, 10, 20, 0, 0, 0]]
+    assert found[0] == [[2, 5, 10, 20, 0, 0, 0]]
+    assert sum("pixels are counted from 0, not 1" in note for note in data.notes) == 1
+
+
 def test_difficult_objects_need_not_be_detected(tmp_path):
     hard = ("cat", 1, 1, 9, 9, "<difficult>1</difficult>")
     for k in range(6):
@@ -165,6 +177,14 @@ def test_faults_are_told_in_one_line(tmp_path, text, words):
     words = words.replace("clipped 1 boxes", "clipped 1 box")
     told = [note for note in data.notes if "random split" not in note]
     assert len(told) == 1 and words in told[0] and "\n" not in told[0], told
+
+
+def test_a_file_that_is_too_large(tmp_path, monkeypatch):
+    for k in range(8):
+        write(tmp_path / "p", k, xml([ONE] * (1 if k else 50)))
+    monkeypatch.setattr("lstm_jax.data.files.xml_files._LARGEST", 4096)
+    told = [n for n in boxes(tmp_path / "p", tmp_path).notes if "skipped" in n]
+    assert len(told) == 1 and "MiB of XML, over the limit of" in told[0]
 
 
 def test_an_image_without_xml_is_left_out(tmp_path):
