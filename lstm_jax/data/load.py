@@ -162,9 +162,10 @@ def load(
             form = table_format(columns, encoding, follow_outside)
             layout = detect(path, target_type, frames, form)
             loader, accepted = _LOADERS[layout.kind]
+            tables = dict(columns=columns, encoding=encoding)
             if path.suffix.lower() in TABLES:
-                accepted = (*accepted, "follow_outside")
-            _check_options(given, accepted, f"{path}: {layout.name}")
+                accepted = (*accepted, "follow_outside", *tables)
+            _check_options(given | tables, accepted, f"{path}: {layout.name}")
             options = ReadOptions(
                 size,
                 validation,

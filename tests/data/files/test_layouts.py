@@ -372,6 +372,8 @@ def test_a_class_of_which_nothing_is_readable_is_not_lost(tmp_path):
         ("digits", dict(min_per_class=3)),
         ("photos", dict(arrays="x:y")),
         ("photos", dict(follow_outside=True)),
+        ("photos", dict(columns="path:file")),
+        ("photos", dict(encoding="cp1251")),
     ],
 )
 def test_an_option_without_effect_is_refused(tmp_path, source, option):
