@@ -35,6 +35,7 @@ class Experiment:
       spec: the `DataSpec` of a trained run; None: measured on the training split.
       dataset: the data; None: loaded as the configuration says.
       labels: class names whose labels are fixed, in order; new ones are appended.
+      progress: as in `data.load`.
     """
 
     def __init__(
@@ -44,19 +45,21 @@ class Experiment:
         *,
         dataset: data.Dataset | None = None,
         labels: Sequence[str] = (),
+        progress: Callable[[int, int], None] | None = None,
     ):
         self.config = config
         self.kind = task_kind(config)
         self.model_kind = model_kind(config)
         self._spec, self._dataset = spec, dataset
         self._labels = labels or (spec.classes if spec else ())
+        self._progress = progress
 
     # Data
 
     @cached_property
     def dataset(self) -> data.Dataset:
         """The data set, with the split of `config.fold` and rows of noise, if any."""
-        return self._dataset or load_data(self.config, self._labels)
+        return self._dataset or load_data(self.config, self._labels, self._progress)
 
     @cached_property
     def spec(self) -> DataSpec:

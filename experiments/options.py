@@ -51,7 +51,7 @@ class Data:
     allow_changed: bool = False
     """Resume a run although its data changed."""
     follow_outside: bool = False
-    """Load images that a COCO file names outside of its folder."""
+    """Load files that a table or COCO file names outside of its folder."""
 
     # Constants for data without these options; subclasses make them fields.
     normalize: ClassVar[str] = "unit"

@@ -17,6 +17,18 @@ from experiments.prediction import loading, output
 
 
 @dataclasses.dataclass(frozen=True)
+class Tables:
+    """Tables of files, as in training."""
+
+    columns: str | None = None
+    """The column of the paths: path:filename; or its number."""
+    encoding: str | None = None
+    """Encoding, such as cp1251; default UTF-8 or UTF-16."""
+    follow_outside: bool = False
+    """Read files that a table names outside of its folder."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Options:
     """Make predictions with a trained run for images, clips or lines of text."""
 
@@ -31,9 +43,10 @@ class Options:
     explain: bool = False
     """Also draw the network's steps: RUN/predictions/NAME.png and NAME.gif."""
     accelerator: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
+    data: Tables = Tables()
 
 
-def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
+def predict(run: str | Path, *paths: str | Path, **tables: Any) -> list[dict[str, Any]]:
     """Predictions for files.
 
     Args:
@@ -41,6 +54,7 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
       *paths: image files of any size, folders, or a CSV with a column `path`; for a run
         on clips: clips, folders of frames or of clips; for one on features: .npy files;
         for one on text also PAGE or ALTO XML, whose lines are cut from the page image.
+      **tables: `columns`, `encoding` and `follow_outside`, as in `lstm_jax.data.load`.
 
     Returns:
       A dict for each file, in order, with `path` and, depending on the task:
@@ -56,7 +70,7 @@ def predict(run: str | Path, *paths: str | Path) -> list[dict[str, Any]]:
     """
     if not paths:
         raise UsageError("no files given: name image files, folders or a CSV")
-    predictor = loading.load(run)
+    predictor = loading.load(run, Tables(**tables))
     return list(predictor.kind.predict(predictor, paths))
 
 
@@ -66,6 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: Options) -> int:
+    if options.out:
+        options = dataclasses.replace(options, out=options.out.expanduser())
     kind = loading.start(options.run, options.accelerator)
     if options.explain and loading.is_exported(options.run):
         raise UsageError(
@@ -79,7 +95,7 @@ def _run(options: Options) -> int:
         return 0
     if not options.paths:
         raise UsageError("no files given: name image files, folders or a CSV")
-    predictor = loading.load(options.run)
+    predictor = loading.load(options.run, options.data)
     kind, found = predictor.kind, []
     for row in kind.predict(predictor, options.paths):
         found.append(row)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,14 @@ TALLEST, LONG = 256, 10
 XML = ".xml"
 
 
-def text_files(paths: Sequence[Path]) -> list[Path]:
+def text_files(
+    paths: Sequence[Path], form: data.TableFormat = data.TableFormat()
+) -> list[Path]:
     """Images of lines, and ALTO or PAGE XML files instead of their page images.
+
+    Args:
+      paths: files, folders and tables.
+      form: the user's options for tables.
 
     Raises:
       DataError: a path does not exist or holds neither, or a page has two XML files.
@@ -36,8 +43,10 @@ def text_files(paths: Sequence[Path]) -> list[Path]:
             owned = {page_image(file) for file in pages}
             images = [f for f in find_images(path) if f not in owned]
             found += sorted([*pages, *images]) or data.image_paths([path])
-        elif path.suffix.lower() in (XML, ".csv"):
-            found += [path] if path.suffix.lower() == XML else data.image_paths([path])
+        elif path.suffix.lower() == XML:
+            found.append(path)
+        elif path.suffix.lower() in data.TABLES:
+            found += data.image_paths([path], form)
         else:
             beside = page_files(path)
             if len(beside) > 1:
@@ -68,7 +77,8 @@ def predict_lines(
     config, spec = predictor.config, predictor.spec
     high = spec.image_shape[0]
     widths = sorted({*(aspect * high for aspect in ASPECTS), data.WIDEST})
-    found = _images(listed(paths, text_files, spec), high)
+    expand = partial(text_files, form=predictor.tables)
+    found = _images(listed(paths, expand, spec), high)
     # The first part is a single line: its prediction waits for one compilation only.
     for size in itertools.chain([1], itertools.repeat(8 * BATCH)):
         if not (part := list(itertools.islice(found, size))):

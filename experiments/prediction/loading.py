@@ -1,7 +1,9 @@
 """Loads the predictor from a run folder, a weights file or an exported file."""
 
+import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import UsageError
 from experiments.run.load_run import saved_run
@@ -20,8 +22,13 @@ _OTHERS = {  # other formats of models, by suffix
 }
 
 
-def load(run: str | Path):
+def load(run: str | Path, tables: Any = None):
     """The `Predictor` of a run or file, cached until that is rewritten.
+
+    Args:
+      run: folder or file.
+      tables: options for tables, with the fields `columns`, `encoding` and
+        `follow_outside`.
 
     Raises:
       ValueError: there is no run, or the file has another format.
@@ -31,7 +38,13 @@ def load(run: str | Path):
     else:
         paths = [Path(run, name) for name in ("config.json", "report.json")]
     times = (path.stat().st_mtime for path in paths if path.exists())
-    return _load(str(run), tuple(times))
+    found = _load(str(run), tuple(times))
+    if tables is None:
+        return found
+    from lstm_jax import data
+
+    form = data.table_format(tables.columns, tables.encoding, tables.follow_outside)
+    return dataclasses.replace(found, tables=form)
 
 
 @functools.lru_cache(maxsize=4)

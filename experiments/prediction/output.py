@@ -44,7 +44,7 @@ def is_folder(out: Path) -> bool:
 def folder_of(run: Path, out: Path | None) -> Path:
     """Where drawings and other files of predictions are written."""
     if out and is_folder(out):
-        return out.expanduser()
+        return out
     run = run.expanduser()
     return Path(run if run.is_dir() else run.parent, "predictions")
 

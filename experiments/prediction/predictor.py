@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Predictor:
       experiment: of the run; None for an exported file.
       params: of the run; None for an exported file.
       tuned: what was chosen on the validation split, such as thresholds.
+      tables: the user's options for tables of files.
     """
 
     kind: Any
@@ -36,6 +38,7 @@ class Predictor:
     experiment: Any = None
     params: Any = None
     tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tables: data.TableFormat = data.TableFormat()
 
     @property
     def config(self):
@@ -72,7 +75,8 @@ def predict_images(
 ) -> Iterator[dict[str, Any]]:
     """Predictions for image files, batch by batch."""
     spec, shape = predictor.spec, tuple(predictor.spec.image_shape)
-    files = listed(paths, data.image_paths, predictor.spec)
+    expand = partial(data.image_paths, form=predictor.tables)
+    files = listed(paths, expand, spec)
     while rows := list(itertools.islice(files, BATCH)):
         images = []
         for row in rows:
@@ -97,7 +101,8 @@ def predict_clips(
     predictor: Predictor, paths: Sequence[str | Path]
 ) -> Iterator[dict[str, Any]]:
     """Predictions for clips, one by one."""
-    for row in listed(paths, _clip_files, predictor.spec):
+    expand = partial(_clip_files, form=predictor.tables)
+    for row in listed(paths, expand, predictor.spec):
         if "error" not in row:
             try:
                 row |= predictor.kind.predict_clip(predictor, Path(row["path"]))
@@ -106,12 +111,13 @@ def predict_clips(
         yield row
 
 
-def _clip_files(paths: list[Path]) -> list[Path]:
+def _clip_files(paths: list[Path], form: data.TableFormat) -> list[Path]:
     """As `data.clip_paths`; a table lists a clip once for each of its steps."""
     found: dict[Path, None] = {}
     for path in paths:
-        table = path.suffix.lower() == ".csv"
-        found |= dict.fromkeys((data.image_paths if table else data.clip_paths)([path]))
+        table = path.suffix.lower() in data.TABLES
+        clips = data.image_paths([path], form) if table else data.clip_paths([path])
+        found |= dict.fromkeys(clips)
     return list(found)
 
 

@@ -94,8 +94,14 @@ def _sizes(dataset: data.Dataset, source: Path) -> str:
     home = source.expanduser()
     home = home if home.is_dir() else home.parent
     found: Counter[Any] = Counter()
-    for names in (dataset.names or {}).values():
-        found.update(data.image_size(home / name.replace("\\", "/")) for name in names)
+    names = [
+        Path(n.replace("\\", "/")) for ns in (dataset.names or {}).values() for n in ns
+    ]
+    files = [home / name for name in names]
+    if not any(map(Path.is_file, files)):  # names in a file with boxes
+        inside = {path.name: path for path in data.find_images(home)}
+        files = [inside.get(name.name, home / name) for name in names]
+    found.update(map(data.image_size, files))
     del found[None]
     text = ", ".join(f"{h}×{w} ({n:,})" for (h, w), n in found.most_common(_SHOWN))
     more = len(found) - _SHOWN

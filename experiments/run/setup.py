@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from experiments.errors import UsageError
-from experiments.experiment import Experiment, arrays, load_data
+from experiments.experiment import Experiment, arrays
 from experiments.options import Config
 from experiments.run.init_from import known_labels, weights_from
 from experiments.run.status import Status
@@ -43,9 +43,7 @@ def start(
     else:
         training.split_cpu()
     labels = known_labels(config, directory)
-    dataset = load_data(config, labels, status.count)
-    status.show("measuring the data")
-    experiment = Experiment(config, dataset=dataset, labels=labels)
+    experiment = Experiment(config, labels=labels, progress=status.count)
     mesh = training.data_mesh(_devices(experiment, seeds))
     if config.compilation_cache:
         training.enable_compilation_cache(data.default_root() / "compiled")

@@ -23,7 +23,8 @@ from lstm_jax.data.files.clip_reading import (
     read_features,
     stream_frames,
 )
-from lstm_jax.data.files.images import image_paths, image_size, read_image
+from lstm_jax.data.files.csv_files import TABLES, TableFormat, table_format
+from lstm_jax.data.files.images import find_images, image_paths, image_size, read_image
 from lstm_jax.data.files.line_reading import WIDEST, read_line
 from lstm_jax.data.files.placement import place_image
 from lstm_jax.data.fingerprints import FINGERPRINT_FORMAT, differences, fingerprint

@@ -62,17 +62,21 @@ def check_counts(
 
 
 def large_classes(
-    items: Sequence[Any], what: str, minimum: int | None
+    source: Path, items: Sequence[Any], what: str, minimum: int | None
 ) -> tuple[list[int], list[str]]:
     """Leaves out classes with few training examples.
 
     Args:
+      source: the data set's path, for errors.
       items: [N], each with its `label` ("": unknown) and `split`.
       what: the word for an example, such as "image".
       minimum: the least number of training examples; None: all classes are kept.
 
     Returns:
       (indices of the items that are kept, notes).
+
+    Raises:
+      DataError: no class is large enough.
     """
     every = list(range(len(items)))
     if minimum is None:
@@ -86,4 +90,10 @@ def large_classes(
     more = f" and {len(small) - 8} more" if small[8:] else ""
     kinds = "1 class" if len(small) == 1 else f"{len(small)} classes"
     note = f"left out {kinds} with fewer than {minimum} training {what}s: {shown}{more}"
-    return [k for k in every if items[k].label not in small], [note]
+    kept = [k for k in every if items[k].label not in small]
+    if not any(items[k].label for k in kept):
+        raise DataError(
+            f"{source}: no class has {minimum} training {what}s; give a smaller "
+            "--data.min-per-class"
+        )
+    return kept, [note]

@@ -13,13 +13,13 @@ from lstm_jax.data.catalog import OWN, STOCK
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.array_files import ARRAYS
 from lstm_jax.data.files.arrays import load_arrays
+from lstm_jax.data.files.box_files import load_boxes
 from lstm_jax.data.files.clip_files import SAMPLINGS
 from lstm_jax.data.files.clips import load_clips
-from lstm_jax.data.files.coco import load_coco
-from lstm_jax.data.files.csv_files import TABLES, TableFormat, parse_columns
+from lstm_jax.data.files.csv_files import TABLES, table_format
 from lstm_jax.data.files.folders import load_images
 from lstm_jax.data.files.layouts import Layout, detect
-from lstm_jax.data.files.limits import check_folder, check_names
+from lstm_jax.data.files.limits import check_alike, check_folder, check_names
 from lstm_jax.data.files.lines import load_lines
 from lstm_jax.data.files.masks import load_masks
 from lstm_jax.data.files.placement import FITS
@@ -32,7 +32,7 @@ _LOADERS = {  # by layout, with the options that are refused by the other layout
     "arrays": (load_arrays, ("min_per_class", "arrays")),
     "clips": (load_clips, ("group", "min_per_class")),
     "masks": (load_masks, ("group", "fit")),
-    "boxes": (load_coco, ("group", "follow_outside", "fit")),
+    "boxes": (load_boxes, ("group", "follow_outside", "fit")),
     "text": (load_lines, ("group",)),
 }
 
@@ -66,7 +66,8 @@ def load(
     `step`, each row labels one step of a clip, counted from 0.
 
     Data for segmentation is a folder with images/ and masks/ (see `load_masks`); for
-    detection, a COCO file and its images (see `load_coco`); for text recognition,
+    detection, a COCO file and its images, or labels of YOLO or Pascal VOC (see
+    `load_boxes`); for text recognition,
     NAME.png and NAME.gt.txt, a CSV path,text, or page images with ALTO or PAGE XML
     (see `load_lines`).
 
@@ -108,7 +109,8 @@ def load(
       encoding: of a table; None: UTF-8, or UTF-16 with its byte-order mark.
       arrays: names of arrays by role, such as "inputs:images,targets:labels" or
         "test_inputs:x2"; None: by the usual names, such as x_train and y_train.
-      follow_outside: load images that a COCO file names outside of its folder.
+      follow_outside: load files that a table, or a file with boxes, names outside of
+        its folder.
       fit: how your own images are given one shape, as in `read_image`; None:
         "letterbox" if their aspect ratios differ, else "squash".
       progress: called with (files read, all files) while your own files are read.
@@ -157,10 +159,13 @@ def load(
         )
         if path is not None:
             check_folder(path)
-            form = TableFormat(parse_columns(columns or ""), encoding)
+            form = table_format(columns, encoding, follow_outside)
             layout = detect(path, target_type, frames, form)
             loader, accepted = _LOADERS[layout.kind]
-            _check_options(given, accepted, f"{path}: {layout.name}")
+            tables = dict(columns=columns, encoding=encoding)
+            if path.suffix.lower() in TABLES:
+                accepted = (*accepted, "follow_outside", *tables)
+            _check_options(given | tables, accepted, f"{path}: {layout.name}")
             options = ReadOptions(
                 size,
                 validation,
@@ -190,6 +195,8 @@ def load(
             )
         if path is not None:
             check_names(path, dataset.classes)
+            if dataset.target_type != "text":  # whose classes are characters
+                check_alike(path, dataset.classes)
         if notes:  # the cache is a temporary folder: copy what is mapped from it
             dataset = dataset._replace(
                 splits=_in_memory(dataset.splits),
@@ -244,8 +251,11 @@ def layout_of(
       DataError: there are no such files, or they have no layout that can be read.
     """
     path = _local_path(source, os.fspath(source).strip())
-    form = TableFormat(parse_columns(columns or ""), encoding)
-    return None if path is None else detect(path, target_type, frames, form)
+    form = table_format(columns, encoding)
+    if path is None:
+        return None
+    check_folder(path)
+    return detect(path, target_type, frames, form)
 
 
 def _in_memory(splits: Mapping[str, Split]) -> dict[str, Split]:

@@ -159,8 +159,10 @@ def fit(
         if plan:  # transfer the next batches while the devices compute
             batches = step.put_batches(next(arriving))
         if len(pending) > 2:  # limit how far the host runs ahead
-            jax.block_until_ready(pending[-3][1])
-            completed(pending[-3][0][-1] + 1)
+            earlier, metrics = pending[-3]
+            jax.block_until_ready(metrics)
+            if earlier[0] > start:  # the first step was told
+                completed(earlier[-1] + 1)
 
         number = part[-1] + 1
         stopped = should_stop is not None and should_stop()

@@ -1,5 +1,7 @@
 """`train --check-data` prints what would be read, and does not train."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -81,3 +83,31 @@ def test_problems(photos, capsys, harm, flags, words):
 def test_a_path_that_does_not_exist(tmp_path, capsys):
     code, out = checked(capsys, f"--data={tmp_path}/gone/")
     assert code == 1 and out.startswith("problem: ") and "no such file" in out
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo", "voc"])
+def test_sizes_of_the_files_of_boxes(tmp_path, capsys, kind):
+    rng, home = np.random.default_rng(0), tmp_path / "p"
+    coco = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+    for name in ("images", "labels" if kind == "yolo" else "annotations"):
+        (home / name).mkdir(parents=True)
+    for k in range(10):
+        pixels = rng.integers(0, 256, (20, 20 + 2 * (k < 3), 3), np.uint8)
+        Image.fromarray(pixels).save(home / "images" / f"{k}.png")
+        coco["images"].append({"id": k, "file_name": f"{k}.png"})
+        box = {"id": k, "image_id": k, "category_id": 1, "bbox": [2, 2, 9, 9]}
+        coco["annotations"].append(box)
+        if kind == "yolo":
+            (home / "labels" / f"{k}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+        if kind == "voc":
+            (home / "annotations" / f"{k}.xml").write_text(
+                "<annotation><object><name>x</name><bndbox><xmin>2</xmin><ymin>2</ymin>"
+                "<xmax>9</xmax><ymax>9</ymax></bndbox></object></annotation>"
+            )
+    if kind == "coco":
+        (home / "annotations" / "instances_default.json").write_text(json.dumps(coco))
+    flags = ["detect-digits", f"--data={home}", "--data.size=32", "--batch-size=4"]
+    code, out = checked(capsys, *flags)
+    assert code == 0, out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "file sizes 20×20 (7), 20×22 (3)" in lines, out

@@ -1,6 +1,7 @@
 """predict on inputs that do not fit the run, and what it writes about them."""
 
 import csv
+import dataclasses
 import json
 import os
 import sys
@@ -10,10 +11,12 @@ import pytest
 from PIL import Image
 
 from experiments.prediction.inputs import listed
-from experiments.prediction.predictor import Predictor
+from experiments.prediction.lines import text_files
+from experiments.prediction.predictor import Predictor, _clip_files
 from experiments.run import record
 from experiments.spec import DataSpec
 from experiments.tasks import TASKS
+from lstm_jax import data
 
 
 @pytest.fixture
@@ -163,3 +166,64 @@ def test_names_that_are_not_utf8_or_hold_control_characters(
     else:
         paths = [os.fsencode(json.loads(row)["path"]) for row in text.splitlines()]
         assert {os.path.basename(path) for path in paths} >= set(names)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A table in cp1251, separated by tabs, whose second column names a file."""
+    np.save(tmp_path / "кот.npy", np.zeros((2, 12), np.float32))
+    text = "id\tfoto\n1\tкот.npy\n2\tнет.npy\n"
+    (tmp_path / "t.tsv").write_bytes(text.encode("cp1251"))
+    return tmp_path / "t.tsv"
+
+
+FORM = data.table_format("path:foto", "cp1251")
+
+
+@pytest.mark.parametrize("listing", ["images", "clips", "lines"])
+def test_tables_are_read_as_in_training(table, listing):
+    expand = {
+        "images": data.image_paths,
+        "clips": _clip_files,
+        "lines": text_files,
+    }[listing]
+    assert expand([table], FORM) == [table.parent / f"{n}.npy" for n in ("кот", "нет")]
+    with pytest.raises(data.DataError, match="not UTF-8"):
+        expand([table], data.TableFormat())
+
+
+def test_a_predictor_is_given_the_options_of_tables(table):
+    predictor = dataclasses.replace(features_predictor(12), tables=FORM)
+    found, missing = predictor.kind.predict(predictor, [table])
+    assert "error" not in found and "нет.npy" in missing["error"]
+
+
+@pytest.mark.parametrize("written", ["../out.npy", "{tmp}/out.npy", "a/../../out.npy"])
+def test_a_table_cannot_lead_outside_of_its_folder(tmp_path, written):
+    (tmp_path / "p" / "a").mkdir(parents=True)
+    np.save(tmp_path / "out.npy", np.zeros((2, 12), np.float32))
+    np.save(tmp_path / "p" / "in.npy", np.zeros((2, 12), np.float32))
+    table = tmp_path / "p" / "t.csv"
+    table.write_text(f"path\nin.npy\n{written.format(tmp=tmp_path)}\n")
+    predictor = features_predictor(12)
+    (row,) = predictor.kind.predict(predictor, [table])
+    assert row["error"].endswith(
+        "leads outside of the table's folder; --data.follow-outside allows that"
+    )
+    follow = data.table_format(None, None, follow_outside=True)
+    predictor = dataclasses.replace(predictor, tables=follow)
+    rows = predictor.kind.predict(predictor, [table])
+    assert not any("error" in row for row in rows)
+
+
+def test_the_home_folder_in_out_and_the_flags_of_tables(
+    command, digits_run, tmp_path, monkeypatch, image
+):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    table = image.parent / "t.csv"
+    table.write_bytes(f"n;foto;é\n1;{image.name};x\n".encode("cp1252"))
+    flags = ["--data.encoding=cp1252", "--data.columns=path:foto", "--out=~/o.csv"]
+    code, _, err = command("predict", digits_run.directory, table, *flags)
+    assert code == 0, err
+    assert image.name in (tmp_path / "home" / "o.csv").read_text()

@@ -200,8 +200,8 @@ def read_part(
     """Reads and checks the inputs and targets of a part.
 
     Returns:
-      (inputs, targets): inputs uint8 [N, H, W, C] or [N, T, H, W, C], or float32
-      [N, T, F]; targets [N, ...] unchanged.
+      (inputs, targets): inputs [N, H, W, C] or [N, T, H, W, C], uint8 or float32, or
+      float32 [N, T, F]; targets [N, ...] unchanged.
 
     Raises:
       DataError: a shape or dtype is not supported; the message states them.
@@ -221,20 +221,25 @@ def read_part(
     check_size(path, size, "arrays", LARGEST, "keep fewer or smaller examples")
     inputs = np.asarray(x.read())
     if inputs.dtype.kind == "f":
-        return _features(where, inputs), np.asarray(y.read())
-    if inputs.dtype.kind not in "iub":
+        inputs = inputs.astype(np.float32)
+        if not np.isfinite(inputs).all():
+            raise DataError(f"{where}: holds NaN or infinite numbers")
+        if inputs.ndim == 3:  # features
+            return inputs, np.asarray(y.read())
+    elif inputs.dtype.kind not in "iub":
         raise DataError(f"{where}: expected numbers")
-    if inputs.dtype == bool:
-        inputs = inputs * np.uint8(255)
-    low, high = int(inputs.min()), int(inputs.max())
-    if low < 0 or high > 255:
-        raise DataError(
-            f"{where}: its values are {low} to {high}; expected pixels from 0 to 255, "
-            "or floating-point features"
-        )
-    inputs = inputs.astype(np.uint8)
-    if inputs.ndim == 3:
-        inputs = inputs[..., None]
+    else:
+        if inputs.dtype == bool:
+            inputs = inputs * np.uint8(255)
+        low, high = int(inputs.min()), int(inputs.max())
+        if low < 0 or high > 255:
+            raise DataError(
+                f"{where}: its values are {low} to {high}; expected pixels from 0 to "
+                "255, or floating-point features"
+            )
+        inputs = inputs.astype(np.uint8)
+        if inputs.ndim == 3:
+            inputs = inputs[..., None]
     if inputs.shape[-1] not in (1, 3):
         first = inputs.shape[-3] in (1, 3)
         what = "channels seem to be first; transpose them to the end"
@@ -244,12 +249,23 @@ def read_part(
     return inputs, np.asarray(y.read())
 
 
-def _features(where: str, inputs: np.ndarray) -> np.ndarray:
-    if inputs.ndim != 3:
+def to_pixels(path: Path, images: np.ndarray) -> tuple[np.ndarray, str]:
+    """Floating-point images as uint8 pixels, and a note on their range.
+
+    Raises:
+      DataError: the range is none of the common ones.
+    """
+    low, high = float(images.min()), float(images.max())
+    ranges = ((0, 1), (-1, 1), (0, 255))
+    found = [(a, b) for a, b in ranges if a <= low and high <= b]
+    if not found or low == high:
         raise DataError(
-            f"{where}: floating-point images are not supported; save them as uint8, 0 "
-            "to 255"
+            f"{path}: its floating-point images are from {low:g} to {high:g}; scale "
+            "them to 0 to 1, -1 to 1 or 0 to 255, of which 8 bits are kept"
         )
-    if not np.isfinite(inputs).all():
-        raise DataError(f"{where}: holds NaN or infinite numbers")
-    return inputs.astype(np.float32)
+    black, white = found[0]
+    pixels = np.rint((images - black) * (255 / (white - black))).astype(np.uint8)
+    return pixels, (
+        f"floating-point images from {low:g} to {high:g}: {black} is read as black and "
+        f"{white} as white, with 8 bits"
+    )

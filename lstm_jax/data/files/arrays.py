@@ -8,7 +8,12 @@ from PIL import Image
 
 from lstm_jax.data.counts import large_classes
 from lstm_jax.data.dataset import DataError, Dataset, Split
-from lstm_jax.data.files.array_files import find_parts, open_arrays, read_part
+from lstm_jax.data.files.array_files import (
+    find_parts,
+    open_arrays,
+    read_part,
+    to_pixels,
+)
 from lstm_jax.data.files.decoding import to_array
 from lstm_jax.data.files.read_options import ReadOptions
 from lstm_jax.data.files.tables import targets_of
@@ -24,7 +29,8 @@ class _Item(NamedTuple):
 def load_arrays(path: Path, root: Path, options: ReadOptions) -> Dataset:
     """Loads images, clips or features and their targets from arrays.
 
-    Inputs are as in `Split`; grey images may lack the channel axis. Targets [N] or
+    Inputs are as in `Split`; grey images may lack the channel axis, and images may be
+    floating point in one of the common ranges. Targets [N] or
     [N, 1] are classes if they are integers or strings, otherwise numbers to predict;
     targets [N, K] of 0 and 1 are one-hot classes if each row has a single 1, otherwise
     several labels per example.
@@ -52,10 +58,21 @@ def load_arrays(path: Path, root: Path, options: ReadOptions) -> Dataset:
     for parts, what in ((xs, "inputs"), (ys, "targets")):
         if len(shapes := {part.shape[1:] for part in parts}) > 1:
             raise DataError(f"{path}: {what} of its splits differ in shape: {shapes}")
+    if len(kinds := {str(x.dtype) for x in xs}) > 1:
+        raise DataError(f"{path}: inputs of its splits are {' and '.join(kinds)}")
     inputs, written = np.concatenate(xs), np.concatenate(ys)
+    if inputs.dtype != np.uint8 and inputs.ndim > 3:
+        inputs, note = to_pixels(path, inputs)
+        notes.append(note)
+    elif inputs.ndim == 3 and inputs.shape[1] == inputs.shape[2]:
+        t, f = inputs.shape[1:]
+        notes.append(
+            f"floating-point [N, {t}, {f}] is read as sequences of {t} steps with {f} "
+            f"features; for images, add an axis: [N, {t}, {f}, 1]"
+        )
     targets, classes, labels = _targets(path, written)
     entries = [_Item(*pair) for pair in zip(labels, items, strict=True)]
-    kept, small = large_classes(entries, "example", options.min_per_class)
+    kept, small = large_classes(path, entries, "example", options.min_per_class)
     if len(kept) < len(entries):
         entries, inputs, written = (
             [entries[k] for k in kept],

@@ -78,16 +78,21 @@ def load_clips(path: Path, root: Path, options: ReadOptions) -> Dataset:
         functools.partial(_decode_all, path, paths, options),
     )
     notes += facts["notes"]
+    if columns is None:
+        arrays, small = _large_only(path, entries, arrays, options.min_per_class)
+        notes += small
     owners, steps = arrays["owners"], arrays["steps"]
     owned = [entries[owner] for owner in owners]
     if columns is None:
         targets, classes = _labelled(path, owned)
         listed = {entry.label: entry.path for entry in entries if entry.label}
-        if classes and (gone := listed.keys() - set(classes)):
+        gone = listed.keys() - set(classes)
+        if classes and gone and options.min_per_class is None:
             name = min(gone)
             raise DataError(
                 f"{path}: no clip of class {name!r} can be read, such as "
-                f"{listed[name]}; repair them, or remove the class"
+                f"{listed[name]}; repair them, or leave the class out with "
+                "--data.min-per-class=1"
             )
     else:
         targets, classes = _from_columns(entries, owners, steps, columns, by_step)
@@ -123,12 +128,28 @@ def _with_counts(
     """Entries of classes that are large enough, before anything is decoded."""
     if columns is not None or not any(entry.label for entry in entries):
         return entries, []
-    kept, notes = large_classes(entries, "clip", minimum)
+    kept, notes = large_classes(path, entries, "clip", minimum)
     entries = [entries[i] for i in kept]
     targets, classes = _labelled(path, entries)
     if classes:
         check_counts(path, entries, "clip", targets, classes)
     return entries, notes
+
+
+def _large_only(
+    path: Path,
+    entries: list[Entry],
+    arrays: dict[str, np.ndarray],
+    minimum: int | None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The arrays without classes of which too few clips were decoded, and notes."""
+    readable = sorted({*arrays["owners"].tolist()})
+    kept, notes = large_classes(path, [entries[k] for k in readable], "clip", minimum)
+    if len(kept) == len(readable):
+        return arrays, notes
+    rows = np.isin(arrays["owners"], [readable[k] for k in kept])
+    per_row = ("owners", "steps", "rows", "lengths")
+    return arrays | {name: arrays[name][rows] for name in per_row}, notes
 
 
 def _fingerprint(path: Path) -> list:
@@ -315,5 +336,5 @@ def _by_split(
             out.flush()
         return {}
 
-    assigned = [key, {name: i.tolist() for name, i in chosen.items()}]
+    assigned = [key, {name: rows[i].tolist() for name, i in chosen.items()}]
     return cached(root, f"{slot}-assigned", assigned, build)[0]

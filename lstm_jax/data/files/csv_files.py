@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.limits import FOLLOW, is_inside
 
 TABLES = (".csv", ".tsv", ".txt")  # suffixes of tables
 ROLES = ("path", "label", "text", "group", "split", "step")
@@ -37,10 +38,19 @@ class TableFormat(NamedTuple):
       columns: by role, the name of a column or its number from 1, such as {"path":
         "file"}.
       encoding: name of the encoding; None: UTF-8, or UTF-16 with a byte-order mark.
+      follow_outside: read files outside of the table's folder.
     """
 
     columns: Mapping[str, str] = MappingProxyType({})
     encoding: str | None = None
+    follow_outside: bool = False
+
+
+def table_format(
+    columns: str | None, encoding: str | None, follow_outside: bool = False
+) -> TableFormat:
+    """The `TableFormat` of flags; `columns` is as in `parse_columns`."""
+    return TableFormat(parse_columns(columns or ""), encoding, follow_outside)
 
 
 class Table(NamedTuple):
@@ -309,6 +319,16 @@ def placed(table: Path, written: str) -> Path:
     if "\\" in written and not _exists(path):
         return table.parent / Path(written.replace("\\", "/"))
     return path
+
+
+def check_inside(table: Path, written: str, form: TableFormat) -> None:
+    """Raises DataError if a listed file is not in the table's folder, or below it."""
+    if form.follow_outside or is_inside(placed(table, written), table.parent):
+        return
+    raise DataError(
+        f"{table}: {written[:60]!r} leads outside of the table's folder; {FOLLOW} "
+        "allows that"
+    )
 
 
 def check_files(table: Path, written: Sequence[str]) -> None:

@@ -5,6 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lstm_jax.data.dataset import DataError
+
+MOST_FILES = 3_000_000  # more images of 32x32x3 exceed the limit for decoded data
+
 
 class Tree(NamedTuple):
     """Files below some folders.
@@ -36,6 +40,9 @@ def walk(
       folders: the folders to search recursively.
       suffixes: lower-case suffixes of the files to find.
       top: the folder that contains all others; None: the first of `folders`.
+
+    Raises:
+      DataError: a folder holds more than MOST_FILES.
     """
     suffixes, seen = frozenset(suffixes), set()
     found: list[list[Path]] = [[] for _ in folders]
@@ -43,22 +50,11 @@ def walk(
     links, notes = [], []
 
     def read(start: Path, number: int) -> None:
-        waiting = [start]
-        while waiting:
-            folder = waiting.pop()
-            key = _identity(folder)
-            if key is None or key in seen:
-                continue
-            seen.add(key)
-            for entry in _entries(folder):
-                path = folder / entry.name
-                if _is_folder(entry):
-                    if entry.is_symlink():
-                        links.append((path, number))
-                    else:
-                        waiting.append(path)
-                elif path.suffix.lower() in suffixes:
-                    found[number].append(path)
+        for path, is_link in _contents(start, seen):
+            if is_link:
+                links.append((path, number))
+            elif path.suffix.lower() in suffixes:
+                found[number].append(path)
 
     for number, folder in enumerate(folders):
         if folder.is_symlink():
@@ -90,20 +86,46 @@ def count(folder: Path, suffixes: Iterable[str], *, deep: bool = False) -> int:
 
 
 def _files(folder: Path, suffixes: frozenset, deep: bool) -> Iterator[Path]:
-    waiting, seen = [folder], set()
+    for path, is_link in _contents(folder, set(), deep=deep):
+        if not is_link and path.suffix.lower() in suffixes:
+            yield path
+
+
+def _contents(
+    start: Path, seen: set, *, deep: bool = True
+) -> Iterator[tuple[Path, bool]]:
+    """Files in a folder, and links to folders: (path, whether it is such a link).
+
+    Args:
+      start: the folder.
+      seen: identities of folders that are not read again; those read are added.
+      deep: also in its subfolders.
+
+    Raises:
+      DataError: there are more than MOST_FILES.
+    """
+    waiting, total = [start], 0
     while waiting:
         here = waiting.pop()
         key = _identity(here)
         if key is None or key in seen:
             continue
         seen.add(key)
-        for entry in _entries(here):
+        inside = _entries(here)
+        total += len(inside)
+        if total > MOST_FILES:
+            raise DataError(
+                f"{start}: holds more than {MOST_FILES:,} files and folders, which are "
+                "not searched; give the folder of the data set"
+            )
+        for entry in inside:
             path = here / entry.name
-            if _is_folder(entry):
-                if deep and not entry.is_symlink():
-                    waiting.append(path)
-            elif path.suffix.lower() in suffixes:
-                yield path
+            if not _is_folder(entry):
+                yield path, False
+            elif entry.is_symlink():
+                yield path, True
+            elif deep:
+                waiting.append(path)
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:

@@ -79,7 +79,7 @@ def load_images(path: Path, root: Path, options: ReadOptions) -> Dataset:
     )
     listed = {entry.label: entry.path for entry in entries}
     entries = [entries[i] for i in facts["kept"]]
-    kept, more = large_classes(entries, "image", minimum)
+    kept, more = large_classes(path, entries, "image", minimum)
     images = arrays["images"][: len(entries)]
     if len(kept) < len(entries):
         entries, images = [entries[i] for i in kept], images[kept]
@@ -106,13 +106,8 @@ def _with_counts(
     path: Path, entries: list[_Image], minimum: int | None
 ) -> tuple[list[_Image], list[str]]:
     """Entries of classes that are large enough, before anything is decoded."""
-    kept, notes = large_classes(entries, "image", minimum)
+    kept, notes = large_classes(path, entries, "image", minimum)
     entries = [entries[i] for i in kept]
-    if not entries:
-        raise DataError(
-            f"{path}: no class has {minimum} training images; give a smaller "
-            "--data.min-per-class"
-        )
     labels = [entry.label for entry in entries]
     targets, classes = targets_of(path, labels, numbers=not path.is_dir())
     check_counts(path, entries, "image", targets, classes)

@@ -9,7 +9,13 @@ import numpy as np
 from PIL import Image
 
 from lstm_jax.data.dataset import DataError
-from lstm_jax.data.files.csv_files import placed, read_table
+from lstm_jax.data.files.csv_files import (
+    TABLES,
+    TableFormat,
+    check_inside,
+    placed,
+    read_table,
+)
 from lstm_jax.data.files.decoding import (
     JPEG,
     check_whole,
@@ -233,11 +239,15 @@ def find_images(folder: Path, suffixes: Iterable[str] = SUFFIXES) -> list[Path]:
     return walk([folder], suffixes).files[0]
 
 
-def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[Path]:
+def image_paths(
+    paths: str | os.PathLike | Iterable[str | os.PathLike],
+    form: TableFormat = TableFormat(),
+) -> list[Path]:
     """Image files given by files, folders (searched recursively) and CSV tables.
 
     Args:
       paths: one or several; a CSV has a column `path`, relative to the CSV.
+      form: the user's options for tables.
 
     Returns:
       The files in the order given; those of a folder are sorted.
@@ -260,8 +270,10 @@ def image_paths(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> list[
                     f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})"
                 )
             found += inside
-        elif path.suffix.lower() in (".csv", ".tsv"):
-            found += [placed(path, row["path"]) for row in read_table(path, ["path"])]
+        elif path.suffix.lower() in TABLES:
+            for row in read_table(path, ["path"], form):
+                check_inside(path, row["path"], form)
+                found.append(placed(path, row["path"]))
         else:
             found.append(path)
     return found

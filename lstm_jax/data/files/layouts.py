@@ -5,14 +5,12 @@ from typing import NamedTuple
 
 from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.array_files import is_array_dataset
-from lstm_jax.data.files.class_folders import find_class_folders, visible
+from lstm_jax.data.files.box_lists import name_of_boxes
+from lstm_jax.data.files.class_folders import find_class_folders
 from lstm_jax.data.files.clip_lists import is_clip_dataset
-from lstm_jax.data.files.coco import find_coco
 from lstm_jax.data.files.csv_files import TABLES, TableFormat, open_table
-from lstm_jax.data.files.file_tree import holds
 from lstm_jax.data.files.lines import is_line_dataset
 from lstm_jax.data.files.mask_pairs import mask_layout
-from lstm_jax.data.files.yolo import find_yolo
 
 _PRESETS = {"text": "text-lines", "masks": "segment-digits", "boxes": "detect-digits"}
 
@@ -78,8 +76,6 @@ def detect(
         kind = "clips" if is_clip_dataset(path, None, form) else "images"
         wanted = ["path"] if kind == "clips" else ["path", "label"]
         return Layout(kind, f"table of {kind}", notes=_table_notes(path, wanted, form))
-    if others := _unsupported(path):
-        raise DataError(f"{path}: holds {others}")
     classes = find_class_folders(path)
     kind = "clips" if is_clip_dataset(path, frames) else "images"
     splits = dict.fromkeys(
@@ -99,11 +95,8 @@ def _annotated(path: Path, form: TableFormat) -> dict[str, Layout]:
         found["text"] = Layout("text", name, notes=_table_notes(path, ["path"], form))
     if masks := mask_layout(path):
         found["masks"] = Layout("masks", masks)
-    if files := find_coco(path):
-        name = f"boxes ({next(iter(files.values())).name})"
+    if name := name_of_boxes(path):
         found["boxes"] = Layout("boxes", name)
-    elif find_yolo(path):
-        found["boxes"] = Layout("boxes", "boxes of YOLO (labels/*.txt)")
     return found
 
 
@@ -113,15 +106,3 @@ def _table_notes(path: Path, wanted, form: TableFormat) -> tuple[str, ...]:
         return ()
     told = open_table(path, wanted, form).described()
     return (f"{path.name}: {told}",) if told else ()
-
-
-def _unsupported(path: Path) -> str | None:
-    """The name of a known but unsupported layout, with a remedy; None if none."""
-    names = {f.name.lower(): f for f in visible(path) if f.is_dir()}
-    if "annotations" in names and "jpegimages" in names:
-        if holds(names["annotations"], (".xml",)):
-            return (
-                "boxes of Pascal VOC (Annotations/*.xml), which are not read; convert "
-                "them to COCO JSON, for example by CVAT or Roboflow"
-            )
-    return None

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lstm_jax.data.dataset import DataError
+from lstm_jax.data.files.characters import clean
 
 FOLLOW = "--data.follow-outside"
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")  # control, surrogate, line and paragraph
@@ -39,6 +40,21 @@ def check_names(path: Path, names: Iterable[str]) -> None:
             raise DataError(
                 f"{path}: the class name {ascii(name)} has a character that cannot be "
                 "printed, or is not UTF-8; rename the class"
+            )
+
+
+def check_alike(path: Path, names: Iterable[str]) -> None:
+    """Raises DataError if two class names differ only by what cannot be seen.
+
+    These are characters without a shape, spaces, and composed or decomposed accents.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(clean(name), name)
+        if other != name:
+            raise DataError(
+                f"{path}: the classes {ascii(other)} and {ascii(name)} look alike; if "
+                "they are one class, give them the same name"
             )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from lstm_jax.data.cache import cached
 from lstm_jax.data.dataset import DataError, Dataset, Split
 from lstm_jax.data.files.bidi import visual
+from lstm_jax.data.files.characters import INVISIBLE, clean
 from lstm_jax.data.files.csv_files import TABLES, TableFormat, read_table
 from lstm_jax.data.files.images import find_images
 from lstm_jax.data.files.line_reading import HEIGHT, Line, decode_lines
@@ -26,14 +27,6 @@ from lstm_jax.data.splits import assign_splits, by_split
 TEXT = ".gt.txt"
 _FORMAT = 3  # version of the cached arrays; increase it when decoding changes
 _NOT_TEXT = ("Cc", "Cn", "Cs")  # Unicode categories: control, unassigned, surrogate
-# Characters without a shape of their own: byte-order mark, zero-width space and
-# joiner, word joiner and invisible operators, soft hyphen, grapheme joiner, variation
-# selectors. The zero-width non-joiner stays: it changes how Persian words are written.
-_INVISIBLE = dict.fromkeys(
-    [*map(ord, "\ufeff\u200b\u200d\u00ad\u034f"), *range(0x2060, 0x2065)]
-    + [*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)]
-)
-_SEEN = frozenset(map(chr, _INVISIBLE))
 
 
 def is_line_dataset(path: Path, form: TableFormat = TableFormat()) -> bool:
@@ -54,15 +47,6 @@ def is_line_dataset(path: Path, form: TableFormat = TableFormat()) -> bool:
     except DataError:
         return False
     return "text" in header and "label" not in header
-
-
-def clean(text: str) -> str:
-    """Normalizes a text: Unicode NFC, single spaces, none at the ends.
-
-    Characters without a shape, such as zero-width joiners, soft hyphens and variation
-    selectors, are removed.
-    """
-    return " ".join(unicodedata.normalize("NFC", text.translate(_INVISIBLE)).split())
 
 
 def alphabet_of(texts: Iterable[str]) -> tuple[str, ...]:
@@ -148,7 +132,7 @@ def load_lines(path: Path, root: Path, options: ReadOptions) -> Dataset:
 
 def _invisible(lines: list[Line]) -> list[str]:
     """A note on characters that are removed from texts, except byte-order marks."""
-    found = [(line, set(line.text.lstrip("\ufeff")) & _SEEN) for line in lines]
+    found = [(line, set(line.text.lstrip("\ufeff")) & INVISIBLE) for line in lines]
     found = [(line, removed) for line, removed in found if removed]
     if not found:
         return []

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 import numpy as np
@@ -21,6 +20,7 @@ from lstm_jax.data.files.orientation import (
     lie_on_stored,
     notes_on_turns,
 )
+from lstm_jax.data.files.xml_files import parse_xml
 
 _HEAD = 1 << 14  # bytes in which the root element is searched
 _PROBED = 50  # files of a folder that are examined for being pages
@@ -167,22 +167,10 @@ def page_files(image: Path) -> list[Path]:
     return [f for f in files if is_page(f) and page_image(f) == image]
 
 
-class _Tree(ElementTree.TreeBuilder):
-    def doctype(self, *_: str | None) -> None:
-        raise DataError("it has a DOCTYPE, whose entities are not resolved: remove it")
-
-
 def _parsed(file: Path) -> _Page:
     if not is_page(file):
         raise DataError(f"{file}: neither ALTO nor PAGE XML")
-    try:
-        parser = ElementTree.XMLParser(target=_Tree())
-        root = ElementTree.fromstring(file.read_bytes(), parser)
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}") from error
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{file}: not a readable XML file ({reason})") from error
+    root = parse_xml(file)
     pages = root.findall(".//{*}Page")
     if len(pages) != 1:
         raise DataError(f"{file}: holds {len(pages)} pages; expected one in a file")

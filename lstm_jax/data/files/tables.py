@@ -12,6 +12,7 @@ from lstm_jax.data.dataset import DataError
 from lstm_jax.data.files.csv_files import (
     TableFormat,
     check_files,
+    check_inside,
     placed,
     read_table,
 )
@@ -89,6 +90,7 @@ def table_rows(
                 f"{where} has the split {cells['split']!r}; expected train, "
                 "validation (or val) or test"
             )
+        check_inside(path, cells["path"], form)
         file = placed(path, cells["path"])
         label = label or str(file)
         _check_split(path, label, splits.setdefault(label, split), split)

@@ -64,6 +64,11 @@ def read_yolo(labels: Path, top: Path) -> dict[str, list[dict[str, Any]]]:
     return {"images": images, "annotations": boxes, "categories": categories}
 
 
+def yolo_folders(labels: Path, top: Path) -> list[Path]:
+    """Folders in which the images of a folder of labels may be."""
+    return [images_of(labels)]
+
+
 def images_of(labels: Path) -> Path:
     """The folder of images that belongs to a folder of labels."""
     parts = list(labels.parts)

@@ -95,7 +95,8 @@ def load_named(
         groups = _groups(root, place, splits["train"].inputs, owners)
     splits, more = _complete(label, splits, validation, seed, groups)
     classes, notes = tuple(facts["classes"]), (*notes, *more)
-    return Dataset(label, splits, classes, notes, target_type=target_type, more=extra)
+    more = dict(target_type=target_type, more=extra, depth=facts.get("depth"))
+    return Dataset(label, splits, classes, notes, **more)
 
 
 def _arrays(

@@ -58,7 +58,7 @@ def decode_all(
             continue
         np.save(folder / f"{split}_targets.npy", targets)
     classes = features["label"].names if "label" in features else []
-    return {"classes": list(classes), "notes": notes}
+    return {"classes": list(classes), "notes": notes, "depth": _depth(features)}
 
 
 def decode_scenes(
@@ -89,7 +89,13 @@ def decode_scenes(
             most = max(1, *(len(r["labels"]) for r in rows))
             rows = [table(r["boxes"], r["labels"], most, **r["more"]) for r in rows]
         np.save(folder / f"{split}_targets.npy", np.stack(rows))
-    return {"classes": list(classes), "notes": notes}
+    return {"classes": list(classes), "notes": notes, "depth": _depth(features)}
+
+
+def _depth(features: Any) -> int | None:
+    """As `Dataset.depth`: tfds scales images of 16 bits by all of their bits."""
+    deep = "image" in features and features["image"].np_dtype == np.uint16
+    return FULL if deep else None
 
 
 def _scene_classes(name: str, features: Any, target_type: str, label: str) -> tuple:

@@ -112,7 +112,23 @@ def test_sizes_and_small_classes(tmp_path):
             {},
             r"x \[20, 1, 6, 6\] uint8: channels seem to be first; transpose",
         ),
-        (dict(x=IMAGES[..., None] / 255, y=LABELS), {}, "save them as uint8, 0 to 255"),
+        (
+            dict(x=IMAGES[..., None] / 100 - 2, y=LABELS),
+            {},
+            "images are from -2 to 0.55; scale them to 0 to 1, -1 to 1 or 0 to 255, of",
+        ),
+        (dict(x=IMAGES[:, None] / 255, y=LABELS), {}, "channels seem to be first"),
+        (dict(x=np.full((N, 6, 6, 1), np.inf), y=LABELS), {}, "NaN or infinite"),
+        (
+            dict(
+                x_train=IMAGES[..., None],
+                y_train=LABELS,
+                x_test=IMAGES[..., None] / 255,
+                y_test=LABELS,
+            ),
+            {},
+            "inputs of its splits are (float32 and uint8|uint8 and float32)",
+        ),
         (dict(x=FEATURES * np.nan, y=LABELS), {}, "NaN or infinite"),
         (dict(x=IMAGES, y=LABELS), dict(arrays="inputs:z"), "names 'z', but it holds"),
         (dict(x=IMAGES, y=LABELS), dict(arrays="input=z"), "expected ROLE:NAME"),
@@ -129,6 +145,34 @@ def test_what_is_refused(tmp_path, arrays, options, words):
     with pytest.raises(DataError, match=words) as error:
         loaded(npz(tmp_path, **arrays), tmp_path, **options)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "black", "white"),
+    [
+        (lambda x: x / 255, 0, 1),
+        (lambda x: x / 127.5 - 1, -1, 1),
+        (lambda x: x.astype(float), 0, 255),
+        (lambda x: (x / 255).astype(np.float16), 0, 1),
+    ],
+)
+@pytest.mark.parametrize("rank", [4, 5])
+def test_floating_point_images_in_a_common_range(tmp_path, change, black, white, rank):
+    shape = (N, 6, 6, 1) if rank == 4 else (N, 2, 6, 3, 1)
+    images = IMAGES.reshape(shape)
+    data = loaded(npz(tmp_path, x=change(images), y=LABELS), tmp_path)
+    assert data.splits["train"].inputs.dtype == np.uint8
+    known = {image.tobytes() for image in images}
+    for split in data.splits.values():
+        assert all(image.tobytes() in known for image in split.inputs)
+    end = f"{black} is read as black and {white} as white, with 8 bits"
+    assert any(note.endswith(end) for note in data.notes)
+
+
+def test_square_features_may_be_images(tmp_path):
+    data = loaded(npz(tmp_path, x=IMAGES / 255, y=LABELS), tmp_path)
+    assert data.image_shape == (6, 6)
+    assert any("for images, add an axis: [N, 6, 6, 1]" in note for note in data.notes)
 
 
 def test_files_that_are_no_arrays(tmp_path):

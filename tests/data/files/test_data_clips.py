@@ -681,3 +681,45 @@ def test_statistics_leave_padding_out():
         np.testing.assert_allclose(scale, 1 / kept.std(0), rtol=1e-5)
     with pytest.raises(DataError, match="unit is defined for pixels, but .* float32"):
         normalization(values, "unit")
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "windows"])
+def test_classes_are_counted_again_without_unreadable_clips(tmp_path, cache, sampling):
+    for label in "abc":
+        for k in range(5):
+            gif(tmp_path / "p" / label / f"{k}.gif", [10 * k, 40 * k, ord(label)])
+    for k in range(1, 5):
+        halve(tmp_path / "p" / "c" / f"{k}.gif", 0.05)
+    options = dict(data_dir=cache, frames=2, sampling=sampling)
+    with pytest.raises(DataError, match="class 'c' has too few clips"):
+        load(tmp_path / "p", **options)
+    data = load(tmp_path / "p", **options, min_per_class=3)
+    assert data.classes == ("a", "b")
+    assert {name[0] for names in data.names.values() for name in names} == {"a", "b"}
+    assert any("left out 1 class with fewer than 3" in note for note in data.notes)
+    assert all(data.classes[kind] == name[0] for name, _, kind, _ in everything(data))
+    (tmp_path / "p" / "c" / "0.gif").write_bytes(b"x")
+    with pytest.raises(DataError, match="give a smaller --data.min-per-class"):
+        load(tmp_path / "p", **options, min_per_class=6)
+    with pytest.raises(DataError, match="no clip of class 'c' can be read"):
+        load(tmp_path / "p", **options)
+    found = load(tmp_path / "p", **options, min_per_class=1)
+    assert found.classes == ("a", "b")
+
+
+@pytest.mark.parametrize("labels", ["label", "wet,cold"])
+def test_a_column_of_a_table_of_clips_keeps_groups_together(tmp_path, cache, labels):
+    lines = []
+    for k in range(24):
+        gif(tmp_path / f"{k}.gif", [k, 9 * k, 200])
+        value = "ab"[k % 2] if labels == "label" else f"{k % 2},{k // 2 % 2}"
+        lines.append(f"{k}.gif,p{k // 3},{value}")
+    path = table(tmp_path / "t.csv", f"path,Patient,{labels}", lines)
+    data = load(path, data_dir=cache, group="patient", frames=3)
+    assert data.classes == (("a", "b") if labels == "label" else ("wet", "cold"))
+    homes = {}
+    for split, names in data.names.items():
+        for name, group in zip(names, data.groups[split], strict=True):
+            assert group == f"p{int(name.removesuffix('.gif')) // 3}"
+            homes.setdefault(group, set()).add(split)
+    assert len(homes) == 8 and all(len(splits) == 1 for splits in homes.values())

@@ -130,7 +130,7 @@ def test_pictures_that_are_not_square_and_differ(tmp_path):
 
     folder = fill(tmp_path / "p", change=change)
     picture(folder / "0.png", 0, (20, 10))
-    data = boxes(folder, tmp_path)
+    data = boxes(folder, tmp_path, fit="squash")
     assert data.image_shape == (64, 64, 1)
     assert "images of 2 sizes: all resized to 64x64" in data.notes[0]
     np.testing.assert_array_equal(all_of(data)[0][0, :4], [16, 32, 48, 64])
@@ -438,6 +438,7 @@ def test_masks_and_boxes_in_one_folder(tmp_path):
     ],
 )
 def test_sizes_beyond_memory(tmp_path, monkeypatch, name, value, words):
-    monkeypatch.setattr(f"lstm_jax.data.files.coco.{name}", value)
+    home = "coco" if name.startswith("_") else "box_files"
+    monkeypatch.setattr(f"lstm_jax.data.files.{home}.{name}", value)
     with pytest.raises(DataError, match=words):
         boxes(fill(tmp_path / "p"), tmp_path)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lstm_jax.data import DataError, image_paths, load
+from lstm_jax.data import DataError, image_paths, layout_of, load
+from lstm_jax.data.files import file_tree
 
 
 @pytest.mark.parametrize("target_type", ["labels", "masks", "boxes", "text"])
@@ -63,3 +64,42 @@ def test_other_class_names_are_kept(label, tmp_path):
     images(tmp_path / "q", "good")
     images(tmp_path / "q", label)
     assert label in load(tmp_path / "q", data_dir=tmp_path / "cache").classes
+
+
+@pytest.mark.parametrize(
+    "other", ["ca\u200df\u00e9", "caf\u00e9\ufe0f", "ca\u00adf\u00e9", "cafe\u0301"]
+)
+def test_classes_that_look_alike_are_told(other, tmp_path):
+    label = "caf\u00e9"
+    words = f"the classes {ascii(label)} and {ascii(other)} look alike"
+    backwards = f"the classes {ascii(other)} and {ascii(label)} look alike"
+    rng = np.random.default_rng(0)
+    rows = []
+    for k in range(12):
+        pixels = rng.integers(0, 256, (4, 4), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        rows.append(f"{k}.png,{[label, other, 'tea'][k % 3]}\n")
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(rows), encoding="utf-8")
+    with pytest.raises(DataError) as error:
+        load(tmp_path / "t.csv", data_dir=tmp_path / "cache")
+    assert words in str(error.value) or backwards in str(error.value)
+    assert str(error.value).isascii()
+
+
+def test_a_folder_of_very_many_files_is_refused(tmp_path, monkeypatch):
+    for k in range(12):
+        (tmp_path / "p" / f"{k % 3}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "p" / f"{k % 3}" / f"{k}.txt").touch()
+    monkeypatch.setattr(file_tree, "MOST_FILES", 10)
+    with pytest.raises(DataError, match="holds more than 10 files and folders, which"):
+        file_tree.walk([tmp_path / "p"], [".png"])
+    with pytest.raises(DataError, match="give the folder of the data set"):
+        file_tree.holds(tmp_path / "p", [".png"], deep=True)
+    assert not file_tree.holds(tmp_path / "p", [".png"])
+    assert file_tree.walk([tmp_path / "p" / "0"], [".txt"]).files[0]
+
+
+@pytest.mark.parametrize("where", ["/", "~"])
+def test_the_layout_of_a_whole_disk_is_not_searched(where):
+    with pytest.raises(DataError, match="which is not searched; give the folder"):
+        layout_of(where)

@@ -178,7 +178,7 @@ NAMES = [
     ("train2017*2 annotations/instances_train2017.json={}", "boxes (instances_train"),
     (
         "JPEGImages*2 Annotations/0.xml=<annotation>",
-        "p: holds boxes of Pascal VOC (Annotations/*.xml), which are not read; convert",
+        "boxes of Pascal VOC (*.xml)",
     ),
     ("images*2 labels/0.txt=0_.5_.5_.1_.1", "boxes of YOLO (labels/*.txt)"),
     ("images/train*2 labels/train/0.txt=0_.5_.5_.1_.1", "boxes of YOLO (labels/*.txt)"),
@@ -252,7 +252,18 @@ TABLES = [
         dict(encoding="cp1251"),
         "images a,б 6/2/2; t.csv: encoded as cp1251",
     ),
+    (rows("\t", head=""), {}, "separated by tabs, without a header, column 1 as path,"),
+    (
+        "".join(f"{label},{path}\n" for path, label in ROWS),
+        {},
+        f"{PLAIN}; t.csv: without a header, column 2 as path, column 1 as label",
+    ),
     # Refused, with the cause
+    (
+        rows(head="").replace(",a", ",a,train").replace(",b", ",b,train"),
+        {},
+        "it has no header, its first row is '0.png', 'a', 'train'; name the columns in",
+    ),
     (
         rows().replace(",b", ",б").encode("cp1251"),
         {},
@@ -261,6 +272,17 @@ TABLES = [
     (rows().encode("utf-16-le"), {}, "if it is UTF-16, give --data.encoding=utf-16-le"),
     (b"PK\x03\x04....", {}, "(an Excel or ZIP file); save the sheet as CSV, UTF-8"),
     (rows(), dict(encoding="klingon"), "--data.encoding=klingon: no such encoding"),
+    (
+        rows(change=lambda p: f"../p/{p}"),
+        {},
+        PLAIN,
+    ),
+    (
+        rows(change=lambda p: f"../{p}"),
+        {},
+        "t.csv: '../0.png' leads outside of the table's folder; --data.follow-outside",
+    ),
+    (rows(change=lambda p: f"../{p}"), dict(follow_outside=True), PLAIN),
     (
         rows(head="x,y"),
         {},
@@ -298,7 +320,7 @@ TABLES = [
 
 @pytest.mark.parametrize(("content", "options", "line"), TABLES)
 def test_tables(tmp_path, content, options, line):
-    names = [f"{where}{path}" for path, _ in ROWS for where in ("sub/", "")]
+    names = [f"{w}{path}" for path, _ in ROWS for w in ("sub/", "../", "")]
     if "t/0.png" in str(content):
         names = [name for name in names if "/" in name]
     make(tmp_path / "p", " ".join(names))
@@ -350,6 +372,8 @@ def test_a_class_of_which_nothing_is_readable_is_not_lost(tmp_path):
         ("digits", dict(min_per_class=3)),
         ("photos", dict(arrays="x:y")),
         ("photos", dict(follow_outside=True)),
+        ("photos", dict(columns="path:file")),
+        ("photos", dict(encoding="cp1251")),
     ],
 )
 def test_an_option_without_effect_is_refused(tmp_path, source, option):

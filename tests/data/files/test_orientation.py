@@ -134,7 +134,9 @@ def test_masks_whose_size_tells_decide_for_the_others(tmp_path):
     save(root / "images" / "9.png", pixels, 3)
     mask = np.ascontiguousarray((pixels > 0)[::-1, ::-1].astype(np.uint8))
     save(root / "masks" / "9.png", mask)
-    data = load(root, data_dir=tmp_path / "cache", target_type="masks", size=12)
+    data = load(
+        root, data_dir=tmp_path / "cache", target_type="masks", size=12, fit="squash"
+    )
     assert any("assumed: turned" in n and "9.png" in n for n in data.notes), data.notes
     assert not any("are turned with the pixels" in note for note in data.notes)
     masks = {

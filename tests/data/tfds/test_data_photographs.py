@@ -8,13 +8,15 @@ import gzip
 import io
 import tarfile
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lstm_jax.data import load
+from lstm_jax.data import load, read_image
 from lstm_jax.data.tfds import preparing
+from lstm_jax.data.tfds.decoding import decode_all
 
 TILES = "Kather_texture_2016_image_tiles_5000"
 TISSUES = "tumor stroma complex lympho debris mucosa adipose empty".split()
@@ -185,3 +187,35 @@ def test_a_set_of_photographs_from_its_archives(name, tmp_path):
     np.testing.assert_array_equal(
         again.splits["test"].inputs, found.splits["test"].inputs
     )
+
+
+@pytest.mark.parametrize(("dtype", "depth"), [(np.uint8, None), (np.uint16, 16)])
+def test_images_of_16_bits_are_scaled_by_all_bits_and_predictions_too(
+    tmp_path, dtype, depth
+):
+    """Although they may use 12 of them, as tfds itself scales them."""
+    deep = np.full((8, 8), 4095 if depth else 200, dtype)
+    Image.fromarray(deep).save(tmp_path / "1.png")
+    example = {"image": (tmp_path / "1.png").read_bytes(), "label": 1}
+    source = [example] * 3
+    features = {
+        "image": SimpleNamespace(shape=(8, 8, 1), np_dtype=dtype),
+        "label": SimpleNamespace(names=["a", "b"]),
+    }
+    splits = {"train": SimpleNamespace(num_examples=3)}
+    builder = SimpleNamespace(
+        name="deep",
+        info=SimpleNamespace(features=features, splits=splits),
+        as_data_source=lambda split, decoders: Blocks(source),
+    )
+    facts = decode_all(builder, "deep", None, None, "uniform", tmp_path)
+    assert facts["depth"] == depth
+    inputs = np.load(tmp_path / "train_inputs.npy")
+    assert (inputs == (16 if depth else 200)).all()
+    seen = read_image(tmp_path / "1.png", (8, 8, 1), facts["depth"])
+    np.testing.assert_array_equal(seen, inputs[0])
+
+
+class Blocks(list):
+    def __getitems__(self, numbers):
+        return [self[k] for k in numbers]
