@@ -133,7 +133,7 @@ def activation_bytes(experiment: Experiment, params: Any, examples: int) -> int:
 
 def _most_activations(experiment: Experiment, params: Any, examples: int) -> int:
     """Bytes far above the activations: 8 arrays of each layer at every pixel."""
-    channels = sum(leaf.shape[-1] for leaf in jax.tree.leaves(params))
+    channels = sum((1, *leaf.shape)[-1] for leaf in jax.tree.leaves(params))
     return 8 * 4 * examples * experiment.split.inputs[0].size * channels
 
 
