@@ -1,8 +1,7 @@
 """Trains a recurrent network: `python -m experiments.train [PRESET]`.
 
-In a notebook, call `train("digits", steps=500)`. `_train` sets up the experiment, its
-folder and the callbacks, runs the training loop, tests the network once, and writes the
-report.
+In a notebook, call `train("digits", steps=500)`. `_train` sets up an experiment, its
+folder and the callbacks, runs the training loop, tests once, and writes the report.
 """
 
 import os
@@ -48,7 +47,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         from experiments.evaluation.measured import measure
         from experiments.run import data_check, finish, setup
         from experiments.run.callbacks import resume, run_callbacks
-        from experiments.run.display import Display, profile_line
+        from experiments.run.display import Display, show_profile
         from experiments.run.load_run import checkpoints_of
         from experiments.run.lock import locked
         from experiments.run.record import MetricsLog
@@ -85,10 +84,7 @@ def _train(name: str, config: Config, callbacks: Sequence = ()) -> Run | Folds:
         display.notes(resumed.notes if resumed.step else resumed.notes + sources)
         profile = {}
         if config.profile:
-            trace = str(directory / "profile")
-            found = training.profile(resumed.state, step, trace=trace, **feed)
-            display.note(profile_line(found))
-            profile = {"profile": found}
+            profile = show_profile(display, directory, resumed.state, step, **feed)
         display.start(steps, resumed.step)
         own = run_callbacks(experiment, checkpoints, log, display, resumed)
         state = training.fit(

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.text import Text
 from experiments.evaluation.undefined import undefined_auc
 from experiments.numbers import number, percent
 from experiments.terminal import is_terminal, printable
+from lstm_jax import training
 
 _EVERY = 0.2  # seconds between two refreshes of the bar
 
@@ -283,15 +285,17 @@ def scored_baselines(report: dict) -> dict[str, dict]:
     return {name: scores for name, scores in found.items() if scores.keys() - other}
 
 
-def profile_line(profile: dict) -> str:
-    """The result of `training.profile` in one line."""
-    return (
+def show_profile(display: Display, directory, state, step, **feed: Any) -> dict:
+    """Times steps with `training.profile`, and shows the result; part of the report."""
+    profile = training.profile(state, step, trace=str(directory / "profile"), **feed)
+    display.note(
         f"profile: {profile['whole_loop_ms']:.2f} ms per step, "
         f"{profile['step_alone_ms']:.2f} ms for the compiled step alone (ratio "
         f"{profile['ratio']:.3f}, {percent(profile['waiting'])} waiting for data or "
         f"dispatch); on the host: reading {profile['reading_ms']:.2f}, transfer "
         f"{profile['moving_ms']:.2f}, dispatch {profile['dispatching_ms']:.2f} ms"
     )
+    return {"profile": profile}
 
 
 def _lookup(report, keys):
