@@ -74,10 +74,12 @@ def test_a_column_of_a_table_names_the_groups(subjects, tmp_path):
     with open(table, "w", newline="") as file:
         csv.writer(file).writerows(lines)
     for group in ("Patient", "(subject[0-9]+)_"):
-        data = load(table, data_dir=tmp_path, group=group)
+        data = load(table, data_dir=tmp_path, group=group, follow_outside=True)
         assert all(len(splits) == 1 for splits in owners(data, subject).values())
         assert set().union(*data.groups.values()) == set(SUBJECTS)
-    data = load(table, data_dir=tmp_path)  # the column "group": all apart
+    data = load(
+        table, data_dir=tmp_path, follow_outside=True
+    )  # the column "group": all apart
     assert any(len(splits) > 1 for splits in owners(data, subject).values())
 
 

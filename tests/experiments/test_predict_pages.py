@@ -230,7 +230,7 @@ def test_the_command_writes_copies_only_when_asked(
     command, predictor, page, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(loading, "start", lambda run, accelerator: KIND)
-    monkeypatch.setattr(loading, "load", lambda run: predictor)
+    monkeypatch.setattr(loading, "load", lambda run, tables: predictor)
     run, scan = tmp_path / "run", tmp_path / "scan.png"
     run.mkdir()
     draw(scan)

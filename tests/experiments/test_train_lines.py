@@ -164,7 +164,7 @@ def test_a_thousand_lines_compile_no_more_than_eight_programs(run, folder):
     shapes = set()
 
     class Blank:
-        spec = DataSpec(**saved)
+        spec, tables = DataSpec(**saved), data.TableFormat()
 
         def __call__(self, inputs, lengths):
             shapes.add(inputs.shape)
