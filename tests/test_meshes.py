@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import meshes
 import pytest
 from conformance import CASES
+from forced_devices import forced_devices
 from jax.sharding import AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from selection import slow_but
@@ -180,10 +181,8 @@ def test_no_step_of_a_shard_map_waits_for_others(name, engine, specs):
 
 
 def check(*words):
-    env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-    }
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    env = os.environ | forced_devices(8) | {"PYTHONPATH": path}
     command = [sys.executable, meshes.__file__, *words]
     out = subprocess.run(command, env=env, capture_output=True, text=True)
     wanted = [f"equal {word}" for word in words]

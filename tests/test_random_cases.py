@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import random_cases
+from forced_devices import forced_devices
 from random_cases import CASES, Configuration, check, failures, program
 
 COUNT = int(os.environ.get("RANDOM_CASES", 2000))
@@ -52,11 +53,8 @@ def test_many_random_cases_equal_the_loop(name):
 
 @pytest.mark.slow
 def test_many_random_cases_on_meshes_equal_the_loop():
-    env = os.environ | {
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "")
-        + " --xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
-    }
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    env = os.environ | forced_devices(8) | {"PYTHONPATH": path}
     count = COUNT // (4 * len(CASES)) + 1
     command = [sys.executable, random_cases.__file__, str(count), *CASES]
     out = subprocess.run(command, env=env, capture_output=True, text=True)

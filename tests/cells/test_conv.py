@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import reference
 import reference_conv
+from forced_devices import forced_devices
 from jax import lax
 from jax.test_util import check_grads
 from selection import slow, slow_unless
@@ -403,12 +404,11 @@ project = jax.jit(cell.project, out_shardings=place)
 program = project.lower(params, xs).compile().as_text()
 print("convolution" in program, "all-" in program or "permute" in program)
 """
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     out = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env=os.environ | flags,
+        env=os.environ | forced_devices(2),
     )
     assert out.stdout.split() == ["True", "False"], out.stderr
 

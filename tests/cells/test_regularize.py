@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from forced_devices import forced_devices
 
 from lstm_jax import (
     Cell,
@@ -295,10 +296,7 @@ print("equal")
 
 
 def test_masks_on_a_mesh_with_explicit_axes():
-    env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
-    }
+    env = os.environ | forced_devices(2) | {"JAX_PLATFORMS": "cpu"}
     out = subprocess.run(
         [sys.executable, "-c", EXPLICIT], env=env, capture_output=True, text=True
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from forced_devices import forced_devices
 from small_runs import (
     ODD_NAMES,
     SAVE_FIGURE,
@@ -94,11 +95,9 @@ def start_train(prepared_data):
     """`experiments.train FLAGS…` on some devices, in a process of its own, started."""
 
     def start(*flags, devices=1, **environment):
-        own = f"--xla_force_host_platform_device_count={devices}"
-        xla = f"{os.environ.get('XLA_FLAGS', '')} {own}"
         return subprocess.Popen(
             [sys.executable, "-m", "experiments.train", *last_of_each(flags)],
-            env=os.environ | {"XLA_FLAGS": xla} | environment,
+            env=os.environ | forced_devices(devices) | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from forced_devices import forced_devices
 from small_runs import SMALL, SMALL_FLAGS, SMALL_MODEL, draw
 
 from experiments import config as config_module
@@ -119,7 +120,7 @@ def test_our_own_bugs_keep_their_traceback():
 def test_devices_that_are_not_there(run_python, own_folder):
     """The CPU alone, and eight of them."""
     flags = ["-m", "experiments.train", "--steps=2"]
-    eight = dict(XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    eight = forced_devices(8)
     with ThreadPoolExecutor(2) as pool:
         tpu = pool.submit(run_python, *flags, "--accelerator=tpu", JAX_PLATFORMS="")
         gpu = pool.submit(run_python, *flags, "--accelerator=gpu", JAX_PLATFORMS="")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import linear_model as linear
 import numpy as np
 import pytest
+from forced_devices import forced_devices
 
 from lstm_jax.training import (
     CheckpointError,
@@ -327,8 +328,7 @@ test.save_all(test.os.path.abspath(sys.argv[1]), [0.5])
 
 
 def test_saved_on_eight_devices_restored_on_any(tmp_path):
-    flags = "--xla_force_host_platform_device_count=8"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    env = os.environ | forced_devices(8) | {"JAX_PLATFORMS": "cpu"}
     here = os.path.dirname(__file__)
     command = [sys.executable, "-c", SAVE, str(tmp_path), here]
     run = subprocess.run(command, env=env, capture_output=True, text=True)

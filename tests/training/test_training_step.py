@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import linear_model as linear
 import numpy as np
 import pytest
+from forced_devices import forced_devices
 
 from lstm_jax.training import (
     data_mesh,
@@ -203,8 +204,7 @@ def test_eval_step():
 def test_all_of_this_on_eight_devices():
     if len(jax.devices()) != 1:
         pytest.skip("this is the process with several devices")
-    flags = "--xla_force_host_platform_device_count=8"
-    env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    env = os.environ | forced_devices(8) | {"JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
     run = subprocess.run(command, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-5000:]
