@@ -320,7 +320,7 @@ def test_unfinished_checkpoints_are_removed(tmp_path):
 SAVE = """
 import sys
 import jax
-sys.path.insert(0, sys.argv[2])
+sys.path[:0] = sys.argv[2:]
 import test_training_checkpoint as test
 assert len(jax.devices()) == 8
 test.save_all(test.os.path.abspath(sys.argv[1]), [0.5])
@@ -330,7 +330,8 @@ test.save_all(test.os.path.abspath(sys.argv[1]), [0.5])
 def test_saved_on_eight_devices_restored_on_any(tmp_path):
     env = os.environ | forced_devices(8) | {"JAX_PLATFORMS": "cpu"}
     here = os.path.dirname(__file__)
-    command = [sys.executable, "-c", SAVE, str(tmp_path), here]
+    folders = here, os.path.dirname(here)
+    command = [sys.executable, "-c", SAVE, str(tmp_path), *folders]
     run = subprocess.run(command, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     with Checkpoints(tmp_path) as checkpoints:
