@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from experiments.choices import Count, Fraction
 from experiments.errors import UsageError
 from experiments.models.cells import LayersOptions
-from experiments.models.kind import ModelKind, Network, shared
+from experiments.models.encoders import EncoderOptions, NoEncoder, WithEncoder
+from experiments.models.kind import Network, shared
 
 FINEST = 32  # about as many patches a side, unless --model.patch is given
 
@@ -15,6 +16,8 @@ class Options(LayersOptions):
     """Convolutions, then LSTMs along rows and columns; for images."""
 
     name = "sequencer"
+    encoder: EncoderOptions = NoEncoder()
+    """Replaces the convolutions by a ResNet; it overrides data.normalize."""
     features: Count = 48
     """Hidden width of the LSTM in each of four directions."""
     layers: Count = 1
@@ -27,7 +30,7 @@ class Options(LayersOptions):
     """Dropout rate before the output layer."""
 
 
-class Sequencer(ModelKind):
+class Sequencer(WithEncoder):
     options = Options
 
     def build(self, config, spec) -> Network:
@@ -43,6 +46,15 @@ class Sequencer(ModelKind):
             raise UsageError(
                 f"--model.cell={options.cell.name} is for clips; use --model.cell=lstm"
             )
+        arguments, encoder = shared(config), options.encoder
+        network = encoder.module(arguments["dtype"])
+        if network is not None:
+            if encoder.depth is None:
+                raise UsageError(
+                    f"--model.encoder={encoder.name} outputs a vector, but "
+                    "--model=sequencer needs a map: use a ResNet, or none"
+                )
+            network = network.clone(pool=False)
         side = max(spec.image_shape[:2])
         width, patch = options.width, options.patch or max(round(side / FINEST), 1)
         module = models.Sequencer(
@@ -50,8 +62,9 @@ class Sequencer(ModelKind):
             widths=tuple(max(width >> k, 1) for k in (2, 1, 0)),
             cells=options.cells(-(-side // (4 * patch))),
             patch=patch,
+            encoder=network,
             dropout=options.dropout,
-            **shared(config),
+            **arguments,
         )
         return Network.of(module, spec)
 

@@ -61,6 +61,8 @@ class Sequencer(nn.Module):
       outputs: K, width of the head.
       widths: channels of the stages, finest first.
       cells: one cell per block of LSTMs, bottom first.
+      encoder: Flax module `[B, H, W, C] -> [B, h, w, F]` instead of the stages, such as
+        `ResNet(18, pool=False)`.
       patch: side of the square patches of pixels that become channels.
       dropout: dropout rate before the head.
       engine: as in `unroll`.
@@ -74,6 +76,7 @@ class Sequencer(nn.Module):
     widths: tuple[int, ...]
     cells: tuple[Cell, ...]
     patch: int = 1
+    encoder: nn.Module | None = None
     dropout: float = 0.0
     engine: str = "auto"
     dtype: Any = None
@@ -88,13 +91,7 @@ class Sequencer(nn.Module):
           keys: `[B]`, as in `SequenceClassifier`.
         """
         keys = example_keys(self, keys, images.shape[0])
-        edges = [(0, -side % self.patch) for side in images.shape[1:3]]
-        x = jnp.pad(images, ((0, 0), *edges, (0, 0)))
-        x = to_patches(x[None], self.patch)[0]
-        for stage, width in enumerate(self.widths):
-            if stage:
-                x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
-            x = ConvBlock(width, 1 + (stage > 0), self.dtype, name=f"stage_{stage}")(x)
+        x = self._stages(images) if self.encoder is None else self.encoder(images)
         for layer, cell in enumerate(self.cells):
             mix = BiLSTM2D(cell, self.engine, self.dtype, name=f"mix_{layer}")
             x = self._mlp(layer, mix(x, keys=fold(keys, layer)))
@@ -102,6 +99,16 @@ class Sequencer(nn.Module):
         if keys is not None:
             x = example_dropout(x, self.dropout, fold(keys, len(self.cells)))
         return nn.Dense(self.outputs, name="head")(x.astype(jnp.float32))
+
+    def _stages(self, images: jax.Array) -> jax.Array:
+        edges = [(0, -side % self.patch) for side in images.shape[1:3]]
+        x = jnp.pad(images, ((0, 0), *edges, (0, 0)))
+        x = to_patches(x[None], self.patch)[0]
+        for stage, width in enumerate(self.widths):
+            if stage:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2), padding="SAME")
+            x = ConvBlock(width, 1 + (stage > 0), self.dtype, name=f"stage_{stage}")(x)
+        return x
 
     def _mlp(self, layer: int, x: jax.Array) -> jax.Array:
         options, width = dict(dtype=self.dtype), x.shape[-1]
