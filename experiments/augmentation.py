@@ -34,6 +34,7 @@ def changes(config: Config, *, moves: bool = True):
     o, t = config.augment, training
     if not moves:
         o = dataclasses.replace(o, **dict.fromkeys(MOVES, 0))
+    appearance = [(t.color_jitter, o.color_jitter), (t.rand_augment, o.rand_augment)]
     changes = [
         (t.translate, o.translate),
         (t.rotate, o.rotate),
@@ -41,16 +42,12 @@ def changes(config: Config, *, moves: bool = True):
         (t.flip, o.flip),
         (t.cutout, o.cutout),
         (t.noise, o.noise),
+        (t.zoom, o.zoom),
+        (t.erase, o.erase),
     ]
-    mixing = len(changes)
-    later = [(t.zoom, o.zoom), (t.erase, o.erase)]
-    changes += [(None, 0.0), *later]  # number 6 are the keys of mixup
-    appearance = [(t.color_jitter, o.color_jitter), (t.rand_augment, o.rand_augment)]
 
     def change(images: jax.Array, keys: jax.Array):
-        for number, (function, amount) in enumerate(appearance, start=len(changes)):
-            if amount:
-                images = function(images, fold_in(keys, number), amount)
+        images = applied(appearance, images, fold_in(keys, len(changes) + 1))
         shape = images.shape
         if len(shape) == 5:  # frames of a clip change alike: as channels of one image
             images = jnp.moveaxis(images, 1, 3).reshape(shape[0], *shape[2:4], -1)
@@ -60,10 +57,13 @@ def changes(config: Config, *, moves: bool = True):
         return of_images(images, keys)
 
     def of_images(images: jax.Array, keys: jax.Array):
+        images = applied(changes, images, keys)
+        return mixed(images, fold_in(keys, len(changes)))
+
+    def applied(changes, images: jax.Array, keys: jax.Array):
         for number, (function, amount) in enumerate(changes):
-            if function:
-                images = function(images, fold_in(keys, number), amount)
-        return mixed(images, fold_in(keys, mixing))
+            images = function(images, fold_in(keys, number), amount)
+        return images
 
     def mixed(images: jax.Array, keys: jax.Array):
         if o.mixup and o.cutmix:

@@ -174,7 +174,7 @@ def test_mixup_weighs_the_losses_of_both_targets():
     loss_of = jax.jit(Experiment(config, about).loss)
     (loss, count), _ = loss_of(params, batch, keys)
 
-    folded = fold_in(fold_in(keys, 0), 6)
+    folded = fold_in(fold_in(keys, 0), 8)
     images, weights, partners = training.mixup(batch["inputs"], folded, 0.4)
     outputs = jax.jit(Experiment(config, about).outputs)(params, images)
     wanted = 0.0
