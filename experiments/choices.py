@@ -54,6 +54,7 @@ _POSITIVE = Limits(lambda value: value > 0, "it must be more than 0")
 _FROM_0 = Limits(lambda value: value >= 0, "it cannot be negative")
 _FRACTION = Limits(lambda value: 0 <= value < 1, "it must be in [0, 1)")
 _PROBABILITY = Limits(lambda value: 0 <= value <= 1, "it must be in [0, 1]")
+_MAGNITUDE = Limits(lambda value: 0 <= value <= 10, "it must be in [0, 10]")
 _SHARE = Limits(lambda value: 0 < value <= 1, "it must be above 0, and at most 1")
 _SEED = Limits(
     lambda value: 0 <= value < 2**32,
@@ -72,6 +73,7 @@ Positive = Annotated[float, _POSITIVE]
 Amount = Annotated[float, _FROM_0]
 Fraction = Annotated[float, _FRACTION]
 Probability = Annotated[float, _PROBABILITY]
+Magnitude = Annotated[float, _MAGNITUDE]
 Share = Annotated[float, _SHARE]
 
 

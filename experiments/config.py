@@ -205,10 +205,11 @@ def check(config: Config) -> Config:
     schedule = config.optimizer.schedule
     if isinstance(schedule, Plateau) and not schedule.decay_rate:
         raise UsageError("optimizer.schedule.decay_rate=0.0, but it must be more")
-    if config.augment.mixup and config.parallel == "pmap":
+    mixing = [name for name in ("mixup", "cutmix") if getattr(config.augment, name)]
+    if mixing and config.parallel == "pmap":
         raise UsageError(
-            "augment.mixup pairs images of all devices, which --parallel=pmap keeps "
-            "apart; use --parallel=jit"
+            f"augment.{mixing[0]} pairs images of all devices, which "
+            "--parallel=pmap keeps apart; use --parallel=jit"
         )
     _check_folds(config)
     for flag, package in _PACKAGES.items():

@@ -253,8 +253,10 @@ class Experiment:
         params = training.freeze(params, self._lr_multipliers)
         inputs, pairs = batch["inputs"], None
         if not self.spec.features:
-            change = augmentation.changes(config)
-            inputs, pairs = change(inputs, fold_in(keys, 0))
+            if self.kind.located:
+                batch = augmentation.move(config, self.kind, batch, fold_in(keys, 3))
+            change = augmentation.changes(config, moves=not self.kind.located)
+            inputs, pairs = change(batch["inputs"], fold_in(keys, 0))
         if config.augment.warp:
             parts = inputs, batch["lengths"], fold_in(keys, 2), config.augment.warp
             inputs, batch["lengths"] = training.warp(*parts)

@@ -72,9 +72,10 @@ def parallel(config: Config, devices: Sequence[jax.Device]) -> str:
     """How a step is split over the devices: "jit", "shard_map" or "pmap".
 
     On several CPU devices, "jit" would gather whole sequences on each device, so
-    "shard_map" with explicit sums is used. Mixup pairs images of different devices and
-    needs "jit".
+    "shard_map" with explicit sums is used. Mixup and CutMix pair images of different
+    devices and need "jit".
     """
     if config.parallel == "jit" and training.are_cores(devices):
-        return "jit" if config.augment.mixup else "shard_map"
+        mixes = config.augment.mixup or config.augment.cutmix
+        return "jit" if mixes else "shard_map"
     return config.parallel

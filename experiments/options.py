@@ -11,6 +11,7 @@ from experiments.choices import (
     Choice,
     Count,
     Fraction,
+    Magnitude,
     Positive,
     Probability,
     Seed,
@@ -130,11 +131,16 @@ class Noise:
     # Constants where an augmentation is not available; subclasses make them fields.
     translate: ClassVar[int] = 0
     rotate: ClassVar[float] = 0.0
+    zoom: ClassVar[float] = 0.0
     crop: ClassVar[float] = 1.0
     flip: ClassVar[float] = 0.0
     cutout: ClassVar[int] = 0
     warp: ClassVar[float] = 0.0
+    color_jitter: ClassVar[float] = 0.0
+    rand_augment: ClassVar[float] = 0.0
+    erase: ClassVar[float] = 0.0
     mixup: ClassVar[float] = 0.0
+    cutmix: ClassVar[float] = 0.0
 
 
 @dataclass(frozen=True)
@@ -146,17 +152,27 @@ class LineAugment(Noise):
 
 
 @dataclass(frozen=True)
-class Geometry(Noise):
-    """Augmentation of training images or clips, on the device."""
+class Joint(Noise):
+    """Augmentation of training images or clips, and of their targets, on the device."""
 
     translate: Size = 0
     """Maximum translation, in pixels."""
     rotate: Amount = 0.0
     """Maximum rotation, in degrees."""
-    crop: Share = 1.0
-    """Minimum fraction of the area kept by a random crop."""
+    zoom: Amount = 0.0
+    """Maximum change of scale, as a fraction."""
     flip: Probability = 0.0
     """Probability of a horizontal flip."""
+    color_jitter: Amount = 0.0
+    """Maximum change of brightness, contrast and saturation, as a fraction."""
+
+
+@dataclass(frozen=True)
+class Geometry(Joint):
+    """Augmentation of training images or clips, on the device."""
+
+    crop: Share = 1.0
+    """Minimum fraction of the area kept by a random crop."""
     cutout: Size = 0
     """Side of the black square of cutout, in pixels."""
 
@@ -165,8 +181,14 @@ class Geometry(Noise):
 class Augment(Geometry):
     """Augmentation of training images or clips, on the device."""
 
+    rand_augment: Magnitude = 0.0
+    """Magnitude of RandAugment, up to 10; commonly 9, here 0 is off."""
+    erase: Probability = 0.0
+    """Probability of random erasing, of a rectangle by noise."""
     mixup: Amount = 0.0
     """Alpha of mixup of images and targets, commonly 0.2."""
+    cutmix: Amount = 0.0
+    """Alpha of CutMix, commonly 1; with mixup, each image gets one of the two."""
 
 
 # Learning-rate schedules and optimizers

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from experiments.models import classifier, dense, forecasters, text
+from experiments.models import classifier, dense, forecasters, sequencer, text
 from experiments.models.cells import ConvLSTM
 from experiments.options import (
     Adam,
@@ -13,12 +13,12 @@ from experiments.options import (
     Cosine,
     Geometry,
     Images,
+    Joint,
     LabelledImages,
     LineAugment,
     Lines,
     ModelOptions,
     Muon,
-    Noise,
     TaskOptions,
 )
 from experiments.tasks import (
@@ -104,7 +104,7 @@ def _dense(
         epochs=epochs,
         batch_size=batch_size,
         data=Images(source),
-        augment=Noise(),
+        augment=Joint(),
         model=model,
         optimizer=Adam(schedule=Cosine(warmup_steps=100)),
         task=task,
@@ -154,6 +154,23 @@ PRESETS: dict[str, tuple[str, Config]] = {
     "flowers-102": (
         "Oxford Flowers 102, ten training images per class",
         _photos("oxford_flowers102", 150, "both", rotate=20, crop=0.5),
+    ),
+    "photos": (
+        "your photographs, or a named set: convolutions, LSTMs along rows and columns",
+        Config(
+            steps=1000,
+            eval_every=100,
+            data=LabelledImages("tf_flowers", size=64),
+            augment=Augment(flip=0.5),
+            model=sequencer.Options(dropout=0.1),
+            optimizer=Muon(
+                learning_rate=4e-3,
+                schedule=Cosine(warmup_steps=100),
+                weight_decay=0.02,
+                ema=0.99,
+            ),
+            task=classification.Options(label_smoothing=0.1),
+        ),
     ),
     "moving-digits": (
         "video prediction: two moving digits, 10 frames from 10",

@@ -1,12 +1,18 @@
 """The networks by name, as in `--model`."""
 
-from experiments.models import classifier, dense, forecasters, text
+from experiments.models import classifier, dense, forecasters, sequencer, text
 from experiments.models.kind import ModelKind, Network
 from experiments.options import Config
 
 MODELS: dict[str, ModelKind] = {
     kind.name: kind
-    for kind in (classifier.KIND, *forecasters.KINDS, *dense.KINDS, *text.KINDS)
+    for kind in (
+        classifier.KIND,
+        sequencer.KIND,
+        *forecasters.KINDS,
+        *dense.KINDS,
+        *text.KINDS,
+    )
 }
 
 

@@ -1,74 +1,13 @@
 """`--model=classifier`: recurrent layers over an image or clip, and an output layer."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
-from experiments.choices import Choice, Count, Fraction
+from experiments.choices import Count, Fraction
 from experiments.errors import UsageError
 from experiments.models.cells import LayersOptions
-from experiments.models.kind import ModelKind, Network, shared
-
-
-class EncoderOptions(Choice):
-    """An encoder applied to each frame of a clip before the recurrent layers."""
-
-    depth: ClassVar[int | None] = None
-    weights: ClassVar[str | None] = None
-
-    def module(self, dtype):
-        """A Flax module, or None."""
-        return None
-
-
-@dataclass(frozen=True)
-class NoEncoder(EncoderOptions):
-    """No encoder."""
-
-    name = "none"
-
-
-@dataclass(frozen=True)
-class CNN(EncoderOptions):
-    """A small CNN."""
-
-    name = "cnn"
-
-    def module(self, dtype):
-        from lstm_jax.models import FrameEncoder
-
-        return FrameEncoder()
-
-
-@dataclass(frozen=True)
-class _ResNet(EncoderOptions):
-    weights: str | None = None
-    """Pretrained weights: a .safetensors file with torchvision's or timm's names."""
-
-    def module(self, dtype):
-        from lstm_jax.models import ResNet
-
-        return ResNet(self.depth, dtype=dtype)
-
-
-@dataclass(frozen=True)
-class ResNet18(_ResNet):
-    """A ResNet with ImageNet's pixel normalisation."""
-
-    name, depth = "resnet18", 18
-
-
-@dataclass(frozen=True)
-class ResNet34(_ResNet):
-    """A ResNet with ImageNet's pixel normalisation."""
-
-    name, depth = "resnet34", 34
-
-
-@dataclass(frozen=True)
-class ResNet50(_ResNet):
-    """A ResNet with ImageNet's pixel normalisation."""
-
-    name, depth = "resnet50", 50
+from experiments.models.encoders import EncoderOptions, NoEncoder, WithEncoder
+from experiments.models.kind import Network, shared
 
 
 @dataclass(frozen=True)
@@ -92,7 +31,7 @@ class Options(LayersOptions):
     """Steps per chunk of truncated backpropagation through time."""
 
 
-class Classifier(ModelKind):
+class Classifier(WithEncoder):
     options = Options
     explains = True
     reads_lengths = True
@@ -129,21 +68,6 @@ class Classifier(ModelKind):
 
     def convolves(self, config) -> bool:
         return config.model.cell.convolves
-
-    def pretrained(self, config) -> dict[str, Any]:
-        from lstm_jax.models import load_resnet
-
-        encoder = config.model.encoder
-        if not encoder.weights:
-            return {}
-        return {"encoder": load_resnet(encoder.weights, encoder.depth)}
-
-    def pixel_statistics(self, config):
-        from lstm_jax.models import resnet
-
-        if config.model.encoder.depth is None:
-            return None
-        return resnet.PIXEL_MEAN, resnet.PIXEL_STD
 
 
 def order_of(options: Options, shape: tuple[int, ...]):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import UsageError
-from experiments.options import Images, Noise
+from experiments.options import Images, Joint
 from experiments.spec import DataSpec
 from experiments.tasks.kind import PerFileTask
 
@@ -16,7 +16,8 @@ class DensePrediction(PerFileTask):
     """Predictions for all pixels or locations of images, or of all frames of clips."""
 
     data = Images
-    augment = Noise  # geometric changes would have to change the targets, too
+    augment = Joint
+    located = True
     to_onnx = False
     writes_files = True
     columns = ("image", "found", "")

@@ -9,6 +9,8 @@ from experiments.options import TaskOptions
 from experiments.tasks.dense import DensePrediction, placement_of, size_of
 from experiments.tasks.kind import past_the_end
 
+SEEN = 0.25  # boxes of which augmentation leaves less in the image are dropped
+
 
 @dataclass(frozen=True)
 class Options(TaskOptions):
@@ -42,6 +44,17 @@ class Detection(DensePrediction):
         sequential = model_kind(config).sequential(config)
         size = tuple(spec.image_shape[-3:-1])
         return tasks.detection(spec.classes, size, sequential=sequential)
+
+    def moved_targets(self, targets, affine, size):
+        import jax.numpy as jnp
+
+        from lstm_jax.targets import CLASS, CORNERS
+
+        targets = jnp.asarray(targets)
+        boxes, inside = affine.boxes(targets[..., CORNERS], size)
+        classes = jnp.where(inside < SEEN, -1.0, targets[..., CLASS])
+        targets = targets.at[..., CORNERS].set(boxes)
+        return targets.at[..., CLASS].set(classes)
 
     def align_targets(self, split, predictions):
         past = past_the_end(split)

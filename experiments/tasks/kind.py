@@ -40,6 +40,7 @@ class TaskKind(ABC):
         `example_scores`; "" if there are no baselines.
       rate: whether `score`, or the metric that chooses a checkpoint, is in [0, 1].
       baseline_metrics: keys of the metrics that baselines have.
+      located: whether targets lie in the image, so that they move with it.
       tunes: whether validation predictions are used to choose anything.
       by_class: title of the first column and keys of the others, of the per-class
         table.
@@ -61,6 +62,7 @@ class TaskKind(ABC):
     by_class: tuple[str, tuple[str, ...]] | None = None
     score = ""
     rate = True
+    located = False
     tunes = False
     baseline_metrics: tuple[str, ...] = ()
 
@@ -150,6 +152,16 @@ class TaskKind(ABC):
     def with_targets(self, batch: dict) -> dict:
         """Adds targets that are computed from the inputs, inside a compiled step."""
         return batch
+
+    def moved_targets(self, targets: Any, affine: Any, size: tuple[int, int]) -> Any:
+        """Targets `[B, ...]` that lie in the image, moved as the images are.
+
+        Args:
+          targets: of the task.
+          affine: a `lstm_jax.training.Affine`.
+          size: (H, W) of the images.
+        """
+        return targets
 
     def unseen_steps(self, config) -> int:
         """Steps at the end of a clip that the network does not see."""

@@ -10,6 +10,7 @@ from experiments.tasks.kind import PerFileTask
 class LabelTask(PerFileTask):
     """Predicts classes, numbers or labels for each example, or for each step."""
 
+    models = ("classifier", "sequencer")
     shown_from_file = True
 
     def check_options(self, options) -> None:

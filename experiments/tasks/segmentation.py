@@ -48,6 +48,11 @@ class Segmentation(DensePrediction):
         targets[past] = VOID
         return predictions, targets
 
+    def moved_targets(self, targets, affine, size):
+        from lstm_jax.targets import VOID
+
+        return affine.masks(targets, VOID)
+
     score = "pixel_accuracy"
     baseline_metrics = ("mean_iou", "dice", "pixel_accuracy", "foreground_iou")
 

@@ -11,6 +11,7 @@ from lstm_jax.models.kraken import KrakenRecognizer, load_kraken
 from lstm_jax.models.recurrent import Recurrent
 from lstm_jax.models.resnet import ResNet, load_resnet, resnet_params
 from lstm_jax.models.segmenters import ReNet, Segmenter
+from lstm_jax.models.sequencer import BiLSTM2D, Sequencer
 from lstm_jax.models.streaming import Stream, stream
 from lstm_jax.models.vgsl_net import VGSLNet
 

@@ -54,16 +54,20 @@ class ResNet(nn.Module):
     Attributes:
       depth: 18, 34 or 50.
       dtype: of the computation.
+      pool: whether to take the mean over space; without, the output is the last map.
 
     Reference: He et al. 2016, Deep residual learning for image recognition.
     """
 
     depth: int = 18
     dtype: Any = None
+    pool: bool = True
 
     @nn.compact
     def __call__(self, frames: jax.Array) -> jax.Array:
         """`[N, H, W, 3]`, or grey `[N, H, W, 1]`, to `[N, 512]`; 2,048 for depth 50.
+
+        Without `pool`, to a map `[N, H / 32, W / 32, 512]`.
 
         Normalize frames: `(pixels - PIXEL_MEAN) / PIXEL_STD`.
         """
@@ -76,7 +80,7 @@ class ResNet(nn.Module):
                 stride = 2 if stage and not block else 1
                 name = f"layer{stage + 1}_{block}"
                 x = self._block(name, x, 64 << stage, stride, convolutions)
-        return x.mean((1, 2))
+        return x.mean((1, 2)) if self.pool else x
 
     def _block(self, name, x, width, stride, convolutions):
         out = 4 * width if convolutions == 3 else width

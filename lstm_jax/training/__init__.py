@@ -2,15 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
+from lstm_jax.training.affine import Affine, random_affine
 from lstm_jax.training.augment import (
     crop,
+    cutmix,
     cutout,
+    erase,
     flip,
     mixup,
     noise,
     rotate,
     translate,
     warp,
+    zoom,
 )
 from lstm_jax.training.callbacks import (
     Callback,
@@ -36,6 +40,7 @@ from lstm_jax.training.devices import (
 from lstm_jax.training.ema import average_weights, weights
 from lstm_jax.training.loop import Diverged, fit, stacker
 from lstm_jax.training.optimizer import make_optimizer, make_schedule
+from lstm_jax.training.photometric import color_jitter, rand_augment
 from lstm_jax.training.plateau import rate_scale, scale_on_plateau
 from lstm_jax.training.profiling import profile
 from lstm_jax.training.seeds import init_seeds, make_seeds_step

@@ -6,7 +6,7 @@ Pass each function different keys. Amounts are Python numbers: changing one reco
 and one out of its range raises ValueError.
 
 The results have the same shape; the same dtype where pixels are moved or covered
-(`translate`, `flip`, `cutout`), else float32.
+(`translate`, `flip`, `cutout`, `erase`), else float32.
 """
 
 import math
@@ -88,6 +88,33 @@ def crop(images: jax.Array, keys: jax.Array, area: float) -> jax.Array:
     return jax.vmap(crop_one)(images, keys)
 
 
+def zoom(images: jax.Array, keys: jax.Array, amount: float) -> jax.Array:
+    """Scales each image about its centre, bilinear, padding with zeros.
+
+      y[m + p] = x[m + p / s],   m = ((H - 1) / 2, (W - 1) / 2)
+      log s uniform on -log(1 + amount) ... log(1 + amount)
+
+    Args:
+      amount: at least 0; 0.1 enlarges or shrinks by up to a tenth.
+    """
+    _check("zoom", "amount", amount, 0)
+    images = jnp.asarray(images, jnp.float32)
+    if amount == 0:
+        return images
+    most = math.log1p(amount)
+
+    def zoom_one(image, key):
+        factor = jnp.exp(-jax.random.uniform(key, (), jnp.float32, -most, most))
+        (rows, height), (columns, width) = (
+            (_indices(side) - (side - 1) / 2, side) for side in image.shape[:2]
+        )
+        rows = factor * rows + (height - 1) / 2
+        columns = factor * columns + (width - 1) / 2
+        return _bilinear(image, rows[:, None], columns[None, :], "constant")
+
+    return jax.vmap(zoom_one)(images, keys)
+
+
 def rotate(images: jax.Array, keys: jax.Array, degrees: float) -> jax.Array:
     """Rotates each image about its centre, bilinear, padding with zeros.
 
@@ -138,6 +165,38 @@ def cutout(images: jax.Array, keys: jax.Array, size: int, fill: float = 0) -> ja
         return jnp.where(covered[..., None], jnp.asarray(fill, image.dtype), image)
 
     return jax.vmap(cutout_one)(images, keys)
+
+
+def erase(images: jax.Array, keys: jax.Array, probability: float) -> jax.Array:
+    """Random erasing: covers a rectangle with noise, with a probability.
+
+      y[i, j] = n[i, j]  inside a rectangle of height h and width w,  x[i, j]  elsewhere
+      h w / (H W) uniform on 0.02 ... 0.33,   log((h / H) / (w / W)) on ±log 3.3,
+      n uniform on the integers 0 ... 255,   the position uniform within the image
+
+    Args:
+      probability: 0 ... 1.
+
+    Reference: Zhong et al. 2020, Random Erasing Data Augmentation, algorithm 1.
+    Departs: a side that would exceed the image is cut to it, instead of drawn again.
+    """
+    _check("erase", "probability", probability, 0, 1)
+    images = jnp.asarray(images)
+    if probability == 0:
+        return images
+
+    def erase_one(image, key):
+        place, pixels = jax.random.split(key)
+        u = jax.random.uniform(place, (5,), jnp.float32)
+        erases, area, ratio, row, column = u
+        area = 0.02 + 0.31 * area
+        ratio = jnp.exp((2 * ratio - 1) * math.log(3.3))
+        sides = jnp.stack([jnp.sqrt(area * ratio), jnp.sqrt(area / ratio)])
+        covered = _rectangle(image, sides, row, column) & (erases < probability)
+        values = jax.random.randint(pixels, image.shape, 0, 256, jnp.int32)
+        return jnp.where(covered[..., None], values.astype(image.dtype), image)
+
+    return jax.vmap(erase_one)(images, keys)
 
 
 def noise(images: jax.Array, keys: jax.Array, deviation: float) -> jax.Array:
@@ -244,6 +303,65 @@ def mixup(
     lam = jnp.maximum(lam, 1 - lam)
     share = lam[:, None, None, None]
     return share * images + (1 - share) * jnp.roll(images, -1, axis=0), lam, partner
+
+
+def cutmix(
+    images: jax.Array, keys: jax.Array, alpha: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Replaces a rectangle of each image with that of the next one of the batch.
+
+      y_i = x_p  inside a rectangle of sides sqrt(1 - m) (H, W),  x_i  elsewhere
+      p = (i + 1) mod B,   m the larger of a draw from Beta(alpha, alpha) and 1 - it
+      lam_i = 1 - the fraction of pixels that are replaced
+
+    `lam` and the partner weigh the losses, as in `mixup`. The position is uniform
+    within the image.
+
+    Args:
+      alpha: at least 0 (no mixing).
+
+    Returns:
+      (mixed images [B, H, W, C] float32, lam [B] float32, partner [B] int32).
+
+    Reference: Yun et al. 2019, CutMix, section 3.1. Departs: as in `mixup`; the
+    rectangle is within the image, theirs only has its centre there.
+    """
+    _check("cutmix", "alpha", alpha, 0)
+    images = jnp.asarray(images, jnp.float32)
+    batch = images.shape[0]
+    partner = jnp.roll(jnp.arange(batch, dtype=jnp.int32), -1)
+    if alpha == 0:
+        return images, jnp.ones(batch, jnp.float32), partner
+
+    def mix_one(image, other, key):
+        draw, place = jax.random.split(key)
+        m = jax.random.beta(draw, alpha, alpha, dtype=jnp.float32)
+        side = jnp.sqrt(jnp.minimum(m, 1 - m))
+        row, column = jax.random.uniform(place, (2,), jnp.float32)
+        covered = _rectangle(image, jnp.stack([side, side]), row, column)
+        mixed = jnp.where(covered[..., None], other, image)
+        return mixed, 1 - covered.mean(dtype=jnp.float32)
+
+    mixed, lam = jax.vmap(mix_one)(images, jnp.roll(images, -1, axis=0), keys)
+    return mixed, lam, partner
+
+
+def _rectangle(image, sides, row, column):
+    """[H, W], true inside a rectangle.
+
+    Args:
+      sides: (height, width) as fractions of the image, cut to at most 1.
+      row, column: the position, from 0 for the top or left to 1.
+    """
+    size = jnp.array(image.shape[:2], jnp.float32)
+    h, w = jnp.round(jnp.minimum(sides, 1) * size)
+    top, left = (
+        jnp.floor(row * (size[0] - h + 1)),
+        jnp.floor(column * (size[1] - w + 1)),
+    )
+    i = _indices(image.shape[0])[:, None] - top
+    j = _indices(image.shape[1])[None, :] - left
+    return (0 <= i) & (i < h) & (0 <= j) & (j < w)
 
 
 def _check(function, argument, value, low, high=math.inf):

@@ -133,7 +133,18 @@ def test_profile_tells_the_loop_from_the_step(own_folder):
 @pytest.mark.slow
 def test_all_augmentation_at_once_trains(own_folder):
     augment = dict(
-        translate=1, rotate=10, crop=0.8, flip=0.5, cutout=2, noise=4.0, mixup=0.2
+        translate=1,
+        rotate=10,
+        zoom=0.1,
+        crop=0.8,
+        flip=0.5,
+        color_jitter=0.2,
+        rand_augment=5.0,
+        cutout=2,
+        erase=0.2,
+        noise=4.0,
+        mixup=0.2,
+        cutmix=1.0,
     )
     options = SMALL | SMALL_MODEL | {f"augment__{k}": v for k, v in augment.items()}
     run = train("digits", log_every=1, **options)
@@ -163,7 +174,7 @@ def test_mixup_weighs_the_losses_of_both_targets():
     loss_of = jax.jit(Experiment(config, about).loss)
     (loss, count), _ = loss_of(params, batch, keys)
 
-    folded = fold_in(fold_in(keys, 0), 6)
+    folded = fold_in(fold_in(keys, 0), 8)
     images, weights, partners = training.mixup(batch["inputs"], folded, 0.4)
     outputs = jax.jit(Experiment(config, about).outputs)(params, images)
     wanted = 0.0

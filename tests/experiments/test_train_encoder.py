@@ -11,6 +11,7 @@ from experiments.errors import UsageError
 from experiments.experiment import Experiment, load_data
 from experiments.models.classifier import order_of
 from experiments.predict import predict
+from experiments.spec import DataSpec
 from experiments.train import main
 from lstm_jax.models import load_resnet, resnet
 
@@ -162,3 +163,72 @@ def test_an_encoder_that_does_not_go(name, change, said):
     with pytest.raises(UsageError, match=said):
         config = check(override(preset(name), change))
         order_of(config.model, (T, SIDE, SIDE, 1))
+
+
+@pytest.fixture(scope="module")
+def stills(tmp_path_factory):
+    """Grey images of two classes, in splits."""
+    path, rng = tmp_path_factory.mktemp("stills"), np.random.default_rng(0)
+    for split, count in (("train", 4), ("validation", 1), ("test", 2)):
+        for name, ground in (("dark", 0), ("light", 128)):
+            for number in range(count):
+                image = rng.integers(ground, ground + 99, (SIDE, SIDE), np.uint8)
+                file = path / split / name / f"{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(file)
+    return path
+
+
+@pytest.mark.slow
+def test_still_images_go_through_a_frozen_resnet(stills, weights, tmp_path):
+    options = dict(
+        data=stills,
+        data__size=None,
+        model__encoder="resnet18",
+        model__encoder__weights=str(weights),
+        model__features=4,
+        optimizer__freeze="encoder",
+        batch_size=4,
+        steps=2,
+        eval_every=1,
+        run_dir=str(tmp_path / "run"),
+    )
+    run = train("photos", **options)
+    # An average of equal numbers may differ from them in the last bits.
+    jax.tree.map(
+        lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7),
+        run.params["encoder"],
+        load_resnet(weights, 18),
+    )
+    experiment = Experiment(run.config, dataset=load_data(run.config))
+    images = np.random.default_rng(1).integers(0, 256, (2, SIDE, SIDE, 1), np.uint8)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    pixels = ((images / 255 - mean) / std).astype(np.float32)
+    want = experiment.network.module.apply({"params": run.params}, pixels)
+    got = experiment.outputs(run.params, images)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_resnet_without_pooling_is_a_map_whose_mean_is_the_vector():
+    images = np.random.default_rng(0).standard_normal((1, 40, 33, 3), np.float32)
+    vector, maps = resnet.ResNet(18), resnet.ResNet(18, pool=False)
+    shapes = jax.eval_shape(vector.init_with_output, jax.random.key(0), images)
+    assert shapes[0].shape == (1, 512)
+    shape = jax.eval_shape(maps.init_with_output, jax.random.key(0), images)[0].shape
+    assert shape == (1, 2, 2, 512)
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (dict(model__encoder="cnn"), "outputs a vector"),
+        (dict(model__cell="conv_lstm"), "is for clips"),
+        (dict(data="features.csv"), "needs images"),
+    ],
+)
+def test_a_sequencer_says_what_it_needs(change, said):
+    config = override(preset("photos"), change)
+    shape = [9, 5] if "data" in change else [16, 16, 1]
+    facts = DataSpec("x", ["a", "b"], shape, 2, [0.0], [1.0])
+    with pytest.raises(UsageError, match=said):
+        assert Experiment(config, facts).network

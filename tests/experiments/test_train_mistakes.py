@@ -45,6 +45,8 @@ MISTAKES = {
     "accumulate": ("--grad-accum-steps=5", "batch size 16", "use 15 or 20"),
     "crop of nothing": ("--augment.crop=0", "augment.crop=0", "above 0"),
     "flip": ("--augment.flip=2", "augment.flip=2", "[0, 1]"),
+    "cutmix": ("--augment.cutmix=1 --parallel=pmap", "cutmix", "--parallel=jit"),
+    "RandAugment": ("--augment.rand-augment=11", "rand_augment=11", "[0, 10]"),
     "mixup": ("--augment.mixup=0.2 --parallel=pmap", "mixup", "--parallel=jit"),
     "one of many": ("--process-id=1", "process_id", "without distributed"),
     "which": ("--distributed --processes=2", "processes", "without coordinator"),

@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from lstm_jax.training import crop, cutout, flip, mixup, noise, rotate, translate, warp
+from lstm_jax.training import (
+    crop,
+    cutmix,
+    cutout,
+    erase,
+    flip,
+    mixup,
+    noise,
+    rotate,
+    translate,
+    warp,
+    zoom,
+)
 from lstm_jax.training.augment import _rotated
 
 # An amount that changes something, and the one that changes nothing.
@@ -19,15 +31,18 @@ AMOUNTS = {
     cutout: (3, 0),
     noise: (20, 0),
     mixup: (0.5, 0),
+    zoom: (0.3, 0),
+    erase: (0.7, 0),
+    cutmix: (0.5, 0),
 }
-SAME_DTYPE = (translate, flip, cutout)  # the others return float32
+SAME_DTYPE = (translate, flip, cutout, erase)  # the others return float32
 # Rounding of a sum of four float32 products of up to 255, and of the coordinates
 # below 16: a few of 255 * 16 * 2**-24.
 ATOL = 1e-3
 
 each = pytest.mark.parametrize("change", AMOUNTS, ids=lambda f: f.__name__)
 each_alone = pytest.mark.parametrize(
-    "change", [f for f in AMOUNTS if f is not mixup], ids=lambda f: f.__name__
+    "change", [f for f in AMOUNTS if f not in (mixup, cutmix)], ids=lambda f: f.__name__
 )
 
 
@@ -127,6 +142,9 @@ def test_the_key_decides(change):
         (lambda x, k: cutout(x, k, 2, 256), "cutout: got fill=256, want 0 to 255"),
         (lambda x, k: noise(x, k, -0.1), "noise: got deviation=-0.1, want 0 or more"),
         (lambda x, k: mixup(x, k, -1), "mixup: got alpha=-1, want 0 or more"),
+        (lambda x, k: zoom(x, k, -1), "zoom: got amount=-1, want 0 or more"),
+        (lambda x, k: erase(x, k, 2), "erase: got probability=2, want 0 to 1"),
+        (lambda x, k: cutmix(x, k, -1), "cutmix: got alpha=-1, want 0 or more"),
     ],
 )
 def test_other_amounts_are_refused(call, message):
@@ -348,6 +366,67 @@ def test_mixup_without_mixing():
     np.testing.assert_array_equal(mixed, images)
     np.testing.assert_array_equal(lam, [1, 1, 1])
     np.testing.assert_array_equal(partner, [1, 2, 0])
+
+
+def test_zoom_scales_about_the_centre_by_log_uniform_factors():
+    height, width, count = 9, 8, 500
+    images = np.repeat(ramps(height, width)[None], count, 0)
+    out = np.asarray(compiled(zoom)(images, split(0, count), 0.5), np.float64)
+    factors = out[:, 5, 4, 0] - out[:, 4, 4, 0]  # the middle, read from inside
+    np.testing.assert_allclose(out[:, 4, 4, 1] - out[:, 4, 3, 1], factors, atol=1e-5)
+    np.testing.assert_allclose(out[:, 4, 4, 0], (height - 1) / 2, atol=1e-5)
+    middle = out[:, 4, 3:5, 1].mean(-1)
+    np.testing.assert_allclose(middle, (width - 1) / 2, atol=1e-5)
+    assert is_uniform(np.log(factors), -np.log(1.5), np.log(1.5))
+
+
+def rectangle(covered):
+    """(height, width) of a mask that is one rectangle, and nothing else."""
+    rows, columns = covered.any(1), covered.any(0)
+    np.testing.assert_array_equal(covered, rows[:, None] & columns)
+    for line in (rows, columns):
+        assert np.abs(np.diff(np.r_[0, line, 0].astype(int))).sum() <= 2
+    return rows.sum(), columns.sum()
+
+
+def test_erase_covers_rectangles_with_noise():
+    height, width, count = 40, 60, 1000
+    images = np.full((count, height, width, 3), 300, np.float32)
+    out = np.asarray(compiled(erase)(images, split(0, count), 0.6))
+    covered = (out != 300).any(-1)
+    np.testing.assert_array_equal((out != 300).all(-1), covered)
+    erased = covered.any((1, 2))
+    # Four standard deviations of a mean of 1000 draws.
+    assert abs(erased.mean() - 0.6) < 4 * math.sqrt(0.24 / count)
+    sides = np.array([rectangle(one) for one in covered[erased]])
+    area = sides.prod(1) / (height * width)
+    # Rounded to pixels: both sides, by up to half a pixel.
+    assert 0.015 < area.min() and area.max() < 0.345
+    assert abs(area.mean() - 0.175) < 0.02
+    ratio = np.log((sides[:, 0] / height) / (sides[:, 1] / width))
+    assert abs(ratio.mean()) < 0.1 and np.abs(ratio).max() < math.log(3.3) + 0.2
+    values = out[covered]
+    assert is_uniform(values[:2000, 0] + np.random.default_rng(0).random(2000), 0, 256)
+    assert abs(np.corrcoef(values[:, 0], values[:, 1])[0, 1]) < 0.01
+
+
+def test_cutmix_pastes_the_next_image_and_says_how_much():
+    count, alpha = 600, 1.0
+    numbers = np.arange(count, dtype=np.float32)
+    images = np.broadcast_to(numbers[:, None, None, None], (count, 16, 12, 2))
+    mixed, lam, partner = compiled(cutmix)(images, split(0, count), alpha)
+    np.testing.assert_array_equal(partner, [*range(1, count), 0])
+    mixed, lam = np.asarray(mixed), np.asarray(lam)
+    np.testing.assert_array_equal(mixed[..., 0], mixed[..., 1])
+    pasted = mixed[..., 0] == np.asarray(partner)[:, None, None]
+    assert (pasted | (mixed[..., 0] == numbers[:, None, None])).all()
+    np.testing.assert_allclose(lam, 1 - pasted.mean((1, 2)), rtol=1e-6)
+    for one in pasted:
+        rectangle(one)
+    # Uniform on 1/2 ... 1, but for the rounding of the sides.
+    assert 0.45 < lam.min() and lam.max() == 1 and abs(lam.mean() - 0.75) < 0.03
+    _, other_lam, _ = compiled(cutmix)(255 - images, split(0, count)[::-1], alpha)
+    np.testing.assert_allclose(other_lam, lam[::-1], rtol=1e-6)
 
 
 def warped(image, length, key, amount):
