@@ -156,7 +156,7 @@ PRESETS: dict[str, tuple[str, Config]] = {
         _photos("oxford_flowers102", 150, "both", rotate=20, crop=0.5),
     ),
     "photos": (
-        "your photographs, or a named set: convolutions, LSTMs along rows and columns",
+        "your photographs: convolutions, LSTMs along both axes",
         Config(
             steps=1000,
             eval_every=100,
