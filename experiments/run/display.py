@@ -285,9 +285,9 @@ def scored_baselines(report: dict) -> dict[str, dict]:
     return {name: scores for name, scores in found.items() if scores.keys() - other}
 
 
-def show_profile(display: Display, directory, state, step, **feed: Any) -> dict:
+def show_profile(display: Display, directory, state, step, **batches: Any) -> dict:
     """Times steps with `training.profile`, and shows the result; part of the report."""
-    profile = training.profile(state, step, trace=str(directory / "profile"), **feed)
+    profile = training.profile(state, step, trace=str(directory / "profile"), **batches)
     display.note(
         f"profile: {profile['whole_loop_ms']:.2f} ms per step, "
         f"{profile['step_alone_ms']:.2f} ms for the compiled step alone (ratio "
