@@ -23,8 +23,17 @@ def check_size(source: object, size: int, what: str, limit: int, remedy: str) ->
         )
 
 
+LARGE, REDUCED = 128, 96  # longer sides of images, pixels; see `common_size`
+
+
 def common_size(
-    known: tuple | None, size: int | None, fallback: int, what: str, notes: list[str]
+    known: tuple | None,
+    size: int | None,
+    fallback: int,
+    what: str,
+    notes: list[str],
+    *,
+    reduce: bool = False,
 ) -> tuple[int, int]:
     """The (H, W), in pixels, to which all images are resized.
 
@@ -33,12 +42,21 @@ def common_size(
       size: side of the square that the user asked for, pixels; None: not given.
       fallback: side of the square if sizes differ and `size` is None, pixels.
       what: describes what differs in size, for the note.
-      notes: a line is appended if the fallback is used.
+      notes: a line is appended unless images keep their size, or `size` is given.
+      reduce: whether a known size of which a side exceeds `LARGE` is scaled until that
+        has `REDUCED` pixels: training on large images takes hours on a CPU.
     """
     if size:
         return size, size
     if known and None not in known:
-        return known
+        if not reduce or max(known) <= LARGE:
+            return known
+        height, width = (max(1, round(n * REDUCED / max(known))) for n in known)
+        notes.append(
+            f"images of {known[0]}x{known[1]} resized to {height}x{width}, so that "
+            "training is short (--data.size=N for another)"
+        )
+        return height, width
     notes.append(
         f"{what}: all resized to {fallback}x{fallback} (--data.size=N for another)"
     )

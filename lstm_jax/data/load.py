@@ -83,7 +83,8 @@ def load(
         ~/.cache/lstm_jax.
       manual_dir: folder with manually downloaded files of a named data set.
       size: side of the square to resize images to, pixels; height of text lines.
-        None keeps the size if all images have the same.
+        None keeps the size if all images have the same; those of class folders and
+        tables that are larger than 128 pixels are scaled to 96.
       frames: T, steps per clip, at least 1; shorter clips are padded with zeros.
         None: 16, or for features the length of the longest file. Folders of images in
         class folders are clips only if this is given.

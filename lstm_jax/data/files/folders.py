@@ -4,13 +4,22 @@ import concurrent.futures
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstm_jax.data.cache import cached, new_array
 from lstm_jax.data.counts import check_counts, large_classes
-from lstm_jax.data.dataset import DataError, Dataset, Split, check_size, common_size
+from lstm_jax.data.dataset import (
+    LARGE,
+    REDUCED,
+    DataError,
+    Dataset,
+    Split,
+    check_size,
+    common_size,
+)
 from lstm_jax.data.files.class_folders import EMPTY, find_class_folders, visible
 from lstm_jax.data.files.csv_files import TABLES, TableFormat
 from lstm_jax.data.files.depth import common_depth
@@ -34,7 +43,7 @@ from lstm_jax.data.files.tables import (
 )
 from lstm_jax.data.splits import assign_splits, by_split
 
-_FORMAT = 3  # version of the cached arrays; increase it when decoding changes
+_FORMAT = 4  # version of the cached arrays; increase it when decoding changes
 FALLBACK_SIZE = 32
 _GROUPS = 3  # nested folders of a class with which they are kept whole
 
@@ -53,7 +62,8 @@ def load_images(path: Path, root: Path, options: ReadOptions) -> Dataset:
     Args:
       path: the folder or CSV, which exists.
       root: the cache folder.
-      options: without a size, the common one, or 32 if sizes differ.
+      options: without a size, the common one, or 32 if sizes differ; 96 for images
+        that are larger than 128, as in `common_size`.
 
     Raises:
       DataError: no images, only one class, too few images of a class, or a malformed
@@ -239,7 +249,11 @@ def decode_each(
         depth = common_depth([head.depth for head in heads], notes)
         known = next(iter(sizes)) if len(sizes) == 1 else None
         what = f"images of {len(sizes)} sizes"
-        height, width = common_size(known, options.size, fallback, what, notes)
+        if beside is None and sizes and median(map(max, sizes)) > LARGE:
+            fallback = REDUCED
+        height, width = common_size(
+            known, options.size, fallback, what, notes, reduce=beside is None
+        )
         fit = chosen_fit(options.fit, sizes, notes)
         shape = (height, width, channels)
         if largest:

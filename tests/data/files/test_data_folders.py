@@ -52,6 +52,33 @@ def test_class_folders_are_dealt_out_in_proportion(tmp_path, cache):
     assert "random split, seed 0 (train 14, validation 2, test 4)" in data.notes[-1]
 
 
+@pytest.mark.parametrize(
+    "sizes, size, shape, note",
+    [
+        ([(128, 64)], None, (64, 128, 1), None),
+        ([(300, 150)], None, (48, 96, 1), "images of 150x300 resized to 48x96"),
+        ([(300, 150)], 150, (150, 150, 1), None),
+        ([(300, 300), (200, 200)], None, (96, 96, 1), "all resized to 96x96"),
+        ([(300, 300), (90, 90)], 40, (40, 40, 1), None),
+    ],
+    ids=str,
+)
+def test_large_images_are_reduced_unless_a_size_is_given(
+    sizes, size, shape, note, tmp_path, cache
+):
+    for number, label in enumerate("ab"):
+        for i in range(6):
+            save(
+                tmp_path / "p" / label / f"{i}.png",
+                10 * number + i,
+                sizes[i % len(sizes)],
+            )
+    found = load(tmp_path / "p", data_dir=cache, size=size)
+    assert found.image_shape == shape
+    told = [line for line in found.notes if "resized" in line]
+    assert (note in told[0] and "--data.size=N" in told[0]) if note else not told
+
+
 def test_the_seed_moves_the_split_and_repeats_it(tmp_path, cache):
     fill(tmp_path / "p", {"a": 10, "b": 10})
     one, same, other = (
