@@ -150,7 +150,7 @@ def test_a_damaged_file_is_told_in_one_line(options, tmp_path, capsys):
         (
             "moving-digits",
             dict(model__encoder="resnet18"),
-            "an option of model=classifier, not of encoder_forecaster",
+            "an option of model=classifier or sequencer, not of encoder_forecaster",
         ),
         (
             "moving-motion",
