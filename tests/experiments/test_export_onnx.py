@@ -30,11 +30,15 @@ def session(content):
     return ort.InferenceSession(content, options)
 
 
+@pytest.mark.slow  # jax2onnx takes seconds to import
 @pytest.mark.parametrize("name", NAMES)
 def test_onnxruntime_answers_alike(name):
     pytest.importorskip("jax2onnx", reason="it writes ONNX, in an environment apart")
     parts = untrained(name)
-    runs, want = session(onnx_bytes(*parts)), answers(*parts)
+    tuned = {"thresholds": [0.5, 0.25]}
+    runs, want = session(onnx_bytes(*parts, tuned)), answers(*parts)
+    metadata = runs.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["thresholds"]) == tuned["thresholds"]
     shape = parts[0].spec.image_shape
     kind = "features" if len(shape) == 2 else "clips"
     names = [entry.name for entry in runs.get_inputs()]
@@ -47,6 +51,7 @@ def test_onnxruntime_answers_alike(name):
         np.testing.assert_allclose(got, want(**inputs), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_as_onnx(digits_run, tmp_path, command):
     pytest.importorskip("jax2onnx", reason="it writes ONNX, in an environment apart")
     from PIL import Image
@@ -64,9 +69,10 @@ def test_a_run_as_onnx(digits_run, tmp_path, command):
     np.testing.assert_allclose(got[0], list(row["probabilities"].values()), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_is_not_exported_is_refused():
     pytest.importorskip("jax2onnx", reason="it writes ONNX, in an environment apart")
     with pytest.raises(
         NotImplementedError, match="ONNX export does not support segmentation"
     ):
-        onnx_bytes(*untrained("masks"))
+        onnx_bytes(*untrained("masks"), {})
