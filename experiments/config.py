@@ -192,7 +192,7 @@ def check(config: Config) -> Config:
     """Refuses values that no run can have."""
     for option in options(config):
         option.check()
-    TASKS[config.task.name].check_options(config.task)
+    task_kind(config).check_options(config.task)
     if config.steps is None and config.epochs is None:
         raise UsageError("give epochs or steps: a run has to end")
     if config.data.limit is not None and config.folds is not None:

@@ -52,7 +52,7 @@ def _measured(experiment: Experiment, params: Any, source: str) -> dict[str, Any
     options = donor.config.data
     if not data.is_available(options.source, options.dir):
         raise _Skipped(f"its data, {options.source}, are not available here")
-    if donor.task.name != experiment.task.name:
+    if donor.kind is not experiment.kind:
         raise _Skipped(f"its task, {donor.kind.name}, is different")
     again = Experiment(
         experiment.config, experiment.spec, dataset=_for_run(donor, experiment)

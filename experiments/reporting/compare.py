@@ -125,7 +125,7 @@ def fingerprint(run) -> str:
 def _pair(first: str, a, second: str, b) -> dict[str, Any]:
     """The difference of losses and McNemar's test, or why they are left out."""
     row: dict[str, Any] = {"first": first, "second": second}
-    if a.task.name != b.task.name or fingerprint(a) != fingerprint(b):
+    if a.kind is not b.kind or fingerprint(a) != fingerprint(b):
         examples = (f"{run.test['examples']:,} of {run.spec.dataset}" for run in (a, b))
         return row | {
             "left_out": f"{first} and {second} were not tested on the same examples "

@@ -1,6 +1,7 @@
 """Random affine maps that move images, masks and boxes alike, in the compiled step."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -27,13 +28,12 @@ class Affine(NamedTuple):
         Returns:
           The same shape, float32.
         """
-        images = jnp.asarray(images, jnp.float32)
-        return self._sampled(images, images.ndim - 3, order=1, cval=0.0)
+        return self._moved(jnp.asarray(images, jnp.float32), order=1, cval=0.0)
 
     def masks(self, masks: jax.Array, void: int) -> jax.Array:
         """Moves masks [B, (T,) H, W], each pixel the nearest one; outside is `void`."""
         planes = jnp.asarray(masks, jnp.float32)[..., None]
-        found = self._sampled(planes, masks.ndim - 2, order=0, cval=void)
+        found = self._moved(planes, order=0, cval=void)
         return found[..., 0].astype(masks.dtype)
 
     def boxes(
@@ -64,29 +64,43 @@ class Affine(NamedTuple):
         share = inside / jnp.maximum(area, jnp.finfo(jnp.float32).tiny)
         return found.reshape(boxes.shape), share.reshape(boxes.shape[:-1])
 
-    def _sampled(self, planes, axis, order, cval):
-        """Samples [B, (T,) H, W, C], whose rows are at `axis`."""
-        height, width = planes.shape[axis : axis + 2]
-        middle = jnp.array([height - 1, width - 1], jnp.float32) / 2
-        targets = jnp.indices((height, width), jnp.float32) - middle[:, None, None]
+    def _moved(self, images, **how):
         inverse = jnp.linalg.inv(self.matrix)
+        offset = -jnp.einsum("bij,bj->bi", inverse, self.shift)
+        return jax.vmap(partial(sample, **how))(images, inverse, offset)
 
-        def one(planes, inverse, shift):  # [(T,) H, W, C]
-            p = targets - shift[:, None, None]
-            places = jnp.einsum("ij,jhw->ihw", inverse, p) + middle[:, None, None]
 
-            def plane(values):
-                return jax.scipy.ndimage.map_coordinates(
-                    values, tuple(places), order=order, mode="constant", cval=cval
-                )
+def sample(
+    image: jax.Array,
+    matrix: jax.Array,
+    offset: jax.Array,
+    *,
+    order: int = 1,
+    cval: float = 0.0,
+) -> jax.Array:
+    """Samples an image, or all frames of a clip, along an affine map.
 
-            stacked = jnp.moveaxis(planes, (axis - 1, axis), (-2, -1))
-            found = jax.vmap(plane)(stacked.reshape(-1, height, width))
-            return jnp.moveaxis(
-                found.reshape(stacked.shape), (-2, -1), (axis - 1, axis)
-            )
+      y[m + p] = x[m + matrix p + offset],   m = ((H - 1) / 2, (W - 1) / 2)
 
-        return jax.vmap(one)(planes, inverse, self.shift)
+    Args:
+      image: [(T,) H, W, C], float32.
+      matrix, offset: [2, 2] and [2], in pixels.
+      order: 1 for bilinear interpolation, 0 for the nearest pixel.
+      cval: value outside the image.
+    """
+    *frames, height, width, channels = image.shape
+    middle = jnp.array([height - 1, width - 1], jnp.float32) / 2
+    p = jnp.indices((height, width), jnp.float32) - middle[:, None, None]
+    places = jnp.einsum("ij,jhw->ihw", matrix, p) + (middle + offset)[:, None, None]
+
+    def plane(values):
+        return jax.scipy.ndimage.map_coordinates(
+            values, tuple(places), order=order, mode="constant", cval=cval
+        )
+
+    planes = jnp.moveaxis(image, -1, 0).reshape(-1, height, width)
+    found = jax.vmap(plane)(planes).reshape(channels, *frames, height, width)
+    return jnp.moveaxis(found, 0, -1)
 
 
 def random_affine(

@@ -14,6 +14,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from lstm_jax.training.affine import sample
+
 
 def translate(images: jax.Array, keys: jax.Array, pixels: int) -> jax.Array:
     """Shifts each image by up to `pixels` rows and columns, and pads with zeros.
@@ -105,12 +107,8 @@ def zoom(images: jax.Array, keys: jax.Array, amount: float) -> jax.Array:
 
     def zoom_one(image, key):
         factor = jnp.exp(-jax.random.uniform(key, (), jnp.float32, -most, most))
-        (rows, height), (columns, width) = (
-            (_indices(side) - (side - 1) / 2, side) for side in image.shape[:2]
-        )
-        rows = factor * rows + (height - 1) / 2
-        columns = factor * columns + (width - 1) / 2
-        return _bilinear(image, rows[:, None], columns[None, :], "constant")
+        identity, none = jnp.eye(2, dtype=jnp.float32), jnp.zeros(2, jnp.float32)
+        return sample(image, factor * identity, none)
 
     return jax.vmap(zoom_one)(images, keys)
 

@@ -9,6 +9,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from lstm_jax.training.affine import sample
+
 GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601
 
 
@@ -80,8 +82,9 @@ def rand_augment(images: jax.Array, keys: jax.Array, magnitude: float) -> jax.Ar
         which, sign = jax.random.split(key)
         operation = jax.random.randint(which, (), 0, len(appearance) + geometry)
         sign = jnp.where(jax.random.bernoulli(sign), 1.0, -1.0).astype(jnp.float32)
-        place = _placement(operation - len(appearance), sign * share)
-        changes = [*appearance, lambda x, sign: _moved(x, *place)]
+        sides = jnp.array(image.shape[-3:-1], jnp.float32)
+        place = _placement(operation - len(appearance), sign * share, sides)
+        changes = [*appearance, lambda x, sign: sample(x, *place)]
         index = jnp.minimum(operation, len(appearance))
         return jax.lax.switch(index, changes, image, sign)
 
@@ -93,8 +96,8 @@ def rand_augment(images: jax.Array, keys: jax.Array, magnitude: float) -> jax.Ar
     return jax.vmap(augment_one)(images, keys)
 
 
-def _placement(operation, amount):
-    """(matrix [2, 2], shift [2] as fractions of the sides) of a geometric operation:
+def _placement(operation, amount, sides):
+    """Arguments of `sample` for a geometric operation on an image of `sides` (H, W):
     rotation, vertical and horizontal shear, vertical and horizontal translation."""
     angle = math.radians(30) * amount
     cos, sin, shear = jnp.cos(angle), jnp.sin(angle), 0.3 * amount
@@ -108,30 +111,8 @@ def _placement(operation, amount):
             jnp.stack([one, zero, zero, one]),
         ]
     ).reshape(5, 2, 2)
-    shifts = jnp.zeros((5, 2), jnp.float32)
-    shifts = shifts.at[3, 0].set(amount / 3).at[4, 1].set(amount / 3)
-    return matrices[operation], shifts[operation]
-
-
-def _moved(image, matrix, shift):
-    """y[m + p] = x[m + matrix p + shift], bilinear, zeros outside."""
-    *frames, height, width, channels = image.shape
-    middle = jnp.array([height - 1, width - 1], jnp.float32) / 2
-    rows, columns = jnp.indices((height, width), jnp.float32) - middle[:, None, None]
-    row, column = (
-        matrix[k, 0] * rows
-        + matrix[k, 1] * columns
-        + middle[k]
-        + shift[k] * image.shape[k - 3]
-        for k in range(2)
-    )
-
-    def plane(values):
-        return jax.scipy.ndimage.map_coordinates(values, (row, column), order=1)
-
-    flat = jnp.moveaxis(image, -1, 0).reshape(-1, height, width)
-    found = jax.vmap(plane)(flat).reshape(channels, *frames, height, width)
-    return jnp.moveaxis(found, 0, -1)
+    axis = operation - jnp.array([3, 4])  # 0 for the one that is translated along
+    return matrices[operation], jnp.where(axis == 0, amount / 3 * sides, 0)
 
 
 def _blend(image, base, factor):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from lstm_jax.training import color_jitter, rand_augment
+from lstm_jax.training.affine import sample
 from lstm_jax.training.photometric import (
     GREY,
     _autocontrast,
     _blurred,
-    _moved,
     _placement,
     _posterized,
 )
@@ -84,20 +84,25 @@ def test_operations_of_rand_augment():
     np.testing.assert_allclose(_blurred(x), (blurred + 4 * x) / 13, atol=1e-3)
 
 
+def moved(image, operation, amount):
+    sides = np.float32(image.shape[:2])
+    return sample(image, *_placement(operation, amount, sides))
+
+
 def test_placements_are_shears_and_translations():
     x = images(9, 9, 1)
     for operation in range(5):
-        still = _moved(x, *_placement(operation, np.float32(0)))
+        still = moved(x, operation, np.float32(0))
         np.testing.assert_allclose(still, x, atol=1e-3)
-    down = _moved(x, *_placement(3, np.float32(1)))  # a third of nine rows
+    down = moved(x, 3, np.float32(1))  # a third of nine rows
     np.testing.assert_allclose(down[:6], x[3:], atol=1e-3)
     assert not np.asarray(down[6:]).any()
-    along = _moved(x, *_placement(4, np.float32(-1)))
+    along = moved(x, 4, np.float32(-1))
     np.testing.assert_allclose(along[:, 3:], x[:, :6], atol=1e-3)
-    sheared = _moved(x, *_placement(2, np.float32(0.5)))
+    sheared = moved(x, 2, np.float32(0.5))
     np.testing.assert_allclose(sheared[4], x[4], atol=1e-3)  # the middle row stays
     assert np.abs(np.asarray(sheared[0]) - x[0]).max() > 1
-    turned = _moved(x, *_placement(0, np.float32(1)))
+    turned = moved(x, 0, np.float32(1))
     assert np.abs(np.asarray(turned[4, 4]) - x[4, 4]).max() < 1e-3
 
 
